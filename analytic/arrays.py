@@ -1,0 +1,84 @@
+"""Validated, read-only float64 arrays: the boundary that every public record shares."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+ROW_SUM_TOLERANCE = 1e-9
+"""How far a row of probabilities may be from one and still be called rounding."""
+
+
+def frozen_array(
+    name: str, value: npt.ArrayLike, shape: Sequence[int | None] | None = None
+) -> FloatArray:
+    """A read-only float64 copy of ``value``; ``None`` in ``shape`` stands for any length.
+
+    Raises:
+        ValueError: not real numbers, the wrong shape, or an entry that is NaN or infinite.
+    """
+    try:
+        array = np.array(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected a rectangular array of numbers ({error})") from None
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
+    array = array.astype(np.float64)
+    if shape is not None:
+        fits = array.ndim == len(shape) and all(
+            want is None or want == got for want, got in zip(shape, array.shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join("any" if n is None else str(n) for n in shape)
+            raise ValueError(f"{name}: expected shape ({wanted}), got {array.shape}")
+    if not np.isfinite(array).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(f"{name}: expected finite numbers, got {array[where]} at index {where}")
+    array.setflags(write=False)
+    return array
+
+
+def probability_rows(
+    name: str, value: npt.ArrayLike, shape: Sequence[int | None] | None = None
+) -> FloatArray:
+    """A read-only array whose last axis holds distributions, renormalised by rounding only.
+
+    Raises:
+        ValueError: as `frozen_array`, or an entry is negative, or a row's sum is further than
+            `ROW_SUM_TOLERANCE` from one.
+    """
+    array = frozen_array(name, value, shape)
+    if (array < 0).any():
+        where = tuple(int(i) for i in np.argwhere(array < 0)[0])
+        raise ValueError(f"{name}: expected probabilities, got {array[where]} at index {where}")
+    sums = array.sum(axis=-1)
+    off = np.abs(sums - 1.0)
+    if (off > ROW_SUM_TOLERANCE).any():
+        row = tuple(int(i) for i in np.argwhere(off > ROW_SUM_TOLERANCE)[0])
+        at = f" in row {row}" if row else ""
+        raise ValueError(
+            f"{name}: expected probabilities that sum to one (within {ROW_SUM_TOLERANCE:g}), "
+            f"got a sum of {sums[row]:.12g}{at}"
+        )
+    rows: FloatArray = array / sums[..., None]
+    rows.setflags(write=False)
+    return rows
+
+
+def whole_number(name: str, value: object, *, at_least: int) -> int:
+    """``value`` as an int. Raises ValueError unless it is a whole number >= ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
+        raise ValueError(f"{name}: expected a whole number >= {at_least}, got {value!r}")
+    return int(value)
+
+
+def real_number(name: str, value: object, *, low: float, high: float) -> float:
+    """``value`` as a float. Raises ValueError unless it is a real number in [low, high]."""
+    is_real = isinstance(value, int | float | np.integer | np.floating)
+    if isinstance(value, bool) or not is_real or not low <= float(value) <= high:  # type: ignore[arg-type]
+        raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}], got {value!r}")
+    return float(value)  # type: ignore[arg-type]

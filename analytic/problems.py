@@ -1,0 +1,278 @@
+"""Finite Markov decision processes with tabular dynamics.
+
+A problem is a transition kernel ``P(s'|s,a)``, a reward for each step, a start law, a discount and
+a horizon. Rewards are collected at t = 0..H-1, so a trajectory of H steps visits H + 1 states.
+A *terminal* state is one that every action leads back to with reward 0.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analytic.arrays import (
+    BoolArray,
+    FloatArray,
+    frozen_array,
+    probability_rows,
+    real_number,
+    whole_number,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TabularMDP:
+    """A finite MDP: ``transition [S, A, S]``, ``reward [S, A]`` or ``[S, A, S]``, ``start [S]``.
+
+    ``horizon=None`` is the infinite discounted problem (discount in [0, 1)); an int H >= 1 means
+    rewards at t = 0..H-1 (discount in [0, 1]). Arrays are copied, checked and made read-only;
+    rows of probabilities are renormalised by rounding only. Rewards that depend on the next state
+    are kept as such: their means suffice for values, not for an estimator's variance.
+
+    Raises:
+        ValueError: naming the argument, what was expected and what came.
+
+    >>> chain = TabularMDP([[[0.0, 1.0]], [[0.0, 1.0]]], [[1.0], [0.0]], 0.9, [1.0, 0.0])
+    >>> chain.n_states, chain.n_actions, chain.terminal.tolist()
+    (2, 1, [False, True])
+    """
+
+    transition: FloatArray
+    reward: FloatArray
+    discount: float
+    start: FloatArray
+    horizon: int | None = None
+
+    def __post_init__(self) -> None:
+        transition = probability_rows("transition", self.transition, (None, None, None))
+        n_states, n_actions, n_next = transition.shape
+        if n_next != n_states or transition.size == 0:
+            raise ValueError(
+                "transition: expected shape [S, A, S] with S, A >= 1, "
+                f"got {tuple(transition.shape)}"
+            )
+        reward = frozen_array("reward", self.reward)
+        if reward.shape not in ((n_states, n_actions), (n_states, n_actions, n_states)):
+            raise ValueError(
+                f"reward: expected shape ({n_states}, {n_actions}) or "
+                f"({n_states}, {n_actions}, {n_states}) to match transition, got {reward.shape}"
+            )
+        discount = real_number("discount", self.discount, low=0.0, high=1.0)
+        if self.horizon is not None:
+            object.__setattr__(self, "horizon", whole_number("horizon", self.horizon, at_least=1))
+        elif discount == 1.0:
+            raise ValueError("discount: 1 needs a finite horizon, got horizon None")
+        object.__setattr__(self, "transition", transition)
+        object.__setattr__(self, "reward", reward)
+        object.__setattr__(self, "discount", discount)
+        object.__setattr__(self, "start", probability_rows("start", self.start, (n_states,)))
+
+    @property
+    def n_states(self) -> int:
+        """S."""
+        return int(self.transition.shape[0])
+
+    @property
+    def n_actions(self) -> int:
+        """A."""
+        return int(self.transition.shape[1])
+
+    @cached_property
+    def expected_reward(self) -> FloatArray:
+        """``[S, A]``: the reward's mean over the next state."""
+        if self.reward.ndim == 2:
+            return self.reward
+        mean: FloatArray = np.einsum("sat,sat->sa", self.transition, self.reward)
+        mean.setflags(write=False)
+        return mean
+
+    @cached_property
+    def terminal(self) -> BoolArray:
+        """``[S]``: True where every action leads back with reward 0, so that nothing can follow."""
+        states = np.arange(self.n_states)
+        stays = self.transition[states, :, states] == 1.0
+        if self.reward.ndim == 2:
+            pays = self.reward != 0.0
+        else:
+            pays = self.reward[states, :, states] != 0.0
+        ends: BoolArray = np.all(stays & ~pays, axis=1)
+        ends.setflags(write=False)
+        return ends
+
+    def step_reward(
+        self,
+        states: npt.NDArray[np.integer[Any]],
+        actions: npt.NDArray[np.integer[Any]],
+        next_states: npt.NDArray[np.integer[Any]],
+    ) -> FloatArray:
+        """The reward of each step, shaped like ``states``."""
+        at = (states, actions) if self.reward.ndim == 2 else (states, actions, next_states)
+        rewards: FloatArray = self.reward[at]
+        return rewards
+
+    @classmethod
+    def random(
+        cls,
+        n_states: int,
+        n_actions: int,
+        *,
+        rng: np.random.Generator,
+        discount: float,
+        concentration: float = 1.0,
+        horizon: int | None = None,
+    ) -> TabularMDP:
+        """A random MDP: rows ~ Dirichlet(concentration), rewards ~ Uniform(0, 1), start in state 0.
+
+        Source: the tabular experiments of *A Theoretical Understanding of Gradient Bias in
+        Meta-RL*, Sec. 5.1 (there concentration 0.001, nearly deterministic).
+
+        >>> mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9)
+        >>> mdp.transition.shape, mdp.start.tolist()
+        ((3, 2, 3), [1.0, 0.0, 0.0])
+        """
+        n_states = whole_number("n_states", n_states, at_least=1)
+        n_actions = whole_number("n_actions", n_actions, at_least=1)
+        concentration = real_number("concentration", concentration, low=1e-6, high=1e6)
+        rows = rng.dirichlet(np.full(n_states, concentration), size=(n_states, n_actions))
+        reward = rng.uniform(size=(n_states, n_actions))
+        start = np.zeros(n_states)
+        start[0] = 1.0
+        return cls(rows, reward, discount, start, horizon)
+
+    @classmethod
+    def from_gymnasium(cls, env: Any, discount: float, horizon: int | None = None) -> TabularMDP:
+        """The MDP of a gymnasium environment that publishes its table (toy text).
+
+        The table is ``env.unwrapped.P[s][a] = [(probability, next state, reward, done), ...]`` and
+        the start law ``env.unwrapped.initial_state_distrib``. ``done`` is honoured: a state that
+        an episode ends in becomes terminal even where the table lets it go on (CliffWalking,
+        Taxi). The environment's own step limit is not used: the horizon is an argument.
+
+        Raises:
+            ValueError: no table, or one that a `TabularMDP` cannot hold (two rewards for one
+                transition, a state that is entered both ending and not ending the episode).
+        """
+        return _from_table(env, discount, horizon)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the problem as an npz archive of plain arrays (no pickle)."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "transition": self.transition,
+            "reward": self.reward,
+            "discount": np.float64(self.discount),  # type: ignore[dict-item]
+            "start": self.start,
+        }
+        if self.horizon is not None:
+            arrays["horizon"] = np.int64(self.horizon)  # type: ignore[assignment]
+        with open(path, "wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TabularMDP:
+        """The problem that `save` wrote: arrays transition, reward, discount, start[, horizon].
+
+        Raises:
+            ValueError: no such file, not an npz archive, pickled objects, or arrays missing.
+        """
+        arrays = _read_npz(Path(path))
+        missing = [n for n in ("transition", "reward", "discount", "start") if n not in arrays]
+        if missing:
+            raise ValueError(f"{path}: expected an array named {missing[0]}, got {sorted(arrays)}")
+        scalars: dict[str, Any] = {}
+        for name in ("discount", "horizon"):
+            if name in arrays:
+                if arrays[name].size != 1:
+                    raise ValueError(f"{path}: {name}: expected one number, got an array")
+                scalars[name] = arrays[name].reshape(()).item()
+        return cls(
+            arrays["transition"],
+            arrays["reward"],
+            scalars["discount"],
+            arrays["start"],
+            scalars.get("horizon"),
+        )
+
+
+def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError(f"{path}: expected an npz archive, got a single array")
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise ValueError(f"{path}: not a readable npz archive ({error})") from None
+    except ValueError as error:
+        if "pickle" in str(error):
+            raise ValueError(
+                f"{path}: expected an npz archive of plain arrays, got pickled data"
+            ) from None
+        raise
+
+
+def _from_table(env: Any, discount: float, horizon: int | None) -> TabularMDP:
+    table: Mapping[int, Mapping[int, list[tuple[float, int, float, bool]]]] | None = getattr(
+        env.unwrapped, "P", None
+    )
+    start = getattr(env.unwrapped, "initial_state_distrib", None)
+    if table is None or start is None:
+        raise ValueError(f"{env}: expected an environment with a table (P), got one without")
+    n_states, n_actions = len(table), len(table[0])
+    transition = np.zeros((n_states, n_actions, n_states))
+    reward = np.zeros((n_states, n_actions, n_states))
+    rewarded = np.zeros((n_states, n_actions, n_states), dtype=bool)
+    ending = np.zeros((n_states, n_actions, n_states), dtype=bool)
+    going_on = np.zeros((n_states, n_actions, n_states), dtype=bool)
+    for s, rows in table.items():
+        for a, outcomes in rows.items():
+            for probability, s_next, step_reward, done in outcomes:
+                if probability == 0.0:
+                    continue
+                at = (s, a, s_next)
+                if rewarded[at] and reward[at] != step_reward:
+                    raise ValueError(
+                        f"{env}: expected one reward for each transition, got {reward[at]} and "
+                        f"{step_reward} for (state, action, next state) = {at}"
+                    )
+                transition[at] += probability
+                reward[at] = step_reward
+                rewarded[at] = True
+                (ending if done else going_on)[at] = True
+    ends = _reachable_ends(np.asarray(start) > 0, ending, going_on, env)
+    transition[ends] = 0.0
+    reward[ends] = 0.0
+    transition[ends, :, ends] = 1.0
+    return TabularMDP(transition, reward, discount, np.asarray(start, dtype=np.float64), horizon)
+
+
+def _reachable_ends(
+    start: BoolArray, ending: BoolArray, going_on: BoolArray, env: object
+) -> BoolArray:
+    """``[S]``: where episodes end. Only what can be reached counts: Taxi's table has rows for
+    states no episode visits, and they contradict its own ends.
+    """
+    steps: BoolArray = np.asarray(going_on.any(axis=1))
+    ends: BoolArray = np.asarray(ending.any(axis=1))
+    reached = start.copy()
+    while True:
+        grown = reached | np.any(steps[reached], axis=0)
+        if (grown == reached).all():
+            break
+        reached = grown
+    entered_ending: BoolArray = np.any(ends[reached], axis=0)
+    both = np.flatnonzero(entered_ending & reached)
+    if both.size:
+        raise ValueError(
+            f"{env}: expected each state to end the episode always or never, got state "
+            f"{int(both[0])}, which is entered both ways"
+        )
+    unvisited: BoolArray = np.any(ends, axis=0) & ~reached
+    return entered_ending | unvisited

@@ -1,0 +1,1 @@
+"""The command line, files, plots and studies: the only place for any of them."""

@@ -1,0 +1,164 @@
+"""The command line. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+EXIT_STATUS = {"UNBIASED": 0, "BIASED": 1, "UNDECIDED": 3, "VACUOUS": 3}
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Check:
+    """Is an estimator biased? Exit status: 0 unbiased, 1 biased, 2 bad input, 3 undecided or
+    vacuous.
+    """
+
+    estimator: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.py:NAME|BUILTIN")]
+    """A surrogate in your own file, or one of: ad, lvc, dice, loaded_dice."""
+    npz: str | None = None
+    """The problem: an archive with arrays transition, reward, discount, start[, horizon]."""
+    gym: str | None = None
+    """The problem: a gymnasium environment with a table (FrozenLake-v1, CliffWalking-v1, Taxi-v4).
+    """
+    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An option of the environment, KEY=VALUE (may be repeated)."""
+    random: str | None = None
+    """The problem: a random MDP of SxA, such as 3x2 (see --seed)."""
+    seed: int = 0
+    """Of the random problem, random logits and samples."""
+    discount: float | None = None
+    """Between 0 and 1; default 0.9, or what the npz file says."""
+    horizon: int | None = None
+    """Steps with rewards; without it the horizon is infinite, or what the npz file says."""
+    length: int | None = None
+    """For an infinite horizon: steps after which trajectories are cut."""
+    start: str | None = None
+    """'uniform' over states, or a state's number; default: the problem's own."""
+    theta: str = "uniform"
+    """The policy's logits: 'uniform', 'random' (standard normal, see --seed) or FILE.npy."""
+    order: int = 1
+    """1 for the gradient, 2 for the Hessian."""
+    trajectories: int | None = None
+    """N, the batch size; needed where the estimator couples the trajectories of a batch."""
+    critic: str = "zero"
+    """The values that the record carries: 'zero', 'exact' or FILE.npy."""
+    evidence: Literal["auto", "enumeration", "moments", "sampling"] = "auto"
+    """Where the expectation comes from."""
+    tolerance: float = 0.01
+    """Relative bias that sampling evidence tells from more."""
+    false_alarm: float = 1e-3
+    """Probability that sampling evidence is wrong about an unbiased estimator."""
+    budget: int = 200_000
+    """Trajectories that sampling evidence may draw."""
+    out: str | None = None
+    """A folder for the report, its pictures and numbers, and all that is needed to repeat it."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object instead of text."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Draws report.html again from the data that `check --out DIR` left."""
+
+    folder: tyro.conf.Positional[str]
+    """The folder."""
+
+
+@dataclass(frozen=True)
+class List:
+    """Lists the built-in estimators and the environments that are known to have a table."""
+
+
+Command = Check | Report | List
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    command = _parse(arguments)
+    if isinstance(command, int):
+        return command
+    try:
+        return _run(command)
+    except ValueError as error:
+        return _bad_input(str(error))
+    except SystemExit as stop:
+        return _bad_input(f"the estimator's code called sys.exit({stop.code!r})")
+    except KeyboardInterrupt:
+        print("gradbias: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _bad_input(sentence: str) -> int:
+    print(f"gradbias: {' '.join(sentence.split())}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _parse(arguments: Sequence[str] | None) -> Command | int:
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            command: Command = tyro.extras.subcommand_cli_from_dict(
+                {"check": Check, "report": Report, "list": List},
+                prog="gradbias",
+                description="Is my gradient estimator biased, and by how much?",
+                args=arguments,
+            )
+            return command
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 0
+        return status if status == 0 else _bad_input(_one_sentence(complaint.getvalue()))
+
+
+def _one_sentence(boxed: str) -> str:
+    """Tyro's framed complaint without its frame, help texts and colours."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
+    plain = plain.split("Argument helptext")[0].split("For full helptext")[0]
+    plain = re.sub(r"[╭╮╰╯│─├┤]+", " ", plain)
+    return " ".join(plain.split()) + " (see gradbias --help)"
+
+
+def _run(command: Command) -> int:
+    if isinstance(command, List):
+        from experiments.checking import BUILTINS
+        from experiments.problem_sources import KNOWN_ENVIRONMENTS
+
+        print("estimators:  ", ", ".join(sorted(BUILTINS)))
+        print("environments:", ", ".join(KNOWN_ENVIRONMENTS))
+        return 0
+    if isinstance(command, Report):
+        from experiments.folders import draw_again
+
+        print(f"wrote {draw_again(command.folder)}")
+        return 0
+    return _check(command)
+
+
+def _check(command: Check) -> int:
+    from experiments.checking import run_check
+    from experiments.folders import claim_folder, write_folder
+
+    folder = None if command.out is None else claim_folder(command.out)
+    # What the user's code prints must not get into the report.
+    with contextlib.redirect_stdout(sys.stderr):
+        checked = run_check(command)
+    report = checked.report
+    page = None if folder is None else write_folder(folder, command, checked)
+    if command.json:
+        print(json.dumps(report.as_dict(), allow_nan=False))
+    else:
+        print(report)
+        print(f"  time        {report.seconds:.2f} s")
+        if page is not None:
+            print(f"  report      {page}")
+    return EXIT_STATUS[report.verdict.value]

@@ -1,0 +1,169 @@
+"""The folder that a check leaves: data first, then a page drawn from the data.
+
+report.html, components.csv, report.json (the verdict and its numbers), arrays.npz (mean, exact,
+variance), and what repeats it: command.txt, problem.npz, theta.npy, critic.npy, the user's file.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analytic.arrays import FloatArray
+from experiments.checking import Checked
+from experiments.figures import as_svg, draw_bias_map, draw_components, new_figure
+
+if TYPE_CHECKING:
+    from experiments.cli import Check
+
+PACKAGES = ("gradbias", "numpy", "scipy", "torch", "gymnasium", "matplotlib")
+
+
+def claim_folder(name: str) -> Path:
+    """The folder, made and tried. Raises ValueError if it cannot be written."""
+    folder = Path(name)
+    trial = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise ValueError(f"--out {name}: cannot be written ({error.strerror})") from None
+    return folder
+
+
+def write_folder(folder: Path, command: Check, checked: Checked) -> Path:
+    """Writes everything and returns the page's path."""
+    report = checked.report
+    summary = {key: value for key, value in report.as_dict().items() if key != "bias"}
+    summary["text"] = str(report)
+    summary["versions"] = {name: version(name) for name in PACKAGES}
+    summary["python"] = platform.python_version()
+    summary["command"] = shlex.join(["gradbias", *_repeated_arguments(command, checked)])
+    arrays = {"mean": report.mean, "exact": report.exact, "variance": report.variance}
+    _replace(folder / "arrays.npz", lambda path: _save_arrays(path, arrays))
+    _replace(folder / "problem.npz", checked.mdp.save)
+    _replace(folder / "theta.npy", lambda path: _save_array(path, checked.theta))
+    if checked.critic is not None:
+        critic = checked.critic
+        _replace(folder / "critic.npy", lambda path: _save_array(path, critic))
+    if checked.source is not None:
+        shutil.copyfile(checked.source, folder / checked.source.name)
+    _write_text(folder / "command.txt", summary["command"] + "\n")
+    _replace(folder / "components.csv", lambda path: write_components(path, **arrays))
+    _write_text(folder / "report.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    return draw_again(str(folder))
+
+
+def draw_again(name: str) -> Path:
+    """Draws report.html from a folder's data. Raises ValueError if the data are not there."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    folder = Path(name)
+    try:
+        summary = json.loads((folder / "report.json").read_text())
+        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in ("mean", "exact", "variance")}
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{name}: expected the data of a check ({error})") from None
+    pages = Environment(
+        loader=PackageLoader("experiments"), autoescape=select_autoescape(), trim_blocks=True
+    )
+    page = pages.get_template("report.html").render(
+        summary=summary,
+        components=_components_figure(arrays),
+        bias_map=_bias_map_figure(arrays),
+        worst=_worst_rows(arrays),
+    )
+    _write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _components_figure(arrays: dict[str, FloatArray]) -> str:
+    figure = new_figure(4.6, 4.2)
+    draw_components(figure.add_subplot(), arrays["exact"], arrays["mean"])
+    return as_svg(figure)
+
+
+def _bias_map_figure(arrays: dict[str, FloatArray]) -> str:
+    figure = new_figure(5.2, 4.2)
+    draw_bias_map(figure.add_subplot(), arrays["mean"] - arrays["exact"])
+    return as_svg(figure)
+
+
+def _worst_rows(arrays: dict[str, FloatArray], count: int = 12) -> list[dict[str, Any]]:
+    bias = arrays["mean"] - arrays["exact"]
+    largest = np.argsort(-np.abs(bias), axis=None, kind="stable")[:count]
+    where = np.stack(np.unravel_index(largest, bias.shape), axis=1)
+    return [
+        {
+            "index": ", ".join(str(i) for i in index),
+            "exact": arrays["exact"][tuple(index)],
+            "mean": arrays["mean"][tuple(index)],
+            "bias": bias[tuple(index)],
+            "deviation": np.sqrt(arrays["variance"][tuple(index)]),
+        }
+        for index in where
+        if bias[tuple(index)] != 0
+    ]
+
+
+def write_components(path: Path, mean: FloatArray, exact: FloatArray, variance: FloatArray) -> None:
+    """One row a component that is not 0 throughout: its indices, exact, expected, bias, deviation
+    of one estimate.
+    """
+    names = [f"{kind}{k or ''}" for k in range(exact.ndim // 2) for kind in ("state", "action")]
+    shown = np.argwhere((mean != 0) | (exact != 0) | (variance != 0))
+    with open(path, "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*names, "exact", "expected", "bias", "standard_deviation"])
+        for index in map(tuple, shown):
+            numbers = exact[index], mean[index], mean[index] - exact[index], variance[index] ** 0.5
+            writer.writerow([*index, *(repr(float(number)) for number in numbers)])
+
+
+def _repeated_arguments(command: Check, checked: Checked) -> list[str]:
+    """The command line that repeats the check from inside the folder."""
+    estimator = command.estimator
+    if checked.source is not None:
+        estimator = f"{checked.source.name}:{estimator.rpartition(':')[2]}"
+    arguments = ["check", estimator, "--npz", "problem.npz", "--theta", "theta.npy"]
+    if checked.critic is not None:
+        arguments += ["--critic", "critic.npy"]
+    kept = ("seed", "length", "order", "trajectories", "evidence", "tolerance", "false_alarm")
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if field.name in (*kept, "budget") and value != field.default:
+            arguments += [f"--{field.name.replace('_', '-')}", str(value)]
+    return arguments
+
+
+def _save_arrays(path: Path, arrays: dict[str, FloatArray]) -> None:
+    with open(path, "wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def _save_array(path: Path, array: FloatArray) -> None:
+    with open(path, "wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def _write_text(path: Path, text: str) -> None:
+    _replace(path, lambda temporary: temporary.write_text(text))
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Writes under a temporary name, then renames: a reader sees all of a file or none."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    temporary.replace(path)

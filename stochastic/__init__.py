@@ -1,0 +1,63 @@
+"""Sample estimators and how to draw for them (numpy and torch).
+
+Nothing here sees an exact value or derivative: critics and baselines are arguments. Names are
+imported on first use. (Another project on the package index is called ``stochastic`` too; the
+command line says so in one sentence when that one is found in this one's place.)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stochastic.estimators import Context as Context
+    from stochastic.estimators import Estimator as Estimator
+    from stochastic.estimators import estimate as estimate
+    from stochastic.estimators import from_callable as from_callable
+    from stochastic.estimators import from_draws as from_draws
+    from stochastic.estimators import from_surrogate as from_surrogate
+    from stochastic.networks import TorchPolicy as TorchPolicy
+    from stochastic.records import Record as Record
+    from stochastic.surrogates.dice import Dice as Dice
+    from stochastic.surrogates.dice import LoadedDice as LoadedDice
+    from stochastic.surrogates.dice import dice as dice
+    from stochastic.surrogates.dice import loaded_dice as loaded_dice
+    from stochastic.surrogates.score_function import AD as AD
+    from stochastic.surrogates.score_function import LVC as LVC
+    from stochastic.surrogates.score_function import Reduction as Reduction
+    from stochastic.surrogates.score_function import ad as ad
+    from stochastic.surrogates.score_function import lvc as lvc
+    from stochastic.trajectories import Trajectories as Trajectories
+    from stochastic.trajectories import sample as sample
+
+_HOME = {
+    "Context": "estimators",
+    "Estimator": "estimators",
+    "estimate": "estimators",
+    "from_callable": "estimators",
+    "from_draws": "estimators",
+    "from_surrogate": "estimators",
+    "TorchPolicy": "networks",
+    "Record": "records",
+    "Dice": "surrogates.dice",
+    "LoadedDice": "surrogates.dice",
+    "dice": "surrogates.dice",
+    "loaded_dice": "surrogates.dice",
+    "AD": "surrogates.score_function",
+    "LVC": "surrogates.score_function",
+    "Reduction": "surrogates.score_function",
+    "ad": "surrogates.score_function",
+    "lvc": "surrogates.score_function",
+    "Trajectories": "trajectories",
+    "sample": "trajectories",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

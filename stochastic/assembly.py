@@ -1,0 +1,204 @@
+"""From coefficients to derivatives in theta.
+
+With c, C, ... the surrogate's derivatives in the log-probabilities of its visits, and u_i the score
+of visit i, the chain rule gives
+
+    gradient = sum_i c_i u_i,     Hessian = sum_ij C_ij u_i u_j^T + sum_i c_i grad u_i,
+
+and so on. It is done in the logits of the visited states, where ``u = e_a - pi`` and
+``grad u = -(diag(pi) - pi pi^T)`` do not depend on the policy's parameters; they are few, so a
+tabular estimate is a sparse row of ``theta``, and any other policy's follows from its logits'
+own derivatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analytic.arrays import BoolArray, FloatArray, IntArray
+from analytic.policies import Policy, TabularSoftmax, pull_back
+from stochastic.coefficients import Coefficients
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """B estimates of one shape, flattened; sparse if ``indices`` is given.
+
+    ``values [B, K]`` stand at ``indices [B, K]`` of the flattened estimate (None: all of them, in
+    order). Where an estimate repeats an index, all of its values there but one are 0.
+    """
+
+    values: FloatArray
+    indices: IntArray | None
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Entries of one estimate."""
+        return int(np.prod(self.shape))
+
+    def dense(self) -> FloatArray:
+        """``[B, *shape]``."""
+        if self.indices is None:
+            return self.values.reshape(-1, *self.shape)
+        offsets = np.arange(len(self.values))[:, None] * self.size
+        flat = np.bincount(
+            (self.indices + offsets).ravel(),
+            weights=self.values.ravel(),
+            minlength=len(self.values) * self.size,
+        )
+        return flat.astype(np.float64).reshape(-1, *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Visits:
+    """Where the leaves of B replications sit: V visits, each a row of the table of logits.
+
+    ``rows [B, V]`` (of ``n_rows``), ``actions [B, V]``, ``alive [B, V]``, ``policy [B, V, A]``.
+    ``own`` of the V visits are the first player's, the rest the second's.
+    """
+
+    rows: IntArray
+    n_rows: int
+    actions: IntArray
+    alive: BoolArray
+    policy: FloatArray
+    own: int
+
+    @property
+    def scores(self) -> FloatArray:
+        """``[B, V, A]``: derivative of each visit's log-probability in its logits."""
+        chosen = np.arange(self.policy.shape[-1]) == self.actions[..., None]
+        # The chosen action's 1 - pi as the sum of the others: accurate where pi is nearly 1.
+        others = np.where(chosen, 0.0, self.policy)
+        scores = np.where(chosen, others.sum(axis=-1, keepdims=True), -others)
+        return scores * self.alive[..., None]
+
+    def spread(self, array: FloatArray, leaves: tuple[str, ...], *, totals: bool) -> FloatArray:
+        """The second axis of ``array [B, M, ...]``, an axis of leaf entries, becomes the last: one
+        of logits (V * A), or with ``totals`` one of visits (V) holding each visit's sum.
+        """
+        n_actions = self.policy.shape[-1]
+        rest = array.shape[2:]
+        flat = array.reshape(*array.shape[:2], -1)
+        out = np.zeros((len(array), flat.shape[2], self.rows.shape[1], n_actions))
+        sums = np.zeros(out.shape[:3])
+        begin = 0
+        for leaf in leaves:
+            ours = not leaf.startswith("other.")
+            where = slice(0, self.own) if ours else slice(self.own, None)
+            count = self.rows[:, where].shape[1]
+            if leaf.endswith("log_probs"):
+                part = np.moveaxis(flat[:, begin : begin + count], 1, 2)
+                sums[:, :, where] += part
+                out[:, :, where] += part[..., None] * self.scores[:, None, where]
+                begin += count
+            else:
+                width = count * n_actions
+                part = np.moveaxis(flat[:, begin : begin + width], 1, 2)
+                part = part.reshape(*part.shape[:2], count, n_actions)
+                total = part.sum(axis=-1)
+                centred = part - total[..., None] * self.policy[:, None, where]
+                sums[:, :, where] += total
+                out[:, :, where] += centred * self.alive[:, None, where, None]
+                begin += width
+        result = sums * self.alive[:, None] if totals else out.reshape(*out.shape[:2], -1)
+        return result.reshape(len(array), *rest, -1)
+
+
+def logit_derivatives(found: Coefficients, visits: Visits) -> tuple[FloatArray, ...]:
+    """Derivatives 1..k ``[B, V * A, ...]`` of the surrogates in the logits of their visits."""
+    leaves, order = found.leaves, len(found.derivatives)
+    results = []
+    for k, derivative in enumerate(found.derivatives, start=1):
+        spread = derivative
+        for _ in range(k):
+            spread = visits.spread(spread, leaves, totals=False)
+        results.append(spread)
+    weights = visits.spread(found.derivatives[0], leaves, totals=True)
+    covariance, skewness = _cumulants(visits.policy)
+    count, n_actions = visits.policy.shape[1:]
+    at = np.arange(count)
+    if order > 1:
+        blocks = results[1].reshape(-1, count, n_actions, count, n_actions)
+        blocks[:, at, :, at, :] -= np.moveaxis(weights[..., None, None] * covariance, 1, 0)
+    if order > 2:
+        # [B, V, V * A]: one index of C summed over its visit, the other spread over logits.
+        partial = visits.spread(found.derivatives[1], leaves, totals=True)
+        partial = visits.spread(partial, leaves, totals=False)
+        partial = partial.reshape(-1, count, count * n_actions)
+        bent = np.zeros((len(weights), count, n_actions, count, n_actions, count * n_actions))
+        pairs = covariance[..., None] * partial[:, :, None, None, :]
+        bent[:, at, :, at] -= np.moveaxis(pairs, 1, 0)
+        bent = bent.reshape(results[2].shape)
+        results[2] += bent + np.swapaxes(bent, 2, 3) + np.moveaxis(bent, 3, 1)
+        cubes = results[2].reshape(-1, *(count, n_actions) * 3)
+        third = np.moveaxis(weights[..., None, None, None] * skewness, 1, 0)
+        cubes[:, at, :, at, :, at, :] -= third
+    return tuple(results)
+
+
+def _cumulants(policy: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Second and third derivatives of log-sum-exp, ``[..., A, A]`` and ``[..., A, A, A]``."""
+    n = policy.shape[-1]
+    eye = np.eye(n)
+    pairs = policy[..., :, None] * policy[..., None, :]
+    covariance = eye * policy[..., None] - pairs
+    triple = pairs[..., None] * policy[..., None, None, :]
+    same = np.einsum("ij,jk->ijk", eye, eye)
+    skewness = (
+        same * policy[..., None, None]
+        - eye[:, :, None] * pairs[..., :, None, :]
+        - eye[:, None, :] * pairs[..., :, :, None]
+        - eye[None, :, :] * pairs[..., :, :, None]
+        + 2.0 * triple
+    )
+    return covariance, skewness
+
+
+def assemble(
+    found: Coefficients, visits: Visits, policy: Policy, theta: FloatArray, shape: tuple[int, ...]
+) -> Rows:
+    """The estimates of the highest order in ``found``, one a replication; ``shape`` is theirs."""
+    derivatives = logit_derivatives(found, visits)
+    order = len(derivatives)
+    if isinstance(policy, TabularSoftmax):
+        return _tabular_rows(derivatives[-1], visits, order, shape)
+    n_actions = visits.policy.shape[-1]
+    entries = (visits.rows[..., None] * n_actions + np.arange(n_actions)).reshape(
+        len(visits.rows), -1
+    )
+    inner = [d[entries] for d in policy.logit_derivatives(theta, order)]
+    pulled = pull_back(derivatives, inner)[-1]
+    return Rows(pulled.reshape(len(pulled), -1), None, shape)
+
+
+def _tabular_rows(
+    derivative: FloatArray, visits: Visits, order: int, shape: tuple[int, ...]
+) -> Rows:
+    count, n_actions = visits.policy.shape[1:]
+    batch = len(derivative)
+    first = np.argmax(visits.rows[:, :, None] == visits.rows[:, None, :], axis=2)
+    if (first != np.arange(count)).any():
+        derivative = _merged(derivative, first, order, n_actions)
+    width = count * n_actions
+    entries = (visits.rows[..., None] * n_actions + np.arange(n_actions)).reshape(batch, width)
+    indices = entries
+    for _ in range(order - 1):
+        indices = indices[..., None] * (visits.n_rows * n_actions)
+        indices = (indices + entries[:, None, :]).reshape(batch, -1)
+    return Rows(derivative.reshape(batch, -1), indices, shape)
+
+
+def _merged(derivative: FloatArray, first: IntArray, order: int, n_actions: int) -> FloatArray:
+    """Adds up visits to one state at its first visit, so that squares of entries are right."""
+    batch, count = first.shape
+    onto = (first[:, :, None] == np.arange(count)).astype(np.float64)
+    for _ in range(order):
+        rest = derivative.shape[2:]
+        split = derivative.reshape(batch, count, n_actions, -1)
+        moved = np.einsum("btu,btar->buar", onto, split, optimize=True)
+        derivative = np.moveaxis(moved.reshape(batch, count * n_actions, *rest), 1, -1)
+    return derivative

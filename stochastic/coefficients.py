@@ -1,0 +1,224 @@
+"""Coefficients of a surrogate: its derivatives in the log-probability leaves.
+
+Taken by plain reverse-mode differentiation of the user's own function, so ``detach``, ``no_grad``
+and everything else that stops a gradient mean here what they mean in training (forward mode
+ignores ``no_grad``). The forward pass is mapped over replications with vmap where the function
+allows it, else looped. What would make an exact expectation meaningless is refused: randomness,
+mutation of the record, reduced precision, NaN.
+"""
+
+from __future__ import annotations
+
+import random
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analytic.arrays import FloatArray
+from stochastic.records import LEAVES, Record, Tensors, build_record
+
+Surrogate = Callable[[Record], Tensor]
+
+MAX_LOOPED = 20_000
+"""Replications that a surrogate which vmap rejects is looped over at most (about a minute)."""
+
+
+class SurrogateError(ValueError):
+    """A surrogate that cannot be measured, with what it did and what was expected."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """``derivatives[k - 1]`` is ``[B, M, ..., M]`` (k axes): the k-th derivative in the M entries
+    of the connected leaves, each flattened, in the order of ``leaves``.
+    """
+
+    leaves: tuple[str, ...]
+    derivatives: tuple[FloatArray, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SurrogateCall:
+    """A surrogate with what does not vary between replications; maps tensors to a scalar."""
+
+    function: Surrogate
+    name: str
+    discount: float
+    meta: Mapping[str, Tensor]
+
+    def __call__(self, tensors: Tensors) -> Tensor:
+        """The surrogate of one replication, unchecked."""
+        return self.function(build_record(tensors, self.discount, self.meta))
+
+    def checked(self, tensors: Tensors) -> Tensor:
+        """The surrogate of one replication. Raises SurrogateError for whatever it does wrong."""
+        copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        generators = _global_generators()
+        try:
+            value = self(tensors)
+        except FrozenInstanceError as error:
+            raise self.error(f"changed its record ({error}); a record is read-only") from None
+        except Exception as error:
+            if isinstance(error, RuntimeError) and "in-place" in str(error):
+                raise self.error(
+                    f"changed its record in place ({_first_line(error)}); a record is read-only"
+                ) from None
+            raise self.error(f"raised {_located(error)}") from None
+        for name, before in copies.items():
+            if not torch.equal(before, tensors[name].detach()):
+                raise self.error(f"changed record.{name} in place; a record is read-only")
+        if not _same_generators(generators, _global_generators()):
+            raise self.error("drew random numbers; it must be a function of its record alone")
+        self._check_value(value)
+        return value
+
+    def _check_value(self, value: object) -> None:
+        if not isinstance(value, Tensor):
+            raise self.error(f"returned a {type(value).__name__}; expected a scalar torch tensor")
+        if value.shape != ():
+            raise self.error(f"returned shape {tuple(value.shape)}; expected a scalar, shape ()")
+        if value.dtype != torch.float64:
+            raise self.error(f"returned {value.dtype}; expected torch.float64, as its record has")
+        if not value.requires_grad:
+            raise self.error(
+                "returned a tensor detached from record.log_probs and record.log_policy; expected "
+                "one that depends on them"
+            )
+        if not torch.isfinite(value):
+            raise self.error(f"returned {value.item()}; expected a finite number")
+
+    def error(self, what: str) -> SurrogateError:
+        """A SurrogateError that names this surrogate."""
+        return SurrogateError(f"surrogate {self.name}: {what}")
+
+
+def probe(call: SurrogateCall, tensors: Tensors, order: int) -> str | None:
+    """Checks the surrogate on a few replications ``[B, ...]``, one by one.
+
+    Returns None where vmap may be used, else why not.
+
+    Raises:
+        SurrogateError: the surrogate raises, is not a finite float64 scalar that depends on its
+            leaves, draws random numbers, or changes its record.
+    """
+    for b in range(len(tensors["log_probs"])):
+        single = {name: _leaf(name, tensor[b]) for name, tensor in tensors.items()}
+        if not torch.equal(call.checked(single), call.checked(single)):
+            raise call.error("returned two values for one record; it must not draw random numbers")
+    looped = coefficients(call, tensors, order, vmapped=False)
+    try:
+        mapped = coefficients(call, tensors, order, vmapped=True)
+    except Exception as error:
+        return _first_line(error)
+    same = looped.leaves == mapped.leaves and all(
+        np.allclose(a, b, rtol=1e-10, atol=1e-13)
+        for a, b in zip(looped.derivatives, mapped.derivatives, strict=True)
+    )
+    return None if same else "vmap changes its value"
+
+
+def coefficients(
+    call: SurrogateCall, tensors: Tensors, order: int, *, vmapped: bool
+) -> Coefficients:
+    """The derivatives 1..order of B replications' surrogates in their own leaves.
+
+    Raises:
+        SurrogateError: as `probe`, or a derivative that is not finite.
+    """
+    tensors = {name: _leaf(name, tensor) for name, tensor in tensors.items()}
+    if vmapped:
+        values = _mapped(call, tensors)
+    else:
+        count = len(tensors["log_probs"])
+        singles = ({n: t[b] for n, t in tensors.items()} for b in range(count))
+        values = torch.stack([call.checked(single) for single in singles])
+    leaves = {name: tensors[name] for name in LEAVES if name in tensors}
+    try:
+        result = _differentiate(values, leaves, order)
+    except RuntimeError as error:
+        raise call.error(f"could not be differentiated ({_first_line(error)})") from None
+    for k, derivative in enumerate(result.derivatives, start=1):
+        if not np.isfinite(derivative).all():
+            raise call.error(f"has a derivative of order {k} that is not finite; expected numbers")
+    return result
+
+
+def _mapped(call: SurrogateCall, tensors: Tensors) -> Tensor:
+    copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*performance drop.*")
+        values: Tensor = torch.func.vmap(call, randomness="error")(tensors)
+    for name, before in copies.items():
+        if not torch.equal(before, tensors[name].detach()):
+            raise call.error(f"changed record.{name} in place; a record is read-only")
+    if values.shape != (len(tensors["log_probs"]),):
+        raise call.error(f"returned shape {tuple(values.shape[1:])}; expected a scalar, shape ()")
+    if not torch.isfinite(values).all():
+        raise call.error("returned a value that is not finite; expected a finite number")
+    return values
+
+
+def _differentiate(values: Tensor, leaves: Tensors, order: int) -> Coefficients:
+    gradients = torch.autograd.grad(
+        values.sum(), list(leaves.values()), create_graph=order > 1, allow_unused=True
+    )
+    found: list[Tensor | None] = list(gradients)
+    connected = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
+    inputs = [leaves[name] for name in connected]
+    latest = torch.cat([g.flatten(1) for g in connected.values()], dim=1)
+    derivatives = [latest]
+    for k in range(2, order + 1):
+        latest = _jacobian(latest, inputs, create_graph=k < order)
+        derivatives.append(latest)
+    return Coefficients(tuple(connected), tuple(d.detach().numpy() for d in derivatives))
+
+
+def _jacobian(outputs: Tensor, inputs: list[Tensor], *, create_graph: bool) -> Tensor:
+    """``[B, ..., M]``: each entry of ``outputs [B, ...]`` differentiated in its own replication's
+    inputs, one reverse pass an entry for all replications at once.
+    """
+    flat = outputs.flatten(1)
+    width = sum(leaf[0].numel() for leaf in inputs)
+    if not flat.requires_grad:
+        return torch.zeros(*outputs.shape, width, dtype=torch.float64)
+    columns = []
+    for k in range(flat.shape[1]):
+        parts = torch.autograd.grad(
+            flat[:, k].sum(),
+            inputs,
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        columns.append(torch.cat([part.flatten(1) for part in parts], dim=1))
+    return torch.stack(columns, dim=1).reshape(*outputs.shape, width)
+
+
+def _leaf(name: str, tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_() if name in LEAVES else tensor
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _located(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {_first_line(error)} ({frame.filename}, line {frame.lineno})"
+
+
+Generators = tuple[Tensor, object, object]
+
+
+def _global_generators() -> Generators:
+    return torch.get_rng_state(), np.random.get_state(legacy=True), random.getstate()
+
+
+def _same_generators(before: Generators, after: Generators) -> bool:
+    return torch.equal(before[0], after[0]) and repr(before[1:]) == repr(after[1:])

@@ -1,0 +1,341 @@
+"""Estimators: pure functions from batches of trajectories to estimates.
+
+Three kinds, one for each way of writing one:
+
+- `from_surrogate`: a surrogate objective, differentiated here to any of the orders 1, 2, 3;
+- `from_callable`: a direct estimate ``(batch, theta) -> array``;
+- `from_draws`: an estimate ``(draw, theta) -> array`` that asks for batches itself, at parameters
+  that it computes (a meta-gradient through sampled inner steps).
+
+The same object is evaluated on sampled batches and on enumerated ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from analytic.arrays import FloatArray, IntArray, frozen_array, real_number, whole_number
+from analytic.policies import TABULAR, Policy, TabularSoftmax, log_softmax
+from stochastic.assembly import Rows, Visits, assemble
+from stochastic.coefficients import MAX_LOOPED, Surrogate, SurrogateCall, coefficients, probe
+from stochastic.records import PlayerTables, record_tensors
+from stochastic.trajectories import Trajectories
+
+PROBED = 3
+"""Replications on which a surrogate's manners are checked before it is trusted with the rest."""
+
+
+@dataclass(frozen=True, eq=False)
+class OtherPlayer:
+    """The second player of a game: logits ``theta [S, A]``, and ``rows [S]``, the row of theta
+    that each state reads (a memory-one player sees its own action first).
+    """
+
+    theta: FloatArray
+    rows: IntArray | None = None
+    critic: FloatArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What an estimate depends on besides its trajectories.
+
+    ``theta`` are the parameters of ``policy`` at which the estimate is taken; ``critic`` is ``[S]``
+    or, one row a step, ``[H + 1, S]`` (None: zeros); ``reference`` are the parameters of a
+    reference policy; ``meta`` are named meta-parameter tensors. With ``other``, estimates are in
+    both players' logits, concatenated: own first, then the other's.
+
+    Raises:
+        ValueError: an array that is not finite, a discount outside [0, 1], or two players with
+            a policy that is not tabular.
+    """
+
+    theta: FloatArray
+    discount: float
+    policy: Policy = TABULAR
+    critic: FloatArray | None = None
+    reference: FloatArray | None = None
+    meta: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
+    other: OtherPlayer | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "theta", frozen_array("theta", self.theta))
+        real_number("discount", self.discount, low=0.0, high=1.0)
+        if self.critic is not None:
+            object.__setattr__(self, "critic", frozen_array("critic", self.critic))
+        if self.reference is not None:
+            reference = frozen_array("reference", self.reference, self.theta.shape)
+            object.__setattr__(self, "reference", reference)
+        if self.other is not None and not isinstance(self.policy, TabularSoftmax):
+            raise ValueError(f"two players: expected tabular policies, got {self.policy!r}")
+
+    @property
+    def estimate_axes(self) -> tuple[int, ...]:
+        """The shape of a first-order estimate."""
+        if self.other is None:
+            return self.theta.shape
+        return (self.theta.size + self.other.theta.size,)
+
+
+def _tables(context: Context, steps: int) -> tuple[PlayerTables, PlayerTables | None]:
+    log_policy = log_softmax(context.policy.logits(context.theta))
+    reference = None
+    if context.reference is not None:
+        reference = log_softmax(context.policy.logits(context.reference))
+    n_states = len(log_policy)
+    critic = _critic_rows(context.critic, steps, n_states)
+    own = PlayerTables(log_policy, critic, reference, np.arange(n_states))
+    if context.other is None:
+        return own, None
+    other = context.other
+    rows = np.arange(n_states) if other.rows is None else other.rows
+    theirs = _critic_rows(other.critic, steps, n_states)
+    return own, PlayerTables(log_softmax(other.theta), theirs, None, rows)
+
+
+def _critic_rows(critic: FloatArray | None, steps: int, n_states: int) -> FloatArray:
+    if critic is None:
+        return np.zeros((steps + 1, n_states))
+    if critic.shape not in ((n_states,), (steps + 1, n_states)):
+        raise ValueError(
+            f"critic: expected shape ({n_states},) or ({steps + 1}, {n_states}), got {critic.shape}"
+        )
+    return np.broadcast_to(critic, (steps + 1, n_states))
+
+
+class Evaluator(Protocol):
+    """An estimator that was looked at once: it maps batches ``[B, N, H]`` to B estimates."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result should know about how it was computed."""
+        ...
+
+    @property
+    def most(self) -> int | None:
+        """How many estimates it can be asked for in reasonable time; None is no limit."""
+        ...
+
+    def rows(self, batch: Trajectories) -> Rows:
+        """One estimate a replication."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class SurrogateEvaluator:
+    """Differentiates a surrogate, through vmap or in a loop."""
+
+    call: SurrogateCall
+    context: Context
+    order: int
+    vmapped: bool
+    notes: tuple[str, ...]
+
+    @property
+    def most(self) -> int | None:
+        """See `Evaluator`."""
+        return None if self.vmapped else MAX_LOOPED
+
+    def rows(self, batch: Trajectories) -> Rows:
+        """One estimate a replication of ``batch [B, N, H]``."""
+        own, other = _tables(self.context, batch.shape[-1])
+        tensors = record_tensors(batch, own, other)
+        found = coefficients(self.call, tensors, self.order, vmapped=self.vmapped)
+        shape = self.context.estimate_axes * self.order
+        visits = _visits(batch, own, other)
+        return assemble(found, visits, self.context.policy, self.context.theta, shape)
+
+
+def _visits(batch: Trajectories, own: PlayerTables, other: PlayerTables | None) -> Visits:
+    count = len(batch.actions)
+    states = batch.states[..., :-1].reshape(count, -1)
+    alive = batch.alive.reshape(count, -1)
+    actions = batch.actions.reshape(count, -1)
+    n_rows = len(own.log_policy)
+    tables, rows = own.log_policy, own.rows[states]
+    if other is not None and batch.other_actions is not None:
+        rows = np.concatenate([rows, n_rows + other.rows[states]], axis=1)
+        alive = np.concatenate([alive, alive], axis=1)
+        actions = np.concatenate([actions, batch.other_actions.reshape(count, -1)], axis=1)
+        tables = np.concatenate([own.log_policy, other.log_policy])
+    return Visits(rows, len(tables), actions, alive, np.exp(tables[rows]), states.shape[1])
+
+
+@dataclass(frozen=True)
+class SurrogateEstimator:
+    """The derivative of a surrogate objective; see `from_surrogate`."""
+
+    function: Surrogate
+    order: int
+    name: str
+
+    def prepare(self, batch: Trajectories, context: Context) -> SurrogateEvaluator:
+        """Checks the surrogate on some replications of ``batch [B, N, H]`` and chooses vmap or
+        the loop. Raises SurrogateError; see `stochastic.coefficients.probe`.
+        """
+        call = SurrogateCall(self.function, self.name, context.discount, context.meta)
+        own, other = _tables(context, batch.shape[-1])
+        tensors = record_tensors(_probed(batch), own, other)
+        reason = probe(call, tensors, self.order)
+        notes = () if reason is None else (f"looped over trajectories: vmap says: {reason}",)
+        return SurrogateEvaluator(call, context, self.order, reason is None, notes)
+
+
+@dataclass(frozen=True)
+class CallableEstimator:
+    """A direct estimate; see `from_callable`."""
+
+    function: Callable[[Trajectories, FloatArray], Any]
+    order: int
+    name: str
+
+    def prepare(self, batch: Trajectories, context: Context) -> CallableEvaluator:
+        """Calls the function twice on some replications, to see that it is one."""
+        evaluator = CallableEvaluator(self, context)
+        tried = _probed(batch)
+        if not np.array_equal(evaluator.rows(tried).values, evaluator.rows(tried).values):
+            raise ValueError(f"{self.name}: returned two values for one batch; expected one")
+        return evaluator
+
+
+@dataclass(frozen=True, eq=False)
+class CallableEvaluator:
+    """Calls a direct estimate once a replication."""
+
+    estimator: CallableEstimator
+    context: Context
+    notes: tuple[str, ...] = ()
+    most: int | None = MAX_LOOPED
+
+    def rows(self, batch: Trajectories) -> Rows:
+        """One estimate a replication of ``batch [B, N, H]``."""
+        shape = self.context.theta.shape * self.estimator.order
+        name, function = self.estimator.name, self.estimator.function
+        values = [
+            checked_estimate(name, function(batch[b], self.context.theta), shape)
+            for b in range(len(batch.actions))
+        ]
+        return Rows(np.stack(values).reshape(len(values), -1), None, shape)
+
+
+Draw = Callable[[npt.ArrayLike, int], Trajectories]
+"""``draw(theta, n)``: a batch ``[n, H]`` from the policy with those parameters."""
+
+
+@dataclass(frozen=True)
+class DrawEstimator:
+    """An estimate that asks for its own batches; see `from_draws`."""
+
+    function: Callable[[Draw, FloatArray], Any]
+    order: int
+    name: str
+
+    def run(self, draw: Draw, context: Context) -> FloatArray:
+        """One estimate."""
+        shape = context.theta.shape * self.order
+        return checked_estimate(self.name, self.function(draw, context.theta), shape)
+
+
+Estimator = SurrogateEstimator | CallableEstimator | DrawEstimator
+
+
+def from_surrogate(function: Surrogate, order: int, *, name: str | None = None) -> Estimator:
+    """The estimator that differentiates a surrogate objective ``order`` times (1, 2 or 3).
+
+    ``function`` maps a `stochastic.records.Record` to a scalar float64 tensor. It must not draw
+    random numbers or change its record.
+
+    Raises:
+        ValueError: an order that is not 1, 2 or 3.
+
+    >>> from stochastic.surrogates.dice import dice
+    >>> from_surrogate(dice, 2).name
+    'Dice()'
+    """
+    return SurrogateEstimator(function, _order(order), name or _name(function))
+
+
+def from_callable(
+    function: Callable[[Trajectories, FloatArray], Any], order: int = 1, *, name: str | None = None
+) -> Estimator:
+    """The estimator that a function ``(batch [N, H], theta) -> array`` is.
+
+    It may be written in numpy, torch or anything that returns arrays; the result has theta's axes
+    ``order`` times.
+
+    Raises:
+        ValueError: an order that is not 1, 2 or 3.
+    """
+    return CallableEstimator(function, _order(order), name or _name(function))
+
+
+def from_draws(
+    function: Callable[[Draw, FloatArray], Any], order: int = 1, *, name: str | None = None
+) -> Estimator:
+    """The estimator ``(draw, theta) -> array``, where ``draw(theta, n)`` gives a fresh batch
+    ``[n, H]`` at whatever parameters the function has computed by then.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4, draws like this.
+
+    Raises:
+        ValueError: an order that is not 1, 2 or 3.
+    """
+    return DrawEstimator(function, _order(order), name or _name(function))
+
+
+def estimate(estimator: Estimator, batch: Trajectories, context: Context) -> FloatArray:
+    """The estimates of ``batch [..., N, H]``, one a replication: ``[..., *theta's axes x order]``.
+
+    Raises:
+        ValueError: the estimator draws its own batches, or misbehaves (see `prepare`).
+    """
+    if isinstance(estimator, DrawEstimator):
+        raise ValueError(f"{estimator.name}: draws its own batches; call its function with a draw")
+    leading = batch.shape[:-2]
+    flat = batch.reshape(-1, batch.shape[-2])
+    dense = estimator.prepare(flat, context).rows(flat).dense()
+    return dense.reshape(*leading, *dense.shape[1:])
+
+
+def checked_estimate(name: str, result: Any, shape: tuple[int, ...]) -> FloatArray:
+    """An estimate as an array. Raises ValueError on a wrong shape, NaN or infinity."""
+    if isinstance(result, Tensor):
+        result = result.detach().cpu().numpy()
+    return frozen_array(f"{name}: its estimate", result, shape)
+
+
+def _probed(batch: Trajectories) -> Trajectories:
+    """Some replications that are unlike: the first, the last, one between, the liveliest."""
+    count = len(batch.actions)
+    liveliest = int(np.argmax(batch.alive.reshape(count, -1).sum(axis=1)))
+    return batch[sorted({0, count - 1, count // PROBED, liveliest})]
+
+
+def _order(order: int) -> int:
+    if whole_number("order", order, at_least=1) > 3:
+        raise ValueError(f"order: expected 1, 2 or 3, got {order}")
+    return int(order)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else _short_repr(function)
+
+
+def _short_repr(function: object) -> str:
+    """A frozen record's name with the fields that are not at their defaults."""
+    kind = type(function)
+    fields_of = getattr(kind, "__dataclass_fields__", {})
+    changed = [
+        f"{key}={getattr(function, key)!r}"
+        for key, item in fields_of.items()
+        if getattr(function, key) != item.default
+    ]
+    return f"{kind.__name__}({', '.join(changed)})"

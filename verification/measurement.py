@@ -1,0 +1,241 @@
+"""Measuring an estimator's bias for a named target, exactly where that is possible."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analytic.arrays import FloatArray, frozen_array, whole_number
+from analytic.derivatives import evaluate_target
+from analytic.policies import TABULAR, Policy, checked_parameters
+from analytic.problems import TabularMDP
+from analytic.targets import AnyTarget, return_derivative
+from stochastic.estimators import Context, DrawEstimator, Estimator
+from stochastic.trajectories import trajectory_length
+from verification.coupling import COMPARED, depends_on_order, is_coupled
+from verification.draw_trees import RepeatedRuns, explored_moments, placeholders
+from verification.enumeration import EnumerationSizeError, check_size
+from verification.moments import Progress, enumerated_moments, sampled_moments
+from verification.reports import BiasReport, Evidence, Verdict
+from verification.requests import Request
+from verification.verdicts import ErrorRates, Found, judge
+
+ENUMERATION_LIMIT = 1_000_000
+"""Outcomes that are enumerated at most, unless said."""
+
+_FEWEST_REPLICATIONS = 100
+_RUNS_A_BLOCK = 64
+
+
+def measure_bias(
+    estimator: Estimator,
+    mdp: TabularMDP,
+    theta: npt.ArrayLike,
+    *,
+    target: AnyTarget | None = None,
+    evidence: str | Evidence = "auto",
+    tolerance: float = 0.01,
+    false_alarm: float = 1e-3,
+    missed_bias: float = 1e-2,
+    trajectories: int | None = None,
+    critic: npt.ArrayLike | None = None,
+    policy: Policy = TABULAR,
+    behaviour: npt.ArrayLike | None = None,
+    reference: npt.ArrayLike | None = None,
+    meta: Mapping[str, Any] | None = None,
+    length: int | None = None,
+    samples: int = 200_000,
+    enumeration_limit: int = ENUMERATION_LIMIT,
+    rng: np.random.Generator | None = None,
+    progress: Progress | None = None,
+) -> BiasReport:
+    """Is the estimator's expectation the target, at this MDP and policy?
+
+    ``target=None`` is the derivative, of the estimator's order, of the problem's own return.
+    ``theta`` are the parameters of ``policy`` (tabular softmax: ``[S, A]``); trajectories are drawn
+    at ``behaviour`` (default theta). ``critic`` is ``[S]`` or ``[H + 1, S]``, 0 at terminal states.
+    ``evidence`` is "enumeration" (exact), "sampling" (an interval at the ``false_alarm`` rate
+    against the relative ``tolerance``, from ``samples`` trajectories drawn with ``rng``, by default
+    seeded 0), or "auto": enumeration where at most ``enumeration_limit`` outcomes are to be
+    enumerated, else sampling. ``trajectories`` is the batch size N, needed where the estimator
+    couples a batch's trajectories. ``length`` cuts trajectories of an infinite horizon; the report
+    then names the truncation.
+
+    Raises:
+        ValueError: an argument that does not fit (which, what was expected and what came), an
+            estimator that misbehaves, an enumeration that is too large.
+
+    >>> from stochastic.estimators import from_surrogate
+    >>> from stochastic.surrogates.score_function import lvc
+    >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
+    >>> measure_bias(from_surrogate(lvc, 1), mdp, np.zeros((2, 2))).verdict.value
+    'UNBIASED'
+    """
+    began = time.perf_counter()
+    rates = ErrorRates(tolerance, false_alarm, missed_bias)
+    parameters = checked_parameters(policy, theta, mdp.n_states, mdp.n_actions)
+    drawn_at = parameters
+    if behaviour is not None:
+        drawn_at = checked_parameters(policy, behaviour, mdp.n_states, mdp.n_actions, "behaviour")
+    steps = trajectory_length(mdp, length)
+    context = Context(
+        parameters,
+        mdp.discount,
+        policy=policy,
+        critic=_checked_critic(critic, mdp, steps),
+        reference=None if reference is None else np.asarray(reference),
+        meta={} if meta is None else meta,
+    )
+    asked = Request(
+        estimator,
+        mdp,
+        context,
+        drawn_at,
+        steps,
+        whole_number("enumeration_limit", enumeration_limit, at_least=1),
+        whole_number("samples", samples, at_least=1),
+        np.random.default_rng(0) if rng is None else rng,
+        progress,
+    )
+    if trajectories is not None:
+        whole_number("trajectories", trajectories, at_least=1)
+    wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
+    exact = _target_value(wanted, asked)
+    found = _moments(asked, _evidence(evidence), trajectories)
+    report = judge(asked, wanted, exact, found, rates)
+    return replace(report, seconds=time.perf_counter() - began)
+
+
+def assert_unbiased(
+    estimator: Estimator, mdp: TabularMDP, theta: npt.ArrayLike, **options: Any
+) -> BiasReport:
+    """`measure_bias`, insisting: its report if the verdict is UNBIASED.
+
+    Raises:
+        AssertionError: any other verdict, VACUOUS included, with the report's text.
+        ValueError: as `measure_bias`.
+    """
+    report = measure_bias(estimator, mdp, theta, **options)
+    if report.verdict is not Verdict.UNBIASED:
+        raise AssertionError(str(report))
+    return report
+
+
+def _evidence(wanted: str | Evidence) -> Evidence | None:
+    """None stands for "auto"."""
+    if wanted == "auto":
+        return None
+    try:
+        evidence = Evidence(wanted)
+    except ValueError:
+        known = ", ".join(["auto", *(e.value for e in Evidence)])
+        raise ValueError(f"evidence: expected one of {known}, got {wanted!r}") from None
+    if evidence not in (Evidence.ENUMERATION, Evidence.SAMPLING):
+        raise ValueError(
+            f"evidence: {evidence.value} is not implemented for any estimator; use enumeration "
+            "or sampling"
+        )
+    return evidence
+
+
+def _checked_critic(critic: npt.ArrayLike | None, mdp: TabularMDP, steps: int) -> FloatArray | None:
+    if critic is None:
+        return None
+    array = frozen_array("critic", critic)
+    if array.shape not in ((mdp.n_states,), (steps + 1, mdp.n_states)):
+        raise ValueError(
+            f"critic: expected shape ({mdp.n_states},) or ({steps + 1}, {mdp.n_states}), "
+            f"got {array.shape}"
+        )
+    wrong = np.flatnonzero(np.any(np.atleast_2d(array) != 0.0, axis=0) & mdp.terminal)
+    if wrong.size:
+        raise ValueError(
+            f"critic: expected 0 at terminal states, got {np.atleast_2d(array)[0, wrong[0]]} at "
+            f"state {int(wrong[0])}"
+        )
+    return array
+
+
+def _target_value(target: AnyTarget, asked: Request) -> FloatArray:
+    if target.order != asked.estimator.order:
+        raise ValueError(
+            f"target: expected order {asked.estimator.order} as the estimator's, got "
+            f"{target.order} ({target})"
+        )
+    exact = evaluate_target(target, asked.mdp, asked.context.theta, policy=asked.context.policy)
+    shape = asked.context.theta.shape * target.order
+    if exact.shape != shape:
+        raise ValueError(f"target value: expected shape {shape}, got {exact.shape}")
+    return exact
+
+
+def _moments(asked: Request, wanted: Evidence | None, trajectories: int | None) -> Found:
+    if isinstance(asked.estimator, DrawEstimator):
+        return _draw_moments(asked, asked.estimator, wanted, trajectories)
+    evaluator = asked.estimator.prepare(asked.seeded(0).draw(COMPARED, 1), asked.context)
+    coupled = is_coupled(asked, evaluator, trajectories)
+    n = 1 if trajectories is None or not coupled else trajectories
+    measure = asked.enumeration
+    ordered = n > 1 and depends_on_order(asked, evaluator, n)
+    total = measure.count_batches(n, ordered=ordered)
+    limit = asked.limit if evaluator.most is None else min(asked.limit, evaluator.most)
+    if wanted is None:
+        wanted = Evidence.ENUMERATION if total <= limit else Evidence.SAMPLING
+    if wanted is Evidence.ENUMERATION:
+        check_size(total, asked.limit, "trajectories" if n == 1 else f"batches of {n}")
+        blocks = measure.batches(n, ordered=ordered, block=asked.block(n))
+        moments = enumerated_moments(evaluator, blocks, total, asked.progress)
+    else:
+        replications = _replications(asked, n, evaluator.most)
+        moments = sampled_moments(
+            evaluator, lambda r: asked.draw(r, n), replications, asked.block(n), asked.progress
+        )
+    if not coupled and trajectories is not None:
+        moments = replace(moments, variance=moments.variance / trajectories)
+    return Found(moments, wanted, trajectories or 1, coupled, evaluator.notes)
+
+
+def _replications(asked: Request, n: int, most: int | None) -> int:
+    replications = asked.samples // n
+    if most is not None:
+        replications = min(replications, most)
+    if replications < _FEWEST_REPLICATIONS:
+        raise ValueError(
+            f"samples: expected at least {_FEWEST_REPLICATIONS * n} trajectories for an interval "
+            f"with N = {n}, got {asked.samples}"
+        )
+    return replications
+
+
+def _draw_moments(
+    asked: Request,
+    estimator: DrawEstimator,
+    wanted: Evidence | None,
+    trajectories: int | None,
+) -> Found:
+    if trajectories is not None:
+        raise ValueError(
+            f"trajectories: {estimator.name} draws its own batches, got {trajectories}"
+        )
+    if not np.array_equal(asked.behaviour, asked.context.theta):
+        raise ValueError(f"behaviour: {estimator.name} draws at parameters of its own")
+    if wanted is not Evidence.SAMPLING:
+        try:
+            moments = explored_moments(asked, estimator)
+            return Found(moments, Evidence.ENUMERATION, 1, True, ())
+        except EnumerationSizeError:
+            if wanted is Evidence.ENUMERATION:
+                raise
+    moments = sampled_moments(
+        RepeatedRuns(asked, estimator),
+        placeholders,
+        _replications(asked, 1, None),
+        _RUNS_A_BLOCK,
+        asked.progress,
+    )
+    return Found(moments, Evidence.SAMPLING, 1, True, ())

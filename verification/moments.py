@@ -1,0 +1,130 @@
+"""Mean and variance of an estimator, accumulated over weighted batches under either measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from analytic.arrays import FloatArray
+from stochastic.assembly import Rows
+from stochastic.estimators import Evaluator
+from stochastic.trajectories import Trajectories
+from verification.enumeration import Block, check_size
+
+KEPT = 512
+"""Estimates kept whole under sampling, to estimate how their covariance is spread."""
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and componentwise variance of one estimate (each shaped like it).
+
+    ``outcomes`` is the number of outcomes enumerated or drawn; ``kept`` the first `KEPT` sampled
+    estimates (None under enumeration).
+    """
+
+    mean: FloatArray
+    variance: FloatArray
+    outcomes: int
+    largest: float
+    kept: list[Rows] = field(default_factory=list)
+
+
+class Accumulator:
+    """Weighted sums of estimates and their squares, sparse rows in, dense sums out."""
+
+    def __init__(self) -> None:
+        self._first: FloatArray | None = None
+        self._second: FloatArray | None = None
+        self._shape: tuple[int, ...] = ()
+        self._weight = 0.0
+        self.outcomes = 0
+        self.largest = 0.0
+
+    def add(self, rows: Rows, weights: FloatArray) -> None:
+        """Adds the B estimates of ``rows`` with ``weights [B]``."""
+        weighted = weights[:, None] * rows.values
+        squared = weighted * rows.values
+        if rows.indices is None:
+            sums = weighted.sum(axis=0), squared.sum(axis=0)
+        else:
+            at = rows.indices.ravel()
+            sums = (
+                np.bincount(at, weighted.ravel(), minlength=rows.size),
+                np.bincount(at, squared.ravel(), minlength=rows.size),
+            )
+        if self._first is None or self._second is None:
+            self._first, self._second, self._shape = *sums, rows.shape
+        else:
+            self._first += sums[0]
+            self._second += sums[1]
+        self._weight += float(weights.sum())
+        self.outcomes += len(weights)
+        self.largest = max(self.largest, float(np.abs(rows.values).max(initial=0.0)))
+
+    def moments(self, *, unbiased: bool) -> Moments:
+        """The moments so far; with ``unbiased`` the variance is a sample's (n / (n - 1))."""
+        if self._first is None or self._second is None:
+            raise RuntimeError("no estimates were added")
+        mean = self._first / self._weight
+        second = self._second / self._weight
+        variance = second - mean**2
+        # A difference of squares: what is below its rounding is 0, and never negative.
+        variance[variance < 1e-13 * second] = 0.0
+        if unbiased:
+            variance *= self.outcomes / max(self.outcomes - 1, 1)
+        shape = self._shape
+        return Moments(mean.reshape(shape), variance.reshape(shape), self.outcomes, self.largest)
+
+
+def block_size(shape: tuple[int, ...], steps: int, n_actions: int, order: int) -> int:
+    """Outcomes a block, so that its largest array stays near 64 MiB."""
+    local = min((steps * n_actions) ** order, int(np.prod(shape)))
+    return int(np.clip(2**22 // max(local, 1), 64, 2**14))
+
+
+def enumerated_moments(
+    evaluator: Evaluator, blocks: Iterator[Block], total: float, progress: Progress | None
+) -> Moments:
+    """Exact moments over all outcomes. Raises EnumerationSizeError for a loop over too many."""
+    if evaluator.most is not None:
+        check_size(total, evaluator.most, f"outcomes to loop over ({'; '.join(evaluator.notes)})")
+    sums = Accumulator()
+    weight = 0.0
+    for batch, weights in blocks:
+        sums.add(evaluator.rows(batch), weights)
+        weight += float(weights.sum())
+        if progress is not None:
+            progress(sums.outcomes, int(total))
+    if abs(weight - 1.0) > 1e-9:
+        raise RuntimeError(f"enumeration: the probabilities sum to {weight!r}, expected 1")
+    return sums.moments(unbiased=False)
+
+
+def sampled_moments(
+    evaluator: Evaluator,
+    draw: Callable[[int], Trajectories],
+    replications: int,
+    block: int,
+    progress: Progress | None,
+) -> Moments:
+    """Moments of ``replications`` estimates; ``draw(R)`` gives R batches ``[R, N, H]``."""
+    sums = Accumulator()
+    kept: list[Rows] = []
+    while sums.outcomes < replications:
+        count = min(block, replications - sums.outcomes)
+        rows = evaluator.rows(draw(count))
+        room = KEPT - sum(len(r.values) for r in kept)
+        if room > 0:
+            indices = None if rows.indices is None else rows.indices[:room]
+            kept.append(Rows(rows.values[:room], indices, rows.shape))
+        sums.add(rows, np.ones(count))
+        if progress is not None:
+            progress(sums.outcomes, replications)
+    found = sums.moments(unbiased=True)
+    return Moments(found.mean, found.variance, found.outcomes, found.largest, kept)

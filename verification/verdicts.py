@@ -1,0 +1,210 @@
+"""From moments and a target to a verdict.
+
+Exact evidence: the bias is 0 up to rounding, or it is not. Sampling: where its interval lies to the
+tolerance. Neither says anything where the target, the rewards or the estimator is identically 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from analytic.arrays import BoolArray, FloatArray, real_number
+from analytic.derivatives import evaluate_target
+from analytic.policies import softmax
+from analytic.targets import AnyTarget, FiniteHorizon, InfiniteHorizon, Target
+from analytic.values import evaluate
+from stochastic.estimators import DrawEstimator
+from verification.intervals import ASSUMPTION, NormInterval, Spread, estimate_spread
+from verification.moments import Moments
+from verification.reports import BiasReport, Evidence, Verdict
+from verification.requests import Request
+
+EXACT_TOLERANCE = 1e-9
+"""Relative bias that exact evidence puts down to rounding."""
+
+_ROUNDING = 1e-14
+"""Rounding of an enumerated mean, relative to the problem's natural scale."""
+
+_ZERO = 1e-11
+"""A target below this share of the natural scale counts as 0: it is not known much better."""
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """The design of a statistical verdict, relative tolerance first."""
+
+    tolerance: float
+    false_alarm: float
+    missed_bias: float
+
+    def __post_init__(self) -> None:
+        real_number("tolerance", self.tolerance, low=1e-300, high=1e300)
+        real_number("false_alarm", self.false_alarm, low=1e-300, high=0.5)
+        real_number("missed_bias", self.missed_bias, low=1e-300, high=0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Moments of one estimate from ``trajectories`` trajectories, and how they were come by."""
+
+    moments: Moments
+    evidence: Evidence
+    trajectories: int
+    coupled: bool
+    notes: tuple[str, ...]
+
+
+def judge(
+    asked: Request,
+    target: AnyTarget,
+    exact: FloatArray,
+    found: Found,
+    rates: ErrorRates,
+) -> BiasReport:
+    """The report on ``found`` against the target's value ``exact``."""
+    moments = found.moments
+    policy = asked.context.policy
+    scale = evaluate(asked.mdp, softmax(policy.logits(asked.context.theta))).scale
+    target_norm = float(np.linalg.norm(exact))
+    is_zero = target_norm <= _ZERO * scale
+    normaliser = scale if is_zero else target_norm
+    distance = float(np.linalg.norm(moments.mean - exact))
+    report = BiasReport(
+        estimator=asked.estimator.name,
+        target=target,
+        verdict=Verdict.UNDECIDED,
+        reason="",
+        mean=moments.mean,
+        exact=exact,
+        variance=moments.variance,
+        normaliser=normaliser,
+        interval=None,
+        point=distance,
+        evidence=found.evidence,
+        assumption="none: every outcome is enumerated with its probability",
+        scope=_scope(asked, found),
+        trajectories=found.trajectories,
+        coupled=found.coupled,
+        samples=moments.outcomes,
+        tolerance=rates.tolerance,
+        false_alarm=None,
+        missed_bias=None,
+        smallest_detectable=None,
+        samples_to_decide=None,
+        seconds=0.0,
+        notes=(*found.notes, *_truncation(asked, target, exact)),
+    )
+    if found.evidence is Evidence.ENUMERATION:
+        rounding = max(EXACT_TOLERANCE * normaliser, _ROUNDING * scale)
+        verdict = Verdict.UNBIASED if distance <= rounding else Verdict.BIASED
+        report = replace(report, verdict=verdict, tolerance=EXACT_TOLERANCE)
+    else:
+        report = _judge_samples(report, moments, distance, rates)
+    reason = _vacuous(asked, moments, is_zero, report)
+    return report if reason is None else replace(report, verdict=Verdict.VACUOUS, reason=reason)
+
+
+def _judge_samples(
+    report: BiasReport, moments: Moments, distance: float, rates: ErrorRates
+) -> BiasReport:
+    n = moments.outcomes
+    # An uncoupled estimator is sampled one trajectory at a time, whatever N the report is for.
+    per_estimate = 1 if report.coupled else report.trajectories
+    spread = estimate_spread(float(moments.variance.sum()) * per_estimate, moments.kept)
+    interval = spread.interval(distance, n, rates.false_alarm)
+    report = replace(
+        report,
+        interval=(interval.low, interval.high),
+        point=interval.point,
+        assumption=ASSUMPTION,
+        false_alarm=rates.false_alarm,
+        missed_bias=rates.missed_bias,
+    )
+    unit = report.normaliser
+    if unit == 0.0:
+        return report
+    design = (rates.tolerance * unit, rates.false_alarm, rates.missed_bias)
+    report = replace(report, smallest_detectable=spread.smallest_detectable(n, *design) / unit)
+    if interval.low > design[0]:
+        return replace(report, verdict=Verdict.BIASED)
+    if interval.high <= design[0]:
+        return replace(report, verdict=Verdict.UNBIASED, reason=_significance(interval))
+    needed = spread.samples_to_decide(interval.point, *design)
+    return replace(
+        report, samples_to_decide=needed, reason=_undecided(report, spread, needed, rates)
+    )
+
+
+def _significance(interval: NormInterval) -> str:
+    if interval.low > 0:
+        return " (a bias is there: it is significantly not 0)"
+    return " (not significantly different from 0)"
+
+
+def _undecided(report: BiasReport, spread: Spread, needed: int | None, rates: ErrorRates) -> str:
+    low, high = (edge / report.normaliser for edge in report.interval or (0.0, 0.0))
+    text = f"the relative bias is in [{low:.3g}, {high:.3g}], the tolerance {rates.tolerance:g}; "
+    if needed is None:
+        return text + "no number of samples decides: the bias is as good as at the tolerance"
+    if spread.trace == 0.0:
+        return text + "the estimates do not vary"
+    return text + f"about {float(needed):.2g} estimates would decide (here {report.samples:,})"
+
+
+def _vacuous(
+    asked: Request, moments: Moments, target_is_zero: bool, report: BiasReport
+) -> str | None:
+    """Why nothing was tested, and what to change; None where something was."""
+    if not _reward_can_be_reached(asked):
+        return (
+            f"every reward within {asked.length} steps of the start is 0; use a longer horizon, "
+            "another start, or a problem that pays"
+        )
+    if moments.largest == 0.0:
+        return "the estimate is 0 on every trajectory; look at what the estimator multiplies"
+    if target_is_zero and report.verdict is not Verdict.BIASED:
+        return "the target is 0 and so is the estimate's mean; use another policy or problem"
+    return None
+
+
+def _reward_can_be_reached(asked: Request) -> bool:
+    """Whether some reward that is not 0 has positive probability under the behaviour policy."""
+    mdp = asked.mdp
+    joint = softmax(asked.context.policy.logits(asked.behaviour))[:, :, None] * mdp.transition > 0
+    reward = mdp.reward if mdp.reward.ndim == 3 else mdp.reward[:, :, None]
+    pays = (joint & (reward != 0.0)).any(axis=(1, 2))
+    kernel: BoolArray = np.asarray(joint.any(axis=1))
+    reached = mdp.start > 0
+    for _ in range(asked.length):
+        if (reached & pays).any():
+            return True
+        reached = np.any(kernel[reached], axis=0)
+    return False
+
+
+def _scope(asked: Request, found: Found) -> str:
+    on_policy = np.array_equal(asked.behaviour, asked.context.theta)
+    where = "at this MDP and policy" if on_policy else "at this MDP, policy and behaviour policy"
+    if isinstance(asked.estimator, DrawEstimator):
+        return f"with its own draws, {where}"
+    if found.coupled:
+        return f"N = {found.trajectories}, {where}"
+    return f"any N, {where}"
+
+
+def _truncation(asked: Request, target: AnyTarget, exact: FloatArray) -> tuple[str, ...]:
+    """A note on the part of the bias that comes from cutting trajectories short."""
+    if asked.mdp.horizon is not None or not isinstance(target, Target):
+        return ()
+    if not isinstance(target.horizon, InfiniteHorizon):
+        return ()
+    cut = replace(target, horizon=FiniteHorizon(asked.length))
+    value = evaluate_target(cut, asked.mdp, asked.context.theta, policy=asked.context.policy)
+    missing = float(np.linalg.norm(value - exact))
+    note = (
+        f"trajectories are cut at {asked.length} steps, the target is not: {cut} differs from the "
+        f"target by {missing:.3g} in norm (truncation bias)"
+    )
+    return (note,)
