@@ -92,7 +92,7 @@ def evaluate(
 def _evaluate_infinite(mdp: TabularMDP, policy: FloatArray) -> Evaluation:
     system = np.eye(mdp.n_states) - mdp.discount * state_transition(mdp, policy)
     values: FloatArray = np.linalg.solve(system, (policy * mdp.expected_reward).sum(axis=1))
-    occupancy: FloatArray = np.linalg.solve(system.T, mdp.start)
+    occupancy = np.linalg.solve(system.T, mdp.start).astype(np.float64)
     action_values: FloatArray = mdp.expected_reward + mdp.discount * expect_next(mdp, values)
     return Evaluation(policy, np.stack([values, values]), action_values[None], occupancy[None])
 

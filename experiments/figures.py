@@ -35,14 +35,16 @@ def as_svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def draw_components(axes: Axes, exact: FloatArray, mean: FloatArray, label: str = "") -> int:
+def draw_components(
+    axes: Axes, exact: FloatArray, mean: FloatArray, label: str = "", marker: str = "o"
+) -> int:
     """Exact against expected, one point a component; returns how many (the largest, if many)."""
     x, y = exact.ravel(), mean.ravel()
     shown = np.flatnonzero((x != 0) | (y != 0))
     if len(shown) > MOST_POINTS:
         size = np.maximum(np.abs(x[shown]), np.abs(y[shown]))
         shown = shown[np.argpartition(-size, MOST_POINTS)[:MOST_POINTS]]
-    axes.plot(x[shown], y[shown], ".", markersize=5, alpha=0.6, label=label or None)
+    axes.plot(x[shown], y[shown], marker, markersize=4, fillstyle="none", label=label or None)
     axes.axline((0.0, 0.0), slope=1.0, color="0.4", linewidth=0.8, zorder=0)
     axes.set_xlabel("exact")
     axes.set_ylabel("expected")

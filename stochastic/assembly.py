@@ -110,52 +110,67 @@ class Visits:
 
 def logit_derivatives(found: Coefficients, visits: Visits) -> tuple[FloatArray, ...]:
     """Derivatives 1..k ``[B, V * A, ...]`` of the surrogates in the logits of their visits."""
-    leaves, order = found.leaves, len(found.derivatives)
     results = []
     for k, derivative in enumerate(found.derivatives, start=1):
         spread = derivative
         for _ in range(k):
-            spread = visits.spread(spread, leaves, totals=False)
+            spread = visits.spread(spread, found.leaves, totals=False)
         results.append(spread)
-    weights = visits.spread(found.derivatives[0], leaves, totals=True)
-    covariance, skewness = _cumulants(visits.policy)
-    count, n_actions = visits.policy.shape[1:]
-    at = np.arange(count)
-    if order > 1:
-        blocks = results[1].reshape(-1, count, n_actions, count, n_actions)
-        blocks[:, at, :, at, :] -= np.moveaxis(weights[..., None, None] * covariance, 1, 0)
-    if order > 2:
-        # [B, V, V * A]: one index of C summed over its visit, the other spread over logits.
-        partial = visits.spread(found.derivatives[1], leaves, totals=True)
-        partial = visits.spread(partial, leaves, totals=False)
-        partial = partial.reshape(-1, count, count * n_actions)
-        bent = np.zeros((len(weights), count, n_actions, count, n_actions, count * n_actions))
-        pairs = covariance[..., None] * partial[:, :, None, None, :]
-        bent[:, at, :, at] -= np.moveaxis(pairs, 1, 0)
-        bent = bent.reshape(results[2].shape)
-        results[2] += bent + np.swapaxes(bent, 2, 3) + np.moveaxis(bent, 3, 1)
-        cubes = results[2].reshape(-1, *(count, n_actions) * 3)
-        third = np.moveaxis(weights[..., None, None, None] * skewness, 1, 0)
-        cubes[:, at, :, at, :, at, :] -= third
+    if len(results) > 1:
+        _bend_second(results[1], found, visits)
+    if len(results) > 2:
+        _bend_third(results[2], found, visits)
     return tuple(results)
 
 
-def _cumulants(policy: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Second and third derivatives of log-sum-exp, ``[..., A, A]`` and ``[..., A, A, A]``."""
-    n = policy.shape[-1]
-    eye = np.eye(n)
+def _bend_second(hessian: FloatArray, found: Coefficients, visits: Visits) -> None:
+    """Adds ``sum_i c_i grad u_i``: a block a visit."""
+    count, n_actions = visits.policy.shape[1:]
+    at = np.arange(count)
+    weights = visits.spread(found.derivatives[0], found.leaves, totals=True)
+    blocks = hessian.reshape(-1, count, n_actions, count, n_actions)
+    curvature = weights[..., None, None] * _covariance(visits.policy)
+    blocks[:, at, :, at, :] -= np.moveaxis(curvature, 1, 0)
+
+
+def _bend_third(third: FloatArray, found: Coefficients, visits: Visits) -> None:
+    """Adds ``sum_ij C_ij grad u_i u_j``, in its three placements, and ``sum_i c_i grad^2 u_i``."""
+    count, n_actions = visits.policy.shape[1:]
+    at = np.arange(count)
+    # [B, V, V * A]: one index of C summed over its visit, the other spread over logits.
+    partial = visits.spread(found.derivatives[1], found.leaves, totals=True)
+    partial = visits.spread(partial, found.leaves, totals=False)
+    partial = partial.reshape(-1, count, count * n_actions)
+    pairs = _covariance(visits.policy)[..., None] * partial[:, :, None, None, :]
+    bent = np.zeros((len(third), count, n_actions, count, n_actions, count * n_actions))
+    bent[:, at, :, at] -= np.moveaxis(pairs, 1, 0)
+    bent = bent.reshape(third.shape)
+    third += bent + np.swapaxes(bent, 2, 3) + np.moveaxis(bent, 3, 1)
+    weights = visits.spread(found.derivatives[0], found.leaves, totals=True)
+    cubes = third.reshape(-1, *(count, n_actions) * 3)
+    curvature = weights[..., None, None, None] * _third_cumulant(visits.policy)
+    cubes[:, at, :, at, :, at, :] -= np.moveaxis(curvature, 1, 0)
+
+
+def _covariance(policy: FloatArray) -> FloatArray:
+    """``[..., A, A]``: diag(pi) - pi pi^T, the second derivative of log-sum-exp."""
+    covariance = -policy[..., :, None] * policy[..., None, :]
+    n = np.arange(policy.shape[-1])
+    covariance[..., n, n] += policy
+    return covariance
+
+
+def _third_cumulant(policy: FloatArray) -> FloatArray:
+    """``[..., A, A, A]``: the third derivative of log-sum-exp."""
+    eye = np.eye(policy.shape[-1])
     pairs = policy[..., :, None] * policy[..., None, :]
-    covariance = eye * policy[..., None] - pairs
-    triple = pairs[..., None] * policy[..., None, None, :]
-    same = np.einsum("ij,jk->ijk", eye, eye)
-    skewness = (
-        same * policy[..., None, None]
-        - eye[:, :, None] * pairs[..., :, None, :]
-        - eye[:, None, :] * pairs[..., :, :, None]
-        - eye[None, :, :] * pairs[..., :, :, None]
-        + 2.0 * triple
-    )
-    return covariance, skewness
+    cumulant: FloatArray = 2.0 * pairs[..., None] * policy[..., None, None, :]
+    cumulant -= eye[:, :, None] * pairs[..., :, None, :]
+    cumulant -= eye[:, None, :] * pairs[..., :, :, None]
+    cumulant -= eye[None, :, :] * pairs[..., :, :, None]
+    n = np.arange(policy.shape[-1])
+    cumulant[..., n, n, n] += policy
+    return cumulant
 
 
 def assemble(

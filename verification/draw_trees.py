@@ -29,7 +29,7 @@ def explored_moments(asked: Request, estimator: DrawEstimator) -> Moments:
         ValueError: the function is not deterministic given its draws.
     """
     outcomes = _Outcomes(asked, ordered=not _ignores_order(estimator, asked))
-    sums = Accumulator()
+    sums = Accumulator(asked.shape)
     path: list[int] = []
     while True:
         walk = _Walk(path, outcomes)

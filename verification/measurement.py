@@ -168,9 +168,8 @@ def _target_value(target: AnyTarget, asked: Request) -> FloatArray:
             f"{target.order} ({target})"
         )
     exact = evaluate_target(target, asked.mdp, asked.context.theta, policy=asked.context.policy)
-    shape = asked.context.theta.shape * target.order
-    if exact.shape != shape:
-        raise ValueError(f"target value: expected shape {shape}, got {exact.shape}")
+    if exact.shape != asked.shape:
+        raise ValueError(f"target value: expected shape {asked.shape}, got {exact.shape}")
     return exact
 
 
@@ -189,11 +188,16 @@ def _moments(asked: Request, wanted: Evidence | None, trajectories: int | None) 
     if wanted is Evidence.ENUMERATION:
         check_size(total, asked.limit, "trajectories" if n == 1 else f"batches of {n}")
         blocks = measure.batches(n, ordered=ordered, block=asked.block(n))
-        moments = enumerated_moments(evaluator, blocks, total, asked.progress)
+        moments = enumerated_moments(evaluator, blocks, asked.shape, total, asked.progress)
     else:
         replications = _replications(asked, n, evaluator.most)
         moments = sampled_moments(
-            evaluator, lambda r: asked.draw(r, n), replications, asked.block(n), asked.progress
+            evaluator,
+            lambda count: asked.draw(count, n),
+            asked.shape,
+            replications,
+            asked.block(n),
+            asked.progress,
         )
     if not coupled and trajectories is not None:
         moments = replace(moments, variance=moments.variance / trajectories)
@@ -234,6 +238,7 @@ def _draw_moments(
     moments = sampled_moments(
         RepeatedRuns(asked, estimator),
         placeholders,
+        asked.shape,
         _replications(asked, 1, None),
         _RUNS_A_BLOCK,
         asked.progress,

@@ -38,10 +38,10 @@ class Moments:
 class Accumulator:
     """Weighted sums of estimates and their squares, sparse rows in, dense sums out."""
 
-    def __init__(self) -> None:
-        self._first: FloatArray | None = None
-        self._second: FloatArray | None = None
-        self._shape: tuple[int, ...] = ()
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._first = np.zeros(int(np.prod(shape)))
+        self._second = np.zeros_like(self._first)
         self._weight = 0.0
         self.outcomes = 0
         self.largest = 0.0
@@ -51,26 +51,17 @@ class Accumulator:
         weighted = weights[:, None] * rows.values
         squared = weighted * rows.values
         if rows.indices is None:
-            sums = weighted.sum(axis=0), squared.sum(axis=0)
+            self._first += weighted.sum(axis=0)
+            self._second += squared.sum(axis=0)
         else:
-            at = rows.indices.ravel()
-            sums = (
-                np.bincount(at, weighted.ravel(), minlength=rows.size),
-                np.bincount(at, squared.ravel(), minlength=rows.size),
-            )
-        if self._first is None or self._second is None:
-            self._first, self._second, self._shape = *sums, rows.shape
-        else:
-            self._first += sums[0]
-            self._second += sums[1]
+            np.add.at(self._first, rows.indices, weighted)
+            np.add.at(self._second, rows.indices, squared)
         self._weight += float(weights.sum())
         self.outcomes += len(weights)
         self.largest = max(self.largest, float(np.abs(rows.values).max(initial=0.0)))
 
     def moments(self, *, unbiased: bool) -> Moments:
         """The moments so far; with ``unbiased`` the variance is a sample's (n / (n - 1))."""
-        if self._first is None or self._second is None:
-            raise RuntimeError("no estimates were added")
         mean = self._first / self._weight
         second = self._second / self._weight
         variance = second - mean**2
@@ -89,12 +80,16 @@ def block_size(shape: tuple[int, ...], steps: int, n_actions: int, order: int) -
 
 
 def enumerated_moments(
-    evaluator: Evaluator, blocks: Iterator[Block], total: float, progress: Progress | None
+    evaluator: Evaluator,
+    blocks: Iterator[Block],
+    shape: tuple[int, ...],
+    total: float,
+    progress: Progress | None,
 ) -> Moments:
     """Exact moments over all outcomes. Raises EnumerationSizeError for a loop over too many."""
     if evaluator.most is not None:
         check_size(total, evaluator.most, f"outcomes to loop over ({'; '.join(evaluator.notes)})")
-    sums = Accumulator()
+    sums = Accumulator(shape)
     weight = 0.0
     for batch, weights in blocks:
         sums.add(evaluator.rows(batch), weights)
@@ -109,12 +104,13 @@ def enumerated_moments(
 def sampled_moments(
     evaluator: Evaluator,
     draw: Callable[[int], Trajectories],
+    shape: tuple[int, ...],
     replications: int,
     block: int,
     progress: Progress | None,
 ) -> Moments:
     """Moments of ``replications`` estimates; ``draw(R)`` gives R batches ``[R, N, H]``."""
-    sums = Accumulator()
+    sums = Accumulator(shape)
     kept: list[Rows] = []
     while sums.outcomes < replications:
         count = min(block, replications - sums.outcomes)

@@ -57,11 +57,15 @@ class Request:
         return replace(self, rng=np.random.default_rng(seed))
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one estimate."""
+        return self.context.theta.shape * self.estimator.order
+
+    @property
     def enumeration(self) -> Enumeration:
         """Every trajectory at the behaviour policy."""
         return Enumeration.of(self.mdp, self.context.policy, self.behaviour, self.length)
 
     def block(self, n: int) -> int:
         """Batches of n to work on at a time."""
-        shape = self.context.theta.shape * self.estimator.order
-        return block_size(shape, self.length * n, self.mdp.n_actions, self.estimator.order)
+        return block_size(self.shape, self.length * n, self.mdp.n_actions, self.estimator.order)
