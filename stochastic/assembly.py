@@ -27,12 +27,26 @@ class Rows:
     """B estimates of one shape, flattened; sparse if ``indices`` is given.
 
     ``values [B, K]`` stand at ``indices [B, K]`` of the flattened estimate (None: all of them, in
-    order). Where an estimate repeats an index, all of its values there but one are 0.
+    order). Where an estimate repeats an index, all of its values there but one are 0. ``largest``
+    is the largest absolute value of what the estimates were made of: 0 only if the estimator is
+    silent, not if its terms cancel at this policy.
     """
 
     values: FloatArray
     indices: IntArray | None
     shape: tuple[int, ...]
+    largest: float
+
+    @classmethod
+    def of_dense(cls, values: FloatArray) -> Rows:
+        """Estimates ``[B, *shape]`` that are given whole."""
+        largest = float(np.abs(values).max(initial=0.0))
+        return cls(values.reshape(len(values), -1), None, values.shape[1:], largest)
+
+    def first(self, count: int) -> Rows:
+        """The first ``count`` estimates."""
+        indices = None if self.indices is None else self.indices[:count]
+        return Rows(self.values[:count], indices, self.shape, self.largest)
 
     @property
     def size(self) -> int:
@@ -179,20 +193,22 @@ def assemble(
     """The estimates of the highest order in ``found``, one a replication; ``shape`` is theirs."""
     derivatives = logit_derivatives(found, visits)
     order = len(derivatives)
+    largest = max(float(np.abs(d).max(initial=0.0)) for d in found.derivatives)
     if isinstance(policy, TabularSoftmax):
-        return _tabular_rows(derivatives[-1], visits, order, shape)
+        return Rows(*_tabular_entries(derivatives[-1], visits, order), shape, largest)
     n_actions = visits.policy.shape[-1]
     entries = (visits.rows[..., None] * n_actions + np.arange(n_actions)).reshape(
         len(visits.rows), -1
     )
     inner = [d[entries] for d in policy.logit_derivatives(theta, order)]
     pulled = pull_back(derivatives, inner)[-1]
-    return Rows(pulled.reshape(len(pulled), -1), None, shape)
+    return Rows(pulled.reshape(len(pulled), -1), None, shape, largest)
 
 
-def _tabular_rows(
-    derivative: FloatArray, visits: Visits, order: int, shape: tuple[int, ...]
-) -> Rows:
+def _tabular_entries(
+    derivative: FloatArray, visits: Visits, order: int
+) -> tuple[FloatArray, IntArray]:
+    """Values and where they stand in theta, one visit's after the other's."""
     count, n_actions = visits.policy.shape[1:]
     batch = len(derivative)
     first = np.argmax(visits.rows[:, :, None] == visits.rows[:, None, :], axis=2)
@@ -204,7 +220,7 @@ def _tabular_rows(
     for _ in range(order - 1):
         indices = indices[..., None] * (visits.n_rows * n_actions)
         indices = (indices + entries[:, None, :]).reshape(batch, -1)
-    return Rows(derivative.reshape(batch, -1), indices, shape)
+    return derivative.reshape(batch, -1), indices
 
 
 def _merged(derivative: FloatArray, first: IntArray, order: int, n_actions: int) -> FloatArray:

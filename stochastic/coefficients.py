@@ -68,7 +68,7 @@ class SurrogateCall:
                 raise self.error(
                     f"changed its record in place ({_first_line(error)}); a record is read-only"
                 ) from None
-            raise self.error(f"raised {_located(error)}") from None
+            raise self.error(f"raised {located(error)}") from None
         for name, before in copies.items():
             if not torch.equal(before, tensors[name].detach()):
                 raise self.error(f"changed record.{name} in place; a record is read-only")
@@ -208,7 +208,8 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _located(error: Exception) -> str:
+def located(error: Exception) -> str:
+    """What was raised and where, in one line."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {_first_line(error)} ({frame.filename}, line {frame.lineno})"
 

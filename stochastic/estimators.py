@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -24,7 +25,14 @@ from torch import Tensor
 from analytic.arrays import FloatArray, IntArray, frozen_array, real_number, whole_number
 from analytic.policies import TABULAR, Policy, TabularSoftmax, log_softmax
 from stochastic.assembly import Rows, Visits, assemble
-from stochastic.coefficients import MAX_LOOPED, Surrogate, SurrogateCall, coefficients, probe
+from stochastic.coefficients import (
+    MAX_LOOPED,
+    Surrogate,
+    SurrogateCall,
+    coefficients,
+    located,
+    probe,
+)
 from stochastic.records import PlayerTables, record_tensors
 from stochastic.trajectories import Trajectories
 
@@ -219,10 +227,10 @@ class CallableEvaluator:
         shape = self.context.theta.shape * self.estimator.order
         name, function = self.estimator.name, self.estimator.function
         values = [
-            checked_estimate(name, function(batch[b], self.context.theta), shape)
+            checked_estimate(name, partial(function, batch[b], self.context.theta), shape)
             for b in range(len(batch.actions))
         ]
-        return Rows(np.stack(values).reshape(len(values), -1), None, shape)
+        return Rows.of_dense(np.stack(values))
 
 
 Draw = Callable[[npt.ArrayLike, int], Trajectories]
@@ -240,7 +248,7 @@ class DrawEstimator:
     def run(self, draw: Draw, context: Context) -> FloatArray:
         """One estimate."""
         shape = context.theta.shape * self.order
-        return checked_estimate(self.name, self.function(draw, context.theta), shape)
+        return checked_estimate(self.name, lambda: self.function(draw, context.theta), shape)
 
 
 Estimator = SurrogateEstimator | CallableEstimator | DrawEstimator
@@ -304,8 +312,16 @@ def estimate(estimator: Estimator, batch: Trajectories, context: Context) -> Flo
     return dense.reshape(*leading, *dense.shape[1:])
 
 
-def checked_estimate(name: str, result: Any, shape: tuple[int, ...]) -> FloatArray:
-    """An estimate as an array. Raises ValueError on a wrong shape, NaN or infinity."""
+def checked_estimate(name: str, compute: Callable[[], Any], shape: tuple[int, ...]) -> FloatArray:
+    """The array that a user's function gives. Raises ValueError if it raises (its own ValueErrors
+    as they are), or gives a wrong shape, NaN or infinity.
+    """
+    try:
+        result = compute()
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{name}: raised {located(error)}") from None
     if isinstance(result, Tensor):
         result = result.detach().cpu().numpy()
     return frozen_array(f"{name}: its estimate", result, shape)

@@ -96,6 +96,8 @@ def _player_tensors(
     rewards: FloatArray,
     behaviour_log_probs: FloatArray,
 ) -> Tensors:
+    _check_range("states", batch.states, len(tables.rows))
+    _check_range("actions", actions, tables.log_policy.shape[1])
     rows = tables.rows[batch.states[..., :-1]]
     alive = batch.alive
     steps = np.arange(batch.states.shape[-1])
@@ -112,6 +114,12 @@ def _player_tensors(
     if tables.reference is not None:
         arrays["reference_log_policy"] = np.where(alive[..., None], tables.reference[rows], 0.0)
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+def _check_range(name: str, found: npt.NDArray[np.int64], size: int) -> None:
+    wrong = found[(found < 0) | (found >= size)]
+    if wrong.size:
+        raise ValueError(f"{name}: expected numbers from 0 to {size - 1}, got {wrong[0]}")
 
 
 def build_record(tensors: Tensors, discount: float, meta: Mapping[str, Tensor]) -> Record:

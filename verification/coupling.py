@@ -10,35 +10,60 @@ import numpy as np
 
 from analytic.arrays import IntArray
 from stochastic.assembly import Rows
-from stochastic.estimators import Evaluator
+from stochastic.estimators import CallableEstimator, Evaluator, SurrogateEstimator
 from verification.requests import Request
 
 COMPARED = 24
 """Sampled batches on which this is decided."""
 
 
-def is_coupled(asked: Request, evaluator: Evaluator, trajectories: int | None) -> bool:
-    """Whether a batch's estimate is not the mean of its trajectories' own.
+def prepared(
+    asked: Request, estimator: SurrogateEstimator | CallableEstimator, trajectories: int | None
+) -> tuple[Evaluator, bool]:
+    """The estimator, looked at on sampled batches of N (one, if N is not given), and whether it
+    couples the trajectories of a batch.
 
-    Compared for batches of two, and of N where that is given. Raises ValueError for a coupled
-    estimator without N.
+    Raises:
+        ValueError: it misbehaves, or it is coupled and N is not given.
     """
-    seeded = asked.seeded(1)
-    for n in {2, trajectories or 2} - {1}:
-        batch = seeded.draw(COMPARED, n)
-        together = evaluator.rows(batch)
-        alone = evaluator.rows(batch.reshape(-1, 1))
-        if _same_means(together, alone, n):
-            continue
-        if trajectories is None:
+    n = trajectories or 1
+    try:
+        evaluator = estimator.prepare(asked.seeded(0).draw(COMPARED, n), asked.context)
+    except ValueError as error:
+        if trajectories is None and _works_on_pairs(asked, estimator):
             raise ValueError(
-                f"{asked.estimator.name}: couples the trajectories of a batch (a batch of two's "
-                "estimate is not the mean of the two's own; a surrogate that sums over "
-                "trajectories instead of averaging does that too), so N is needed: give "
-                "trajectories (--trajectories N)"
-            )
+                f"{error} (on a batch of one; it needs a batch of several trajectories: give "
+                "trajectories, --trajectories N)"
+            ) from None
+        raise
+    if not any(_couples(asked, evaluator, size) for size in {2, max(n, 2)}):
+        return evaluator, False
+    if trajectories is None:
+        raise ValueError(
+            f"{estimator.name}: couples the trajectories of a batch (a batch of two's estimate is "
+            "not the mean of the two's own; a surrogate that sums over trajectories instead of "
+            "averaging does that too), so N is needed: give trajectories, --trajectories N"
+        )
+    return evaluator, True
+
+
+def _works_on_pairs(asked: Request, estimator: SurrogateEstimator | CallableEstimator) -> bool:
+    try:
+        estimator.prepare(asked.seeded(0).draw(COMPARED, 2), asked.context)
+    except ValueError:
+        return False
+    return True
+
+
+def _couples(asked: Request, evaluator: Evaluator, n: int) -> bool:
+    """Whether the estimate of a batch of n is not the mean of its trajectories' own. One that
+    fails on single trajectories is no such mean.
+    """
+    batch = asked.seeded(1).draw(COMPARED, n)
+    try:
+        return not _same_means(evaluator.rows(batch), evaluator.rows(batch.reshape(-1, 1)), n)
+    except ValueError:
         return True
-    return False
 
 
 def _same_means(together: Rows, alone: Rows, n: int) -> bool:

@@ -37,8 +37,7 @@ def explored_moments(asked: Request, estimator: DrawEstimator) -> Moments:
         leaves = float(np.prod(np.array(walk.widths, dtype=np.float64)))
         if sums.outcomes == 0:
             check_size(leaves, asked.limit, "outcomes of all draws together")
-        row = Rows(result.reshape(1, -1), None, result.shape)
-        sums.add(row, np.array([walk.weight]))
+        sums.add(Rows.of_dense(result[None]), np.array([walk.weight]))
         if asked.progress is not None:
             asked.progress(sums.outcomes, int(leaves))
         path = _next_path(walk.path, walk.widths)
@@ -141,7 +140,7 @@ class RepeatedRuns:
             return self.asked.draw_at(theta, n, self.asked.rng)
 
         results = [self.estimator.run(draw, self.asked.context) for _ in range(len(batch.actions))]
-        return Rows(np.stack(results).reshape(len(results), -1), None, results[0].shape)
+        return Rows.of_dense(np.stack(results))
 
 
 def placeholders(replications: int) -> Trajectories:

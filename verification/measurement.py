@@ -17,7 +17,7 @@ from analytic.problems import TabularMDP
 from analytic.targets import AnyTarget, return_derivative
 from stochastic.estimators import Context, DrawEstimator, Estimator
 from stochastic.trajectories import trajectory_length
-from verification.coupling import COMPARED, depends_on_order, is_coupled
+from verification.coupling import depends_on_order, prepared
 from verification.draw_trees import RepeatedRuns, explored_moments, placeholders
 from verification.enumeration import EnumerationSizeError, check_size
 from verification.moments import Progress, enumerated_moments, sampled_moments
@@ -176,8 +176,7 @@ def _target_value(target: AnyTarget, asked: Request) -> FloatArray:
 def _moments(asked: Request, wanted: Evidence | None, trajectories: int | None) -> Found:
     if isinstance(asked.estimator, DrawEstimator):
         return _draw_moments(asked, asked.estimator, wanted, trajectories)
-    evaluator = asked.estimator.prepare(asked.seeded(0).draw(COMPARED, 1), asked.context)
-    coupled = is_coupled(asked, evaluator, trajectories)
+    evaluator, coupled = prepared(asked, asked.estimator, trajectories)
     n = 1 if trajectories is None or not coupled else trajectories
     measure = asked.enumeration
     ordered = n > 1 and depends_on_order(asked, evaluator, n)

@@ -24,8 +24,8 @@ Progress = Callable[[int, int], None]
 class Moments:
     """Mean and componentwise variance of one estimate (each shaped like it).
 
-    ``outcomes`` is the number of outcomes enumerated or drawn; ``kept`` the first `KEPT` sampled
-    estimates (None under enumeration).
+    ``outcomes`` is the number of outcomes enumerated or drawn, ``largest`` see `Rows`, ``kept`` the
+    first `KEPT` sampled estimates (none under enumeration).
     """
 
     mean: FloatArray
@@ -54,11 +54,11 @@ class Accumulator:
             self._first += weighted.sum(axis=0)
             self._second += squared.sum(axis=0)
         else:
-            np.add.at(self._first, rows.indices, weighted)
-            np.add.at(self._second, rows.indices, squared)
+            np.add.at(self._first, rows.indices.ravel(), weighted.ravel())
+            np.add.at(self._second, rows.indices.ravel(), squared.ravel())
         self._weight += float(weights.sum())
         self.outcomes += len(weights)
-        self.largest = max(self.largest, float(np.abs(rows.values).max(initial=0.0)))
+        self.largest = max(self.largest, rows.largest)
 
     def moments(self, *, unbiased: bool) -> Moments:
         """The moments so far; with ``unbiased`` the variance is a sample's (n / (n - 1))."""
@@ -117,8 +117,7 @@ def sampled_moments(
         rows = evaluator.rows(draw(count))
         room = KEPT - sum(len(r.values) for r in kept)
         if room > 0:
-            indices = None if rows.indices is None else rows.indices[:room]
-            kept.append(Rows(rows.values[:room], indices, rows.shape))
+            kept.append(rows.first(room))
         sums.add(rows, np.ones(count))
         if progress is not None:
             progress(sums.outcomes, replications)

@@ -163,7 +163,7 @@ def _vacuous(
             "another start, or a problem that pays"
         )
     if moments.largest == 0.0:
-        return "the estimate is 0 on every trajectory; look at what the estimator multiplies"
+        return "the estimator is 0 on every trajectory; look at what it multiplies"
     if target_is_zero and report.verdict is not Verdict.BIASED:
         return "the target is 0 and so is the estimate's mean; use another policy or problem"
     return None

@@ -1,0 +1,141 @@
+"""What a surrogate must not do, and the sentence for each."""
+
+import random
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from analytic.problems import TabularMDP
+from stochastic.coefficients import SurrogateError
+from stochastic.estimators import from_surrogate
+from stochastic.surrogates.score_function import ad
+from verification.measurement import measure_bias
+
+MDP = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
+OWN_GENERATOR = np.random.default_rng(0)
+
+
+def score(record):
+    return (record.log_probs * record.rewards).sum()
+
+
+def in_place(record):
+    record.rewards.mul_(2.0)
+    return score(record)
+
+
+def in_place_on_a_leaf(record):
+    record.log_probs.mul_(2.0)
+    return score(record)
+
+
+def through_data(record):
+    record.log_probs.data.add_(1.0)
+    return score(record)
+
+
+def through_numpy(record):
+    record.rewards.numpy()[...] = 0.0
+    return score(record)
+
+
+def in_place_now_and_then(record):
+    """Only where vmap must loop, and only on some outcomes."""
+    if record.actions.sum().item() == 2:
+        record.rewards.zero_()
+    return score(record)
+
+
+def by_attribute(record):
+    record.discount = 0.5
+    return score(record)
+
+
+def by_meta(record):
+    record.meta["x"] = 1
+    return score(record)
+
+
+def own_draws(record):
+    return score(record) * OWN_GENERATOR.normal()
+
+
+def raising(record):
+    raise KeyError("no such thing")
+
+
+def raising_later(record):
+    if record.actions.sum().item() == 2:
+        raise ZeroDivisionError("on one outcome")
+    return score(record)
+
+
+class BreaksBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sum()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("no derivative is known")
+
+
+BAD = {
+    "not a tensor": (lambda r: 1.0, "returned a float; expected a scalar torch tensor"),
+    "nothing": (lambda r: None, "returned a NoneType"),
+    "not a scalar": (lambda r: r.log_probs, r"returned shape \(1, 2\); expected a scalar"),
+    "one entry": (lambda r: score(r).reshape(1), r"returned shape \(1,\)"),
+    "float32": (lambda r: score(r).float(), "returned torch.float32; expected torch.float64"),
+    "detached": (lambda r: score(r).detach(), "returned a tensor detached from record.log_probs"),
+    "constant": (lambda r: r.rewards.sum(), "returned a tensor detached"),
+    "nan": (lambda r: score(r) * float("nan"), "returned nan; expected a finite number"),
+    "infinite": (lambda r: score(r) / 0.0, "expected a finite number"),
+    "infinite derivative": (
+        lambda r: torch.sqrt((r.log_probs - r.log_probs.detach()).abs().sum() + 0.0) + score(r),
+        "derivative of order 1 that is not finite",
+    ),
+    "raises": (raising, "raised KeyError: 'no such thing' .*test_surrogate_errors.py, line"),
+    "raises later": (raising_later, "raised ZeroDivisionError: on one outcome"),
+    "breaks backward": (
+        lambda r: BreaksBackward.apply(r.log_probs),
+        "(raised|could not be differentiated).*no derivative is known",
+    ),
+    "torch draws": (lambda r: score(r) * torch.rand(()), "drew random numbers"),
+    "numpy draws": (lambda r: score(r) * np.random.rand(), "drew random numbers"),
+    "python draws": (lambda r: score(r) * random.random(), "drew random numbers"),
+    "own draws": (own_draws, "two values for one record"),
+    "in place": (in_place, "changed record.rewards in place"),
+    "in place on a leaf": (in_place_on_a_leaf, "changed its record in place"),
+    "through data": (through_data, "changed record.log_probs in place"),
+    "through numpy": (through_numpy, "changed record.rewards in place"),
+    "in place now and then": (in_place_now_and_then, "changed record.rewards in place"),
+    "by attribute": (by_attribute, "changed its record"),
+    "by meta": (by_meta, "raised TypeError: 'mappingproxy'"),
+    "wrong arguments": (lambda a, b: a, "raised TypeError"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_a_bad_surrogate_is_refused_with_what_it_did(name):
+    function, complaint = BAD[name]
+    with pytest.raises(SurrogateError, match=complaint) as caught:
+        measure_bias(from_surrogate(function, 1, name="mine"), MDP, np.zeros((2, 2)))
+    assert str(caught.value).startswith("surrogate mine: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_good_surrogate_is_not_refused():
+    """The broken twin of the test above: the same checks let what is clean pass."""
+    for function in (ad, score, partial(score)):
+        estimator = from_surrogate(function, 1, name="mine")
+        assert measure_bias(estimator, MDP, np.zeros((2, 2)), trajectories=1).samples == 16
+
+
+def test_global_generators_are_left_alone():
+    torch.manual_seed(0)
+    before = torch.rand(3)
+    torch.manual_seed(0)
+    measure_bias(from_surrogate(ad, 2), MDP, np.zeros((2, 2)))
+    assert torch.equal(before, torch.rand(3))

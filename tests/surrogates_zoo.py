@@ -1,0 +1,110 @@
+"""Surrogates of all manners, for tests: what they do to gradients is the point of each."""
+
+from dataclasses import replace
+
+import torch
+
+from analytic.targets import GivenWeights, Undiscounted
+from stochastic.surrogates.dice import Dice, LoadedDice
+from stochastic.surrogates.returns import discounts, rewards_to_go
+from stochastic.surrogates.score_function import AD, LVC, Reduction
+
+
+def lvc_under_no_grad(record):
+    """LVC with its denominator computed under no_grad: forward mode would make it AD."""
+    with torch.no_grad():
+        fixed = record.log_probs * 1.0
+    return (discounts(record) * torch.exp(record.log_probs - fixed) * rewards_to_go(record)).sum()
+
+
+def lvc_with_detach(record):
+    """The same with detach."""
+    ratios = torch.exp(record.log_probs - record.log_probs.detach())
+    return (discounts(record) * ratios * rewards_to_go(record)).sum()
+
+
+def ppo_clip(record, clip=0.2):
+    """PPO's clipped surrogate with rewards-to-go as advantages, discounted."""
+    ratios = torch.exp(record.log_probs - record.behaviour_log_probs)
+    weights = discounts(record) * rewards_to_go(record) * record.alive
+    clipped = ratios.clamp(1 - clip, 1 + clip)
+    return torch.minimum(ratios * weights, clipped * weights).sum(-1).mean()
+
+
+def entropy_bonus(record):
+    """The return's score function and the entropy of every visited state's policy, discounted."""
+    entropy = -(torch.exp(record.log_policy) * record.log_policy).sum(-1)
+    weights = discounts(record) * record.alive
+    score = (weights * rewards_to_go(record) * record.log_probs).sum(-1)
+    # The visited states depend on the policy too: their log-probabilities carry later entropies.
+    later = torch.flip(torch.cumsum(torch.flip(weights * entropy, [-1]), -1), [-1]) - (
+        weights * entropy
+    )
+    return (score + 0.5 * (weights * entropy + later.detach() * record.log_probs).sum(-1)).mean()
+
+
+def leave_one_out(record):
+    """Each trajectory's total return less the mean of the others', times its score."""
+    total = (discounts(record) * record.rewards).sum(-1)
+    n = len(total)
+    baseline = (total.sum() - total) / (n - 1)
+    return ((total - baseline) * (record.log_probs * record.alive).sum(-1)).mean()
+
+
+def batch_mean_baseline(record):
+    """Each trajectory's total return less the mean of all, times its score."""
+    total = (discounts(record) * record.rewards).sum(-1)
+    return ((total - total.mean()) * (record.log_probs * record.alive).sum(-1)).mean()
+
+
+def kl_to_reference(record):
+    """Exact KL to a reference policy at each visited state."""
+    gaps = record.log_policy - record.reference_log_policy
+    return (torch.exp(record.log_policy) * gaps).sum(-1).sum(-1).mean()
+
+
+def mixed_leaves(record):
+    """Both leaves in one product."""
+    return (record.log_probs * record.log_policy[..., 0]).sum() + record.log_policy.exp().sum()
+
+
+def cubic(record):
+    """Third derivatives that are not 0, across steps."""
+    return record.log_probs.sum() ** 3 + (record.log_probs**3).sum()
+
+
+def branching(record):
+    """Python that branches on values: vmap rejects it."""
+    sign = 1.0 if record.rewards.sum().item() > 0 else 2.0
+    return sign * (record.log_probs * rewards_to_go(record)).sum()
+
+
+def numpy_inside(record):
+    """Returns computed in numpy: vmap rejects it."""
+    weights = torch.tensor(record.rewards.numpy()[..., ::-1].cumsum(-1)[..., ::-1].copy())
+    return (record.log_probs * weights).sum(-1).mean()
+
+
+CLEAN = {
+    "ad": AD(),
+    "ad, total return": AD(reward_to_go=False),
+    "ad, undiscounted": AD(weighting=Undiscounted()),
+    "ad, mean over steps": AD(reduction=Reduction.MEAN_OVER_STEPS),
+    "ad, given weights": AD(weighting=GivenWeights((1.0, 0.5, 0.25))),
+    "lvc": LVC(),
+    "lvc, total return": replace(LVC(), reward_to_go=False),
+    "dice": Dice(),
+    "loaded_dice": LoadedDice(),
+    "loaded_dice, lambda 0.5": LoadedDice(0.5),
+    "lvc under no_grad": lvc_under_no_grad,
+    "lvc with detach": lvc_with_detach,
+    "ppo_clip": ppo_clip,
+    "entropy_bonus": entropy_bonus,
+    "leave_one_out": leave_one_out,
+    "batch_mean_baseline": batch_mean_baseline,
+    "kl_to_reference": kl_to_reference,
+    "mixed_leaves": mixed_leaves,
+    "cubic": cubic,
+    "branching": branching,
+    "numpy_inside": numpy_inside,
+}

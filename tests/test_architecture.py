@@ -1,0 +1,86 @@
+"""What may import what: the contracts hold, and a planted peek breaks them."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("analytic", "stochastic", "verification", "experiments")
+STANDARD = sys.stdlib_module_names
+
+
+def lint(folder):
+    """import-linter's exit status and text for the packages in ``folder``."""
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return found.returncode, found.stdout + found.stderr
+
+
+@pytest.fixture
+def copy(tmp_path):
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_the_contracts_hold(copy):
+    status, text = lint(copy)
+    assert status == 0, text
+    assert "5 kept, 0 broken" in text
+
+
+PEEKS = {
+    "an estimator reads the answers": ("stochastic/estimators.py", "import analytic.values"),
+    "by way of a function": ("stochastic/trajectories.py", "from analytic.derivatives import hvp"),
+    "an estimator reads its own verdict": (
+        "stochastic/surrogates/dice.py",
+        "from verification.reports import Verdict",
+    ),
+    "the exact side needs torch": ("analytic/values.py", "import torch"),
+    "the exact side sees an estimator": ("analytic/values.py", "import stochastic.records"),
+    "verification plots": ("verification/reports.py", "from matplotlib.figure import Figure"),
+    "a package root hides what is taken": ("stochastic/records.py", "from analytic import hessian"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PEEKS))
+def test_a_planted_peek_breaks_a_contract(copy, name):
+    module, line = PEEKS[name]
+    path = copy / module
+    text = path.read_text()
+    at = text.index("\nimport ") if "\nimport " in text else text.index("\nfrom dataclasses")
+    path.write_text(text[:at] + "\n" + line + text[at:])
+    status, report = lint(copy)
+    assert status == 1, report
+    assert "1 broken" in report or "2 broken" in report
+
+
+def test_no_module_bears_the_name_of_a_public_function_or_of_the_standard_library():
+    for package in PACKAGES:
+        root = ROOT / package
+        names = {p.stem for p in root.glob("*.py")} | {p.name for p in root.iterdir() if p.is_dir()}
+        names -= {"__init__", "__pycache__"}
+        tree = ast.parse((root / "__init__.py").read_text())
+        homes = [n for n in ast.walk(tree) if isinstance(n, ast.Dict)]
+        public = {key.value for home in homes for key in home.keys}
+        assert not names & public, package
+        assert not names & STANDARD, package
+
+
+@pytest.mark.parametrize("package", ["analytic", "stochastic", "verification"])
+def test_every_public_name_is_there_and_documented(package):
+    module = __import__(package)
+    assert len(module.__all__) > 3
+    for name in module.__all__:
+        found = getattr(module, name)
+        assert found.__doc__, name
+        assert name in dir(module)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        module.nothing  # noqa: B018

@@ -1,0 +1,140 @@
+"""Enumerated expectations equal the closed forms of theory, on many random problems."""
+
+from dataclasses import replace
+
+import numpy as np
+import oracles
+import pytest
+
+from analytic.derivatives import gradient, hessian
+from analytic.targets import GivenTarget, bootstrapped_gradient
+from analytic.values import state_values
+from stochastic.estimators import from_surrogate
+from stochastic.surrogates.dice import Dice, LoadedDice, dice, loaded_dice
+from stochastic.surrogates.score_function import AD, LVC, ad, lvc
+from verification.measurement import measure_bias
+from verification.reports import Verdict
+
+AGREEMENT = 1e-10
+SEEDS = range(50)
+
+
+def problem(seed):
+    mdp = oracles.random_mdp(
+        seed, horizon=1 + seed % 3, n_states=1 + seed % 3, n_actions=2, next_rewards=seed % 2 == 0
+    )
+    return mdp, np.random.default_rng(seed).normal(size=(mdp.n_states, 2))
+
+
+def hessian_bias(surrogate, mdp, theta, **options):
+    return measure_bias(from_surrogate(surrogate, 2), mdp, theta, **options).bias
+
+
+def agree(found, wanted, scale):
+    assert np.abs(found - wanted).max() <= AGREEMENT * max(scale, 1e-3)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_four_estimators_have_the_biases_of_theory(seed):
+    mdp, theta = problem(seed)
+    truth = hessian(mdp, theta)
+    scale = np.linalg.norm(truth)
+    agree(hessian_bias(ad, mdp, theta), oracles.ad_hessian_mean(mdp, theta) - truth, scale)
+    total = AD(reward_to_go=False)
+    agree(
+        hessian_bias(total, mdp, theta),
+        oracles.ad_total_return_hessian_mean(mdp, theta) - truth,
+        scale,
+    )
+    agree(hessian_bias(lvc, mdp, theta), oracles.lvc_hessian_mean(mdp, theta) - truth, scale)
+    agree(
+        hessian_bias(LVC(reward_to_go=False), mdp, theta),
+        oracles.lvc_hessian_mean(mdp, theta) - truth,
+        scale,
+    )
+    agree(hessian_bias(dice, mdp, theta), 0.0, scale)
+    agree(hessian_bias(loaded_dice, mdp, theta), 0.0, scale)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_four_gradients_are_unbiased(seed):
+    mdp, theta = problem(seed)
+    for surrogate in (ad, lvc, dice, loaded_dice):
+        report = measure_bias(from_surrogate(surrogate, 1), mdp, theta)
+        assert report.verdict is Verdict.UNBIASED
+        assert np.abs(report.bias).max() < AGREEMENT
+
+
+@pytest.mark.parametrize("seed", range(0, 50, 5))
+def test_third_derivatives_of_dice_are_unbiased_and_lvc_s_are_not(seed):
+    mdp, theta = problem(seed)
+    truth = oracles.autograd_derivative(mdp, theta, 3)
+    target = GivenTarget("the third derivative of the return, by autograd", truth, order=3)
+    for surrogate in (dice, loaded_dice):
+        report = measure_bias(from_surrogate(surrogate, 3), mdp, theta, target=target)
+        agree(report.bias, 0.0, np.linalg.norm(truth))
+    if mdp.horizon > 1 and mdp.n_states > 1:
+        report = measure_bias(from_surrogate(lvc, 3), mdp, theta, target=target)
+        assert report.verdict is Verdict.BIASED
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_baselines_change_ad_s_hessian_and_nothing_else(seed):
+    """AD's mean Hessian depends on the baseline (0 under the exact values), gradients do not."""
+    mdp = oracles.random_mdp(seed, horizon=3, n_states=2, n_actions=2)
+    theta = np.random.default_rng(seed).normal(size=(2, 2))
+    exact, wrong = state_values(mdp, theta), np.array([0.7, -1.1])
+    truth = hessian(mdp, theta)
+    report = measure_bias(from_surrogate(ad, 2), mdp, theta, critic=exact)
+    assert np.abs(report.mean).max() < 1e-14
+    assert report.verdict is Verdict.BIASED
+    assert abs(report.relative_bias - 1) < 1e-9
+    with_wrong = oracles.ad_hessian_mean(mdp, theta, critic=wrong) - truth
+    agree(hessian_bias(ad, mdp, theta, critic=wrong), with_wrong, np.linalg.norm(truth))
+    lvc_bias = oracles.lvc_hessian_mean(mdp, theta) - truth
+    agree(hessian_bias(lvc, mdp, theta, critic=wrong), lvc_bias, np.linalg.norm(truth))
+    for surrogate in (ad, lvc, dice):
+        for critic in (exact, wrong):
+            found = measure_bias(from_surrogate(surrogate, 1), mdp, theta, critic=critic)
+            assert found.verdict is Verdict.UNBIASED
+    assert np.abs(hessian_bias(Dice(), mdp, theta, critic=wrong)).max() < 1e-13
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lvc_is_unbiased_where_transitions_do_not_depend_on_actions(seed):
+    mdp = oracles.random_mdp(seed, horizon=3, n_states=3, n_actions=2)
+    rows = np.repeat(mdp.transition[:, :1], 2, axis=1)
+    theta = np.random.default_rng(seed).normal(size=(3, 2))
+    report = measure_bias(from_surrogate(lvc, 2), replace(mdp, transition=rows), theta)
+    assert report.verdict is Verdict.UNBIASED
+    assert measure_bias(from_surrogate(lvc, 2), mdp, theta).verdict is Verdict.BIASED
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_loaded_dice_trades_bias_only_where_its_values_are_wrong(seed, lam):
+    mdp = oracles.random_mdp(seed, horizon=3, n_states=2, n_actions=2)
+    theta = np.random.default_rng(seed).normal(size=(2, 2))
+    wrong = state_values(mdp, theta) + np.array([[0.3, -0.5], [0.1, 0.4], [-0.2, 0.6], [0.0, 0.0]])
+    for order in (1, 2):
+        estimator = from_surrogate(LoadedDice(lam), order)
+        exact_values = measure_bias(estimator, mdp, theta, critic=state_values(mdp, theta))
+        assert exact_values.verdict is Verdict.UNBIASED
+        expected = Verdict.UNBIASED if lam == 1.0 else Verdict.BIASED
+        assert measure_bias(estimator, mdp, theta).verdict is expected
+        assert measure_bias(estimator, mdp, theta, critic=wrong).verdict is expected
+
+
+def test_bootstrapping_moves_the_target():
+    """Loaded-DiCE with v_H != 0 estimates the gradient of the bootstrapped return."""
+    mdp = oracles.random_mdp(1, horizon=2, n_states=2, n_actions=2)
+    theta = np.random.default_rng(1).normal(size=(2, 2))
+    critic = np.array([0.4, -0.9])
+    estimator = from_surrogate(loaded_dice, 1)
+    plain = measure_bias(estimator, mdp, theta, critic=critic)
+    moved = measure_bias(
+        estimator, mdp, theta, critic=critic, target=bootstrapped_gradient(2, critic)
+    )
+    assert plain.verdict is Verdict.BIASED
+    assert moved.verdict is Verdict.UNBIASED
+    np.testing.assert_allclose(plain.exact, gradient(mdp, theta))
