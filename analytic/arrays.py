@@ -13,6 +13,9 @@ ROW_SUM_TOLERANCE = 1e-9
 """How far a row of probabilities may be from one and still be called rounding."""
 
 
+_AS_GOOD_AS_ONE = 1e-14
+
+
 def frozen_array(
     name: str, value: npt.ArrayLike, shape: Sequence[int | None] | None = None
 ) -> FloatArray:
@@ -64,7 +67,9 @@ def probability_rows(
             f"{name}: expected probabilities that sum to one (within {ROW_SUM_TOLERANCE:g}), "
             f"got a sum of {sums[row]:.12g}{at}"
         )
-    rows: FloatArray = array / sums[..., None]
+    # Rows that are as good as normalised are left as they are, so that saved ones stay the same.
+    divisors = np.where(off > _AS_GOOD_AS_ONE, sums, 1.0)
+    rows: FloatArray = array / divisors[..., None]
     rows.setflags(write=False)
     return rows
 

@@ -27,6 +27,7 @@ from analytic.arrays import FloatArray, frozen_array
 from analytic.policies import TABULAR, Policy, TabularSoftmax, checked_parameters, pull_back
 from analytic.problems import TabularMDP
 from analytic.targets import (
+    POLICY_PARAMETERS,
     AnyTarget,
     BootstrappedHorizon,
     Discounted,
@@ -117,7 +118,8 @@ def evaluate_target(
     """
     if isinstance(target, GivenTarget):
         return target.value
-    if target.inner or target.regulariser or target.order > 2:
+    elsewhere = target.with_respect_to != POLICY_PARAMETERS
+    if elsewhere or target.inner or target.regulariser or target.order > 2:
         raise ValueError(f"no closed form for {target}: derive it and pass a GivenTarget")
     problem, terminal_values = _with_horizon(mdp, target)
     exact = evaluate(problem, policy_probabilities(mdp, theta, policy), terminal_values)

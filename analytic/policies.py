@@ -52,6 +52,7 @@ class TabularSoftmax:
 
 
 TABULAR = TabularSoftmax()
+LARGEST_PARAMETER = 1e100
 
 
 def softmax(theta: npt.ArrayLike) -> FloatArray:
@@ -81,7 +82,10 @@ def checked_parameters(
     policy: Policy, theta: npt.ArrayLike, n_states: int, n_actions: int, name: str = "theta"
 ) -> FloatArray:
     """Theta as a read-only array. Raises ValueError on a wrong shape or an infinite entry."""
-    return frozen_array(name, theta, policy.parameter_shape(n_states, n_actions))
+    array = frozen_array(name, theta, policy.parameter_shape(n_states, n_actions))
+    if np.abs(array).max(initial=0.0) > LARGEST_PARAMETER:
+        raise ValueError(f"{name}: expected entries up to {LARGEST_PARAMETER:g} in size, got more")
+    return array
 
 
 def pull_back(outer: Sequence[FloatArray], inner: Sequence[FloatArray]) -> tuple[FloatArray, ...]:

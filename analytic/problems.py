@@ -7,7 +7,6 @@ A *terminal* state is one that every action leads back to with reward 0.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from analytic.arrays import (
     real_number,
     whole_number,
 )
+from analytic.files import read_npz
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,42 +181,26 @@ class TabularMDP:
         Raises:
             ValueError: no such file, not an npz archive, pickled objects, or arrays missing.
         """
-        arrays = _read_npz(Path(path))
-        missing = [n for n in ("transition", "reward", "discount", "start") if n not in arrays]
-        if missing:
-            raise ValueError(f"{path}: expected an array named {missing[0]}, got {sorted(arrays)}")
-        scalars: dict[str, Any] = {}
-        for name in ("discount", "horizon"):
-            if name in arrays:
-                if arrays[name].size != 1:
-                    raise ValueError(f"{path}: {name}: expected one number, got an array")
-                scalars[name] = arrays[name].reshape(()).item()
-        return cls(
-            arrays["transition"],
-            arrays["reward"],
-            scalars["discount"],
-            arrays["start"],
-            scalars.get("horizon"),
-        )
+        return cls(**read_problem(path))
 
 
-def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError(f"{path}: expected an npz archive, got a single array")
-        with archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a readable npz archive ({error})") from None
-    except ValueError as error:
-        if "pickle" in str(error):
-            raise ValueError(
-                f"{path}: expected an npz archive of plain arrays, got pickled data"
-            ) from None
-        raise
+def read_problem(path: str | Path) -> dict[str, Any]:
+    """A `TabularMDP`'s arguments from an npz archive, not yet checked against each other.
+
+    Raises:
+        ValueError: as `TabularMDP.load`.
+    """
+    arrays = read_npz(path)
+    missing = [n for n in ("transition", "reward", "discount", "start") if n not in arrays]
+    if missing:
+        raise ValueError(f"{path}: expected an array named {missing[0]}, got {sorted(arrays)}")
+    found: dict[str, Any] = {name: arrays[name] for name in ("transition", "reward", "start")}
+    for name in ("discount", "horizon"):
+        if name in arrays:
+            if arrays[name].size != 1:
+                raise ValueError(f"{path}: {name}: expected one number, got an array")
+            found[name] = arrays[name].reshape(()).item()
+    return found
 
 
 def _from_table(env: Any, discount: float, horizon: int | None) -> TabularMDP:
@@ -224,8 +208,9 @@ def _from_table(env: Any, discount: float, horizon: int | None) -> TabularMDP:
         env.unwrapped, "P", None
     )
     start = getattr(env.unwrapped, "initial_state_distrib", None)
+    name = getattr(getattr(env, "spec", None), "id", None) or env
     if table is None or start is None:
-        raise ValueError(f"{env}: expected an environment with a table (P), got one without")
+        raise ValueError(f"{name}: expected an environment with a table (P), got one without")
     n_states, n_actions = len(table), len(table[0])
     transition = np.zeros((n_states, n_actions, n_states))
     reward = np.zeros((n_states, n_actions, n_states))
@@ -240,14 +225,14 @@ def _from_table(env: Any, discount: float, horizon: int | None) -> TabularMDP:
                 at = (s, a, s_next)
                 if rewarded[at] and reward[at] != step_reward:
                     raise ValueError(
-                        f"{env}: expected one reward for each transition, got {reward[at]} and "
+                        f"{name}: expected one reward for each transition, got {reward[at]} and "
                         f"{step_reward} for (state, action, next state) = {at}"
                     )
                 transition[at] += probability
                 reward[at] = step_reward
                 rewarded[at] = True
                 (ending if done else going_on)[at] = True
-    ends = _reachable_ends(np.asarray(start) > 0, ending, going_on, env)
+    ends = _reachable_ends(np.asarray(start) > 0, ending, going_on, name)
     transition[ends] = 0.0
     reward[ends] = 0.0
     transition[ends, :, ends] = 1.0
@@ -255,7 +240,7 @@ def _from_table(env: Any, discount: float, horizon: int | None) -> TabularMDP:
 
 
 def _reachable_ends(
-    start: BoolArray, ending: BoolArray, going_on: BoolArray, env: object
+    start: BoolArray, ending: BoolArray, going_on: BoolArray, name: object
 ) -> BoolArray:
     """``[S]``: where episodes end. Only what can be reached counts: Taxi's table has rows for
     states no episode visits, and they contradict its own ends.
@@ -272,7 +257,7 @@ def _reachable_ends(
     both = np.flatnonzero(entered_ending & reached)
     if both.size:
         raise ValueError(
-            f"{env}: expected each state to end the episode always or never, got state "
+            f"{name}: expected each state to end the episode always or never, got state "
             f"{int(both[0])}, which is entered both ways"
         )
     unvisited: BoolArray = np.any(ends, axis=0) & ~reached

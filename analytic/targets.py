@@ -103,6 +103,7 @@ class Kind(Enum):
     UPDATE_FIELD = "update field"
 
 
+POLICY_PARAMETERS = "the policy's parameters"
 _ORDER_NAMES = {1: "gradient", 2: "Hessian", 3: "third derivative"}
 
 
@@ -111,7 +112,7 @@ class Target:
     """A derivative of a return (or an update field), spelled out.
 
     Raises:
-        ValueError: order below 1.
+        ValueError: order below 1, or a derivative with a weighting that makes it none.
 
     >>> print(return_derivative(2, horizon=6))
     the Hessian of the 6-step return, discounted state weighting
@@ -120,13 +121,17 @@ class Target:
     order: int
     horizon: Horizon
     weighting: StateWeighting = DISCOUNTED
-    with_respect_to: str = "the policy's parameters"
+    with_respect_to: str = POLICY_PARAMETERS
     inner: InnerLoop | None = None
     regulariser: str | None = None
     kind: Kind = Kind.DERIVATIVE
 
     def __post_init__(self) -> None:
         whole_number("order", self.order, at_least=1)
+        if self.kind is Kind.DERIVATIVE and not isinstance(self.weighting, Discounted):
+            raise ValueError(
+                f"kind: {self.weighting} makes no derivative of a return; expected an update field"
+            )
 
     def __str__(self) -> str:
         if self.kind is Kind.UPDATE_FIELD:
@@ -134,7 +139,7 @@ class Target:
         else:
             name = f"the {_ORDER_NAMES.get(self.order, f'order-{self.order} derivative')}"
         text = f"{name} of the {self.horizon}, {self.weighting}"
-        if self.with_respect_to != "the policy's parameters":
+        if self.with_respect_to != POLICY_PARAMETERS:
             text += f", with respect to {self.with_respect_to}"
         if self.inner is not None:
             text += f", {self.inner}"

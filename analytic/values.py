@@ -48,8 +48,16 @@ class Evaluation:
 
     @property
     def scale(self) -> float:
-        """max|Q| x total occupancy: the natural scale of the return's derivatives."""
-        return float(np.abs(self.action_values).max() * self.occupancy.sum())
+        """max|Q| x total occupancy, over states that are visited: the natural scale of the return's
+        derivatives.
+        """
+        visited = self.occupancy > 0
+        return float(np.abs(self.action_values[visited]).max() * self.occupancy.sum())
+
+    @property
+    def rounding_scale(self) -> float:
+        """Sum of occupancy x max_a|Q|: what the rounding of exact derivatives goes by."""
+        return float((self.occupancy * np.abs(self.action_values).max(axis=2)).sum())
 
 
 def state_transition(mdp: TabularMDP, policy: FloatArray) -> FloatArray:
@@ -92,6 +100,7 @@ def evaluate(
 def _evaluate_infinite(mdp: TabularMDP, policy: FloatArray) -> Evaluation:
     system = np.eye(mdp.n_states) - mdp.discount * state_transition(mdp, policy)
     values: FloatArray = np.linalg.solve(system, (policy * mdp.expected_reward).sum(axis=1))
+    values[mdp.terminal] = 0.0  # which the solve gives up to rounding
     occupancy = np.linalg.solve(system.T, mdp.start).astype(np.float64)
     action_values: FloatArray = mdp.expected_reward + mdp.discount * expect_next(mdp, values)
     return Evaluation(policy, np.stack([values, values]), action_values[None], occupancy[None])

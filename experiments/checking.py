@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analytic.arrays import FloatArray
+from analytic.arrays import FloatArray, whole_number
 from analytic.problems import TabularMDP
 from experiments.problem_sources import generators, load_critic, load_problem, load_theta
 from experiments.progress import shown_progress
-from experiments.user_files import load_named
+from experiments.user_files import load_file
 from stochastic.coefficients import Surrogate
 from stochastic.estimators import (
     CallableEstimator,
@@ -38,8 +38,8 @@ class Checked:
     mdp: TabularMDP
     theta: FloatArray
     critic: FloatArray | None
-    source: Path | None
-    """The user's file; None for a built-in."""
+    sources: tuple[Path, ...]
+    """The user's file, and those of its neighbours that it needs; empty for a built-in."""
 
 
 def run_check(command: Check) -> Checked:
@@ -50,11 +50,13 @@ def run_check(command: Check) -> Checked:
     """
     if command.order not in (1, 2):
         raise ValueError(f"--order: expected 1 or 2, got {command.order}")
+    whole_number("--budget", command.budget, at_least=1)
     problem_rng, policy_rng, sample_rng = generators(command.seed)
-    estimator, source = find_estimator(command.estimator, command.order)
+    # The user's file comes last: it may do anything, change the working directory for one.
     mdp = load_problem(command, problem_rng)
     theta = load_theta(command.theta, mdp, policy_rng)
     critic = load_critic(command.critic, mdp, theta)
+    estimator, sources = find_estimator(command.estimator, command.order)
     with shown_progress(estimator.name) as progress:
         report = measure_bias(
             estimator,
@@ -70,27 +72,32 @@ def run_check(command: Check) -> Checked:
             rng=sample_rng,
             progress=progress,
         )
-    return Checked(report, mdp, theta, critic, source)
+    return Checked(report, mdp, theta, critic, sources)
 
 
-def find_estimator(name: str, order: int) -> tuple[Estimator, Path | None]:
+def find_estimator(name: str, order: int) -> tuple[Estimator, tuple[Path, ...]]:
     """A built-in by its name, or what FILE.py:NAME names: a surrogate, or an estimator that
-    `from_surrogate`, `from_callable` or `from_draws` made.
+    `from_surrogate`, `from_callable` or `from_draws` made. Beside it the files that it comes from.
 
     Raises:
-        ValueError: neither, or an estimator of another order.
+        ValueError: neither, one that cannot be called, or an estimator of another order.
     """
     if name in BUILTINS:
-        return from_surrogate(BUILTINS[name], order, name=name), None
+        return from_surrogate(BUILTINS[name], order, name=name), ()
     file, separator, attribute = name.rpartition(":")
     if not separator or not file.endswith(".py") or not attribute:
         raise ValueError(
             f"estimator: expected FILE.py:NAME or one of {', '.join(sorted(BUILTINS))}, "
             f"got {name!r}"
         )
-    found = load_named(Path(file), attribute)
-    if not isinstance(found, SurrogateEstimator | CallableEstimator | DrawEstimator):
-        return from_surrogate(found, order, name=attribute), Path(file)
-    if found.order != order:
-        raise ValueError(f"--order: expected {found.order}, the order of {name}, got {order}")
-    return found, Path(file)
+    user_file = load_file(Path(file))
+    found = user_file.named(attribute)
+    if isinstance(found, SurrogateEstimator | CallableEstimator | DrawEstimator):
+        if found.order != order:
+            raise ValueError(f"--order: expected {found.order}, the order of {name}, got {order}")
+        return found, user_file.sources
+    if not callable(found):
+        raise ValueError(
+            f"{file}: expected {attribute!r} to be callable, got {type(found).__name__}"
+        )
+    return from_surrogate(found, order, name=attribute), user_file.sources

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -92,11 +94,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(command)
     except ValueError as error:
         return _bad_input(str(error))
-    except SystemExit as stop:
-        return _bad_input(f"the estimator's code called sys.exit({stop.code!r})")
+    except MemoryError as error:
+        return _bad_input(f"out of memory ({error}); use a smaller problem or a shorter horizon")
     except KeyboardInterrupt:
         print("gradbias: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BaseException as error:  # status 1 says "biased": nothing else may end with it
+        return _bad_input(_unforeseen(error))
+
+
+def _unforeseen(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"the estimator's code called sys.exit({error.code!r})"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{frame.filename}, line {frame.lineno}"
+    return f"stopped by {type(error).__name__}: {error} ({where})"
 
 
 def _bad_input(sentence: str) -> int:
@@ -123,8 +135,9 @@ def _parse(arguments: Sequence[str] | None) -> Command | int:
 def _one_sentence(boxed: str) -> str:
     """Tyro's framed complaint without its frame, help texts and colours."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
-    plain = plain.split("Argument helptext")[0].split("For full helptext")[0]
-    plain = re.sub(r"[╭╮╰╯│─├┤]+", " ", plain)
+    plain = re.sub(r"[╭╮╰╯│─├┤]+|-{4,}|^[|+]|[|+]$", " ", plain, flags=re.MULTILINE)
+    for end in ("Got errors:", "Argument helptext", "For full helptext"):
+        plain = plain.split(end)[0]
     return " ".join(plain.split()) + " (see gradbias --help)"
 
 
@@ -144,13 +157,27 @@ def _run(command: Command) -> int:
     return _check(command)
 
 
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Python's standard output, and the process's own (what subprocesses write to)."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def _check(command: Check) -> int:
     from experiments.checking import run_check
     from experiments.folders import claim_folder, write_folder
 
     folder = None if command.out is None else claim_folder(command.out)
     # What the user's code prints must not get into the report.
-    with contextlib.redirect_stdout(sys.stderr):
+    with _stdout_to_stderr():
         checked = run_check(command)
     report = checked.report
     page = None if folder is None else write_folder(folder, command, checked)

@@ -13,6 +13,8 @@ import os
 import platform
 import shlex
 import shutil
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analytic.arrays import FloatArray
+from analytic.files import read_npz
 from experiments.checking import Checked
 from experiments.figures import as_svg, draw_bias_map, draw_components, new_figure
 
@@ -31,7 +34,9 @@ PACKAGES = ("gradbias", "numpy", "scipy", "torch", "gymnasium", "matplotlib")
 
 def claim_folder(name: str) -> Path:
     """The folder, made and tried. Raises ValueError if it cannot be written."""
-    folder = Path(name)
+    if not name:
+        raise ValueError("--out: expected a folder, got an empty name")
+    folder = Path(name).absolute()
     trial = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +48,14 @@ def claim_folder(name: str) -> Path:
 
 
 def write_folder(folder: Path, command: Check, checked: Checked) -> Path:
-    """Writes everything and returns the page's path."""
+    """Writes everything and returns the page's path. Raises ValueError where that fails."""
+    try:
+        return _write_folder(folder, command, checked)
+    except OSError as error:
+        raise ValueError(f"--out {folder}: cannot be written ({error})") from None
+
+
+def _write_folder(folder: Path, command: Check, checked: Checked) -> Path:
     report = checked.report
     summary = {key: value for key, value in report.as_dict().items() if key != "bias"}
     summary["text"] = str(report)
@@ -54,39 +66,60 @@ def write_folder(folder: Path, command: Check, checked: Checked) -> Path:
     _replace(folder / "arrays.npz", lambda path: _save_arrays(path, arrays))
     _replace(folder / "problem.npz", checked.mdp.save)
     _replace(folder / "theta.npy", lambda path: _save_array(path, checked.theta))
+    (folder / "critic.npy").unlink(missing_ok=True)
     if checked.critic is not None:
         critic = checked.critic
         _replace(folder / "critic.npy", lambda path: _save_array(path, critic))
-    if checked.source is not None:
-        shutil.copyfile(checked.source, folder / checked.source.name)
+    _copy_sources(folder, checked.sources)
     _write_text(folder / "command.txt", summary["command"] + "\n")
     _replace(folder / "components.csv", lambda path: write_components(path, **arrays))
     _write_text(folder / "report.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return draw_again(str(folder))
 
 
+def _copy_sources(folder: Path, sources: tuple[Path, ...]) -> None:
+    """The user's file, and its neighbours where they stand to it."""
+    for source in sources:
+        copy = folder / source.relative_to(sources[0].parent)
+        if copy.absolute() != source:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            _replace(copy, partial(shutil.copyfile, source))
+
+
 def draw_again(name: str) -> Path:
     """Draws report.html from a folder's data. Raises ValueError if the data are not there."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
     folder = Path(name)
     try:
-        summary = json.loads((folder / "report.json").read_text())
-        with np.load(folder / "arrays.npz", allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in ("mean", "exact", "variance")}
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{name}: expected the data of a check ({error})") from None
+        page = _page(folder)
+    except Exception as error:  # files that are missing, or hold anything else
+        raise ValueError(
+            f"{name}: expected the data of a check ({type(error).__name__}: {error})"
+        ) from None
+    try:
+        _write_text(folder / "report.html", page)
+    except OSError as error:
+        raise ValueError(f"{folder / 'report.html'}: cannot be written ({error})") from None
+    return folder / "report.html"
+
+
+def _page(folder: Path) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    summary = json.loads((folder / "report.json").read_text())
+    stored = read_npz(folder / "arrays.npz")
+    arrays = {key: stored[key] for key in ("mean", "exact", "variance")}
     pages = Environment(
-        loader=PackageLoader("experiments"), autoescape=select_autoescape(), trim_blocks=True
+        loader=PackageLoader("experiments"),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        undefined=StrictUndefined,
     )
-    page = pages.get_template("report.html").render(
+    return pages.get_template("report.html").render(
         summary=summary,
         components=_components_figure(arrays),
         bias_map=_bias_map_figure(arrays),
         worst=_worst_rows(arrays),
     )
-    _write_text(folder / "report.html", page)
-    return folder / "report.html"
 
 
 def _components_figure(arrays: dict[str, FloatArray]) -> str:
@@ -135,8 +168,8 @@ def write_components(path: Path, mean: FloatArray, exact: FloatArray, variance: 
 def _repeated_arguments(command: Check, checked: Checked) -> list[str]:
     """The command line that repeats the check from inside the folder."""
     estimator = command.estimator
-    if checked.source is not None:
-        estimator = f"{checked.source.name}:{estimator.rpartition(':')[2]}"
+    if checked.sources:
+        estimator = f"./{checked.sources[0].name}:{estimator.rpartition(':')[2]}"
     arguments = ["check", estimator, "--npz", "problem.npz", "--theta", "theta.npy"]
     if checked.critic is not None:
         arguments += ["--critic", "critic.npy"]
@@ -162,8 +195,11 @@ def _write_text(path: Path, text: str) -> None:
     _replace(path, lambda temporary: temporary.write_text(text))
 
 
-def _replace(path: Path, write: Any) -> None:
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Writes under a temporary name, then renames: a reader sees all of a file or none."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    temporary.replace(path)
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

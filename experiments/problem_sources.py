@@ -6,14 +6,13 @@ import ast
 import re
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from analytic.arrays import FloatArray, whole_number
-from analytic.problems import TabularMDP
+from analytic.files import read_npy
+from analytic.problems import TabularMDP, read_problem
 from analytic.values import state_values
 
 if TYPE_CHECKING:
@@ -43,18 +42,11 @@ def load_problem(command: Check, rng: np.random.Generator) -> TabularMDP:
         raise ValueError(f"expected one problem (--npz, --gym or --random), got {got}")
     if command.env_option and command.gym is None:
         raise ValueError(f"--env-option: only with --gym, got {given[0]}")
-    # An infinite horizon needs a discount below 1, a finite one may come later: build with both.
     if command.horizon is not None:
         whole_number("--horizon", command.horizon, at_least=1)
     discount = DEFAULT_DISCOUNT if command.discount is None else command.discount
     if command.npz is not None:
-        mdp = TabularMDP.load(command.npz)
-        changes: dict[str, Any] = {}
-        if command.discount is not None:
-            changes["discount"] = command.discount
-        if command.horizon is not None:
-            changes["horizon"] = command.horizon
-        mdp = replace(mdp, **changes)
+        mdp = _from_file(command)
     elif command.gym is not None:
         mdp = _from_environment(command.gym, command.env_option, discount, command.horizon)
     else:
@@ -91,15 +83,25 @@ def load_critic(source: str, mdp: TabularMDP, theta: FloatArray) -> FloatArray |
     return _load_array("--critic", source)
 
 
-def _load_array(option: str, source: str) -> FloatArray:
-    path = Path(source)
+def _from_file(command: Check) -> TabularMDP:
+    """The npz file's problem, with what the command line says in place of what it says."""
+    arguments = read_problem(str(command.npz))
+    if command.discount is not None:
+        arguments["discount"] = command.discount
+    if command.horizon is not None:
+        arguments["horizon"] = command.horizon
     try:
-        array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"{option} {source}: no such file") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{option} {source}: not a readable npy file ({error})") from None
-    if getattr(array, "dtype", np.dtype("O")).kind not in "fiu":
+        return TabularMDP(**arguments)
+    except ValueError as error:
+        raise ValueError(f"--npz {command.npz}: {error}") from None
+
+
+def _load_array(option: str, source: str) -> FloatArray:
+    try:
+        array = read_npy(source)
+    except ValueError as error:
+        raise ValueError(f"{option} {error}") from None
+    if array.dtype.kind not in "fiu":
         raise ValueError(f"{option} {source}: expected one array of real numbers")
     if not np.isfinite(array).all():
         raise ValueError(f"{option} {source}: expected finite numbers, got NaN or infinity")
@@ -117,10 +119,12 @@ def _from_environment(
         try:
             env = gymnasium.make(name, **settings)
         except Exception as error:
-            first = str(error).strip().splitlines()[0]
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"--gym {name}: cannot be made: {first}") from None
     try:
         return TabularMDP.from_gymnasium(env, discount, horizon)
+    except ValueError as error:
+        raise ValueError(f"--gym {name}: {error}") from None
     finally:
         env.close()
 
@@ -131,7 +135,7 @@ def _parse_option(option: str) -> tuple[str, Any]:
         raise ValueError(f"--env-option: expected KEY=VALUE, got {option!r}")
     try:
         return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return key, value
 
 
@@ -145,7 +149,7 @@ def _parse_size(size: str) -> tuple[int, int]:
 def _start(source: str, mdp: TabularMDP) -> FloatArray:
     if source == "uniform":
         return np.full(mdp.n_states, 1.0 / mdp.n_states)
-    if not source.isdigit() or int(source) >= mdp.n_states:
+    if not (source.isascii() and source.isdigit()) or int(source) >= mdp.n_states:
         raise ValueError(
             f"--start: expected 'uniform' or a state from 0 to {mdp.n_states - 1}, got {source!r}"
         )

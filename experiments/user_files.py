@@ -4,47 +4,77 @@ from __future__ import annotations
 
 import sys
 import traceback
+from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
-def load_named(path: Path, name: str) -> Any:
-    """The object called ``name`` in the Python file ``path``.
+@dataclass(frozen=True, eq=False)
+class UserFile:
+    """A Python file that was run as a module. ``sources`` are the file and those of its neighbours
+    that it imported: what it takes to run it elsewhere.
+    """
 
-    The file's folder is appended to ``sys.path``, so that it can import its neighbours.
+    path: Path
+    module: ModuleType
+    sources: tuple[Path, ...]
+
+    def named(self, name: str) -> Any:
+        """The object called ``name``. Raises ValueError if there is none."""
+        if not hasattr(self.module, name):
+            raise ValueError(f"{self.path}: expected something called {name!r}, got none")
+        return getattr(self.module, name)
+
+
+def load_file(path: Path) -> UserFile:
+    """Runs the Python file ``path`` as a module.
+
+    Its folder is appended to ``sys.path``, so that it can import its neighbours.
 
     Raises:
-        ValueError: no such file, one that does not parse or raises on import (with its last line),
-            no such name, or one that cannot be called.
+        ValueError: no such file, one that does not parse or raises on import (with its last line).
     """
+    path = path.absolute()
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     spec = spec_from_file_location(f"user_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path}: expected a Python file (.py)")
-    folder = str(path.resolve().parent)
+    folder = str(path.parent)
     if folder not in sys.path:
         sys.path.append(folder)
+    before = set(sys.modules)
     module = module_from_spec(spec)
     try:
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        last = traceback.format_exception_only(error)[-1].strip()
-        raise ValueError(f"{path}: cannot be imported{_line_in(path, error)}: {last}") from None
-    if not hasattr(module, name):
-        raise ValueError(f"{path}: expected something called {name!r}, got none")
-    found = getattr(module, name)
-    if not callable(found) and not hasattr(found, "order"):
-        raise ValueError(f"{path}: expected {name!r} to be callable, got {type(found).__name__}")
-    return found
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a file can raise, SystemExit among it
+        last = " ".join(traceback.format_exception_only(error)[-1].split())
+        raise ValueError(f"{path}: cannot be imported{_place(path, error)}: {last}") from None
+    return UserFile(path, module, (path, *_neighbours(path, set(sys.modules) - before)))
 
 
-def _line_in(path: Path, error: BaseException) -> str:
-    """Where in the user's file it went wrong."""
-    if isinstance(error, SyntaxError):
-        return f" (line {error.lineno})"
+def _neighbours(path: Path, imported: set[str]) -> list[Path]:
+    """The files beside ``path``, or below its folder, that were just imported."""
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in sorted(imported)]
+    found = [Path(file).absolute() for file in files if file is not None]
+    return [
+        file
+        for file in found
+        if file != path and file.is_relative_to(path.parent) and "site-packages" not in file.parts
+    ]
+
+
+def _place(path: Path, error: BaseException) -> str:
+    """Where it went wrong: the line of the file, or the neighbour that does not parse."""
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        where = Path(error.filename or path)
+        other = "" if where == path else f"{where.name}, "
+        return f" ({other}line {error.lineno})"
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)

@@ -170,7 +170,9 @@ def _covariance(policy: FloatArray) -> FloatArray:
     """``[..., A, A]``: diag(pi) - pi pi^T, the second derivative of log-sum-exp."""
     covariance = -policy[..., :, None] * policy[..., None, :]
     n = np.arange(policy.shape[-1])
-    covariance[..., n, n] += policy
+    covariance[..., n, n] = 0.0
+    # pi (1 - pi) as minus the sum of the others: accurate where pi is nearly 1.
+    covariance[..., n, n] = -covariance.sum(axis=-1)
     return covariance
 
 
@@ -196,12 +198,12 @@ def assemble(
     largest = max(float(np.abs(d).max(initial=0.0)) for d in found.derivatives)
     if isinstance(policy, TabularSoftmax):
         return Rows(*_tabular_entries(derivatives[-1], visits, order), shape, largest)
-    n_actions = visits.policy.shape[-1]
-    entries = (visits.rows[..., None] * n_actions + np.arange(n_actions)).reshape(
-        len(visits.rows), -1
-    )
-    inner = [d[entries] for d in policy.logit_derivatives(theta, order)]
-    pulled = pull_back(derivatives, inner)[-1]
+    n = visits.n_rows * visits.policy.shape[-1]
+    dense = [
+        Rows(*_tabular_entries(derivative, visits, k), (n,) * k, largest).dense()
+        for k, derivative in enumerate(derivatives, start=1)
+    ]
+    pulled = pull_back(dense, policy.logit_derivatives(theta, order))[-1]
     return Rows(pulled.reshape(len(pulled), -1), None, shape, largest)
 
 

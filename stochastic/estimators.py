@@ -50,6 +50,19 @@ class OtherPlayer:
     rows: IntArray | None = None
     critic: FloatArray | None = None
 
+    def __post_init__(self) -> None:
+        theta = frozen_array("other: theta", self.theta, (None, None))
+        object.__setattr__(self, "theta", theta)
+        if self.rows is not None:
+            rows = np.asarray(self.rows)
+            if rows.dtype.kind not in "iu" or rows.ndim != 1 or rows.min() < 0:
+                raise ValueError(f"other: rows: expected states' rows [S], got {self.rows!r}")
+            if rows.max() >= len(theta):
+                raise ValueError(
+                    f"other: rows: expected rows below {len(theta)}, got {int(rows.max())}"
+                )
+            object.__setattr__(self, "rows", rows)
+
 
 @dataclass(frozen=True, eq=False)
 class Context:
@@ -62,7 +75,7 @@ class Context:
 
     Raises:
         ValueError: an array that is not finite, a discount outside [0, 1], or two players with
-            a policy that is not tabular.
+            a policy that is not tabular or with different numbers of actions.
     """
 
     theta: FloatArray
@@ -83,6 +96,11 @@ class Context:
             object.__setattr__(self, "reference", reference)
         if self.other is not None and not isinstance(self.policy, TabularSoftmax):
             raise ValueError(f"two players: expected tabular policies, got {self.policy!r}")
+        if self.other is not None and self.other.theta.shape[1] != self.theta.shape[1]:
+            raise ValueError(
+                f"two players: expected as many actions each, got {self.theta.shape[1]} and "
+                f"{self.other.theta.shape[1]}"
+            )
 
     @property
     def estimate_axes(self) -> tuple[int, ...]:
@@ -233,6 +251,10 @@ class CallableEvaluator:
         return Rows.of_dense(np.stack(values))
 
 
+class UnansweredDrawError(ValueError):
+    """A draw that the measure cannot answer: nothing that the estimate did wrong."""
+
+
 Draw = Callable[[npt.ArrayLike, int], Trajectories]
 """``draw(theta, n)``: a batch ``[n, H]`` from the policy with those parameters."""
 
@@ -313,15 +335,15 @@ def estimate(estimator: Estimator, batch: Trajectories, context: Context) -> Flo
 
 
 def checked_estimate(name: str, compute: Callable[[], Any], shape: tuple[int, ...]) -> FloatArray:
-    """The array that a user's function gives. Raises ValueError if it raises (its own ValueErrors
-    as they are), or gives a wrong shape, NaN or infinity.
+    """The array that a user's function gives. Raises ValueError if it raises, or gives a wrong
+    shape, NaN or infinity; an `UnansweredDrawError` passes through.
     """
     try:
         result = compute()
-    except ValueError:
+    except UnansweredDrawError:
         raise
     except Exception as error:
-        raise ValueError(f"{name}: raised {located(error)}") from None
+        raise ValueError(f"{name}: {located(error)}") from None
     if isinstance(result, Tensor):
         result = result.detach().cpu().numpy()
     return frozen_array(f"{name}: its estimate", result, shape)

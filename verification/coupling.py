@@ -1,69 +1,198 @@
 """Does an estimator couple the trajectories of a batch, and does their order matter to it?
 
 Where a batch's estimate is the mean of its trajectories' own, single trajectories say it all;
-where it is not (group baselines, normalised advantages), expectations are over batches.
+where it is not (group baselines, normalised advantages), expectations are over batches. Both
+questions are put to trajectories that are unlike each other and that earn something: estimates of
+trajectories without reward are mostly 0, and would answer nothing.
 """
 
 from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
 
 import numpy as np
 
 from analytic.arrays import IntArray
 from stochastic.assembly import Rows
+from stochastic.coefficients import SurrogateError
 from stochastic.estimators import CallableEstimator, Evaluator, SurrogateEstimator
+from stochastic.trajectories import Trajectories
 from verification.requests import Request
 
-COMPARED = 24
-"""Sampled batches on which this is decided."""
+POOL = 24
+"""Trajectories that the questions are put to; of so few, or fewer, all are taken."""
+
+SAMPLED = 4096
+"""Trajectories that the pool is chosen from where there are too many to look at them all."""
+
+BATCHES = 64
+"""Random batches of more than two."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """An evaluator with what was found: ``note`` says on how many batches."""
+
+    evaluator: Evaluator
+    coupled: bool
+    note: str
 
 
 def prepared(
     asked: Request, estimator: SurrogateEstimator | CallableEstimator, trajectories: int | None
-) -> tuple[Evaluator, bool]:
-    """The estimator, looked at on sampled batches of N (one, if N is not given), and whether it
-    couples the trajectories of a batch.
+) -> Coupling:
+    """The estimator, looked at on batches of N (of one, if N is not given), and whether it couples
+    the trajectories of a batch.
 
     Raises:
         ValueError: it misbehaves, or it is coupled and N is not given.
     """
+    pool, is_all = telling_trajectories(asked)
     n = trajectories or 1
-    try:
-        evaluator = estimator.prepare(asked.seeded(0).draw(COMPARED, n), asked.context)
-    except ValueError as error:
-        if trajectories is None and _works_on_pairs(asked, estimator):
-            raise ValueError(
-                f"{error} (on a batch of one; it needs a batch of several trajectories: give "
-                "trajectories, --trajectories N)"
-            ) from None
-        raise
-    if not any(_couples(asked, evaluator, size) for size in {2, max(n, 2)}):
-        return evaluator, False
-    if trajectories is None:
+    small = asked.largest_batch(n)
+    evaluator = _first_look(asked, estimator, pool, sorted({small, n}), trajectories)
+    pairs = _pairs(pool)
+    coupled = _couples(asked, evaluator, pairs, given=trajectories is not None)
+    if not coupled and n > 2:
+        coupled = _couples(asked, evaluator, _random_batches(pool, small), given=True)
+    if coupled and trajectories is None:
         raise ValueError(
             f"{estimator.name}: couples the trajectories of a batch (a batch of two's estimate is "
             "not the mean of the two's own; a surrogate that sums over trajectories instead of "
             "averaging does that too), so N is needed: give trajectories, --trajectories N"
         )
-    return evaluator, True
+    which = "all" if is_all else "the most telling"
+    note = (
+        f"no coupling of trajectories in {which} {len(pairs.actions)} batches of two: the mean is "
+        "the same for any N"
+    )
+    return Coupling(evaluator, coupled, note)
 
 
-def _works_on_pairs(asked: Request, estimator: SurrogateEstimator | CallableEstimator) -> bool:
+def _first_look(
+    asked: Request,
+    estimator: SurrogateEstimator | CallableEstimator,
+    pool: Trajectories,
+    sizes: list[int],
+    trajectories: int | None,
+) -> Evaluator:
+    """The estimator, prepared on batches of the first of ``sizes`` that it takes."""
+    for n in sizes:
+        try:
+            return estimator.prepare(_random_batches(pool, n), asked.context)
+        except ValueError as error:
+            refused = error
+    if trajectories is None and _works_on(estimator, _random_batches(pool, 2), asked):
+        raise ValueError(
+            f"{refused} (on a batch of one; it needs a batch of several trajectories: give "
+            "trajectories, --trajectories N)"
+        ) from None
+    raise refused
+
+
+def telling_trajectories(asked: Request) -> tuple[Trajectories, bool]:
+    """Up to `POOL` unlike trajectories, as batches of one ``[P, 1, H]``, those with rewards first,
+    and whether they are all that there are.
+    """
+    if asked.enumeration.count() <= asked.limit:
+        found: list[Trajectories] = []
+        total = 0
+        for block, _ in asked.enumeration.trajectories(1 << 14):
+            total += len(block.actions)
+            found.append(_most_telling(block))
+        merged = _merge(found)
+        return _most_telling(merged), total <= POOL
+    return _most_telling(asked.seeded(0).draw(SAMPLED, 1)), False
+
+
+def _most_telling(block: Trajectories) -> Trajectories:
+    """The first of each kind, where kinds differ in what is earned, how long it lives, and where
+    it starts; with rewards before without, then at even distances if there are too many.
+    """
+    earned = block.rewards.reshape(len(block.actions), -1)
+    weights = 1.0 + np.sqrt(np.arange(earned.shape[1]))  # tells apart when rewards came
+    kinds = np.stack(
+        [earned @ weights, block.alive.sum(axis=(1, 2)), block.states[:, 0, 0]], axis=1
+    )
+    _, first = np.unique(kinds.round(9), axis=0, return_index=True)
+    if len(first) < POOL:
+        others = np.setdiff1d(np.arange(len(earned)), first)
+        first = np.concatenate([first, others[: POOL - len(first)]])
+    pays = np.any(earned[first] != 0, axis=1)
+    ordered = np.concatenate([first[pays], first[~pays]])
+    if len(ordered) <= POOL:
+        return block[ordered]
+    # Three quarters with rewards, as far as there are so many.
+    paying, rest = ordered[: pays.sum()], ordered[pays.sum() :]
+    room = max(3 * POOL // 4, POOL - len(rest))
+    chosen = _spaced(paying, room)
+    return block[np.concatenate([chosen, _spaced(rest, POOL - len(chosen))])]
+
+
+def _spaced(entries: IntArray, count: int) -> IntArray:
+    if len(entries) <= count:
+        return entries
+    spread: IntArray = entries[np.linspace(0, len(entries) - 1, count).round().astype(np.int64)]
+    return spread
+
+
+def _merge(blocks: list[Trajectories]) -> Trajectories:
+    return Trajectories(
+        np.concatenate([b.states for b in blocks]),
+        np.concatenate([b.actions for b in blocks]),
+        np.concatenate([b.rewards for b in blocks]),
+        np.concatenate([b.alive for b in blocks]),
+        np.concatenate([b.behaviour_log_probs for b in blocks]),
+    )
+
+
+def _chosen(pool: Trajectories, index: IntArray) -> Trajectories:
+    """Batches ``[B, n, H]`` of the pool's members ``index [B, n]``."""
+    singles = pool.reshape(len(pool.actions))
+    return singles[index]
+
+
+def _pairs(pool: Trajectories) -> Trajectories:
+    members = range(len(pool.actions))
+    return _chosen(pool, np.array(list(itertools.combinations_with_replacement(members, 2))))
+
+
+def _random_batches(pool: Trajectories, n: int) -> Trajectories:
+    if n == 1:
+        return pool
+    size = len(pool.actions)
+    return _chosen(pool, np.random.default_rng(n).integers(0, size, size=(BATCHES, n)))
+
+
+def _works_on(
+    estimator: SurrogateEstimator | CallableEstimator, batch: Trajectories, asked: Request
+) -> bool:
     try:
-        estimator.prepare(asked.seeded(0).draw(COMPARED, 2), asked.context)
+        estimator.prepare(batch, asked.context)
     except ValueError:
         return False
     return True
 
 
-def _couples(asked: Request, evaluator: Evaluator, n: int) -> bool:
-    """Whether the estimate of a batch of n is not the mean of its trajectories' own. One that
-    fails on single trajectories is no such mean.
+def _couples(asked: Request, evaluator: Evaluator, batches: Trajectories, *, given: bool) -> bool:
+    """Whether the estimate of some batch is not the mean of its trajectories' own. With N given, an
+    estimator that fails on batches of another size is one that couples.
     """
-    batch = asked.seeded(1).draw(COMPARED, n)
-    try:
-        return not _same_means(evaluator.rows(batch), evaluator.rows(batch.reshape(-1, 1)), n)
-    except ValueError:
-        return True
+    n = batches.shape[1]
+    block = asked.block(n)
+    for begin in range(0, len(batches.actions), block):
+        part = batches[begin : begin + block]
+        try:
+            together = evaluator.rows(part)
+            alone = evaluator.rows(part.reshape(-1, 1))
+        except (SurrogateError, ValueError):
+            if given:
+                return True
+            raise
+        if not _same_means(together, alone, n):
+            return True
+    return False
 
 
 def _same_means(together: Rows, alone: Rows, n: int) -> bool:
@@ -86,11 +215,35 @@ def _indices(rows: Rows, which: slice) -> IntArray:
     return np.tile(np.arange(width), count)
 
 
-def depends_on_order(asked: Request, evaluator: Evaluator, n: int) -> bool:
-    """Whether the estimate of a batch changes when its trajectories change places."""
-    batch = asked.seeded(2).draw(COMPARED, n)
-    orders = (slice(None, None, -1), np.r_[1:n, 0])
-    return any(
-        not _same_means(evaluator.rows(batch), evaluator.rows(batch[:, order]), 1)
-        for order in orders
-    )
+class OrderMattersError(Exception):
+    """An estimate that changes when its batch's trajectories change places."""
+
+
+@dataclass(frozen=True, eq=False)
+class OrderFree:
+    """An evaluator that looks, for each batch, whether its order matters: multisets of trajectories
+    may stand for all their orders only if it does not.
+
+    Batches are turned around and rotated by one, which makes all orders of up to three.
+    """
+
+    inner: Evaluator
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Evaluator`."""
+        return self.inner.notes
+
+    @property
+    def most(self) -> int | None:
+        """See `Evaluator`."""
+        return self.inner.most
+
+    def rows(self, batch: Trajectories) -> Rows:
+        """The estimates. Raises OrderMattersError if they depend on the order."""
+        rows = self.inner.rows(batch)
+        n = batch.shape[1]
+        for order in [np.arange(n)[::-1], np.r_[1:n, 0]][: n - 1]:
+            if not _same_means(self.inner.rows(batch[:, order]), rows, 1):
+                raise OrderMattersError
+        return rows

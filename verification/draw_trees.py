@@ -21,28 +21,36 @@ from verification.moments import Accumulator, Moments
 from verification.requests import Request
 
 
-def explored_moments(asked: Request, estimator: DrawEstimator) -> Moments:
+def explored_moments(asked: Request, estimator: DrawEstimator, limit: int) -> Moments:
     """Exact moments over the tree of the outcomes of all draws.
 
     Raises:
-        EnumerationSizeError: more leaves than the request's limit.
+        EnumerationSizeError: more leaves than ``limit``.
         ValueError: the function is not deterministic given its draws.
     """
     outcomes = _Outcomes(asked, ordered=not _ignores_order(estimator, asked))
     sums = Accumulator(asked.shape)
     path: list[int] = []
+    weight = 0.0
     while True:
         walk = _Walk(path, outcomes)
         result = estimator.run(walk.draw, asked.context)
         leaves = float(np.prod(np.array(walk.widths, dtype=np.float64)))
-        if sums.outcomes == 0:
-            check_size(leaves, asked.limit, "outcomes of all draws together")
+        check_size(max(sums.outcomes + 1, leaves if sums.outcomes == 0 else 0), limit, TOGETHER)
         sums.add(Rows.of_dense(result[None]), np.array([walk.weight]))
+        weight += walk.weight
         if asked.progress is not None:
             asked.progress(sums.outcomes, int(leaves))
         path = _next_path(walk.path, walk.widths)
         if not path:
-            return sums.moments(unbiased=False)
+            break
+    if abs(weight - 1.0) > 1e-9:
+        raise ValueError(f"{estimator.name}: expected the same draws in every run")
+    return sums.moments(unbiased=False)
+
+
+RUNS_COMPARED = 8
+TOGETHER = "outcomes of all draws together"
 
 
 class _Outcomes:
@@ -100,8 +108,8 @@ def _next_path(path: list[int], widths: list[int]) -> list[int]:
 
 
 def _ignores_order(estimator: DrawEstimator, asked: Request) -> bool:
-    """Whether the estimate stays when each drawn batch is turned around, on a few random runs."""
-    for seed in range(4):
+    """Whether the estimate stays when each drawn batch is turned around, on random runs."""
+    for seed in range(RUNS_COMPARED):
         results = []
         for step in (1, -1, 1):
             rng = np.random.default_rng(seed)

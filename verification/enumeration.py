@@ -18,13 +18,19 @@ import numpy as np
 from analytic.arrays import FloatArray, IntArray
 from analytic.policies import Policy, log_softmax, softmax
 from analytic.problems import TabularMDP
+from stochastic.estimators import UnansweredDrawError
 from stochastic.trajectories import Trajectories, complete_trajectories
 
 Block = tuple[Trajectories, FloatArray]
 """Batches ``[B, N, H]`` and their probabilities ``[B]``."""
 
 
-class EnumerationSizeError(ValueError):
+_EXACT_BELOW = 30.0  # logarithms of counts
+_INFINITE_ABOVE = 690.0
+_FAR_MORE = 1e6
+
+
+class EnumerationSizeError(UnansweredDrawError):
     """More outcomes than the limit; says how many, and what to use instead."""
 
 
@@ -112,10 +118,17 @@ class Enumeration:
         """The number of batches of n trajectories: tuples, or multisets."""
         singles = self.count()
         if ordered or n == 1:
-            return singles**n
-        if singles + n > 2**50:
-            return singles**n / math.factorial(n)
-        return float(math.comb(int(singles) + n - 1, n))
+            logarithm = n * math.log(singles)
+        elif singles > _FAR_MORE * n:
+            logarithm = n * math.log(singles) - math.lgamma(n + 1)
+        else:
+            logarithm = math.lgamma(singles + n) - math.lgamma(n + 1) - math.lgamma(singles)
+        if logarithm > _INFINITE_ABOVE:
+            return math.inf
+        if logarithm > _EXACT_BELOW:
+            return math.exp(logarithm)
+        whole = round(singles)
+        return float(whole**n if ordered else math.comb(whole + n - 1, n))
 
     def batches(self, n: int, *, ordered: bool, block: int) -> Iterator[Block]:
         """All batches of n independent trajectories, ``[B, n, H]`` at a time."""
@@ -158,7 +171,10 @@ def _arrangements(index: IntArray) -> FloatArray:
 def check_size(count: float, limit: int, what: str) -> None:
     """Raises EnumerationSizeError where ``count`` outcomes are more than ``limit``."""
     if count > limit:
+        many = f"{count:,.0f}" if count < 1e15 else f"about {count:.0e}"
+        if count == math.inf:
+            many = "more than 1e300"
         raise EnumerationSizeError(
-            f"enumeration: {count:,.0f} {what}, more than the limit of {limit:,}; use sampling "
+            f"enumeration: {many} {what}, more than the limit of {limit:,}; use sampling "
             "evidence, a shorter horizon, or a start in one state"
         )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -119,9 +120,24 @@ class Spread:
 
 
 def estimate_spread(trace: float, kept: list[Rows]) -> Spread:
-    """The spread, its Frobenius norm from inner products of differences of independent pairs:
-    E <y_i, y_j>^2 = tr(S^2) for y of mean 0 and covariance S.
+    """The spread, its Frobenius norm from differences y of m independent pairs of kept estimates.
+
+    That of their own second moment, ``sqrt(sum_ij <y_i, y_j>^2) / m``: too large by up to tr S /
+    sqrt(m) in many dimensions, but not small where a single outcome carries the variance (as an
+    unbiased estimate, without i = j, would be). What the kept ones do not show of the trace (of all
+    estimates), a rare outcome's share, is taken to lie in one direction, where it counts most.
     """
+    matrix = _stacked(kept)
+    pairs = matrix.shape[0] // 2
+    differences = (matrix[: 2 * pairs : 2] - matrix[1 : 2 * pairs : 2]) / math.sqrt(2)
+    products: FloatArray = np.asarray((differences @ differences.T).todense())
+    shown = float(np.trace(products)) / pairs
+    frobenius = float(np.linalg.norm(products)) / pairs
+    return Spread(trace, min(frobenius + max(trace - shown, 0.0), trace))
+
+
+def _stacked(kept: list[Rows]) -> Any:
+    """The kept estimates as one sparse matrix, a row each."""
     from scipy.sparse import csr_array, vstack
 
     matrices = []
@@ -133,11 +149,4 @@ def estimate_spread(trace: float, kept: list[Rows]) -> Spread:
         pointers = np.arange(count + 1) * width
         parts = (rows.values.ravel(), rows.indices.ravel(), pointers)
         matrices.append(csr_array(parts, shape=(count, rows.size)))
-    stacked = vstack(matrices).tocsr()
-    pairs = stacked.shape[0] // 2
-    differences = (stacked[: 2 * pairs : 2] - stacked[1 : 2 * pairs : 2]) / math.sqrt(2)
-    products: FloatArray = np.asarray((differences @ differences.T).todense())
-    np.fill_diagonal(products, 0.0)
-    squared = float((products**2).sum()) / max(pairs * (pairs - 1), 1)
-    # Never above the trace, which it cannot exceed, nor below what one direction would give.
-    return Spread(trace, min(math.sqrt(squared), trace) if squared > 0 else trace)
+    return vstack(matrices).tocsr()

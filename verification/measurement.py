@@ -12,21 +12,29 @@ import numpy.typing as npt
 
 from analytic.arrays import FloatArray, frozen_array, whole_number
 from analytic.derivatives import evaluate_target
-from analytic.policies import TABULAR, Policy, checked_parameters
+from analytic.policies import TABULAR, Policy, checked_parameters, softmax
 from analytic.problems import TabularMDP
 from analytic.targets import AnyTarget, return_derivative
-from stochastic.estimators import Context, DrawEstimator, Estimator
+from analytic.values import Evaluation, evaluate
+from stochastic.coefficients import MAX_LOOPED
+from stochastic.estimators import Context, DrawEstimator, Estimator, Evaluator
 from stochastic.trajectories import trajectory_length
-from verification.coupling import depends_on_order, prepared
+from verification.coupling import OrderFree, OrderMattersError, prepared
 from verification.draw_trees import RepeatedRuns, explored_moments, placeholders
 from verification.enumeration import EnumerationSizeError, check_size
-from verification.moments import Progress, enumerated_moments, sampled_moments
+from verification.moments import Moments, Progress, enumerated_moments, sampled_moments
 from verification.reports import BiasReport, Evidence, Verdict
 from verification.requests import Request
 from verification.verdicts import ErrorRates, Found, judge
 
 ENUMERATION_LIMIT = 1_000_000
 """Outcomes that are enumerated at most, unless said."""
+
+MOST_STEPS = 5_000
+"""Steps of a trajectory at most: surrogates and enumeration take them all at once."""
+
+LARGEST_SCALE = 1e100
+"""Of values, so that squares and their sums are floats."""
 
 _FEWEST_REPLICATIONS = 100
 _RUNS_A_BLOCK = 64
@@ -63,7 +71,8 @@ def measure_bias(
     against the relative ``tolerance``, from ``samples`` trajectories drawn with ``rng``, by default
     seeded 0), or "auto": enumeration where at most ``enumeration_limit`` outcomes are to be
     enumerated, else sampling. ``trajectories`` is the batch size N, needed where the estimator
-    couples a batch's trajectories. ``length`` cuts trajectories of an infinite horizon; the report
+    couples a batch's trajectories; estimates that draw their own batches take ``samples`` as a
+    number of runs. ``length`` cuts trajectories of an infinite horizon; the report
     then names the truncation.
 
     Raises:
@@ -83,6 +92,8 @@ def measure_bias(
     if behaviour is not None:
         drawn_at = checked_parameters(policy, behaviour, mdp.n_states, mdp.n_actions, "behaviour")
     steps = trajectory_length(mdp, length)
+    if steps > MOST_STEPS:
+        raise ValueError(f"horizon or length: expected at most {MOST_STEPS:,} steps, got {steps:,}")
     context = Context(
         parameters,
         mdp.discount,
@@ -104,10 +115,11 @@ def measure_bias(
     )
     if trajectories is not None:
         whole_number("trajectories", trajectories, at_least=1)
+    visited = _checked_values(asked)
     wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
     exact = _target_value(wanted, asked)
     found = _moments(asked, _evidence(evidence), trajectories)
-    report = judge(asked, wanted, exact, found, rates)
+    report = judge(asked, visited, wanted, exact, found, rates)
     return replace(report, seconds=time.perf_counter() - began)
 
 
@@ -152,13 +164,27 @@ def _checked_critic(critic: npt.ArrayLike | None, mdp: TabularMDP, steps: int) -
             f"critic: expected shape ({mdp.n_states},) or ({steps + 1}, {mdp.n_states}), "
             f"got {array.shape}"
         )
-    wrong = np.flatnonzero(np.any(np.atleast_2d(array) != 0.0, axis=0) & mdp.terminal)
+    wrong = np.argwhere((np.atleast_2d(array) != 0.0) & mdp.terminal)
     if wrong.size:
+        step, state = wrong[0]
         raise ValueError(
-            f"critic: expected 0 at terminal states, got {np.atleast_2d(array)[0, wrong[0]]} at "
-            f"state {int(wrong[0])}"
+            f"critic: expected 0 at terminal states, got {np.atleast_2d(array)[step, state]:g} at "
+            f"state {state}"
         )
     return array
+
+
+def _checked_values(asked: Request) -> Evaluation:
+    """The policy's values. Raises ValueError for rewards whose squares are beyond a float."""
+    logits = asked.context.policy.logits(asked.context.theta)
+    visited = evaluate(asked.mdp, softmax(logits))
+    scale = visited.scale
+    if scale != 0.0 and not 1.0 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
+        raise ValueError(
+            f"rewards: expected values (max|Q| x occupancy) between {1 / LARGEST_SCALE:g} and "
+            f"{LARGEST_SCALE:g} in size, got {scale:.3g}; rescale them"
+        )
+    return visited
 
 
 def _target_value(target: AnyTarget, asked: Request) -> FloatArray:
@@ -176,31 +202,49 @@ def _target_value(target: AnyTarget, asked: Request) -> FloatArray:
 def _moments(asked: Request, wanted: Evidence | None, trajectories: int | None) -> Found:
     if isinstance(asked.estimator, DrawEstimator):
         return _draw_moments(asked, asked.estimator, wanted, trajectories)
-    evaluator, coupled = prepared(asked, asked.estimator, trajectories)
-    n = 1 if trajectories is None or not coupled else trajectories
-    measure = asked.enumeration
-    ordered = n > 1 and depends_on_order(asked, evaluator, n)
-    total = measure.count_batches(n, ordered=ordered)
+    asked.block(1)  # refuses what does not fit into memory, before anything is tried
+    coupling = prepared(asked, asked.estimator, trajectories)
+    evaluator = coupling.evaluator
+    n = 1 if trajectories is None or not coupling.coupled else trajectories
     limit = asked.limit if evaluator.most is None else min(asked.limit, evaluator.most)
+    total = asked.enumeration.count_batches(n, ordered=False)
     if wanted is None:
         wanted = Evidence.ENUMERATION if total <= limit else Evidence.SAMPLING
     if wanted is Evidence.ENUMERATION:
-        check_size(total, asked.limit, "trajectories" if n == 1 else f"batches of {n}")
-        blocks = measure.batches(n, ordered=ordered, block=asked.block(n))
-        moments = enumerated_moments(evaluator, blocks, asked.shape, total, asked.progress)
+        moments = _enumerated(asked, evaluator, n)
     else:
-        replications = _replications(asked, n, evaluator.most)
         moments = sampled_moments(
             evaluator,
             lambda count: asked.draw(count, n),
             asked.shape,
-            replications,
+            _replications(asked, n, evaluator.most),
             asked.block(n),
             asked.progress,
         )
-    if not coupled and trajectories is not None:
-        moments = replace(moments, variance=moments.variance / trajectories)
-    return Found(moments, wanted, trajectories or 1, coupled, evaluator.notes)
+    if coupling.coupled:
+        return Found(moments, wanted, n, True, evaluator.notes)
+    notes = (*evaluator.notes, coupling.note)
+    n = trajectories or 1
+    moments = replace(moments, variance=moments.variance / n)
+    return Found(moments, wanted, n, False, notes)
+
+
+def _enumerated(asked: Request, evaluator: Evaluator, n: int) -> Moments:
+    """Over single trajectories; over multisets of n; over tuples, if their order matters."""
+    if n == 1:
+        return _enumerated_batches(asked, evaluator, n, ordered=True)
+    try:
+        return _enumerated_batches(asked, OrderFree(evaluator), n, ordered=False)
+    except OrderMattersError:
+        return _enumerated_batches(asked, evaluator, n, ordered=True)
+
+
+def _enumerated_batches(asked: Request, evaluator: Evaluator, n: int, *, ordered: bool) -> Moments:
+    measure = asked.enumeration
+    total = measure.count_batches(n, ordered=ordered)
+    check_size(total, asked.limit, "trajectories" if n == 1 else f"batches of {n}")
+    blocks = measure.batches(n, ordered=ordered, block=asked.block(n))
+    return enumerated_moments(evaluator, blocks, asked.shape, total, asked.progress)
 
 
 def _replications(asked: Request, n: int, most: int | None) -> int:
@@ -229,7 +273,8 @@ def _draw_moments(
         raise ValueError(f"behaviour: {estimator.name} draws at parameters of its own")
     if wanted is not Evidence.SAMPLING:
         try:
-            moments = explored_moments(asked, estimator)
+            limit = asked.limit if wanted is not None else min(asked.limit, MAX_LOOPED)
+            moments = explored_moments(asked, estimator, limit)
             return Found(moments, Evidence.ENUMERATION, 1, True, ())
         except EnumerationSizeError:
             if wanted is Evidence.ENUMERATION:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from stochastic.assembly import Rows
 from stochastic.estimators import Evaluator
 from stochastic.trajectories import Trajectories
 from verification.enumeration import Block, check_size
+
+LARGEST_ESTIMATE = 1e140
+"""Of which the square is still a float."""
 
 KEPT = 512
 """Estimates kept whole under sampling, to estimate how their covariance is spread."""
@@ -24,12 +27,14 @@ Progress = Callable[[int, int], None]
 class Moments:
     """Mean and componentwise variance of one estimate (each shaped like it).
 
+    ``absolute`` is the norm of the mean absolute estimate: what the mean's rounding goes by.
     ``outcomes`` is the number of outcomes enumerated or drawn, ``largest`` see `Rows`, ``kept`` the
     first `KEPT` sampled estimates (none under enumeration).
     """
 
     mean: FloatArray
     variance: FloatArray
+    absolute: float
     outcomes: int
     largest: float
     kept: list[Rows] = field(default_factory=list)
@@ -42,20 +47,27 @@ class Accumulator:
         self._shape = shape
         self._first = np.zeros(int(np.prod(shape)))
         self._second = np.zeros_like(self._first)
+        self._absolute = np.zeros_like(self._first)
         self._weight = 0.0
         self.outcomes = 0
         self.largest = 0.0
 
     def add(self, rows: Rows, weights: FloatArray) -> None:
         """Adds the B estimates of ``rows`` with ``weights [B]``."""
+        if rows.largest > LARGEST_ESTIMATE:
+            raise ValueError(
+                f"estimates: expected numbers up to {LARGEST_ESTIMATE:g}, got {rows.largest:.3g}"
+            )
         weighted = weights[:, None] * rows.values
         squared = weighted * rows.values
         if rows.indices is None:
             self._first += weighted.sum(axis=0)
             self._second += squared.sum(axis=0)
+            self._absolute += np.abs(weighted).sum(axis=0)
         else:
             np.add.at(self._first, rows.indices.ravel(), weighted.ravel())
             np.add.at(self._second, rows.indices.ravel(), squared.ravel())
+            np.add.at(self._absolute, rows.indices.ravel(), np.abs(weighted).ravel())
         self._weight += float(weights.sum())
         self.outcomes += len(weights)
         self.largest = max(self.largest, rows.largest)
@@ -70,13 +82,10 @@ class Accumulator:
         if unbiased:
             variance *= self.outcomes / max(self.outcomes - 1, 1)
         shape = self._shape
-        return Moments(mean.reshape(shape), variance.reshape(shape), self.outcomes, self.largest)
-
-
-def block_size(shape: tuple[int, ...], steps: int, n_actions: int, order: int) -> int:
-    """Outcomes a block, so that its largest array stays near 64 MiB."""
-    local = min((steps * n_actions) ** order, int(np.prod(shape)))
-    return int(np.clip(2**22 // max(local, 1), 64, 2**14))
+        absolute = float(np.linalg.norm(self._absolute)) / self._weight
+        return Moments(
+            mean.reshape(shape), variance.reshape(shape), absolute, self.outcomes, self.largest
+        )
 
 
 def enumerated_moments(
@@ -91,13 +100,20 @@ def enumerated_moments(
         check_size(total, evaluator.most, f"outcomes to loop over ({'; '.join(evaluator.notes)})")
     sums = Accumulator(shape)
     weight = 0.0
+    first: tuple[Trajectories, Rows] | None = None
     for batch, weights in blocks:
-        sums.add(evaluator.rows(batch), weights)
+        rows = evaluator.rows(batch)
+        first = first or (batch, rows)
+        sums.add(rows, weights)
         weight += float(weights.sum())
         if progress is not None:
             progress(sums.outcomes, int(total))
     if abs(weight - 1.0) > 1e-9:
         raise RuntimeError(f"enumeration: the probabilities sum to {weight!r}, expected 1")
+    if first is not None and not np.array_equal(evaluator.rows(first[0]).values, first[1].values):
+        raise ValueError(
+            "the estimator gives two values for one batch; it must not draw random numbers"
+        )
     return sums.moments(unbiased=False)
 
 
@@ -122,4 +138,4 @@ def sampled_moments(
         if progress is not None:
             progress(sums.outcomes, replications)
     found = sums.moments(unbiased=True)
-    return Moments(found.mean, found.variance, found.outcomes, found.largest, kept)
+    return replace(found, kept=kept)

@@ -126,7 +126,16 @@ class BiasReport:
         """Half the interval's length, relative like the bias; 0 for exact evidence."""
         if self.interval is None:
             return 0.0
-        return (self.interval[1] - self.interval[0]) / 2 / self.normaliser
+        low, high = self.relative_interval
+        return (high - low) / 2
+
+    @property
+    def relative_interval(self) -> tuple[float, float]:
+        """The interval over the normaliser."""
+        if self.interval is None or self.normaliser == 0.0:
+            return (0.0, 0.0)
+        low, high = self.interval
+        return low / self.normaliser, high / self.normaliser
 
     @property
     def direction(self) -> Direction:
@@ -173,13 +182,13 @@ class BiasReport:
         lines = [
             f"{self.estimator}: {self.sentence()}",
             f"  bias        {self._size()}",
-            f"  split       {split}",
+            f"  split       {split}{'' if self.interval is None else ' (of the sampled mean)'}",
             f"  evidence    {self.evidence.value}, {self.samples:,} outcomes",
             f"  assumption  {self.assumption}",
             f"  deviation   {self.deviation_per_trajectory:.6g} {self._deviation_unit()}",
         ]
         if self.interval is not None:
-            low, high = (edge / self.normaliser for edge in self.interval)
+            low, high = self.relative_interval
             lines.append(
                 f"  interval    relative bias in [{low:.3g}, {high:.3g}], false alarm "
                 f"{self.false_alarm:g}; smallest detectable {self.smallest_detectable or 0:.3g} "

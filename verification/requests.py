@@ -8,11 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray
+from analytic.policies import TabularSoftmax
 from analytic.problems import TabularMDP
 from stochastic.estimators import Context, Estimator
 from stochastic.trajectories import Trajectories, sample
 from verification.enumeration import Enumeration
-from verification.moments import Progress, block_size
+from verification.moments import Progress
+
+LARGEST_LOCAL = 2**27
+"""Numbers that one estimate may need at a time: 1 GiB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,5 +71,31 @@ class Request:
         return Enumeration.of(self.mdp, self.context.policy, self.behaviour, self.length)
 
     def block(self, n: int) -> int:
-        """Batches of n to work on at a time."""
-        return block_size(self.shape, self.length * n, self.mdp.n_actions, self.estimator.order)
+        """Batches of n to work on at a time, so that the largest array stays near 32 MiB.
+
+        Raises:
+            ValueError: a single batch's estimate is far larger than that.
+        """
+        size = self._local_size(n)
+        if size > LARGEST_LOCAL:
+            raise ValueError(
+                f"an estimate of order {self.estimator.order} from {n} x {self.length} steps works "
+                f"on {8 * size / 2**30:.3g} GiB at a time, more than the limit of "
+                f"{8 * LARGEST_LOCAL / 2**30:g}; use a shorter horizon, a smaller N or order 1"
+            )
+        return int(np.clip(2**22 // size, 1, 2**14))
+
+    def largest_batch(self, n: int) -> int:
+        """The largest batch of at most n trajectories that is cheap to estimate from."""
+        while n > 2 and self._local_size(n) > 2**18:
+            n = max(2, n // 2)
+        return n
+
+    def _local_size(self, n: int) -> int:
+        """Numbers in the largest array that one batch's estimate needs."""
+        visits, order = self.length * n, self.estimator.order
+        local = max((visits * self.mdp.n_actions) ** order, visits**2)
+        if isinstance(self.context.policy, TabularSoftmax):
+            return int(local)
+        logits = self.mdp.n_states * self.mdp.n_actions
+        return int(max(local, logits**order, self.context.theta.size**order))

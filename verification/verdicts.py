@@ -13,8 +13,14 @@ import numpy as np
 from analytic.arrays import BoolArray, FloatArray, real_number
 from analytic.derivatives import evaluate_target
 from analytic.policies import softmax
-from analytic.targets import AnyTarget, FiniteHorizon, InfiniteHorizon, Target
-from analytic.values import evaluate
+from analytic.targets import (
+    AnyTarget,
+    BootstrappedHorizon,
+    FiniteHorizon,
+    InfiniteHorizon,
+    Target,
+)
+from analytic.values import Evaluation
 from stochastic.estimators import DrawEstimator
 from verification.intervals import ASSUMPTION, NormInterval, Spread, estimate_spread
 from verification.moments import Moments
@@ -24,11 +30,13 @@ from verification.requests import Request
 EXACT_TOLERANCE = 1e-9
 """Relative bias that exact evidence puts down to rounding."""
 
-_ROUNDING = 1e-14
-"""Rounding of an enumerated mean, relative to the problem's natural scale."""
+_SUMMED = 1e-13
+_SOLVED = 1e-15
+"""Rounding of an enumerated mean, relative to its absolute terms; of an exact derivative, relative
+to the values that it is made of."""
 
-_ZERO = 1e-11
-"""A target below this share of the natural scale counts as 0: it is not known much better."""
+_RESOLVED = 1e-3
+"""A target is told from 0 where rounding is at most this share of it."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +66,20 @@ class Found:
 
 def judge(
     asked: Request,
+    visited: Evaluation,
     target: AnyTarget,
     exact: FloatArray,
     found: Found,
     rates: ErrorRates,
 ) -> BiasReport:
-    """The report on ``found`` against the target's value ``exact``."""
+    """The report on ``found`` against the target's value ``exact``; ``visited`` are the policy's
+    values and occupancy.
+    """
     moments = found.moments
-    policy = asked.context.policy
-    scale = evaluate(asked.mdp, softmax(policy.logits(asked.context.theta))).scale
+    rounding = max(_SUMMED * moments.absolute, _SOLVED * visited.rounding_scale)
     target_norm = float(np.linalg.norm(exact))
-    is_zero = target_norm <= _ZERO * scale
-    normaliser = scale if is_zero else target_norm
+    is_zero = rounding >= _RESOLVED * target_norm
+    normaliser = (visited.scale or moments.absolute) if is_zero else target_norm
     distance = float(np.linalg.norm(moments.mean - exact))
     report = BiasReport(
         estimator=asked.estimator.name,
@@ -94,12 +104,13 @@ def judge(
         smallest_detectable=None,
         samples_to_decide=None,
         seconds=0.0,
-        notes=(*found.notes, *_truncation(asked, target, exact)),
+        notes=(*_truncation(asked, target, exact), *found.notes),
     )
     if found.evidence is Evidence.ENUMERATION:
-        rounding = max(EXACT_TOLERANCE * normaliser, _ROUNDING * scale)
-        verdict = Verdict.UNBIASED if distance <= rounding else Verdict.BIASED
-        report = replace(report, verdict=verdict, tolerance=EXACT_TOLERANCE)
+        allowed = max(EXACT_TOLERANCE * normaliser, rounding)
+        verdict = Verdict.UNBIASED if distance <= allowed else Verdict.BIASED
+        tolerance = allowed / normaliser if normaliser > 0 else EXACT_TOLERANCE
+        report = replace(report, verdict=verdict, tolerance=tolerance)
     else:
         report = _judge_samples(report, moments, distance, rates)
     reason = _vacuous(asked, moments, is_zero, report)
@@ -144,7 +155,7 @@ def _significance(interval: NormInterval) -> str:
 
 
 def _undecided(report: BiasReport, spread: Spread, needed: int | None, rates: ErrorRates) -> str:
-    low, high = (edge / report.normaliser for edge in report.interval or (0.0, 0.0))
+    low, high = report.relative_interval
     text = f"the relative bias is in [{low:.3g}, {high:.3g}], the tolerance {rates.tolerance:g}; "
     if needed is None:
         return text + "no number of samples decides: the bias is as good as at the tolerance"
@@ -157,16 +168,27 @@ def _vacuous(
     asked: Request, moments: Moments, target_is_zero: bool, report: BiasReport
 ) -> str | None:
     """Why nothing was tested, and what to change; None where something was."""
-    if not _reward_can_be_reached(asked):
+    if _is_plain_return(report.target) and not _reward_can_be_reached(asked):
         return (
             f"every reward within {asked.length} steps of the start is 0; use a longer horizon, "
             "another start, or a problem that pays"
         )
+    which = "trajectory" if report.interval is None else "sampled trajectory"
     if moments.largest == 0.0:
-        return "the estimator is 0 on every trajectory; look at what it multiplies"
+        return f"the estimator is 0 on every {which}; look at what it multiplies"
     if target_is_zero and report.verdict is not Verdict.BIASED:
-        return "the target is 0 and so is the estimate's mean; use another policy or problem"
+        return (
+            "the target is 0 to rounding, and the estimate's mean was not found to differ; use "
+            "another policy or problem"
+        )
     return None
+
+
+def _is_plain_return(target: AnyTarget) -> bool:
+    """Whether the target is 0 wherever all rewards are."""
+    if not isinstance(target, Target):
+        return False
+    return target.regulariser is None and not isinstance(target.horizon, BootstrappedHorizon)
 
 
 def _reward_can_be_reached(asked: Request) -> bool:
@@ -189,9 +211,7 @@ def _scope(asked: Request, found: Found) -> str:
     where = "at this MDP and policy" if on_policy else "at this MDP, policy and behaviour policy"
     if isinstance(asked.estimator, DrawEstimator):
         return f"with its own draws, {where}"
-    if found.coupled:
-        return f"N = {found.trajectories}, {where}"
-    return f"any N, {where}"
+    return f"N = {found.trajectories}, {where}"
 
 
 def _truncation(asked: Request, target: AnyTarget, exact: FloatArray) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,68 @@ def test_the_folder_holds_pictures_numbers_and_what_repeats_it(capsys, user_file
     assert (out / "report.html").read_text() == page
 
 
+def test_a_file_with_neighbours_repeats_from_its_folder_to_the_last_digit(capsys, tmp_path):
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "__init__.py").write_text("FACTOR = 1.5\n")
+    (tmp_path / "weights.py").write_text("from helpers import FACTOR\n")
+    (tmp_path / "mine.py").write_text(
+        "import weights\n"
+        "def surrogate(r):\n"
+        "    return weights.FACTOR * (r.log_probs * r.rewards).sum(-1).mean()\n"
+    )
+    out = tmp_path / "out"
+    problem = ("--random", "13x3", "--horizon", 2, "--theta", "random", "--start", "uniform")
+    run(capsys, "check", f"{tmp_path / 'mine.py'}:surrogate", *problem, "--out", out)
+    first = json.loads((out / "report.json").read_text())
+    for name in ("weights.py", "helpers/__init__.py"):
+        (tmp_path / name).unlink()
+    command = shlex.split((out / "command.txt").read_text())
+    found = subprocess.run(
+        [sys.executable, "-m", "gradbias", *command[1:], "--json"],
+        capture_output=True,
+        text=True,
+        cwd=out,
+        check=False,
+    )
+    again = json.loads(found.stdout)
+    for key in ("bias_norm", "relative_bias", "target_norm", "deviation_per_trajectory"):
+        assert again[key] == first[key]
+
+
+def test_a_check_may_be_written_beside_the_user_s_file(capsys, user_file):
+    where = user_file.parent
+    status, *_ = run(capsys, "check", f"{user_file}:surrogate", *SMALL, "--out", where)
+    assert status == 0
+    assert user_file.read_text() == GOOD
+    run(capsys, "check", f"{user_file}:surrogate", *SMALL, "--critic", "exact", "--out", where)
+    assert (where / "critic.npy").is_file()
+    run(capsys, "check", f"{user_file}:surrogate", *SMALL, "--out", where)
+    assert not (where / "critic.npy").exists()
+    assert not list(where.glob(".*"))
+
+
+def test_json_stays_alone_on_standard_output(tmp_path):
+    path = tmp_path / "loud.py"
+    path.write_text(
+        "import os, subprocess, sys\n"
+        "os.system('echo one')\n"
+        "subprocess.run(['echo', 'two'])\n"
+        "print('three', file=sys.__stdout__, flush=True)\n"
+        "def surrogate(r):\n"
+        "    os.write(1, b'four')\n"
+        "    return (r.log_probs * r.rewards).sum(-1).mean()\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-m", "gradbias", "check", f"{path}:surrogate", *SMALL, "--json"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert json.loads(found.stdout)["estimator"] == "surrogate"
+    assert "two" in found.stderr
+
+
 def test_json_is_one_object_and_nothing_else(capsys, user_file):
     status, text, err = run(capsys, "check", f"{user_file}:surrogate", *SMALL, "--json")
     found = json.loads(text)
@@ -171,6 +234,15 @@ def test_saved_problems_logits_and_critics_are_read(capsys, tmp_path):
     assert json.loads(text)["target"].startswith("the gradient of the 2-step return")
     status, text, _ = run(capsys, "check", "dice", *files, "--start", "uniform")
     assert status == 0
+
+
+def test_the_command_line_overrides_what_a_problem_file_says(capsys, tmp_path):
+    path = bad_npz(tmp_path / "p.npz", discount=1.0, horizon=None, reward=np.eye(2))
+    status, text, _ = run(capsys, "check", "ad", "--npz", path, "--horizon", 2)
+    assert status == 0
+    assert "2-step return" in text
+    status, *_ = run(capsys, "check", "ad", "--npz", path, "--discount", 0.5, "--length", 3)
+    assert status == 1
 
 
 def test_an_infinite_horizon_is_cut_at_a_length(capsys):
@@ -282,8 +354,33 @@ OPTIONS = {
     "not a number": (("ad", *SMALL, "--order", "two"), "--order"),
     "unknown flag": (("ad", *SMALL, "--horizn", "2"), "--horizn"),
     "unknown evidence": (("ad", *SMALL, "--evidence", "guess"), "evidence"),
+    "too many states": (("ad", "--random", "200000x2", "--horizon", 2), "out of memory"),
+    "too many steps": (("ad", "--random", "2x2", "--horizon", 10**9), "at most 5,000 steps"),
+    "odd option": (("ad", "--gym", "FrozenLake-v1", "--env-option", "a={[]:1}"), "cannot be made"),
+    "odd start": (("ad", *SMALL, "--start", "²"), "--start: expected"),
+    "no folder": (("ad", *SMALL, "--out", ""), "--out: expected a folder"),
+    "no budget": (("ad", *SMALL, "--budget", 0), "--budget: expected a whole number"),
     "unwritable": (("ad", *SMALL, "--out", "/proc/nowhere"), "--out /proc/nowhere: cannot be"),
 }
+
+
+def test_broken_archives_are_refused(capsys, tmp_path):
+    good = bad_npz(tmp_path / "good.npz").read_bytes()
+    half, text, single = (tmp_path / name for name in ("half.npz", "text.npz", "single.npz"))
+    half.write_bytes(good[: len(good) // 2])
+    with zipfile.ZipFile(text, "w") as archive:
+        for name in ("transition", "reward", "discount", "start"):
+            archive.writestr(name, "hello")
+    with open(single, "wb") as stream:
+        np.save(stream, np.eye(2))
+    flipped = bytearray(good)
+    flipped[60:90] = bytes(30)
+    (tmp_path / "flipped.npz").write_bytes(bytes(flipped))
+    for path in (half, text, single, tmp_path / "flipped.npz"):
+        result = run(capsys, "check", "ad", "--npz", path)
+        assert_one_sentence(result, path.name)
+    result = run(capsys, "check", "ad", *SMALL, "--theta", half)
+    assert_one_sentence(result, "expected an npy array")
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))
@@ -297,7 +394,7 @@ ARRAYS = {
     "infinite": (np.full((2, 2), np.inf), "expected finite numbers"),
     "nan": (np.full((2, 2), np.nan), "expected finite numbers"),
     "complex": (np.zeros((2, 2), dtype=complex), "expected one array of real numbers"),
-    "pickled": (np.array([[{}, 1], [2, 3]], dtype=object), "not a readable npy file"),
+    "pickled": (np.array([[{}, 1], [2, 3]], dtype=object), "it holds pickled data"),
 }
 
 
@@ -332,6 +429,22 @@ FILES = {
         "cannot be imported (line 3): RuntimeError: first not ready",
     ),
     "exits on import": ("import sys\nsys.exit(0)\n", "cannot be imported (line 2): SystemExit"),
+    "neighbour does not parse": ("import broken_neighbour\n", "(broken_neighbour.py, line 1)"),
+    "raises what no one catches": (
+        "class E(BaseException): pass\nraise E('deep')\n",
+        "cannot be imported (line 2): user_mine.E: deep",
+    ),
+    "surrogate raises what no one catches": (
+        "class E(BaseException): pass\ndef surrogate(r):\n    raise E('deep')\n",
+        "stopped by E: deep",
+    ),
+    "raises in backward": (
+        ("def surrogate(r):\n"
+        "    x = r.log_probs * 1.0\n"
+        "    x.register_hook(lambda g: {}['k'])\n"
+        "    return x.sum(-1).mean()\n"),
+        "could not be differentiated: raised KeyError: 'k'",
+    ),
     "missing import": ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind'"),
     "raises": ("def surrogate(r):\n    return 1 / 0\n", "raised ZeroDivisionError"),
     "exits": ("import sys\ndef surrogate(r):\n    sys.exit(0)\n", "called sys.exit"),
@@ -358,6 +471,7 @@ def test_a_bad_user_file_is_refused(capsys, tmp_path, name):
     text, complaint = FILES[name]
     path = tmp_path / "mine.py"
     path.write_text(text)
+    (tmp_path / "broken_neighbour.py").write_text("def (\n")
     assert_one_sentence(run(capsys, "check", f"{path}:surrogate", *SMALL), complaint)
 
 
@@ -380,6 +494,10 @@ def test_estimators_made_in_the_user_s_file_keep_their_order(capsys, tmp_path):
 
 def test_a_folder_without_a_check_is_no_report(capsys, tmp_path):
     assert_one_sentence(run(capsys, "report", tmp_path), "expected the data of a check")
+    for text in ("{}", "[1]", '{"verdict": "X"}', "not json"):
+        (tmp_path / "report.json").write_text(text)
+        assert_one_sentence(run(capsys, "report", tmp_path), "expected the data of a check")
+        (tmp_path / "arrays.npz").write_bytes(b"PK\x03\x04junk")
 
 
 def test_help_and_the_exact_side_start_without_anything_heavy():

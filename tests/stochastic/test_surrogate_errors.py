@@ -62,6 +62,37 @@ def own_draws(record):
     return score(record) * OWN_GENERATOR.normal()
 
 
+def own_draws_in_the_derivative_alone(record):
+    value = score(record)
+    return value.detach() + 2 * OWN_GENERATOR.random() * (value - value.detach())
+
+
+def torch_draws_in_backward(record):
+    leaf = record.log_probs * 1.0
+    leaf.register_hook(lambda g: g * torch.rand_like(g))
+    return (leaf * record.rewards).sum()
+
+
+def hook_raises(record):
+    leaf = record.log_probs * 1.0
+    leaf.register_hook(lambda g: 1 / 0)
+    return (leaf * record.rewards).sum()
+
+
+def draws_for_several(record):
+    noise = torch.rand(()) if len(record.rewards) > 1 else 0.0
+    return score(record) / len(record.rewards) + noise * record.log_probs.sum()
+
+
+class UnspeakableError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def unspeakable(record):
+    raise UnspeakableError
+
+
 def raising(record):
     raise KeyError("no such thing")
 
@@ -106,6 +137,15 @@ BAD = {
     "numpy draws": (lambda r: score(r) * np.random.rand(), "drew random numbers"),
     "python draws": (lambda r: score(r) * random.random(), "drew random numbers"),
     "own draws": (own_draws, "two values for one record"),
+    "own draws, in the derivative": (own_draws_in_the_derivative_alone, "two derivatives for one"),
+    "torch draws in backward": (torch_draws_in_backward, "drew random numbers"),
+    "hook raises": (hook_raises, "could not be differentiated: raised ZeroDivisionError"),
+    "draws for several": (draws_for_several, "drew random numbers"),
+    "unspeakable": (unspeakable, "raised UnspeakableError: an error that cannot be shown"),
+    "own parameter": (
+        lambda r: torch.ones((), dtype=torch.float64, requires_grad=True) * r.rewards.sum(),
+        "returned a tensor detached from record.log_probs",
+    ),
     "in place": (in_place, "changed record.rewards in place"),
     "in place on a leaf": (in_place_on_a_leaf, "changed its record in place"),
     "through data": (through_data, "changed record.log_probs in place"),
@@ -131,6 +171,27 @@ def test_a_good_surrogate_is_not_refused():
     for function in (ad, score, partial(score)):
         estimator = from_surrogate(function, 1, name="mine")
         assert measure_bias(estimator, MDP, np.zeros((2, 2)), trajectories=1).samples == 16
+
+
+def test_an_early_exit_on_some_trajectories_is_no_error():
+    def early(record):
+        if record.rewards.sum().item() < 1.0:
+            return torch.zeros((), dtype=torch.float64)
+        return score(record)
+
+    report = measure_bias(from_surrogate(early, 1), MDP, np.zeros((2, 2)), trajectories=1)
+    assert report.verdict.value == "BIASED"
+
+
+def test_what_vmap_takes_may_depend_on_n():
+    def item_of_several(record):
+        total = record.rewards.sum(-1)
+        baseline = total.mean().item() if len(total) > 1 else 0.0
+        return ((total - baseline) * record.log_probs.sum(-1)).mean()
+
+    report = measure_bias(from_surrogate(item_of_several, 1), MDP, np.zeros((2, 2)), trajectories=2)
+    assert report.coupled
+    assert any("looped" in note for note in report.notes)
 
 
 def test_global_generators_are_left_alone():

@@ -100,5 +100,5 @@ def test_the_spread_is_estimated_from_pairs(sparse):
     rows = Rows(values, indices, (10,) if sparse else (4,), 1.0)
     trace = float((scales**2).sum())
     found = estimate_spread(trace, [rows])
-    assert abs(found.frobenius / math.sqrt((scales**4).sum()) - 1) < 0.15
+    assert 0.95 < found.frobenius / math.sqrt((scales**4).sum()) < 1.3
     assert found.trace == trace

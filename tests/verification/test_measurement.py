@@ -229,7 +229,7 @@ def test_a_report_s_text_and_data_say_the_same():
     assert f"(state {s}, action {a}) x (state {s2}, action {a2}): expected" in text
     for word in ("absolute", "relative", "scale", "cosine", "enumeration", "per trajectory"):
         assert word in text
-    assert "any N, at this MDP and policy" in text
+    assert "N = 1, at this MDP and policy" in text
 
 
 def test_direction_splits_a_mean_along_its_target():
