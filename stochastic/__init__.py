@@ -5,11 +5,13 @@ imported on first use. (Another project on the package index is called ``stochas
 command line says so in one sentence when that one is found in this one's place.)
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from analytic.exports import lazy_exports
+
 if TYPE_CHECKING:
-    from stochastic.estimators import Context as Context
+    from stochastic.contexts import Context as Context
+    from stochastic.contexts import OtherPlayer as OtherPlayer
     from stochastic.estimators import Estimator as Estimator
     from stochastic.estimators import estimate as estimate
     from stochastic.estimators import from_callable as from_callable
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from stochastic.trajectories import sample as sample
 
 _HOME = {
-    "Context": "estimators",
+    "Context": "contexts",
+    "OtherPlayer": "contexts",
     "Estimator": "estimators",
     "estimate": "estimators",
     "from_callable": "estimators",
@@ -50,14 +53,4 @@ _HOME = {
     "Trajectories": "trajectories",
     "sample": "trajectories",
 }
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOME)

@@ -5,9 +5,19 @@ from dataclasses import replace
 import torch
 
 from analytic.targets import GivenWeights, Undiscounted
+from stochastic.networks import TorchPolicy
 from stochastic.surrogates.dice import Dice, LoadedDice
 from stochastic.surrogates.returns import discounts, rewards_to_go
 from stochastic.surrogates.score_function import AD, LVC, Reduction
+
+
+def tanh_network(features):
+    """A one-hidden-layer policy of eight parameters on ``features [S, 2]``, with two actions."""
+
+    def forward(parameters):
+        return torch.tanh(features @ parameters[:4].reshape(2, 2)) @ parameters[4:].reshape(2, 2)
+
+    return TorchPolicy(forward, 8)
 
 
 def lvc_under_no_grad(record):

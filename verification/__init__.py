@@ -3,8 +3,9 @@
 Names are imported on first use.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
     from verification.measurement import assert_unbiased as assert_unbiased
@@ -20,14 +21,4 @@ _HOME = {
     "Evidence": "reports",
     "Verdict": "reports",
 }
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return list(__all__)
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOME)

@@ -17,7 +17,8 @@ from analytic.problems import TabularMDP
 from analytic.targets import AnyTarget, return_derivative
 from analytic.values import Evaluation, evaluate
 from stochastic.coefficients import MAX_LOOPED
-from stochastic.estimators import Context, DrawEstimator, Estimator, Evaluator
+from stochastic.contexts import Context
+from stochastic.estimators import DrawEstimator, Estimator, Evaluator
 from stochastic.trajectories import trajectory_length
 from verification.coupling import OrderFree, OrderMattersError, prepared
 from verification.draw_trees import RepeatedRuns, explored_moments, placeholders

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray
 from analytic.policies import TabularSoftmax
 from analytic.problems import TabularMDP
-from stochastic.estimators import Context, Estimator
+from stochastic.contexts import Context
+from stochastic.estimators import Estimator
 from stochastic.trajectories import Trajectories, sample
 from verification.enumeration import Enumeration
 from verification.moments import Progress

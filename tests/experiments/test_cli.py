@@ -439,10 +439,12 @@ FILES = {
         "stopped by E: deep",
     ),
     "raises in backward": (
-        ("def surrogate(r):\n"
-        "    x = r.log_probs * 1.0\n"
-        "    x.register_hook(lambda g: {}['k'])\n"
-        "    return x.sum(-1).mean()\n"),
+        (
+            "def surrogate(r):\n"
+            "    x = r.log_probs * 1.0\n"
+            "    x.register_hook(lambda g: {}['k'])\n"
+            "    return x.sum(-1).mean()\n"
+        ),
         "could not be differentiated: raised KeyError: 'k'",
     ),
     "missing import": ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind'"),

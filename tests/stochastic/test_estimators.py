@@ -4,18 +4,19 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from surrogates_zoo import CLEAN, branching, lvc_under_no_grad, lvc_with_detach, numpy_inside
+from surrogates_zoo import (
+    CLEAN,
+    branching,
+    lvc_under_no_grad,
+    lvc_with_detach,
+    numpy_inside,
+    tanh_network,
+)
 
 from analytic.problems import TabularMDP
 from analytic.targets import GivenWeights
-from stochastic.estimators import (
-    Context,
-    estimate,
-    from_callable,
-    from_draws,
-    from_surrogate,
-)
-from stochastic.networks import TorchPolicy
+from stochastic.contexts import Context
+from stochastic.estimators import estimate, from_callable, from_draws, from_surrogate
 from stochastic.surrogates.dice import LoadedDice, dice
 from stochastic.surrogates.score_function import AD, ad, lvc
 from stochastic.trajectories import sample
@@ -93,12 +94,7 @@ def test_what_vmap_rejects_is_looped_over_and_says_so(function):
 def test_a_network_takes_the_tabular_policy_s_place(name, order):
     mdp = ending_problem()
     rng = np.random.default_rng(3)
-    features = torch.tensor(rng.normal(size=(3, 2)))
-
-    def forward(parameters):
-        return torch.tanh(features @ parameters[:4].reshape(2, 2)) @ parameters[4:].reshape(2, 2)
-
-    policy = TorchPolicy(forward, 8)
+    policy = tanh_network(torch.tensor(rng.normal(size=(3, 2))))
     theta = rng.normal(size=8)
     logits = policy.logits(theta)
     batch = sample(mdp, theta, 2, rng=rng, replications=2, policy=policy)
@@ -106,7 +102,7 @@ def test_a_network_takes_the_tabular_policy_s_place(name, order):
     assert found.shape == (2, *(8,) * order)
 
     def surrogate_of(parameters, one):
-        return _surrogate_at(CLEAN[name], forward(parameters), one)
+        return _surrogate_at(CLEAN[name], policy.forward(parameters), one)
 
     for b in range(2):
         leaf = torch.tensor(theta, requires_grad=True)

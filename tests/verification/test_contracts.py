@@ -6,15 +6,22 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from surrogates_zoo import CLEAN, batch_mean_baseline, entropy_bonus, leave_one_out, ppo_clip
+from surrogates_zoo import (
+    CLEAN,
+    batch_mean_baseline,
+    entropy_bonus,
+    leave_one_out,
+    ppo_clip,
+    tanh_network,
+)
 
 from analytic.derivatives import gradient, hessian
 from analytic.policies import TABULAR, softmax
 from analytic.problems import TabularMDP
 from analytic.targets import GivenTarget
 from analytic.values import state_values
-from stochastic.estimators import Context, OtherPlayer, estimate, from_draws, from_surrogate
-from stochastic.networks import TorchPolicy
+from stochastic.contexts import Context, OtherPlayer
+from stochastic.estimators import estimate, from_draws, from_surrogate
 from stochastic.surrogates.dice import dice
 from stochastic.surrogates.returns import discounts
 from stochastic.surrogates.score_function import ad
@@ -389,12 +396,7 @@ def test_estimates_that_draw_must_depend_on_their_draws_alone():
 def test_a_network_policy_is_measured_in_its_own_parameters():
     mdp = oracles.random_mdp(3, horizon=2, n_states=3, n_actions=2)
     rng = np.random.default_rng(3)
-    features = torch.tensor(rng.normal(size=(3, 2)))
-
-    def forward(parameters):
-        return torch.tanh(features @ parameters[:4].reshape(2, 2)) @ parameters[4:].reshape(2, 2)
-
-    policy = TorchPolicy(forward, 8)
+    policy = tanh_network(torch.tensor(rng.normal(size=(3, 2))))
     theta = rng.normal(size=8)
     for order in (1, 2):
         report = measure_bias(from_surrogate(dice, order), mdp, theta, policy=policy)

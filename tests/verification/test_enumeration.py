@@ -11,7 +11,8 @@ from surrogates_zoo import CLEAN
 
 from analytic.policies import TABULAR
 from analytic.problems import TabularMDP
-from stochastic.estimators import Context, estimate, from_surrogate
+from stochastic.contexts import Context
+from stochastic.estimators import estimate, from_surrogate
 from stochastic.trajectories import sample
 from verification.enumeration import Enumeration, EnumerationSizeError, check_size
 from verification.measurement import measure_bias

@@ -19,7 +19,8 @@ from analytic.targets import (
 )
 from analytic.values import evaluate_parameters, state_values
 from stochastic.assembly import Rows
-from stochastic.estimators import Context, OtherPlayer, from_draws, from_surrogate
+from stochastic.contexts import Context, OtherPlayer
+from stochastic.estimators import from_draws, from_surrogate
 from stochastic.surrogates.dice import dice, loaded_dice
 from stochastic.surrogates.returns import discounts
 from stochastic.surrogates.score_function import AD, Reduction, ad, lvc

@@ -1,0 +1,69 @@
+"""What the documents show is what happens."""
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oracles import random_mdp
+
+from experiments.cli import Check, main
+from stochastic.estimators import from_surrogate
+from verification.measurement import assert_unbiased
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def blocks(name, language):
+    text = (ROOT / name).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_readme_s_own_check_prints_what_it_shows(capsys, tmp_path, monkeypatch):
+    code, _ = blocks("README.md", "python")
+    session = blocks("README.md", "console")[1].splitlines()
+    (tmp_path / "my_estimator.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    assert session[0].startswith("$ gradbias check my_estimator.py:surrogate")
+    assert main(session[0].split()[2:]) == 1
+    printed = capsys.readouterr().out
+    shown = [line for line in session[1:] if line.strip() != "..."]
+    assert len(shown) == 7
+    for line in shown:
+        assert line in printed
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_the_readme_s_python_runs(capsys, tmp_path):
+    path = tmp_path / "shown.py"
+    path.write_text(blocks("README.md", "python")[1])
+    runpy.run_path(str(path))
+    assert "BIASED for the Hessian of the 3-step return" in capsys.readouterr().out
+
+
+def test_the_readme_names_options_that_exist():
+    table = (ROOT / "README.md").read_text().split("| option |")[1].split("\n\n")[0]
+    named = set(re.findall(r"--([a-z][a-z-]*)", table))
+    known = {field.replace("_", "-") for field in Check.__dataclass_fields__}
+    assert len(named) > 10
+    assert named <= known
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_contributed_estimator_is_one(seed):
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    code = re.search(r"```python\n(   @dataclass.*?)```", text, flags=re.DOTALL)[1]
+    header = (
+        "from dataclasses import dataclass\n"
+        "from torch import Tensor\n"
+        "from stochastic.records import Record\n"
+        "from stochastic.surrogates.returns import discounts\n"
+    )
+    namespace = {}
+    body = "\n".join(line[3:] for line in code.splitlines())
+    exec(compile(header + body, "CONTRIBUTING.md", "exec"), namespace)
+    mdp = random_mdp(seed, horizon=2, n_states=2, n_actions=2)
+    theta = np.random.default_rng(seed).normal(size=(2, 2))
+    report = assert_unbiased(from_surrogate(namespace["Reinforce"](), 1), mdp, theta)
+    assert report.estimator == "Reinforce()"
