@@ -46,6 +46,24 @@ def complex_step_gradient(mdp, theta, step=1e-30):
     return gradient
 
 
+def policy_gradient_any_dtype(mdp, theta):
+    """The policy gradient theorem, step by step, in real or complex arithmetic."""
+    policy, values, q, occupancy = per_step_quantities(mdp, theta)
+    return sum(
+        occupancy[t][:, None] * policy * (q[t] - values[t][:, None]) for t in range(mdp.horizon)
+    )
+
+
+def complex_step_hessian(mdp, theta, step=1e-30):
+    """Machine-precision Hessian of a finite horizon: the complex step on the policy gradient."""
+    hessian = np.zeros(theta.shape * 2)
+    for index in np.ndindex(theta.shape):
+        moved = theta.astype(complex)
+        moved[index] += 1j * step
+        hessian[(..., *index)] = policy_gradient_any_dtype(mdp, moved).imag / step
+    return hessian
+
+
 def torch_return(mdp, theta):
     """The expected return as a torch function of logits."""
     transition = torch.tensor(np.array(mdp.transition))

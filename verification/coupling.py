@@ -15,7 +15,6 @@ import numpy as np
 
 from analytic.arrays import IntArray
 from stochastic.assembly import Rows
-from stochastic.coefficients import SurrogateError
 from stochastic.estimators import CallableEstimator, Evaluator, SurrogateEstimator
 from stochastic.trajectories import Trajectories
 from verification.requests import Request
@@ -64,8 +63,8 @@ def prepared(
         )
     which = "all" if is_all else "the most telling"
     note = (
-        f"no coupling of trajectories in {which} {len(pairs.actions)} batches of two: the mean is "
-        "the same for any N"
+        f"no coupling of trajectories was seen in {which} {len(pairs.actions)} batches of two; "
+        "without any, the mean is the same for every N"
     )
     return Coupling(evaluator, coupled, note)
 
@@ -186,7 +185,7 @@ def _couples(asked: Request, evaluator: Evaluator, batches: Trajectories, *, giv
         try:
             together = evaluator.rows(part)
             alone = evaluator.rows(part.reshape(-1, 1))
-        except (SurrogateError, ValueError):
+        except ValueError:
             if given:
                 return True
             raise
@@ -197,22 +196,23 @@ def _couples(asked: Request, evaluator: Evaluator, batches: Trajectories, *, giv
 
 def _same_means(together: Rows, alone: Rows, n: int) -> bool:
     """Whether each estimate of ``together`` is the mean of the n of ``alone`` that belong to it."""
-    for b in range(len(together.values)):
-        whole, parts = slice(b, b + 1), slice(b * n, (b + 1) * n)
-        values = np.concatenate([together.values[whole].ravel(), -alone.values[parts].ravel() / n])
-        indices = np.concatenate([_indices(together, whole), _indices(alone, parts)])
-        _, entries = np.unique(indices, return_inverse=True)
-        gaps = np.abs(np.bincount(entries, values))
-        if gaps.max() > 1e-9 * np.bincount(entries, np.abs(values)).max():
-            return False
-    return True
+    values = np.concatenate([together.values.ravel(), -alone.values.ravel() / n])
+    keys = np.concatenate([_keys(together, 1), _keys(alone, n)])
+    found, entries = np.unique(keys, return_inverse=True)
+    gaps = np.abs(np.bincount(entries, values))
+    sizes = np.bincount(entries, np.abs(values))
+    largest = np.zeros(len(together.values))
+    owners = found // together.size
+    np.maximum.at(largest, owners, sizes)
+    return bool((gaps <= 1e-9 * largest[owners]).all())
 
 
-def _indices(rows: Rows, which: slice) -> IntArray:
-    if rows.indices is not None:
-        return rows.indices[which].ravel()
-    count, width = rows.values[which].shape
-    return np.tile(np.arange(width), count)
+def _keys(rows: Rows, n: int) -> IntArray:
+    """A number for each value: which batch of n estimates it belongs to, and which entry it is."""
+    count, width = rows.values.shape
+    entries = np.tile(np.arange(width), (count, 1)) if rows.indices is None else rows.indices
+    keys: IntArray = (np.arange(count)[:, None] // n * rows.size + entries).ravel()
+    return keys
 
 
 class OrderMattersError(Exception):

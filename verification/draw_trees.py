@@ -17,7 +17,7 @@ from stochastic.assembly import Rows
 from stochastic.estimators import DrawEstimator
 from stochastic.trajectories import Trajectories
 from verification.enumeration import Block, Enumeration, check_size
-from verification.moments import Accumulator, Moments
+from verification.moments import Moments
 from verification.requests import Request
 
 
@@ -29,7 +29,7 @@ def explored_moments(asked: Request, estimator: DrawEstimator, limit: int) -> Mo
         ValueError: the function is not deterministic given its draws.
     """
     outcomes = _Outcomes(asked, ordered=not _ignores_order(estimator, asked))
-    sums = Accumulator(asked.shape)
+    sums = asked.accumulator()
     path: list[int] = []
     weight = 0.0
     while True:

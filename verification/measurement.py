@@ -62,6 +62,7 @@ def measure_bias(
     enumeration_limit: int = ENUMERATION_LIMIT,
     rng: np.random.Generator | None = None,
     progress: Progress | None = None,
+    covariance: bool = False,
 ) -> BiasReport:
     """Is the estimator's expectation the target, at this MDP and policy?
 
@@ -73,8 +74,8 @@ def measure_bias(
     seeded 0), or "auto": enumeration where at most ``enumeration_limit`` outcomes are to be
     enumerated, else sampling. ``trajectories`` is the batch size N, needed where the estimator
     couples a batch's trajectories; estimates that draw their own batches take ``samples`` as a
-    number of runs. ``length`` cuts trajectories of an infinite horizon; the report
-    then names the truncation.
+    number of runs. ``length`` cuts trajectories of an infinite horizon; the report then names the
+    truncation. ``covariance`` asks for a gradient estimate's full covariance in the report.
 
     Raises:
         ValueError: an argument that does not fit (which, what was expected and what came), an
@@ -88,13 +89,15 @@ def measure_bias(
     """
     began = time.perf_counter()
     rates = ErrorRates(tolerance, false_alarm, missed_bias)
+    steps = _checked_steps(mdp, length)
     parameters = checked_parameters(policy, theta, mdp.n_states, mdp.n_actions)
     drawn_at = parameters
     if behaviour is not None:
         drawn_at = checked_parameters(policy, behaviour, mdp.n_states, mdp.n_actions, "behaviour")
-    steps = trajectory_length(mdp, length)
-    if steps > MOST_STEPS:
-        raise ValueError(f"horizon or length: expected at most {MOST_STEPS:,} steps, got {steps:,}")
+    if covariance and estimator.order != 1:
+        raise ValueError(f"covariance: only for gradients, got an order of {estimator.order}")
+    if trajectories is not None:
+        whole_number("trajectories", trajectories, at_least=1)
     context = Context(
         parameters,
         mdp.discount,
@@ -107,15 +110,14 @@ def measure_bias(
         estimator,
         mdp,
         context,
-        drawn_at,
-        steps,
-        whole_number("enumeration_limit", enumeration_limit, at_least=1),
-        whole_number("samples", samples, at_least=1),
-        np.random.default_rng(0) if rng is None else rng,
-        progress,
+        behaviour=drawn_at,
+        length=steps,
+        limit=whole_number("enumeration_limit", enumeration_limit, at_least=1),
+        samples=whole_number("samples", samples, at_least=1),
+        rng=np.random.default_rng(0) if rng is None else rng,
+        progress=progress,
+        covariance=covariance,
     )
-    if trajectories is not None:
-        whole_number("trajectories", trajectories, at_least=1)
     visited = _checked_values(asked)
     wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
     exact = _target_value(wanted, asked)
@@ -154,6 +156,13 @@ def _evidence(wanted: str | Evidence) -> Evidence | None:
             "or sampling"
         )
     return evidence
+
+
+def _checked_steps(mdp: TabularMDP, length: int | None) -> int:
+    steps = trajectory_length(mdp, length)
+    if steps > MOST_STEPS:
+        raise ValueError(f"horizon or length: expected at most {MOST_STEPS:,} steps, got {steps:,}")
+    return steps
 
 
 def _checked_critic(critic: npt.ArrayLike | None, mdp: TabularMDP, steps: int) -> FloatArray | None:
@@ -217,7 +226,7 @@ def _moments(asked: Request, wanted: Evidence | None, trajectories: int | None) 
         moments = sampled_moments(
             evaluator,
             lambda count: asked.draw(count, n),
-            asked.shape,
+            asked.accumulator(),
             _replications(asked, n, evaluator.most),
             asked.block(n),
             asked.progress,
@@ -226,7 +235,8 @@ def _moments(asked: Request, wanted: Evidence | None, trajectories: int | None) 
         return Found(moments, wanted, n, True, evaluator.notes)
     notes = (*evaluator.notes, coupling.note)
     n = trajectories or 1
-    moments = replace(moments, variance=moments.variance / n)
+    covariance = None if moments.covariance is None else moments.covariance / n
+    moments = replace(moments, variance=moments.variance / n, covariance=covariance)
     return Found(moments, wanted, n, False, notes)
 
 
@@ -245,7 +255,7 @@ def _enumerated_batches(asked: Request, evaluator: Evaluator, n: int, *, ordered
     total = measure.count_batches(n, ordered=ordered)
     check_size(total, asked.limit, "trajectories" if n == 1 else f"batches of {n}")
     blocks = measure.batches(n, ordered=ordered, block=asked.block(n))
-    return enumerated_moments(evaluator, blocks, asked.shape, total, asked.progress)
+    return enumerated_moments(evaluator, blocks, asked.accumulator(), total, asked.progress)
 
 
 def _replications(asked: Request, n: int, most: int | None) -> int:
@@ -283,7 +293,7 @@ def _draw_moments(
     moments = sampled_moments(
         RepeatedRuns(asked, estimator),
         placeholders,
-        asked.shape,
+        asked.accumulator(),
         _replications(asked, 1, None),
         _RUNS_A_BLOCK,
         asked.progress,

@@ -25,7 +25,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and componentwise variance of one estimate (each shaped like it).
+    """Mean and componentwise variance of one estimate (each shaped like it), and on request its
+    covariance (its axes twice).
 
     ``absolute`` is the norm of the mean absolute estimate: what the mean's rounding goes by.
     ``outcomes`` is the number of outcomes enumerated or drawn, ``largest`` see `Rows`, ``kept`` the
@@ -37,14 +38,17 @@ class Moments:
     absolute: float
     outcomes: int
     largest: float
+    covariance: FloatArray | None
     kept: list[Rows] = field(default_factory=list)
 
 
 class Accumulator:
     """Weighted sums of estimates and their squares, sparse rows in, dense sums out."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], *, covariance: bool = False) -> None:
         self._shape = shape
+        size = int(np.prod(shape))
+        self._products = np.zeros((size, size)) if covariance else None
         self._first = np.zeros(int(np.prod(shape)))
         self._second = np.zeros_like(self._first)
         self._absolute = np.zeros_like(self._first)
@@ -68,6 +72,9 @@ class Accumulator:
             np.add.at(self._first, rows.indices.ravel(), weighted.ravel())
             np.add.at(self._second, rows.indices.ravel(), squared.ravel())
             np.add.at(self._absolute, rows.indices.ravel(), np.abs(weighted).ravel())
+        if self._products is not None:
+            dense = rows.dense().reshape(len(weights), -1)
+            self._products += (weights[:, None] * dense).T @ dense
         self._weight += float(weights.sum())
         self.outcomes += len(weights)
         self.largest = max(self.largest, rows.largest)
@@ -79,26 +86,31 @@ class Accumulator:
         variance = second - mean**2
         # A difference of squares: what is below its rounding is 0, and never negative.
         variance[variance < 1e-13 * second] = 0.0
-        if unbiased:
-            variance *= self.outcomes / max(self.outcomes - 1, 1)
-        shape = self._shape
-        absolute = float(np.linalg.norm(self._absolute)) / self._weight
+        freedom = self.outcomes / max(self.outcomes - 1, 1) if unbiased else 1.0
+        covariance = None
+        if self._products is not None:
+            centred = self._products / self._weight - np.outer(mean, mean)
+            covariance = (freedom * centred).reshape(self._shape * 2)
         return Moments(
-            mean.reshape(shape), variance.reshape(shape), absolute, self.outcomes, self.largest
+            mean.reshape(self._shape),
+            freedom * variance.reshape(self._shape),
+            float(np.linalg.norm(self._absolute)) / self._weight,
+            self.outcomes,
+            self.largest,
+            covariance,
         )
 
 
 def enumerated_moments(
     evaluator: Evaluator,
     blocks: Iterator[Block],
-    shape: tuple[int, ...],
+    sums: Accumulator,
     total: float,
     progress: Progress | None,
 ) -> Moments:
     """Exact moments over all outcomes. Raises EnumerationSizeError for a loop over too many."""
     if evaluator.most is not None:
         check_size(total, evaluator.most, f"outcomes to loop over ({'; '.join(evaluator.notes)})")
-    sums = Accumulator(shape)
     weight = 0.0
     first: tuple[Trajectories, Rows] | None = None
     for batch, weights in blocks:
@@ -120,13 +132,12 @@ def enumerated_moments(
 def sampled_moments(
     evaluator: Evaluator,
     draw: Callable[[int], Trajectories],
-    shape: tuple[int, ...],
+    sums: Accumulator,
     replications: int,
     block: int,
     progress: Progress | None,
 ) -> Moments:
     """Moments of ``replications`` estimates; ``draw(R)`` gives R batches ``[R, N, H]``."""
-    sums = Accumulator(shape)
     kept: list[Rows] = []
     while sums.outcomes < replications:
         count = min(block, replications - sums.outcomes)

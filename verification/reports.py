@@ -99,6 +99,8 @@ class BiasReport:
     samples_to_decide: int | None
     seconds: float
     notes: tuple[str, ...] = ()
+    covariance: FloatArray | None = None
+    """Of one estimate, its axes twice; on request, for gradients."""
 
     @property
     def bias(self) -> FloatArray:
@@ -185,6 +187,7 @@ class BiasReport:
             f"  split       {split}{'' if self.interval is None else ' (of the sampled mean)'}",
             f"  evidence    {self.evidence.value}, {self.samples:,} outcomes",
             f"  assumption  {self.assumption}",
+            f"  scope       {self.scope}",
             f"  deviation   {self.deviation_per_trajectory:.6g} {self._deviation_unit()}",
         ]
         if self.interval is not None:
@@ -194,8 +197,7 @@ class BiasReport:
                 f"{self.false_alarm:g}; smallest detectable {self.smallest_detectable or 0:.3g} "
                 f"(missed {self.missed_bias:g})"
             )
-        if self.verdict is not Verdict.UNBIASED:
-            lines += [f"  worst       {self._component(index)}" for index in self.worst(3)]
+        lines += [f"  worst       {self._component(index)}" for index in self.worst(3)]
         lines += [f"  note        {note}" for note in self.notes]
         return "\n".join(lines)
 

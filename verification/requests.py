@@ -14,7 +14,7 @@ from stochastic.contexts import Context
 from stochastic.estimators import Estimator
 from stochastic.trajectories import Trajectories, sample
 from verification.enumeration import Enumeration
-from verification.moments import Progress
+from verification.moments import Accumulator, Progress
 
 LARGEST_LOCAL = 2**27
 """Numbers that one estimate may need at a time: 1 GiB."""
@@ -36,6 +36,7 @@ class Request:
     samples: int
     rng: np.random.Generator
     progress: Progress | None
+    covariance: bool
 
     def draw(self, replications: int, n: int) -> Trajectories:
         """``[R, n, H]`` at the behaviour policy."""
@@ -65,6 +66,10 @@ class Request:
     def shape(self) -> tuple[int, ...]:
         """Of one estimate."""
         return self.context.theta.shape * self.estimator.order
+
+    def accumulator(self) -> Accumulator:
+        """Empty sums for this request's estimates."""
+        return Accumulator(self.shape, covariance=self.covariance)
 
     @property
     def enumeration(self) -> Enumeration:

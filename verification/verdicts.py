@@ -105,6 +105,7 @@ def judge(
         samples_to_decide=None,
         seconds=0.0,
         notes=(*_truncation(asked, target, exact), *found.notes),
+        covariance=moments.covariance,
     )
     if found.evidence is Evidence.ENUMERATION:
         allowed = max(EXACT_TOLERANCE * normaliser, rounding)

@@ -43,11 +43,14 @@ def check_against_autograd_and_complex_step(mdp, theta):
     )
     scale = max(evaluate_parameters(mdp, theta, TABULAR).scale, 1e-300)
     first, second = gradient(mdp, theta), hessian(mdp, theta)
-    for found, wanted in (
+    comparisons = [
         (first, oracles.complex_step_gradient(mdp, theta)),
         (first, oracles.autograd_derivative(mdp, theta, 1)),
         (second, oracles.autograd_derivative(mdp, theta, 2)),
-    ):
+    ]
+    if mdp.horizon is not None:
+        comparisons.append((second, oracles.complex_step_hessian(mdp, theta)))
+    for found, wanted in comparisons:
         gap = np.abs(found - wanted).max()
         assert gap <= EXACT * np.linalg.norm(wanted) or gap <= 1e-14 * scale
     v = np.random.default_rng(1).normal(size=theta.shape)
@@ -67,6 +70,23 @@ def test_derivatives_agree_with_autograd_and_complex_step(seed, horizon, next_re
 def test_derivatives_of_degenerate_problems(name, horizon):
     mdp = replace(oracles.degenerate_mdps()[name], horizon=horizon)
     check_against_autograd_and_complex_step(mdp, logits_for(mdp))
+
+
+@pytest.mark.parametrize("name", sorted(oracles.degenerate_mdps()))
+def test_values_and_derivatives_of_degenerate_problems_are_sums_over_trajectories(name):
+    mdp = replace(oracles.degenerate_mdps()[name], horizon=2)
+    theta = logits_for(mdp)
+    value, first, second = oracles.likelihood_ratio_derivatives(mdp, theta)
+    assert abs(expected_return(mdp, theta) - value) < 1e-13
+    assert np.abs(gradient(mdp, theta) - first).max() <= max(EXACT * np.linalg.norm(first), 1e-15)
+    assert np.abs(hessian(mdp, theta) - second).max() <= max(EXACT * np.linalg.norm(second), 1e-15)
+    for state in range(mdp.n_states):
+        from_here = replace(mdp, start=np.eye(mdp.n_states)[state])
+        alone = oracles.return_any_dtype(from_here, theta)
+        assert abs(state_values(mdp, theta)[0, state] - alone) < 1e-13
+        forever = replace(from_here, horizon=None)
+        alone = oracles.return_any_dtype(forever, theta)
+        assert abs(state_values(forever, theta)[state] - alone) < 1e-11 * max(1.0, abs(alone))
 
 
 @pytest.mark.parametrize("next_rewards", [False, True])
@@ -129,6 +149,11 @@ def test_peaked_policies_are_accurate_to_the_natural_scale(seed):
     assert np.abs(first - oracles.complex_step_gradient(mdp, theta)).max() <= bound
     assert np.abs(second - oracles.autograd_derivative(mdp, theta, 2)).max() <= bound
     assert np.abs(hvp(mdp, theta, theta) - np.tensordot(second, theta, 2)).max() <= 30 * bound
+    assert np.abs(second - oracles.complex_step_hessian(mdp, theta)).max() <= bound
+    short = replace(mdp, horizon=1)
+    _, summed, summed_twice = oracles.likelihood_ratio_derivatives(short, theta)
+    assert np.abs(gradient(short, theta) - summed).max() <= bound
+    assert np.abs(hessian(short, theta) - summed_twice).max() <= bound
     exact = long_double_gradient(mdp, theta).astype(float)
     small = np.abs(exact) > 1e-250
     np.testing.assert_allclose(first[small], exact[small], rtol=1e-9)

@@ -118,6 +118,28 @@ def test_mean_and_variance_are_the_weighted_ones_of_dense_estimates(name, order)
     assert abs(four.deviation_per_trajectory - total) < 1e-9 * total
 
 
+def test_the_covariance_of_a_gradient_is_given_on_request():
+    mdp = ending_problem()
+    theta = np.random.default_rng(3).normal(size=(3, 2))
+    estimator = from_surrogate(CLEAN["lvc"], 1)
+    report = measure_bias(estimator, mdp, theta, covariance=True)
+    batches, weights = measure_of(mdp, theta).all_batches(1, ordered=True)
+    dense = estimate(estimator, batches, Context(theta, 0.9)).reshape(len(weights), -1)
+    centred = dense - weights @ dense
+    wanted = (weights[:, None] * centred).T @ centred
+    np.testing.assert_allclose(report.covariance.reshape(6, 6), wanted, rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(np.diag(wanted), report.variance.ravel(), rtol=1e-9, atol=1e-13)
+    four = measure_bias(estimator, mdp, theta, covariance=True, trajectories=4)
+    np.testing.assert_allclose(four.covariance, report.covariance / 4)
+    sampled = measure_bias(
+        estimator, mdp, theta, covariance=True, evidence="sampling", samples=50_000
+    )
+    assert np.abs(sampled.covariance - report.covariance).max() < 0.05 * wanted.max()
+    assert measure_bias(estimator, mdp, theta).covariance is None
+    with pytest.raises(ValueError, match="covariance: only for gradients"):
+        measure_bias(from_surrogate(CLEAN["lvc"], 2), mdp, theta, covariance=True)
+
+
 def test_too_many_outcomes_are_refused_with_their_number_and_a_remedy():
     mdp = oracles.random_mdp(0, horizon=12, n_states=3, n_actions=3)
     estimator = from_surrogate(CLEAN["ad"], 1)
