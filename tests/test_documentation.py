@@ -29,7 +29,7 @@ def test_the_readme_s_own_check_prints_what_it_shows(capsys, tmp_path, monkeypat
     assert main(session[0].split()[2:]) == 1
     printed = capsys.readouterr().out
     shown = [line for line in session[1:] if line.strip() != "..."]
-    assert len(shown) == 7
+    assert len(shown) == 8
     for line in shown:
         assert line in printed
     assert (tmp_path / "report" / "report.html").is_file()
