@@ -184,7 +184,7 @@ class BiasReport:
         lines = [
             f"{self.estimator}: {self.sentence()}",
             f"  bias        {self._size()}",
-            f"  split       {split}{'' if self.interval is None else ' (of the sampled mean)'}",
+            f"  split       {'' if self.interval is None else 'of the sampled mean: '}{split}",
             f"  evidence    {self.evidence.value}, {self.samples:,} outcomes",
             f"  assumption  {self.assumption}",
             f"  scope       {self.scope}",

@@ -30,7 +30,7 @@ def hessian_bias(surrogate, mdp, theta, **options):
     return measure_bias(from_surrogate(surrogate, 2), mdp, theta, **options).bias
 
 
-def agree(found, wanted, scale):
+def check_agreement(found, wanted, scale):
     assert np.abs(found - wanted).max() <= AGREEMENT * max(scale, 1e-3)
 
 
@@ -39,21 +39,25 @@ def test_the_four_estimators_have_the_biases_of_theory(seed):
     mdp, theta = problem(seed)
     truth = hessian(mdp, theta)
     scale = np.linalg.norm(truth)
-    agree(hessian_bias(ad, mdp, theta), oracles.ad_hessian_mean(mdp, theta) - truth, scale)
+    check_agreement(
+        hessian_bias(ad, mdp, theta), oracles.ad_hessian_mean(mdp, theta) - truth, scale
+    )
     total = AD(reward_to_go=False)
-    agree(
+    check_agreement(
         hessian_bias(total, mdp, theta),
         oracles.ad_total_return_hessian_mean(mdp, theta) - truth,
         scale,
     )
-    agree(hessian_bias(lvc, mdp, theta), oracles.lvc_hessian_mean(mdp, theta) - truth, scale)
-    agree(
+    check_agreement(
+        hessian_bias(lvc, mdp, theta), oracles.lvc_hessian_mean(mdp, theta) - truth, scale
+    )
+    check_agreement(
         hessian_bias(LVC(reward_to_go=False), mdp, theta),
         oracles.lvc_hessian_mean(mdp, theta) - truth,
         scale,
     )
-    agree(hessian_bias(dice, mdp, theta), 0.0, scale)
-    agree(hessian_bias(loaded_dice, mdp, theta), 0.0, scale)
+    check_agreement(hessian_bias(dice, mdp, theta), 0.0, scale)
+    check_agreement(hessian_bias(loaded_dice, mdp, theta), 0.0, scale)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -72,7 +76,7 @@ def test_third_derivatives_of_dice_are_unbiased_and_lvc_s_are_not(seed):
     target = GivenTarget("the third derivative of the return, by autograd", truth, order=3)
     for surrogate in (dice, loaded_dice):
         report = measure_bias(from_surrogate(surrogate, 3), mdp, theta, target=target)
-        agree(report.bias, 0.0, np.linalg.norm(truth))
+        check_agreement(report.bias, 0.0, np.linalg.norm(truth))
     if mdp.horizon > 1 and mdp.n_states > 1:
         report = measure_bias(from_surrogate(lvc, 3), mdp, theta, target=target)
         assert report.verdict is Verdict.BIASED
@@ -90,9 +94,9 @@ def test_baselines_change_ad_s_hessian_and_nothing_else(seed):
     assert report.verdict is Verdict.BIASED
     assert abs(report.relative_bias - 1) < 1e-9
     with_wrong = oracles.ad_hessian_mean(mdp, theta, critic=wrong) - truth
-    agree(hessian_bias(ad, mdp, theta, critic=wrong), with_wrong, np.linalg.norm(truth))
+    check_agreement(hessian_bias(ad, mdp, theta, critic=wrong), with_wrong, np.linalg.norm(truth))
     lvc_bias = oracles.lvc_hessian_mean(mdp, theta) - truth
-    agree(hessian_bias(lvc, mdp, theta, critic=wrong), lvc_bias, np.linalg.norm(truth))
+    check_agreement(hessian_bias(lvc, mdp, theta, critic=wrong), lvc_bias, np.linalg.norm(truth))
     for surrogate in (ad, lvc, dice):
         for critic in (exact, wrong):
             found = measure_bias(from_surrogate(surrogate, 1), mdp, theta, critic=critic)
