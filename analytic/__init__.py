@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from analytic.policies import TabularSoftmax as TabularSoftmax
     from analytic.policies import softmax as softmax
     from analytic.problems import TabularMDP as TabularMDP
+    from analytic.targets import BootstrappedHorizon as BootstrappedHorizon
+    from analytic.targets import FiniteHorizon as FiniteHorizon
     from analytic.targets import GivenTarget as GivenTarget
+    from analytic.targets import GivenWeights as GivenWeights
+    from analytic.targets import InfiniteHorizon as InfiniteHorizon
+    from analytic.targets import InnerLoop as InnerLoop
     from analytic.targets import Target as Target
+    from analytic.targets import Undiscounted as Undiscounted
+    from analytic.targets import bootstrapped_gradient as bootstrapped_gradient
     from analytic.targets import return_derivative as return_derivative
     from analytic.targets import update_field as update_field
     from analytic.values import action_values as action_values
@@ -34,6 +41,13 @@ _HOME = {
     "TabularSoftmax": "policies",
     "softmax": "policies",
     "TabularMDP": "problems",
+    "BootstrappedHorizon": "targets",
+    "FiniteHorizon": "targets",
+    "GivenWeights": "targets",
+    "InfiniteHorizon": "targets",
+    "InnerLoop": "targets",
+    "Undiscounted": "targets",
+    "bootstrapped_gradient": "targets",
     "GivenTarget": "targets",
     "Target": "targets",
     "return_derivative": "targets",

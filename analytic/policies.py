@@ -6,7 +6,7 @@ the chain rule, so it only has to say how its logits depend on them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray, frozen_array
 
 
-@runtime_checkable
 class Policy(Protocol):
     """What the exact and the stochastic side need of a policy."""
 

@@ -22,6 +22,9 @@ class FiniteHorizon:
 
     steps: int
 
+    def __post_init__(self) -> None:
+        whole_number("horizon", self.steps, at_least=1)
+
     def __str__(self) -> str:
         return f"{self.steps}-step return"
 
@@ -40,6 +43,9 @@ class BootstrappedHorizon:
 
     steps: int
     values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        whole_number("horizon", self.steps, at_least=1)
 
     def __str__(self) -> str:
         return f"{self.steps}-step return bootstrapped with given values"

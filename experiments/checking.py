@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from analytic.arrays import FloatArray, whole_number
 from analytic.problems import TabularMDP
+from experiments.commands import Check
 from experiments.problem_sources import generators, load_critic, load_problem, load_theta
 from experiments.progress import shown_progress
-from experiments.user_files import load_file
+from experiments.user_files import UserFile, load_file
 from stochastic.coefficients import Surrogate
 from stochastic.estimators import (
     CallableEstimator,
@@ -23,9 +23,6 @@ from stochastic.surrogates.dice import dice, loaded_dice
 from stochastic.surrogates.score_function import ad, lvc
 from verification.measurement import measure_bias
 from verification.reports import BiasReport
-
-if TYPE_CHECKING:
-    from experiments.cli import Check
 
 BUILTINS: dict[str, Surrogate] = {"ad": ad, "lvc": lvc, "dice": dice, "loaded_dice": loaded_dice}
 
@@ -56,7 +53,7 @@ def run_check(command: Check) -> Checked:
     mdp = load_problem(command, problem_rng)
     theta = load_theta(command.theta, mdp, policy_rng)
     critic = load_critic(command.critic, mdp, theta)
-    estimator, sources = find_estimator(command.estimator, command.order)
+    estimator, user_file = find_estimator(command.estimator, command.order)
     with shown_progress(estimator.name) as progress:
         report = measure_bias(
             estimator,
@@ -72,18 +69,19 @@ def run_check(command: Check) -> Checked:
             rng=sample_rng,
             progress=progress,
         )
+    sources = () if user_file is None else user_file.sources
     return Checked(report, mdp, theta, critic, sources)
 
 
-def find_estimator(name: str, order: int) -> tuple[Estimator, tuple[Path, ...]]:
+def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
     """A built-in by its name, or what FILE.py:NAME names: a surrogate, or an estimator that
-    `from_surrogate`, `from_callable` or `from_draws` made. Beside it the files that it comes from.
+    `from_surrogate`, `from_callable` or `from_draws` made. Beside it the file that it comes from.
 
     Raises:
         ValueError: neither, one that cannot be called, or an estimator of another order.
     """
     if name in BUILTINS:
-        return from_surrogate(BUILTINS[name], order, name=name), ()
+        return from_surrogate(BUILTINS[name], order, name=name), None
     file, separator, attribute = name.rpartition(":")
     if not separator or not file.endswith(".py") or not attribute:
         raise ValueError(
@@ -95,9 +93,9 @@ def find_estimator(name: str, order: int) -> tuple[Estimator, tuple[Path, ...]]:
     if isinstance(found, SurrogateEstimator | CallableEstimator | DrawEstimator):
         if found.order != order:
             raise ValueError(f"--order: expected {found.order}, the order of {name}, got {order}")
-        return found, user_file.sources
+        return found, user_file
     if not callable(found):
         raise ValueError(
             f"{file}: expected {attribute!r} to be callable, got {type(found).__name__}"
         )
-    return from_surrogate(found, order, name=attribute), user_file.sources
+    return from_surrogate(found, order, name=attribute), user_file

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.checking import BUILTINS, Checked, run_check
-from experiments.cli import Check
+from experiments.commands import Check
 from experiments.figures import draw_bias_map, draw_components, new_figure
 from experiments.folders import claim_folder, write_folder
 from verification.reports import BiasReport

@@ -37,8 +37,8 @@ def as_svg(figure: Figure) -> str:
 
 def draw_components(
     axes: Axes, exact: FloatArray, mean: FloatArray, label: str = "", marker: str = "o"
-) -> int:
-    """Exact against expected, one point a component; returns how many (the largest, if many)."""
+) -> None:
+    """Exact against expected, one point a component (the largest, if there are many)."""
     x, y = exact.ravel(), mean.ravel()
     shown = np.flatnonzero((x != 0) | (y != 0))
     if len(shown) > MOST_POINTS:
@@ -48,7 +48,6 @@ def draw_components(
     axes.axline((0.0, 0.0), slope=1.0, color="0.4", linewidth=0.8, zorder=0)
     axes.set_xlabel("exact")
     axes.set_ylabel("expected")
-    return len(shown)
 
 
 def state_action_bias(bias: FloatArray) -> tuple[FloatArray, str]:

@@ -17,17 +17,15 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from analytic.arrays import FloatArray
 from analytic.files import read_npz
 from experiments.checking import Checked
+from experiments.commands import Check
 from experiments.figures import as_svg, draw_bias_map, draw_components, new_figure
-
-if TYPE_CHECKING:
-    from experiments.cli import Check
 
 PACKAGES = ("gradbias", "numpy", "scipy", "torch", "gymnasium", "matplotlib")
 

@@ -6,7 +6,7 @@ import ast
 import re
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +14,11 @@ from analytic.arrays import FloatArray, whole_number
 from analytic.files import read_npy
 from analytic.problems import TabularMDP, read_problem
 from analytic.values import state_values
-
-if TYPE_CHECKING:
-    from experiments.cli import Check
+from experiments.commands import Check
 
 KNOWN_ENVIRONMENTS = ("CliffWalking-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4")
 DEFAULT_DISCOUNT = 0.9
+LARGEST_TABLE = 200_000_000
 
 
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
@@ -143,7 +142,12 @@ def _parse_size(size: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", size)
     if match is None or "0" in match.groups():
         raise ValueError(f"--random: expected SxA such as 3x2, got {size!r}")
-    return int(match[1]), int(match[2])
+    n_states, n_actions = int(match[1]), int(match[2])
+    if n_states * n_states * n_actions > LARGEST_TABLE:
+        raise ValueError(
+            f"--random: expected at most {LARGEST_TABLE:,} transition probabilities, got {size}"
+        )
+    return n_states, n_actions
 
 
 def _start(source: str, mdp: TabularMDP) -> FloatArray:

@@ -13,13 +13,18 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class UserFile:
-    """A Python file that was run as a module. ``sources`` are the file and those of its neighbours
-    that it imported: what it takes to run it elsewhere.
-    """
+    """A Python file that was run as a module; ``before`` are the modules that there were then."""
 
     path: Path
     module: ModuleType
-    sources: tuple[Path, ...]
+    before: frozenset[str]
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The file and those of its neighbours that it has imported by now: what it takes to run it
+        elsewhere.
+        """
+        return (self.path, *_neighbours(self.path, set(sys.modules) - self.before))
 
     def named(self, name: str) -> Any:
         """The object called ``name``. Raises ValueError if there is none."""
@@ -45,7 +50,7 @@ def load_file(path: Path) -> UserFile:
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.append(folder)
-    before = set(sys.modules)
+    before = frozenset(sys.modules)
     module = module_from_spec(spec)
     try:
         sys.modules[spec.name] = module
@@ -55,11 +60,11 @@ def load_file(path: Path) -> UserFile:
     except BaseException as error:  # whatever a file can raise, SystemExit among it
         last = " ".join(traceback.format_exception_only(error)[-1].split())
         raise ValueError(f"{path}: cannot be imported{_place(path, error)}: {last}") from None
-    return UserFile(path, module, (path, *_neighbours(path, set(sys.modules) - before)))
+    return UserFile(path, module, before)
 
 
 def _neighbours(path: Path, imported: set[str]) -> list[Path]:
-    """The files beside ``path``, or below its folder, that were just imported."""
+    """The files beside ``path``, or below its folder, that are among ``imported``."""
     files = [getattr(sys.modules.get(name), "__file__", None) for name in sorted(imported)]
     found = [Path(file).absolute() for file in files if file is not None]
     return [

@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,8 +53,18 @@ class SurrogateCall:
     meta: Mapping[str, Tensor]
 
     def __call__(self, tensors: Tensors) -> Tensor:
-        """The surrogate of one replication, unchecked."""
-        return self.function(build_record(tensors, self.discount, self.meta))
+        """The surrogate of one replication. Raises SurrogateError if it changes ``meta``."""
+        meta = {name: tensor.clone() for name, tensor in self.meta.items()}
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)  # what the function makes itself is as precise
+        try:
+            value = self.function(build_record(tensors, self.discount, meta))
+        finally:
+            torch.set_default_dtype(default)
+        for name, tensor in self.meta.items():
+            if not torch.equal(meta[name].detach(), tensor.detach()):
+                raise self.error(f"changed record.meta[{name!r}] in place; a record is read-only")
+        return value
 
     def checked(self, tensors: Tensors) -> Tensor:
         """The surrogate of one replication. Raises SurrogateError for whatever it does wrong."""
@@ -61,6 +72,8 @@ class SurrogateCall:
         generators = _global_generators()
         try:
             value = self(tensors)
+        except SurrogateError:
+            raise
         except FrozenInstanceError as error:
             raise self.error(f"changed its record ({error}); a record is read-only") from None
         except Exception as error:
@@ -254,12 +267,19 @@ def located(error: BaseException) -> str:
     )
 
 
-Generators = tuple[Tensor, object, object]
+Generators = tuple[Tensor, dict[str, Any], object]
 
 
 def _global_generators() -> Generators:
-    return torch.get_rng_state(), np.random.get_state(legacy=True), random.getstate()
+    return torch.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
 
 
 def _same_generators(before: Generators, after: Generators) -> bool:
-    return torch.equal(before[0], after[0]) and repr(before[1:]) == repr(after[1:])
+    one, other = before[1], after[1]
+    return (
+        torch.equal(before[0], after[0])
+        and np.array_equal(one["state"]["key"], other["state"]["key"])
+        and one["state"]["pos"] == other["state"]["pos"]
+        and (one["has_gauss"], one["gauss"]) == (other["has_gauss"], other["gauss"])
+        and before[2] == after[2]
+    )

@@ -29,6 +29,9 @@ class OtherPlayer:
     def __post_init__(self) -> None:
         theta = frozen_array("other: theta", self.theta, (None, None))
         object.__setattr__(self, "theta", theta)
+        if self.critic is not None:
+            critic = frozen_array("other: critic", self.critic)
+            object.__setattr__(self, "critic", critic)
         if self.rows is not None:
             rows = np.asarray(self.rows)
             if rows.dtype.kind not in "iu" or rows.ndim != 1 or rows.min() < 0:
@@ -67,6 +70,10 @@ class Context:
         real_number("discount", self.discount, low=0.0, high=1.0)
         if self.critic is not None:
             object.__setattr__(self, "critic", frozen_array("critic", self.critic))
+        given: dict[str, object] = dict(self.meta)
+        wrong = [name for name, value in given.items() if not isinstance(value, Tensor)]
+        if wrong:
+            raise ValueError(f"meta: expected torch tensors, got another thing as {wrong[0]!r}")
         if self.reference is not None:
             reference = frozen_array("reference", self.reference, self.theta.shape)
             object.__setattr__(self, "reference", reference)
@@ -93,17 +100,18 @@ def player_tables(context: Context, steps: int) -> tuple[PlayerTables, PlayerTab
     if context.reference is not None:
         reference = log_softmax(context.policy.logits(context.reference))
     n_states = len(log_policy)
-    critic = _critic_rows(context.critic, steps, n_states)
+    critic = critic_rows(context.critic, steps, n_states)
     own = PlayerTables(log_policy, critic, reference, np.arange(n_states))
     if context.other is None:
         return own, None
     other = context.other
     rows = np.arange(n_states) if other.rows is None else other.rows
-    theirs = _critic_rows(other.critic, steps, n_states)
+    theirs = critic_rows(other.critic, steps, n_states)
     return own, PlayerTables(log_softmax(other.theta), theirs, None, rows)
 
 
-def _critic_rows(critic: FloatArray | None, steps: int, n_states: int) -> FloatArray:
+def critic_rows(critic: FloatArray | None, steps: int, n_states: int) -> FloatArray:
+    """``[H + 1, S]`` from a critic ``[S]`` or ``[H + 1, S]``, or zeros. Raises ValueError."""
     if critic is None:
         return np.zeros((steps + 1, n_states))
     if critic.shape not in ((n_states,), (steps + 1, n_states)):

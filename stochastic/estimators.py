@@ -35,9 +35,6 @@ from stochastic.contexts import Context, batch_visits, player_tables
 from stochastic.records import record_tensors
 from stochastic.trajectories import Trajectories
 
-PROBED = 3
-"""Replications on which a surrogate's manners are checked before it is trusted with the rest."""
-
 
 class Evaluator(Protocol):
     """An estimator that was looked at once: it maps batches ``[B, N, H]`` to B estimates."""
@@ -125,7 +122,7 @@ class CallableEvaluator:
 
     estimator: CallableEstimator
     context: Context
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ("called once for each batch",)
     most: int | None = MAX_LOOPED
 
     def rows(self, batch: Trajectories) -> Rows:
@@ -241,7 +238,7 @@ def _probed(batch: Trajectories) -> Trajectories:
     """Some replications that are unlike: the first, the last, one between, the liveliest."""
     count = len(batch.actions)
     liveliest = int(np.argmax(batch.alive.reshape(count, -1).sum(axis=1)))
-    return batch[sorted({0, count - 1, count // PROBED, liveliest})]
+    return batch[sorted({0, count - 1, count // 2, liveliest})]
 
 
 def _order(order: int) -> int:

@@ -84,8 +84,10 @@ def record_tensors(batch: Trajectories, own: PlayerTables, other: PlayerTables |
     if batch.other_actions is None or batch.other_rewards is None:
         raise ValueError("a two-player context: expected other_actions and other_rewards, got none")
     rows = other.rows[batch.states[..., :-1]]
-    on_policy = np.where(batch.alive, other.log_policy[rows, batch.other_actions], 0.0)
-    theirs = _player_tensors(batch, other, batch.other_actions, batch.other_rewards, on_policy)
+    behaviour = batch.other_behaviour_log_probs
+    if behaviour is None:  # drawn by the other player's own policy
+        behaviour = np.where(batch.alive, other.log_policy[rows, batch.other_actions], 0.0)
+    theirs = _player_tensors(batch, other, batch.other_actions, batch.other_rewards, behaviour)
     return tensors | {f"other.{name}": tensor for name, tensor in theirs.items()}
 
 

@@ -23,7 +23,8 @@ class Trajectories:
     """N trajectories of H steps; leading axes are independent replications.
 
     ``states [..., N, H + 1]``, ``actions``, ``rewards``, ``alive``, ``behaviour_log_probs``
-    ``[..., N, H]``; in two-player games also ``other_actions`` and ``other_rewards``.
+    ``[..., N, H]``; in two-player games also ``other_actions``, ``other_rewards`` and,
+    where the other player was off its policy, ``other_behaviour_log_probs``.
     ``behaviour_log_probs`` are those of the policy that drew the actions. Arrays are made
     read-only.
 
@@ -38,6 +39,7 @@ class Trajectories:
     behaviour_log_probs: FloatArray
     other_actions: IntArray | None = None
     other_rewards: FloatArray | None = None
+    other_behaviour_log_probs: FloatArray | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.actions)

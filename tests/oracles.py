@@ -1,6 +1,6 @@
 """Second derivations, written apart from the library: brute force, autograd, complex step.
 
-Nothing here imports the code that it checks, but for the problem record itself.
+Nothing here imports the code that it checks, but for the problem's and the surrogate's records.
 """
 
 import itertools
@@ -305,6 +305,6 @@ def relative_gap(found, wanted):
     return float(gap / max(np.linalg.norm(wanted), 1e-300)) if gap > 0 else 0.0
 
 
-def wilson_bound(successes, trials, error):
-    """One-sided lower bound for a success probability (Hoeffding), for calibration tests."""
-    return successes / trials - math.sqrt(math.log(1 / error) / (2 * trials))
+def hoeffding_slack(trials, error):
+    """How far a frequency strays from its probability, one side, but for ``error``."""
+    return math.sqrt(math.log(1 / error) / (2 * trials))

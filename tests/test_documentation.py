@@ -1,4 +1,4 @@
-"""What the documents show is what happens."""
+"""What the documents show of commands and code is what happens."""
 
 import re
 import runpy
@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from oracles import random_mdp
 
-from experiments.cli import Check, main
+from experiments import demo
+from experiments.cli import main
+from experiments.commands import Check
 from stochastic.estimators import from_surrogate
 from verification.measurement import assert_unbiased
 
@@ -23,9 +25,9 @@ def blocks(name, language):
 def test_the_readme_s_own_check_prints_what_it_shows(capsys, tmp_path, monkeypatch):
     code, _ = blocks("README.md", "python")
     session = blocks("README.md", "console")[1].splitlines()
-    (tmp_path / "my_estimator.py").write_text(code)
+    (tmp_path / "my_loss.py").write_text(code)
     monkeypatch.chdir(tmp_path)
-    assert session[0].startswith("$ gradbias check my_estimator.py:surrogate")
+    assert session[0].startswith("$ gradbias check my_loss.py:surrogate")
     assert main(session[0].split()[2:]) == 1
     printed = capsys.readouterr().out
     shown = [line for line in session[1:] if line.strip() != "..."]
@@ -40,6 +42,16 @@ def test_the_readme_s_python_runs(capsys, tmp_path):
     path.write_text(blocks("README.md", "python")[1])
     runpy.run_path(str(path))
     assert "BIASED for the Hessian of the 3-step return" in capsys.readouterr().out
+
+
+def test_the_readme_s_table_is_the_demo_s(tmp_path):
+    shown = blocks("README.md", "text")[0].splitlines()
+    printed = [demo.HEADER, *(demo._table_line(row) for row in demo.run_demo(tmp_path))]
+    assert len(shown) > 6
+    for line in shown[:-1]:
+        # Biases of rounding size differ between machines.
+        kept = re.sub(r" [\d.]+e-1\d ", " rounding ", line).split()
+        assert kept in [re.sub(r" [\d.]+e-1\d ", " rounding ", other).split() for other in printed]
 
 
 def test_the_readme_names_options_that_exist():

@@ -9,6 +9,8 @@ trajectories without reward are mostly 0, and would answer nothing.
 from __future__ import annotations
 
 import itertools
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +29,10 @@ SAMPLED = 4096
 
 BATCHES = 64
 """Random batches of more than two."""
+
+
+ORDERS = 4
+"""Random orders that each batch is tried in, where multisets are to stand for all orders."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +56,17 @@ def prepared(
     pool, is_all = telling_trajectories(asked)
     n = trajectories or 1
     small = asked.largest_batch(n)
-    evaluator = _first_look(asked, estimator, pool, sorted({small, n}), trajectories)
     pairs = _pairs(pool)
-    coupled = _couples(asked, evaluator, pairs, given=trajectories is not None)
-    if not coupled and n > 2:
-        coupled = _couples(asked, evaluator, _random_batches(pool, small), given=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # batches of one make some estimators complain
+        evaluator = _first_look(asked, estimator, pool, sorted({small, n}), trajectories)
+        coupled = _couples(asked, evaluator, pairs, given=trajectories is not None)
+        if not coupled and n > 2:
+            coupled = _couples(asked, evaluator, _random_batches(pool, small), given=True)
+    if not pool.rewards.any():
+        # Nothing was earned, so nothing was answered: take N at its word.
+        note = "no trajectory that was looked at earns anything: no word on other N"
+        return Coupling(evaluator, coupled or n > 1, note)
     if coupled and trajectories is None:
         raise ValueError(
             f"{estimator.name}: couples the trajectories of a batch (a batch of two's estimate is "
@@ -82,11 +94,12 @@ def _first_look(
             return estimator.prepare(_random_batches(pool, n), asked.context)
         except ValueError as error:
             refused = error
-    if trajectories is None and _works_on(estimator, _random_batches(pool, 2), asked):
-        raise ValueError(
-            f"{refused} (on a batch of one; it needs a batch of several trajectories: give "
-            "trajectories, --trajectories N)"
-        ) from None
+    several = (_random_batches(pool, n) for n in (2, 3, 4))
+    if trajectories is None and any(_works_on(estimator, batch, asked) for batch in several):
+        hint = (
+            "on a batch of one: if it needs a batch of several, give trajectories, --trajectories N"
+        )
+        raise type(refused)(f"{refused} ({hint})") from None
     raise refused
 
 
@@ -110,6 +123,7 @@ def _most_telling(block: Trajectories) -> Trajectories:
     it starts; with rewards before without, then at even distances if there are too many.
     """
     earned = block.rewards.reshape(len(block.actions), -1)
+    earned = earned / (np.abs(earned).max(initial=0.0) or 1.0)
     weights = 1.0 + np.sqrt(np.arange(earned.shape[1]))  # tells apart when rewards came
     kinds = np.stack(
         [earned @ weights, block.alive.sum(axis=(1, 2)), block.states[:, 0, 0]], axis=1
@@ -153,8 +167,9 @@ def _chosen(pool: Trajectories, index: IntArray) -> Trajectories:
 
 
 def _pairs(pool: Trajectories) -> Trajectories:
+    """Both orders of each two: what couples may look at one of them only."""
     members = range(len(pool.actions))
-    return _chosen(pool, np.array(list(itertools.combinations_with_replacement(members, 2))))
+    return _chosen(pool, np.array(list(itertools.product(members, repeat=2))))
 
 
 def _random_batches(pool: Trajectories, n: int) -> Trajectories:
@@ -224,10 +239,11 @@ class OrderFree:
     """An evaluator that looks, for each batch, whether its order matters: multisets of trajectories
     may stand for all their orders only if it does not.
 
-    Batches are turned around and rotated by one, which makes all orders of up to three.
+    Each batch is tried in `ORDERS` random orders of its own.
     """
 
     inner: Evaluator
+    rng: np.random.Generator
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -242,8 +258,13 @@ class OrderFree:
     def rows(self, batch: Trajectories) -> Rows:
         """The estimates. Raises OrderMattersError if they depend on the order."""
         rows = self.inner.rows(batch)
-        n = batch.shape[1]
-        for order in [np.arange(n)[::-1], np.r_[1:n, 0]][: n - 1]:
-            if not _same_means(self.inner.rows(batch[:, order]), rows, 1):
+        for turned in self._reordered(batch):
+            if not _same_means(self.inner.rows(turned), rows, 1):
                 raise OrderMattersError
         return rows
+
+    def _reordered(self, batch: Trajectories) -> Iterator[Trajectories]:
+        count, n = batch.shape[:2]
+        for _ in range(ORDERS):
+            orders = self.rng.permuted(np.tile(np.arange(n), (count, 1)), axis=1)
+            yield batch[np.arange(count)[:, None], orders]

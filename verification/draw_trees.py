@@ -11,24 +11,38 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import whole_number
+from analytic.arrays import FloatArray, whole_number
 from analytic.policies import checked_parameters
 from stochastic.assembly import Rows
+from stochastic.coefficients import MAX_LOOPED
 from stochastic.estimators import DrawEstimator
 from stochastic.trajectories import Trajectories
-from verification.enumeration import Block, Enumeration, check_size
+from verification.coupling import ORDERS, OrderMattersError
+from verification.enumeration import Block, Enumeration, EnumerationSizeError, check_size
 from verification.moments import Moments
 from verification.requests import Request
 
 
 def explored_moments(asked: Request, estimator: DrawEstimator, limit: int) -> Moments:
-    """Exact moments over the tree of the outcomes of all draws.
+    """Exact moments over the tree of the outcomes of all draws: over ordered tuples where they fit,
+    else over multisets, as long as the order of drawn batches is seen to matter at no leaf.
 
     Raises:
         EnumerationSizeError: more leaves than ``limit``.
         ValueError: the function is not deterministic given its draws.
     """
-    outcomes = _Outcomes(asked, ordered=not _ignores_order(estimator, asked))
+    try:
+        return _explored(asked, estimator, limit, ordered=True)
+    except EnumerationSizeError as error:
+        try:
+            return _explored(asked, estimator, limit, ordered=False)
+        except OrderMattersError:
+            raise error from None
+
+
+def _explored(asked: Request, estimator: DrawEstimator, limit: int, *, ordered: bool) -> Moments:
+    outcomes = _Outcomes(asked, limit, ordered=ordered)
+    shuffles = None if ordered else np.random.default_rng(0)
     sums = asked.accumulator()
     path: list[int] = []
     weight = 0.0
@@ -36,7 +50,9 @@ def explored_moments(asked: Request, estimator: DrawEstimator, limit: int) -> Mo
         walk = _Walk(path, outcomes)
         result = estimator.run(walk.draw, asked.context)
         leaves = float(np.prod(np.array(walk.widths, dtype=np.float64)))
-        check_size(max(sums.outcomes + 1, leaves if sums.outcomes == 0 else 0), limit, TOGETHER)
+        check_size(sums.outcomes + 1, limit, TOGETHER)
+        for _ in range(1 if ordered else ORDERS):
+            _check_run(asked, estimator, _Walk(walk.path, outcomes, shuffles), result)
         sums.add(Rows.of_dense(result[None]), np.array([walk.weight]))
         weight += walk.weight
         if asked.progress is not None:
@@ -49,15 +65,31 @@ def explored_moments(asked: Request, estimator: DrawEstimator, limit: int) -> Mo
     return sums.moments(unbiased=False)
 
 
-RUNS_COMPARED = 8
+def _check_run(asked: Request, estimator: DrawEstimator, again: _Walk, result: FloatArray) -> None:
+    """Runs a leaf again: with its batches shuffled, if it is a leaf of multisets.
+
+    Raises:
+        OrderMattersError: the shuffle changed the estimate.
+        ValueError: so did running it again without one.
+    """
+    repeated = estimator.run(again.draw, asked.context)
+    if np.allclose(repeated, result, rtol=1e-9, atol=1e-12 * np.abs(result).max(initial=0.0)):
+        return
+    plain = estimator.run(_Walk(again.path, again.outcomes).draw, asked.context)
+    if not np.array_equal(plain, result):
+        raise ValueError(f"{estimator.name}: returned two values for the same draws; expected one")
+    raise OrderMattersError
+
+
 TOGETHER = "outcomes of all draws together"
 
 
 class _Outcomes:
     """Every batch that a draw can give, with its probability; kept, as draws come back to them."""
 
-    def __init__(self, asked: Request, *, ordered: bool) -> None:
+    def __init__(self, asked: Request, limit: int, *, ordered: bool) -> None:
         self._asked = asked
+        self.limit = limit
         self._ordered = ordered
         self._known: dict[tuple[bytes, int], Block] = {}
 
@@ -69,31 +101,39 @@ class _Outcomes:
         if key not in self._known:
             measure = Enumeration.of(asked.mdp, policy, parameters, asked.length)
             count = measure.count_batches(n, ordered=self._ordered)
-            check_size(count, asked.limit, "outcomes of one draw")
+            check_size(count, self.limit, "outcomes of one draw")
             self._known[key] = measure.all_batches(n, ordered=self._ordered)
         return self._known[key]
 
 
 class _Walk:
-    """One run of the function: its draws follow ``path``, then take first outcomes."""
+    """One run of the function: its draws follow ``path``, then take first outcomes. With
+    ``shuffles`` each drawn batch comes in a random order.
+    """
 
-    def __init__(self, path: list[int], outcomes: _Outcomes) -> None:
+    def __init__(
+        self, path: list[int], outcomes: _Outcomes, shuffles: np.random.Generator | None = None
+    ) -> None:
         self.path = list(path)
+        self.outcomes = outcomes
         self.widths: list[int] = []
         self.weight = 1.0
-        self._outcomes = outcomes
+        self._shuffles = shuffles
 
     def draw(self, theta: npt.ArrayLike, n: int) -> Trajectories:
-        batch, weights = self._outcomes.at(theta, n)
+        batch, weights = self.outcomes.at(theta, n)
         depth = len(self.widths)
         if depth == len(self.path):
             self.path.append(0)
         choice = self.path[depth]
         self.widths.append(len(weights))
+        # Here, not after the run: one that draws until something happens may never end.
+        check_size(np.prod(self.widths, dtype=np.float64), self.outcomes.limit, TOGETHER)
         if choice >= len(weights):
             raise ValueError("an estimate that draws: expected the same draws in every run")
         self.weight *= float(weights[choice])
-        return batch[choice]
+        drawn = batch[choice]
+        return drawn if self._shuffles is None else drawn[self._shuffles.permutation(n)]
 
 
 def _next_path(path: list[int], widths: list[int]) -> list[int]:
@@ -107,31 +147,6 @@ def _next_path(path: list[int], widths: list[int]) -> list[int]:
     return []
 
 
-def _ignores_order(estimator: DrawEstimator, asked: Request) -> bool:
-    """Whether the estimate stays when each drawn batch is turned around, on random runs."""
-    for seed in range(RUNS_COMPARED):
-        results = []
-        for step in (1, -1, 1):
-            rng = np.random.default_rng(seed)
-
-            def draw(
-                theta: npt.ArrayLike,
-                n: int,
-                rng: np.random.Generator = rng,
-                step: int = step,
-            ) -> Trajectories:
-                return asked.draw_at(theta, n, rng)[::step]
-
-            results.append(estimator.run(draw, asked.context))
-        if not np.array_equal(results[0], results[2]):
-            raise ValueError(
-                f"{estimator.name}: returned two values for the same draws; expected one"
-            )
-        if not np.allclose(results[0], results[1], rtol=1e-9, atol=1e-12):
-            return False
-    return True
-
-
 @dataclass(frozen=True, eq=False)
 class RepeatedRuns:
     """An `Evaluator` that runs an estimate once a replication, with sampled draws."""
@@ -139,7 +154,7 @@ class RepeatedRuns:
     asked: Request
     estimator: DrawEstimator
     notes: tuple[str, ...] = ()
-    most: int | None = None
+    most: int | None = MAX_LOOPED
 
     def rows(self, batch: Trajectories) -> Rows:
         """As many estimates as ``batch`` has replications; it holds nothing else."""

@@ -40,11 +40,6 @@ class NormInterval:
     high: float
     point: float
 
-    @property
-    def half_width(self) -> float:
-        """Half its length."""
-        return (self.high - self.low) / 2
-
 
 @dataclass(frozen=True)
 class Spread:

@@ -17,10 +17,10 @@ from analytic.problems import TabularMDP
 from analytic.targets import AnyTarget, return_derivative
 from analytic.values import Evaluation, evaluate
 from stochastic.coefficients import MAX_LOOPED
-from stochastic.contexts import Context
+from stochastic.contexts import Context, critic_rows
 from stochastic.estimators import DrawEstimator, Estimator, Evaluator
 from stochastic.trajectories import trajectory_length
-from verification.coupling import OrderFree, OrderMattersError, prepared
+from verification.coupling import ORDERS, OrderFree, OrderMattersError, prepared
 from verification.draw_trees import RepeatedRuns, explored_moments, placeholders
 from verification.enumeration import EnumerationSizeError, check_size
 from verification.moments import Moments, Progress, enumerated_moments, sampled_moments
@@ -38,7 +38,7 @@ LARGEST_SCALE = 1e100
 """Of values, so that squares and their sums are floats."""
 
 _FEWEST_REPLICATIONS = 100
-_RUNS_A_BLOCK = 64
+_LOOPED_A_BLOCK = 256
 
 
 def measure_bias(
@@ -169,17 +169,12 @@ def _checked_critic(critic: npt.ArrayLike | None, mdp: TabularMDP, steps: int) -
     if critic is None:
         return None
     array = frozen_array("critic", critic)
-    if array.shape not in ((mdp.n_states,), (steps + 1, mdp.n_states)):
-        raise ValueError(
-            f"critic: expected shape ({mdp.n_states},) or ({steps + 1}, {mdp.n_states}), "
-            f"got {array.shape}"
-        )
-    wrong = np.argwhere((np.atleast_2d(array) != 0.0) & mdp.terminal)
+    rows = critic_rows(array, steps, mdp.n_states)
+    wrong = np.argwhere((rows != 0.0) & mdp.terminal)
     if wrong.size:
         step, state = wrong[0]
         raise ValueError(
-            f"critic: expected 0 at terminal states, got {np.atleast_2d(array)[step, state]:g} at "
-            f"state {state}"
+            f"critic: expected 0 at terminal states, got {rows[step, state]:g} at state {state}"
         )
     return array
 
@@ -216,45 +211,74 @@ def _moments(asked: Request, wanted: Evidence | None, trajectories: int | None) 
     coupling = prepared(asked, asked.estimator, trajectories)
     evaluator = coupling.evaluator
     n = 1 if trajectories is None or not coupling.coupled else trajectories
-    limit = asked.limit if evaluator.most is None else min(asked.limit, evaluator.most)
-    total = asked.enumeration.count_batches(n, ordered=False)
-    if wanted is None:
-        wanted = Evidence.ENUMERATION if total <= limit else Evidence.SAMPLING
-    if wanted is Evidence.ENUMERATION:
-        moments = _enumerated(asked, evaluator, n)
-    else:
-        moments = sampled_moments(
-            evaluator,
-            lambda count: asked.draw(count, n),
-            asked.accumulator(),
-            _replications(asked, n, evaluator.most),
-            asked.block(n),
-            asked.progress,
-        )
+    moments, evidence, remarks = _either_measure(asked, evaluator, n, wanted)
+    notes = (*evaluator.notes, *remarks, *_capped(asked, evaluator, n, evidence))
     if coupling.coupled:
-        return Found(moments, wanted, n, True, evaluator.notes)
-    notes = (*evaluator.notes, coupling.note)
+        return Found(moments, evidence, n, True, notes)
     n = trajectories or 1
     covariance = None if moments.covariance is None else moments.covariance / n
     moments = replace(moments, variance=moments.variance / n, covariance=covariance)
-    return Found(moments, wanted, n, False, notes)
+    return Found(moments, evidence, n, False, (*notes, coupling.note))
 
 
-def _enumerated(asked: Request, evaluator: Evaluator, n: int) -> Moments:
-    """Over single trajectories; over multisets of n; over tuples, if their order matters."""
-    if n == 1:
-        return _enumerated_batches(asked, evaluator, n, ordered=True)
+def _either_measure(
+    asked: Request, evaluator: Evaluator, n: int, wanted: Evidence | None
+) -> tuple[Moments, Evidence, tuple[str, ...]]:
+    """Enumerated where that is wanted, or fits and nothing is; else sampled."""
+    limit = asked.limit if evaluator.most is None else min(asked.limit, evaluator.most)
+    fits = asked.enumeration.count_batches(n, ordered=False) <= limit
+    if wanted is Evidence.ENUMERATION or (wanted is None and fits):
+        try:
+            moments, notes = _enumerated(asked, evaluator, n, limit)
+            return moments, Evidence.ENUMERATION, notes
+        except EnumerationSizeError:
+            if wanted is Evidence.ENUMERATION:
+                raise  # the order matters, and there are too many tuples
+    moments = sampled_moments(
+        evaluator,
+        lambda count: asked.draw(count, n),
+        asked.accumulator(),
+        _replications(asked, n, evaluator.most),
+        _block(asked, evaluator, n),
+        asked.progress,
+    )
+    return moments, Evidence.SAMPLING, ()
+
+
+def _block(asked: Request, evaluator: Evaluator, n: int) -> int:
+    """Outcomes between signs of life: fewer where each is slow."""
+    block = asked.block(n)
+    return block if evaluator.most is None else min(block, _LOOPED_A_BLOCK)
+
+
+def _capped(asked: Request, evaluator: Evaluator, n: int, evidence: Evidence) -> tuple[str, ...]:
+    most = evaluator.most
+    if evidence is not Evidence.SAMPLING or most is None or asked.samples // n <= most:
+        return ()
+    return (f"only {most:,} estimates were sampled: more would take too long in a loop",)
+
+
+def _enumerated(
+    asked: Request, evaluator: Evaluator, n: int, limit: int
+) -> tuple[Moments, tuple[str, ...]]:
+    """Over ordered tuples of n trajectories where they fit, which assumes nothing; else over
+    multisets, as long as no batch is seen whose order matters.
+    """
+    if asked.enumeration.count_batches(n, ordered=True) <= limit or n == 1:
+        return _enumerated_batches(asked, evaluator, n, ordered=True), ()
+    free = OrderFree(evaluator, np.random.default_rng(0))
     try:
-        return _enumerated_batches(asked, OrderFree(evaluator), n, ordered=False)
+        moments = _enumerated_batches(asked, free, n, ordered=False)
     except OrderMattersError:
-        return _enumerated_batches(asked, evaluator, n, ordered=True)
+        return _enumerated_batches(asked, evaluator, n, ordered=True), ()
+    return moments, (f"batches of {n} as multisets: {ORDERS} random orders of each agreed",)
 
 
 def _enumerated_batches(asked: Request, evaluator: Evaluator, n: int, *, ordered: bool) -> Moments:
     measure = asked.enumeration
     total = measure.count_batches(n, ordered=ordered)
     check_size(total, asked.limit, "trajectories" if n == 1 else f"batches of {n}")
-    blocks = measure.batches(n, ordered=ordered, block=asked.block(n))
+    blocks = measure.batches(n, ordered=ordered, block=_block(asked, evaluator, n))
     return enumerated_moments(evaluator, blocks, asked.accumulator(), total, asked.progress)
 
 
@@ -290,12 +314,14 @@ def _draw_moments(
         except EnumerationSizeError:
             if wanted is Evidence.ENUMERATION:
                 raise
+    evaluator = RepeatedRuns(asked, estimator)
     moments = sampled_moments(
-        RepeatedRuns(asked, estimator),
+        evaluator,
         placeholders,
         asked.accumulator(),
-        _replications(asked, 1, None),
-        _RUNS_A_BLOCK,
+        _replications(asked, 1, evaluator.most),
+        _LOOPED_A_BLOCK,
         asked.progress,
     )
-    return Found(moments, Evidence.SAMPLING, 1, True, ())
+    notes = _capped(asked, evaluator, 1, Evidence.SAMPLING)
+    return Found(moments, Evidence.SAMPLING, 1, True, notes)

@@ -84,8 +84,8 @@ class BiasReport:
     variance: FloatArray
     normaliser: float
     interval: tuple[float, float] | None
-    point: float
-    """The bias norm: of the bias itself, or under sampling with the noise's share taken off."""
+    bias_norm: float
+    """Euclidean: of the bias itself, or under sampling with the noise's share taken off."""
     evidence: Evidence
     assumption: str
     scope: str
@@ -109,11 +109,6 @@ class BiasReport:
         return difference
 
     @property
-    def bias_norm(self) -> float:
-        """Euclidean norm of the bias (under sampling: its estimate)."""
-        return self.point
-
-    @property
     def target_norm(self) -> float:
         """Euclidean norm of the target."""
         return float(np.linalg.norm(self.exact))
@@ -121,7 +116,7 @@ class BiasReport:
     @property
     def relative_bias(self) -> float:
         """The bias norm over the normaliser."""
-        return self.point / self.normaliser if self.normaliser > 0 else 0.0
+        return self.bias_norm / self.normaliser if self.normaliser > 0 else 0.0
 
     @property
     def half_width(self) -> float:
@@ -194,7 +189,7 @@ class BiasReport:
             low, high = self.relative_interval
             lines.append(
                 f"  interval    relative bias in [{low:.3g}, {high:.3g}], false alarm "
-                f"{self.false_alarm:g}; smallest detectable {self.smallest_detectable or 0:.3g} "
+                f"{self.false_alarm:g}; smallest detectable {self._detectable()} "
                 f"(missed {self.missed_bias:g})"
             )
         lines += [f"  worst       {self._component(index)}" for index in self.worst(3)]
@@ -204,6 +199,11 @@ class BiasReport:
     def _size(self) -> str:
         absolute = f"absolute {self.bias_norm:.6g} (target {self.target_norm:.6g})"
         return f"{absolute}, relative {self.relative_bias:.3g}"
+
+    def _detectable(self) -> str:
+        return (
+            "undefined" if self.smallest_detectable is None else f"{self.smallest_detectable:.3g}"
+        )
 
     def _deviation_unit(self) -> str:
         if self.coupled:
@@ -235,11 +235,13 @@ class BiasReport:
             "relative_bias": self.relative_bias,
             "half_width": self.half_width,
             "interval": self.interval,
+            "relative_interval": None if self.interval is None else self.relative_interval,
             "smallest_detectable": self.smallest_detectable,
             "scale": split.scale,
             "residual": split.residual,
             "cosine": split.cosine,
             "deviation_per_trajectory": self.deviation_per_trajectory,
+            "deviation_unit": self._deviation_unit(),
             "trajectories": self.trajectories,
             "coupled": self.coupled,
             "samples": self.samples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from analytic.arrays import FloatArray
 from analytic.policies import TabularSoftmax
 from analytic.problems import TabularMDP
 from stochastic.contexts import Context
-from stochastic.estimators import Estimator
+from stochastic.estimators import Estimator, SurrogateEstimator
 from stochastic.trajectories import Trajectories, sample
 from verification.enumeration import Enumeration
 from verification.moments import Accumulator, Progress
@@ -71,7 +72,7 @@ class Request:
         """Empty sums for this request's estimates."""
         return Accumulator(self.shape, covariance=self.covariance)
 
-    @property
+    @cached_property
     def enumeration(self) -> Enumeration:
         """Every trajectory at the behaviour policy."""
         return Enumeration.of(self.mdp, self.context.policy, self.behaviour, self.length)
@@ -100,8 +101,11 @@ class Request:
     def _local_size(self, n: int) -> int:
         """Numbers in the largest array that one batch's estimate needs."""
         visits, order = self.length * n, self.estimator.order
-        local = max((visits * self.mdp.n_actions) ** order, visits**2)
+        estimate = int(np.prod(self.shape))
+        if not isinstance(self.estimator, SurrogateEstimator):
+            return max(visits, estimate)
+        local = max(int((visits * self.mdp.n_actions) ** order), visits**2)
         if isinstance(self.context.policy, TabularSoftmax):
-            return int(local)
+            return local
         logits = self.mdp.n_states * self.mdp.n_actions
-        return int(max(local, logits**order, self.context.theta.size**order))
+        return max(local, int(logits**order), estimate)

@@ -17,6 +17,7 @@ from analytic.targets import (
     AnyTarget,
     BootstrappedHorizon,
     FiniteHorizon,
+    GivenTarget,
     InfiniteHorizon,
     Target,
 )
@@ -34,6 +35,9 @@ _SUMMED = 1e-13
 _SOLVED = 1e-15
 """Rounding of an enumerated mean, relative to its absolute terms; of an exact derivative, relative
 to the values that it is made of."""
+
+_SINGLE = 1e-5
+"""Relative biases below this may be single precision's."""
 
 _RESOLVED = 1e-3
 """A target is told from 0 where rounding is at most this share of it."""
@@ -76,7 +80,8 @@ def judge(
     values and occupancy.
     """
     moments = found.moments
-    rounding = max(_SUMMED * moments.absolute, _SOLVED * visited.rounding_scale)
+    solved = 0.0 if isinstance(target, GivenTarget) else _SOLVED * visited.rounding_scale
+    rounding = max(_SUMMED * moments.absolute, solved)
     target_norm = float(np.linalg.norm(exact))
     is_zero = rounding >= _RESOLVED * target_norm
     normaliser = (visited.scale or moments.absolute) if is_zero else target_norm
@@ -91,7 +96,7 @@ def judge(
         variance=moments.variance,
         normaliser=normaliser,
         interval=None,
-        point=distance,
+        bias_norm=distance,
         evidence=found.evidence,
         assumption="none: every outcome is enumerated with its probability",
         scope=_scope(asked, found),
@@ -111,11 +116,18 @@ def judge(
         allowed = max(EXACT_TOLERANCE * normaliser, rounding)
         verdict = Verdict.UNBIASED if distance <= allowed else Verdict.BIASED
         tolerance = allowed / normaliser if normaliser > 0 else EXACT_TOLERANCE
-        report = replace(report, verdict=verdict, tolerance=tolerance)
+        notes = (*report.notes, *_single_precision(verdict, distance, normaliser))
+        report = replace(report, verdict=verdict, tolerance=tolerance, notes=notes)
     else:
         report = _judge_samples(report, moments, distance, rates)
     reason = _vacuous(asked, moments, is_zero, report)
     return report if reason is None else replace(report, verdict=Verdict.VACUOUS, reason=reason)
+
+
+def _single_precision(verdict: Verdict, distance: float, normaliser: float) -> tuple[str, ...]:
+    if verdict is Verdict.BIASED and distance < _SINGLE * normaliser:
+        return ("so small a bias is what float32 inside the estimator makes; records are float64",)
+    return ()
 
 
 def _judge_samples(
@@ -129,7 +141,7 @@ def _judge_samples(
     report = replace(
         report,
         interval=(interval.low, interval.high),
-        point=interval.point,
+        bias_norm=interval.point,
         assumption=ASSUMPTION,
         false_alarm=rates.false_alarm,
         missed_bias=rates.missed_bias,

@@ -27,6 +27,7 @@ def _likelihood_ratios(record: Record) -> Tensor:
 class Dice:
     """sum_t gamma^t [r_t W_t + (1 - pi/stop(pi)) v(s_t)]: unbiased derivatives of every order.
 
+    It is the return itself, made differentiable, so it has no other state weighting or reduction.
     The second term is the baseline of the critic's values: it has mean 0 to every order, and is 0
     without a critic. Source: Foerster et al. 2018 (DiCE), eqs. 5 and 10.
     """

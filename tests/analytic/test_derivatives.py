@@ -181,6 +181,21 @@ def test_occupancy_sums_to_one_over_one_minus_gamma_and_prices_rewards():
     assert state_values(finite, theta).shape == (5, 3)
     assert action_values(finite, theta).shape == (4, 3, 2)
     assert occupancy(finite, theta).shape == (4, 3)
+    _, values, q, occupied = oracles.per_step_quantities(finite, theta)
+    np.testing.assert_allclose(state_values(finite, theta), values, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(action_values(finite, theta), q, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(occupancy(finite, theta), occupied, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_peaked_policies_over_the_infinite_horizon(seed):
+    mdp = oracles.random_mdp(seed, n_states=3, n_actions=3)
+    theta = np.random.default_rng(seed).choice([-30.0, 30.0], size=(3, 3))
+    scale = evaluate_parameters(mdp, theta, TABULAR).scale
+    check = 1e-12 * scale
+    assert abs(expected_return(mdp, theta) - oracles.return_any_dtype(mdp, theta)) <= check
+    assert np.abs(gradient(mdp, theta) - oracles.complex_step_gradient(mdp, theta)).max() <= check
+    assert np.abs(hessian(mdp, theta) - oracles.autograd_derivative(mdp, theta, 2)).max() <= check
 
 
 def one_hidden_layer(n_states, n_actions, hidden=2):
@@ -232,7 +247,7 @@ def test_bootstrapped_target_adds_the_final_values():
     theta = logits_for(mdp)
     values = np.array([1.0, -2.0, 0.5])
     found = evaluate_target(bootstrapped_gradient(2, values), mdp, theta)
-    # The same as paying gamma^(H-1) * gamma * v(s') on the last step, with three steps' rewards.
+    # The same as paying gamma^(H-1) * gamma * v(s') on the last step, with two steps' rewards.
     paid = np.zeros(theta.shape)
     for probability, states, actions, rewards in oracles.all_trajectories(mdp, theta, 2):
         total = sum(mdp.discount**t * r for t, r in enumerate(rewards))

@@ -106,7 +106,9 @@ def test_unreadable_files_are_refused(tmp_path):
         TabularMDP.load(tmp_path / "none.npz")
     junk = tmp_path / "junk.npz"
     junk.write_bytes(b"this is no archive")
-    with pytest.raises(ValueError, match=r"junk.npz: (expected an|not a readable) npz archive"):
+    with pytest.raises(
+        ValueError, match=r"junk.npz: expected an npz archive of plain arrays: it is not one"
+    ):
         TabularMDP.load(junk)
     pickled = tmp_path / "pickled.npz"
     np.savez(pickled, transition=np.array([{"a": 1}], dtype=object))

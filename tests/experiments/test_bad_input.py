@@ -89,7 +89,10 @@ OPTIONS = {
     "not a number": (("ad", *SMALL, "--order", "two"), "--order"),
     "unknown flag": (("ad", *SMALL, "--horizn", "2"), "--horizn"),
     "unknown evidence": (("ad", *SMALL, "--evidence", "guess"), "evidence"),
-    "too many states": (("ad", "--random", "200000x2", "--horizon", 2), "out of memory"),
+    "too many states": (
+        ("ad", "--random", "200000x2", "--horizon", 2),
+        "expected at most 200,000,000",
+    ),
     "too many steps": (("ad", "--random", "2x2", "--horizon", 10**9), "at most 5,000 steps"),
     "odd option": (("ad", "--gym", "FrozenLake-v1", "--env-option", "a={[]:1}"), "cannot be made"),
     "odd start": (("ad", *SMALL, "--start", "²"), "--start: expected"),
@@ -181,6 +184,17 @@ FILES = {
             "    return x.sum(-1).mean()\n"
         ),
         "could not be differentiated: raised KeyError: 'k'",
+    ),
+    "needs several": (
+        ("def surrogate(r):\n"
+        "    total = r.rewards.sum(-1)\n"
+        "    return (total / total.std() * r.log_probs.sum(-1)).mean()\n"),
+        "if it needs a batch of several, give trajectories",
+    ),
+    "needs four": (
+        ("def surrogate(r):\n"
+        "    return (r.rewards.sum(-1) * r.log_probs.sum(-1)).reshape(-1, 4).max(1)[0].mean()\n"),
+        "if it needs a batch of several, give trajectories",
     ),
     "missing import": ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind'"),
     "raises": ("def surrogate(r):\n    return 1 / 0\n", "raised ZeroDivisionError"),

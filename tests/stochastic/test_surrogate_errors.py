@@ -166,6 +166,22 @@ def test_a_bad_surrogate_is_refused_with_what_it_did(name):
     assert "\n" not in str(caught.value)
 
 
+def test_meta_parameters_are_data_too():
+    meta = {"x": torch.ones(1, dtype=torch.float64)}
+
+    def changing(record):
+        record.meta["x"].mul_(2.0)
+        return score(record) * record.meta["x"].sum()
+
+    with pytest.raises(SurrogateError, match=r"changed record\.meta\['x'\] in place"):
+        measure_bias(from_surrogate(changing, 1), MDP, np.zeros((2, 2)), trajectories=1, meta=meta)
+    assert meta["x"].item() == 1.0
+    with pytest.raises(ValueError, match="meta: expected torch tensors"):
+        measure_bias(from_surrogate(score, 1), MDP, np.zeros((2, 2)), meta={"x": 1.0})
+    scaled = from_surrogate(lambda r: r.meta["x"].sum() * ad(r), 1)
+    assert measure_bias(scaled, MDP, np.zeros((2, 2)), meta=meta).verdict.value == "UNBIASED"
+
+
 def test_a_good_surrogate_is_not_refused():
     """The broken twin of the test above: the same checks let what is clean pass."""
     for function in (ad, score, partial(score)):

@@ -7,11 +7,11 @@ import oracles
 import pytest
 
 from analytic.derivatives import gradient, hessian
-from analytic.targets import GivenTarget, bootstrapped_gradient
+from analytic.targets import GivenTarget, GivenWeights, bootstrapped_gradient, update_field
 from analytic.values import state_values
 from stochastic.estimators import from_surrogate
 from stochastic.surrogates.dice import Dice, LoadedDice, dice, loaded_dice
-from stochastic.surrogates.score_function import AD, LVC, ad, lvc
+from stochastic.surrogates.score_function import AD, LVC, Reduction, ad, lvc
 from verification.measurement import measure_bias
 from verification.reports import Verdict
 
@@ -21,9 +21,13 @@ SEEDS = range(50)
 
 def problem(seed):
     mdp = oracles.random_mdp(
-        seed, horizon=1 + seed % 3, n_states=1 + seed % 3, n_actions=2, next_rewards=seed % 2 == 0
+        seed,
+        horizon=1 + seed % 3,
+        n_states=1 + seed // 3 % 3,
+        n_actions=2 + seed // 9 % 2,
+        next_rewards=seed % 2 == 0,
     )
-    return mdp, np.random.default_rng(seed).normal(size=(mdp.n_states, 2))
+    return mdp, np.random.default_rng(seed).normal(size=(mdp.n_states, mdp.n_actions))
 
 
 def hessian_bias(surrogate, mdp, theta, **options):
@@ -127,6 +131,19 @@ def test_loaded_dice_trades_bias_only_where_its_values_are_wrong(seed, lam):
         expected = Verdict.UNBIASED if lam == 1.0 else Verdict.BIASED
         assert measure_bias(estimator, mdp, theta).verdict is expected
         assert measure_bias(estimator, mdp, theta, critic=wrong).verdict is expected
+
+
+def test_means_over_steps_and_given_weights_are_what_they_say():
+    mdp = oracles.random_mdp(3, horizon=3, n_states=2, n_actions=2)
+    theta = np.random.default_rng(3).normal(size=(2, 2))
+    weights = GivenWeights((1.0, 0.5, 0.25))
+    for kind in (AD, LVC):
+        averaged = from_surrogate(kind(reduction=Reduction.MEAN_OVER_STEPS), 1)
+        third = GivenTarget("a third of the gradient", gradient(mdp, theta) / 3)
+        assert measure_bias(averaged, mdp, theta, target=third).verdict is Verdict.UNBIASED
+        weighted = from_surrogate(kind(weighting=weights), 1)
+        field = update_field(horizon=3, weighting=weights)
+        assert measure_bias(weighted, mdp, theta, target=field).verdict is Verdict.UNBIASED
 
 
 def test_bootstrapping_moves_the_target():

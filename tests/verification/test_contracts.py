@@ -166,6 +166,15 @@ def test_a_lola_step_needs_both_players_leaves():
     found = lola(expected(dice_over_both, 1), expected(dice_of_the_other, 2))
     exact = lola(gradient(games[0], theta, policy=policy), hessian(games[1], theta, policy=policy))
     assert oracles.relative_gap(found, exact) < 1e-12
+    # The other player's behaviour is its own policy's, unless the batch says otherwise.
+    ratio = from_surrogate(
+        lambda r: (r.log_probs * torch.exp(r.other.log_probs - r.other.behaviour_log_probs)).sum(),
+        1,
+    )
+    plain = estimate(from_surrogate(lambda r: r.log_probs.sum(), 1), split, context)
+    np.testing.assert_allclose(estimate(ratio, split, context)[:, :4], plain[:, :4], atol=1e-13)
+    off_policy = replace(split, other_behaviour_log_probs=np.zeros(first.shape))
+    assert np.abs(estimate(ratio, off_policy, context)[:, :4] - plain[:, :4]).max() > 0.1
     # Without the other player's leaves the look-ahead term is lost.
     alone = np.tensordot(weights, estimate(from_surrogate(ad, 2), split, context), axes=1)
     assert np.abs(alone[:4, 4:]).max() == 0.0
@@ -220,9 +229,7 @@ def test_group_baselines_are_measured_over_batches(n):
 
 def test_a_coupled_estimator_needs_n():
     mdp, theta = small(horizon=1)
-    with pytest.raises(
-        ValueError, match=r"needs a batch of several trajectories.*--trajectories N"
-    ):
+    with pytest.raises(ValueError, match=r"if it needs a batch of several.*--trajectories N"):
         measure_bias(from_surrogate(leave_one_out, 1), mdp, theta)
 
 
@@ -239,15 +246,85 @@ def first_minus_last(record):
     return (weights * (total - total[-1]) * record.log_probs.sum(-1)).sum()
 
 
+def neighbours_as_baseline(record):
+    """Each return less the mean of its two neighbours' in the batch, on a circle: unbiased, and
+    not free of order from four trajectories on, though turning and reversing change nothing."""
+    total = (discounts(record) * record.rewards).sum(-1)
+    baseline = (torch.roll(total, 1) + torch.roll(total, -1)) / 2
+    weights = torch.arange(len(total), dtype=torch.float64).remainder(2) + 0.5
+    return ((total - baseline) * record.log_probs.sum(-1) * weights / weights.mean()).mean()
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_orders_that_turning_a_batch_does_not_show_are_seen(n):
+    mdp, theta = bandit(), np.array([[0.3, -0.2]])
+
+    def circle(record):
+        total = record.rewards.sum(-1)
+        baseline = (torch.roll(total, 1) + torch.roll(total, -1)) / 2
+        return ((total - baseline) * record.log_probs.sum(-1)).mean()
+
+    for surrogate in (circle, neighbours_as_baseline):
+        report = measure_bias(from_surrogate(surrogate, 1), mdp, theta, trajectories=n)
+        assert report.verdict is Verdict.UNBIASED
+        assert report.samples == 2**n
+        # Where tuples do not fit, multisets would do for what is free of order alone.
+        limited = {"trajectories": n, "enumeration_limit": 2**n - 1, "evidence": "enumeration"}
+        if surrogate is circle and n == 3:
+            as_multisets = measure_bias(from_surrogate(surrogate, 1), mdp, theta, **limited)
+            assert as_multisets.samples == 4
+            assert as_multisets.verdict is Verdict.UNBIASED
+            assert any("as multisets" in note for note in as_multisets.notes)
+        else:
+            with pytest.raises(ValueError, match=f"{2**n} batches of {n}"):
+                measure_bias(from_surrogate(surrogate, 1), mdp, theta, **limited)
+
+
+def test_auto_samples_where_tuples_do_not_fit():
+    mdp, theta = small(horizon=2)
+    estimator = from_surrogate(first_minus_last, 1)
+    report = measure_bias(
+        estimator, mdp, theta, trajectories=3, enumeration_limit=20_000, samples=900
+    )
+    assert report.evidence is Evidence.SAMPLING
+    with pytest.raises(ValueError, match="batches of 3, more than the limit"):
+        measure_bias(
+            estimator,
+            mdp,
+            theta,
+            trajectories=3,
+            enumeration_limit=20_000,
+            evidence="enumeration",
+        )
+
+
+def worse_than_the_one_before(record):
+    """Couples only where an earlier trajectory earned more."""
+    total = (discounts(record) * record.rewards).sum(-1)
+    before = torch.cat([total[:1], total[:-1]])
+    return ((total - torch.relu(before - total)) * record.log_probs.sum(-1)).mean()
+
+
+def test_coupling_that_looks_one_way_is_seen():
+    mdp = TabularMDP(np.ones((1, 5, 1)), np.arange(1.0, 6.0)[None], 0.9, [1.0], horizon=1)
+    theta = np.random.default_rng(1).normal(size=(1, 5))
+    estimator = from_surrogate(worse_than_the_one_before, 1)
+    with pytest.raises(ValueError, match="couples the trajectories"):
+        measure_bias(estimator, mdp, theta)
+    assert measure_bias(estimator, mdp, theta, trajectories=2).verdict is Verdict.BIASED
+
+
 def test_batches_whose_order_matters_are_enumerated_as_tuples():
     mdp, theta = small(horizon=1)
     report = measure_bias(from_surrogate(first_minus_last, 1), mdp, theta, trajectories=2)
     singles = Enumeration.of(mdp, TABULAR, theta, 1).count()
     assert report.samples == singles**2
-    assert (
-        measure_bias(from_surrogate(leave_one_out, 1), mdp, theta, trajectories=2).samples
-        == singles * (singles + 1) / 2
+    limit = int(singles**2 - 1)
+    free = measure_bias(
+        from_surrogate(leave_one_out, 1), mdp, theta, trajectories=2, enumeration_limit=limit
     )
+    assert free.samples == singles * (singles + 1) / 2
+    assert free.verdict is Verdict.UNBIASED
 
 
 # An entropy bonus: needs log_policy.
@@ -346,7 +423,11 @@ def test_a_two_step_meta_gradient_draws_at_its_own_parameters():
     estimator = from_draws(two_step_maml, 1)
     report = measure_bias(estimator, mdp, theta, target=target)
     assert report.evidence is Evidence.ENUMERATION
-    assert report.samples == 3 * 2 * 3 * 2 * 2  # batches of two as multisets
+    assert report.samples == 4 * 2 * 4 * 2 * 2
+    multisets = measure_bias(estimator, mdp, theta, target=target, enumeration_limit=100)
+    assert multisets.samples == 3 * 2 * 3 * 2 * 2
+    np.testing.assert_allclose(multisets.mean, report.mean, rtol=1e-12)
+    np.testing.assert_allclose(multisets.variance, report.variance, rtol=1e-9)
     np.testing.assert_allclose(report.mean, two_step_mean_by_hand(theta), rtol=1e-12)
     # Every part is unbiased, the whole is not: the compositional bias.
     assert report.verdict is Verdict.BIASED
@@ -365,10 +446,35 @@ def test_draws_whose_order_matters_are_enumerated_as_tuples():
     def first_of_two(draw, theta):
         return score_gradient(draw(theta, 2)[:1], theta)
 
+    def middle_of_three(draw, theta):
+        return score_gradient(draw(theta, 3)[1:2], theta)
+
     mdp, theta = bandit(), np.array([[0.3, -0.2]])
-    report = measure_bias(from_draws(first_of_two, 1), mdp, theta)
-    assert report.samples == 4
-    assert report.verdict is Verdict.UNBIASED
+    for function, outcomes in ((first_of_two, 4), (middle_of_three, 8)):
+        report = measure_bias(from_draws(function, 1), mdp, theta)
+        assert report.samples == outcomes
+        assert report.verdict is Verdict.UNBIASED
+        with pytest.raises(ValueError, match="more than the limit"):
+            measure_bias(
+                from_draws(function, 1),
+                mdp,
+                theta,
+                evidence="enumeration",
+                enumeration_limit=outcomes - 1,
+            )
+
+
+def test_an_estimate_that_draws_for_ever_is_stopped():
+    def until_paid(draw, theta):
+        while True:
+            batch = draw(theta, 1)
+            if batch.rewards.sum() > 0:
+                return score_gradient(batch, theta)
+
+    mdp = TabularMDP([[[1.0], [1.0]]], [[0.0, 1.0]], 0.9, [1.0], horizon=1)
+    estimator = from_draws(until_paid, 1)
+    report = measure_bias(estimator, mdp, np.array([[0.3, -0.2]]), samples=500)
+    assert report.evidence is Evidence.SAMPLING
 
 
 def test_estimates_that_draw_must_depend_on_their_draws_alone():

@@ -1,6 +1,7 @@
 """The interval for a bias norm: its coverage, power and design, by simulation.
 
-Normal means are drawn directly. Each calibration fails a right method with probability below 1e-6
+Normal means are drawn directly; the spread from samples is calibrated in the slow suite. Each
+calibration fails a right method with probability below 1e-6
 (Hoeffding), and would see a false-alarm rate of five points above the nominal one.
 """
 
@@ -42,7 +43,7 @@ def test_intervals_hold_the_bias_at_least_as_often_as_they_say(name, bias):
     spread = spread_of(spectrum)
     intervals = [spread.interval(d, n, FALSE_ALARM) for d in distances(spectrum, bias, n, seed=1)]
     held = sum(i.low <= bias <= i.high for i in intervals)
-    slack = math.sqrt(math.log(1e6) / (2 * RUNS))
+    slack = oracles.hoeffding_slack(RUNS, 1e-6)
     assert held / RUNS >= 1 - FALSE_ALARM - slack
     assert all(i.low <= i.point <= i.high for i in intervals)
 
@@ -52,7 +53,7 @@ def test_an_interval_that_is_too_short_would_be_caught():
     spread = Spread(*(0.15 * value for value in (spectrum.sum(), spectrum.sum())))
     ds = distances(spectrum, 0.0, n, seed=1)
     held = np.mean([spread.interval(d, n, FALSE_ALARM).low <= 0.0 for d in ds])
-    assert held < 1 - FALSE_ALARM - math.sqrt(math.log(1e6) / (2 * RUNS))
+    assert held < 1 - FALSE_ALARM - oracles.hoeffding_slack(RUNS, 1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(SPECTRA))
@@ -64,8 +65,7 @@ def test_the_smallest_detectable_bias_is_detected(name):
         spread.interval(d, n, FALSE_ALARM).low > tolerance
         for d in distances(spectrum, bias, n, seed=2)
     ]
-    assert oracles.wilson_bound(sum(found), RUNS, 1e-6) >= 1 - missed - 0.06
-    assert np.mean(found) >= 1 - missed
+    assert np.mean(found) >= 1 - missed - oracles.hoeffding_slack(RUNS, 1e-6)
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.3])
@@ -76,7 +76,7 @@ def test_the_samples_to_decide_decide(name, bias):
     n = spread.samples_to_decide(bias, tolerance, FALSE_ALARM, missed)
     intervals = [spread.interval(d, n, FALSE_ALARM) for d in distances(spectrum, bias, n, seed=3)]
     decided = [i.low > tolerance if bias > tolerance else i.high <= tolerance for i in intervals]
-    assert np.mean(decided) >= 1 - missed
+    assert np.mean(decided) >= 1 - missed - oracles.hoeffding_slack(RUNS, 1e-6)
     fewer = n // 50
     undecided = [
         i.low <= tolerance < i.high
@@ -84,6 +84,7 @@ def test_the_samples_to_decide_decide(name, bias):
             spread.interval(d, fewer, FALSE_ALARM) for d in distances(spectrum, bias, fewer, seed=3)
         )
     ]
+    # A fiftieth of them does not: no promise, but what makes the number mean something.
     assert np.mean(undecided) > 0.9
 
 

@@ -1,7 +1,5 @@
 """The longer suite: larger problems, and the statistical pipeline's rates over many seeds."""
 
-import math
-
 import gymnasium
 import numpy as np
 import oracles
@@ -57,5 +55,5 @@ def rate_of_exclusion(order, samples):
 @pytest.mark.parametrize("order", [1, 2])
 def test_intervals_leave_out_the_exact_bias_no_more_often_than_they_say(order):
     """One-sided Hoeffding at 1e-6: a nominal 5% is refuted from 17% on."""
-    slack = math.sqrt(math.log(1e6) / (2 * SEEDS))
+    slack = oracles.hoeffding_slack(SEEDS, 1e-6)
     assert rate_of_exclusion(order, samples=500) <= FALSE_ALARM + slack

@@ -1,0 +1,73 @@
+"""What the command line can be asked, as frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Check:
+    """Is an estimator biased? Exit status: 0 unbiased, 1 biased, 2 bad input, 3 undecided or
+    vacuous.
+    """
+
+    estimator: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.py:NAME|BUILTIN")]
+    """A surrogate in your own file, or one of: ad, lvc, dice, loaded_dice."""
+    npz: str | None = None
+    """The problem: an archive with arrays transition, reward, discount, start[, horizon]."""
+    gym: str | None = None
+    """The problem: a gymnasium environment with a table (FrozenLake-v1, CliffWalking-v1, Taxi-v4).
+    """
+    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An option of the environment, KEY=VALUE (may be repeated)."""
+    random: str | None = None
+    """The problem: a random MDP of SxA, such as 3x2 (see --seed)."""
+    seed: int = 0
+    """Of the random problem, random logits and samples."""
+    discount: float | None = None
+    """Between 0 and 1; default 0.9, or what the npz file says."""
+    horizon: int | None = None
+    """Steps with rewards; without it the horizon is infinite, or what the npz file says."""
+    length: int | None = None
+    """For an infinite horizon: steps after which trajectories are cut."""
+    start: str | None = None
+    """'uniform' over states, or a state's number; default: the problem's own."""
+    theta: str = "uniform"
+    """The policy's logits: 'uniform', 'random' (standard normal, see --seed) or FILE.npy."""
+    order: int = 1
+    """1 for the gradient, 2 for the Hessian."""
+    trajectories: int | None = None
+    """N, the batch size; needed where the estimator couples the trajectories of a batch."""
+    critic: str = "zero"
+    """The values that the record carries: 'zero', 'exact' or FILE.npy."""
+    evidence: Literal["auto", "enumeration", "moments", "sampling"] = "auto"
+    """Where the expectation comes from."""
+    tolerance: float = 0.01
+    """The largest relative bias that sampling evidence still calls unbiased."""
+    false_alarm: float = 1e-3
+    """Probability that sampling evidence is wrong about an unbiased estimator."""
+    budget: int = 200_000
+    """Trajectories that sampling evidence may draw."""
+    out: str | None = None
+    """A folder for the report, its pictures and numbers, and all that is needed to repeat it."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object instead of text."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Draws report.html again from the data that `check --out DIR` left."""
+
+    folder: tyro.conf.Positional[str]
+    """The folder."""
+
+
+@dataclass(frozen=True)
+class List:
+    """Lists the built-in estimators and the environments that are known to have a table."""
+
+
+Command = Check | Report | List
