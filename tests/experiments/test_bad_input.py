@@ -186,14 +186,18 @@ FILES = {
         "could not be differentiated: raised KeyError: 'k'",
     ),
     "needs several": (
-        ("def surrogate(r):\n"
-        "    total = r.rewards.sum(-1)\n"
-        "    return (total / total.std() * r.log_probs.sum(-1)).mean()\n"),
+        (
+            "def surrogate(r):\n"
+            "    total = r.rewards.sum(-1)\n"
+            "    return (total / total.std() * r.log_probs.sum(-1)).mean()\n"
+        ),
         "if it needs a batch of several, give trajectories",
     ),
     "needs four": (
-        ("def surrogate(r):\n"
-        "    return (r.rewards.sum(-1) * r.log_probs.sum(-1)).reshape(-1, 4).max(1)[0].mean()\n"),
+        (
+            "def surrogate(r):\n"
+            "    return (r.rewards.sum(-1) * r.log_probs.sum(-1)).reshape(-1, 4).max(1)[0].mean()\n"
+        ),
         "if it needs a batch of several, give trajectories",
     ),
     "missing import": ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind'"),
