@@ -7,7 +7,6 @@ A *terminal* state is one that every action leads back to with reward 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from analytic.arrays import (
     whole_number,
 )
 from analytic.files import read_npz
+from analytic.gymnasium_tables import gymnasium_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,8 @@ class TabularMDP:
             ValueError: no table, or one that a `TabularMDP` cannot hold (two rewards for one
                 transition, a state that is entered both ending and not ending the episode).
         """
-        return _from_table(env, discount, horizon)
+        transition, reward, start = gymnasium_table(env)
+        return cls(transition, reward, discount, start, horizon)
 
     def save(self, path: str | Path) -> None:
         """Writes the problem as an npz archive of plain arrays (no pickle)."""
@@ -201,64 +202,3 @@ def read_problem(path: str | Path) -> dict[str, Any]:
                 raise ValueError(f"{path}: {name}: expected one number, got an array")
             found[name] = arrays[name].reshape(()).item()
     return found
-
-
-def _from_table(env: Any, discount: float, horizon: int | None) -> TabularMDP:
-    table: Mapping[int, Mapping[int, list[tuple[float, int, float, bool]]]] | None = getattr(
-        env.unwrapped, "P", None
-    )
-    start = getattr(env.unwrapped, "initial_state_distrib", None)
-    name = getattr(getattr(env, "spec", None), "id", None) or env
-    if table is None or start is None:
-        raise ValueError(f"{name}: expected an environment with a table (P), got one without")
-    n_states, n_actions = len(table), len(table[0])
-    transition = np.zeros((n_states, n_actions, n_states))
-    reward = np.zeros((n_states, n_actions, n_states))
-    rewarded = np.zeros((n_states, n_actions, n_states), dtype=bool)
-    ending = np.zeros((n_states, n_actions, n_states), dtype=bool)
-    going_on = np.zeros((n_states, n_actions, n_states), dtype=bool)
-    for s, rows in table.items():
-        for a, outcomes in rows.items():
-            for probability, s_next, step_reward, done in outcomes:
-                if probability == 0.0:
-                    continue
-                at = (s, a, s_next)
-                if rewarded[at] and reward[at] != step_reward:
-                    raise ValueError(
-                        f"{name}: expected one reward for each transition, got {reward[at]} and "
-                        f"{step_reward} for (state, action, next state) = {at}"
-                    )
-                transition[at] += probability
-                reward[at] = step_reward
-                rewarded[at] = True
-                (ending if done else going_on)[at] = True
-    ends = _reachable_ends(np.asarray(start) > 0, ending, going_on, name)
-    transition[ends] = 0.0
-    reward[ends] = 0.0
-    transition[ends, :, ends] = 1.0
-    return TabularMDP(transition, reward, discount, np.asarray(start, dtype=np.float64), horizon)
-
-
-def _reachable_ends(
-    start: BoolArray, ending: BoolArray, going_on: BoolArray, name: object
-) -> BoolArray:
-    """``[S]``: where episodes end. Only what can be reached counts: Taxi's table has rows for
-    states no episode visits, and they contradict its own ends.
-    """
-    steps: BoolArray = np.asarray(going_on.any(axis=1))
-    ends: BoolArray = np.asarray(ending.any(axis=1))
-    reached = start.copy()
-    while True:
-        grown = reached | np.any(steps[reached], axis=0)
-        if (grown == reached).all():
-            break
-        reached = grown
-    entered_ending: BoolArray = np.any(ends[reached], axis=0)
-    both = np.flatnonzero(entered_ending & reached)
-    if both.size:
-        raise ValueError(
-            f"{name}: expected each state to end the episode always or never, got state "
-            f"{int(both[0])}, which is entered both ways"
-        )
-    unvisited: BoolArray = np.any(ends, axis=0) & ~reached
-    return entered_ending | unvisited

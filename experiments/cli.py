@@ -108,12 +108,17 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 def _check(command: Check) -> int:
     from experiments.checking import run_check
-    from experiments.folders import claim_folder, write_folder
+    from experiments.folders import abandon_folder, claim_folder, write_folder
 
     folder = None if command.out is None else claim_folder(command.out)
     # What the user's code prints must not get into the report.
-    with _stdout_to_stderr():
-        checked = run_check(command)
+    try:
+        with _stdout_to_stderr():
+            checked = run_check(command)
+    except BaseException:
+        if folder is not None:
+            abandon_folder(folder)
+        raise
     report = checked.report
     page = None if folder is None else write_folder(folder, command, checked)
     if command.json:

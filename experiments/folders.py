@@ -6,6 +6,7 @@ variance), and what repeats it: command.txt, problem.npz, theta.npy, critic.npy,
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -43,6 +44,12 @@ def claim_folder(name: str) -> Path:
     except OSError as error:
         raise ValueError(f"--out {name}: cannot be written ({error.strerror})") from None
     return folder
+
+
+def abandon_folder(folder: Path) -> None:
+    """Takes the folder away again, if there is nothing in it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def write_folder(folder: Path, command: Check, checked: Checked) -> Path:

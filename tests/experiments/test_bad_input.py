@@ -236,3 +236,10 @@ def test_a_folder_without_a_check_is_no_report(capsys, tmp_path):
         (tmp_path / "report.json").write_text(text)
         assert_one_sentence(run(capsys, "report", tmp_path), "expected the data of a check")
         (tmp_path / "arrays.npz").write_bytes(b"PK\x03\x04junk")
+
+
+def test_bad_input_leaves_no_folder(capsys, tmp_path):
+    out = tmp_path / "out"
+    result = run(capsys, "check", "ad", "--random", "2x2", "--horizon", 0, "--out", out)
+    assert_one_sentence(result, "--horizon: expected a whole number")
+    assert not out.exists()
