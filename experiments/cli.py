@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 
 import tyro
@@ -41,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _unforeseen(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"the estimator's code called sys.exit({error.code!r})"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{frame.filename}, line {frame.lineno}"
-    return f"stopped by {type(error).__name__}: {error} ({where})"
+    from stochastic.coefficients import located  # here, for torch's sake
+
+    return f"stopped: {located(error)}"
 
 
 def _bad_input(sentence: str) -> int:

@@ -27,6 +27,7 @@ from analytic.files import read_npz
 from experiments.checking import Checked
 from experiments.commands import Check
 from experiments.figures import as_svg, draw_bias_map, draw_components, new_figure
+from verification.reports import largest_components
 
 PACKAGES = ("gradbias", "numpy", "scipy", "torch", "gymnasium", "matplotlib")
 
@@ -141,18 +142,15 @@ def _bias_map_figure(arrays: dict[str, FloatArray]) -> str:
 
 def _worst_rows(arrays: dict[str, FloatArray], count: int = 12) -> list[dict[str, Any]]:
     bias = arrays["mean"] - arrays["exact"]
-    largest = np.argsort(-np.abs(bias), axis=None, kind="stable")[:count]
-    where = np.stack(np.unravel_index(largest, bias.shape), axis=1)
     return [
         {
             "index": ", ".join(str(i) for i in index),
-            "exact": arrays["exact"][tuple(index)],
-            "mean": arrays["mean"][tuple(index)],
-            "bias": bias[tuple(index)],
-            "deviation": np.sqrt(arrays["variance"][tuple(index)]),
+            "exact": arrays["exact"][index],
+            "mean": arrays["mean"][index],
+            "bias": bias[index],
+            "deviation": np.sqrt(arrays["variance"][index]),
         }
-        for index in where
-        if bias[tuple(index)] != 0
+        for index in largest_components(bias, count)
     ]
 
 

@@ -26,7 +26,7 @@ from stochastic.records import LEAVES, Record, Tensors, build_record
 Surrogate = Callable[[Record], Tensor]
 
 MAX_LOOPED = 20_000
-"""Replications that a surrogate which vmap rejects is looped over at most (about a minute)."""
+"""Replications that a surrogate which vmap rejects is looped over at most (seconds, if small)."""
 
 
 class SurrogateError(ValueError):

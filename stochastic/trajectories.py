@@ -6,7 +6,7 @@ action 0, reward 0 and log-probability 0: dead steps carry no information, under
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -71,6 +71,15 @@ class Trajectories:
     def reshape(self, *leading: int) -> Trajectories:
         """The same trajectories with other leading axes (the last one is N)."""
         return self._mapped(lambda array: array.reshape(*leading, array.shape[-1]))
+
+    @classmethod
+    def concatenated(cls, batches: Sequence[Trajectories]) -> Trajectories:
+        """Batches after each other along their first axis; all with the same optional fields."""
+        parts: dict[str, Any] = {}
+        for field in fields(cls):
+            arrays = [getattr(batch, field.name) for batch in batches]
+            parts[field.name] = None if arrays[0] is None else np.concatenate(arrays)
+        return cls(**parts)
 
     def _mapped(self, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Trajectories:
         parts = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -30,7 +30,6 @@ SAMPLED = 4096
 BATCHES = 64
 """Random batches of more than two."""
 
-
 ORDERS = 4
 """Random orders that each batch is tried in, where multisets are to stand for all orders."""
 
@@ -113,8 +112,7 @@ def telling_trajectories(asked: Request) -> tuple[Trajectories, bool]:
         for block, _ in asked.enumeration.trajectories(1 << 14):
             total += len(block.actions)
             found.append(_most_telling(block))
-        merged = _merge(found)
-        return _most_telling(merged), total <= POOL
+        return _most_telling(Trajectories.concatenated(found)), total <= POOL
     return _most_telling(asked.seeded(0).draw(SAMPLED, 1)), False
 
 
@@ -148,16 +146,6 @@ def _spaced(entries: IntArray, count: int) -> IntArray:
         return entries
     spread: IntArray = entries[np.linspace(0, len(entries) - 1, count).round().astype(np.int64)]
     return spread
-
-
-def _merge(blocks: list[Trajectories]) -> Trajectories:
-    return Trajectories(
-        np.concatenate([b.states for b in blocks]),
-        np.concatenate([b.actions for b in blocks]),
-        np.concatenate([b.rewards for b in blocks]),
-        np.concatenate([b.alive for b in blocks]),
-        np.concatenate([b.behaviour_log_probs for b in blocks]),
-    )
 
 
 def _chosen(pool: Trajectories, index: IntArray) -> Trajectories:

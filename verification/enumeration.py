@@ -152,9 +152,8 @@ class Enumeration:
     def all_batches(self, n: int, *, ordered: bool) -> Block:
         """All of them in one block."""
         blocks = list(self.batches(n, ordered=ordered, block=1 << 16))
-        states = np.concatenate([batch.states for batch, _ in blocks])
-        actions = np.concatenate([batch.actions for batch, _ in blocks])
-        return self._batches(states, actions), np.concatenate([w for _, w in blocks])
+        batches = Trajectories.concatenated([batch for batch, _ in blocks])
+        return batches, np.concatenate([weights for _, weights in blocks])
 
 
 def _arrangements(index: IntArray) -> FloatArray:

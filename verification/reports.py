@@ -65,6 +65,16 @@ class Direction:
         )
 
 
+def largest_components(array: FloatArray, count: int) -> list[tuple[int, ...]]:
+    """Indices of the ``count`` largest absolute components that are not 0, largest first."""
+    size = np.abs(array).ravel()
+    count = min(count, size.size)
+    largest = np.argpartition(-size, count - 1)[:count]
+    ordered = largest[np.argsort(-size[largest], kind="stable")]
+    where = [np.unravel_index(k, array.shape) for k in ordered if size[k] > 0]
+    return [tuple(int(i) for i in index) for index in where]
+
+
 @dataclass(frozen=True, eq=False)
 class BiasReport:
     """One measurement: is the estimator's expectation the target?
@@ -145,16 +155,8 @@ class BiasReport:
         return math.sqrt(self.trajectories * float(self.variance.sum()))
 
     def worst(self, count: int = 5) -> list[tuple[int, ...]]:
-        """Indices of the ``count`` components with the largest absolute bias, largest first."""
-        size = np.abs(self.bias).ravel()
-        count = min(count, size.size)
-        largest = np.argpartition(-size, count - 1)[:count]
-        ordered = largest[np.argsort(-size[largest], kind="stable")]
-        return [
-            tuple(int(i) for i in np.unravel_index(k, self.bias.shape))
-            for k in ordered
-            if size[k] > 0
-        ]
+        """See `largest_components`, of the bias."""
+        return largest_components(self.bias, count)
 
     def sentence(self) -> str:
         """The verdict, its target and its scope."""

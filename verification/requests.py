@@ -41,21 +41,25 @@ class Request:
 
     def draw(self, replications: int, n: int) -> Trajectories:
         """``[R, n, H]`` at the behaviour policy."""
-        wanted = self.length if self.mdp.horizon is None else None
+        return self.draw_at(self.behaviour, n, self.rng, replications)
+
+    def draw_at(
+        self,
+        theta: npt.ArrayLike,
+        n: int,
+        rng: np.random.Generator,
+        replications: int | None = None,
+    ) -> Trajectories:
+        """``[n, H]``, or ``[R, n, H]``, at the policy with parameters theta."""
         return sample(
             self.mdp,
-            self.behaviour,
+            theta,
             n,
-            rng=self.rng,
+            rng=rng,
             replications=replications,
-            length=wanted,
+            length=self.length if self.mdp.horizon is None else None,
             policy=self.context.policy,
         )
-
-    def draw_at(self, theta: npt.ArrayLike, n: int, rng: np.random.Generator) -> Trajectories:
-        """``[n, H]`` at the policy with parameters theta."""
-        wanted = self.length if self.mdp.horizon is None else None
-        return sample(self.mdp, theta, n, rng=rng, length=wanted, policy=self.context.policy)
 
     def seeded(self, seed: int) -> Request:
         """The same with a generator of its own, so that looking at the estimator first does not

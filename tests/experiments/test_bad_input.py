@@ -174,7 +174,7 @@ FILES = {
     ),
     "surrogate raises what no one catches": (
         "class E(BaseException): pass\ndef surrogate(r):\n    raise E('deep')\n",
-        "stopped by E: deep",
+        "stopped: raised E: deep",
     ),
     "raises in backward": (
         (
