@@ -8,14 +8,42 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from analytic.bilevel import BilevelProblem as BilevelProblem
+    from analytic.bilevel import Lirpg as Lirpg
+    from analytic.bilevel import Lola as Lola
+    from analytic.bilevel import Maml as Maml
+    from analytic.bilevel import Mgrl as Mgrl
+    from analytic.derivatives import discount_derivative as discount_derivative
     from analytic.derivatives import evaluate_target as evaluate_target
     from analytic.derivatives import gradient as gradient
     from analytic.derivatives import hessian as hessian
     from analytic.derivatives import hvp as hvp
+    from analytic.derivatives import reward_jvp as reward_jvp
+    from analytic.derivatives import reward_vjp as reward_vjp
+    from analytic.derivatives import state_action_occupancy as state_action_occupancy
+    from analytic.derivatives import third_derivative as third_derivative
+    from analytic.game_derivatives import game_gradient as game_gradient
+    from analytic.game_derivatives import game_hvp as game_hvp
+    from analytic.game_derivatives import game_values as game_values
+    from analytic.games import StochasticGame as StochasticGame
+    from analytic.games import memory_one_game as memory_one_game
+    from analytic.games import prisoners_dilemma as prisoners_dilemma
+    from analytic.lambda_returns import LambdaReturns as LambdaReturns
+    from analytic.metagradients import TaskFamily as TaskFamily
+    from analytic.metagradients import inner_loop as inner_loop
+    from analytic.metagradients import meta_gradient as meta_gradient
+    from analytic.metagradients import meta_objective as meta_objective
+    from analytic.more_problems import MDPBatch as MDPBatch
+    from analytic.more_problems import SparseMDP as SparseMDP
+    from analytic.policies import LinearSoftmax as LinearSoftmax
     from analytic.policies import Policy as Policy
     from analytic.policies import TabularSoftmax as TabularSoftmax
     from analytic.policies import softmax as softmax
     from analytic.problems import TabularMDP as TabularMDP
+    from analytic.sampled_steps import Credit as Credit
+    from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
+    from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
+    from analytic.systems import IllConditionedWarning as IllConditionedWarning
     from analytic.targets import BootstrappedHorizon as BootstrappedHorizon
     from analytic.targets import FiniteHorizon as FiniteHorizon
     from analytic.targets import GivenTarget as GivenTarget
@@ -33,23 +61,51 @@ if TYPE_CHECKING:
     from analytic.values import state_values as state_values
 
 _HOME = {
+    "BilevelProblem": "bilevel",
+    "Lirpg": "bilevel",
+    "Lola": "bilevel",
+    "Maml": "bilevel",
+    "Mgrl": "bilevel",
+    "discount_derivative": "derivatives",
     "evaluate_target": "derivatives",
     "gradient": "derivatives",
     "hessian": "derivatives",
     "hvp": "derivatives",
+    "reward_jvp": "derivatives",
+    "reward_vjp": "derivatives",
+    "state_action_occupancy": "derivatives",
+    "third_derivative": "derivatives",
+    "game_gradient": "game_derivatives",
+    "game_hvp": "game_derivatives",
+    "game_values": "game_derivatives",
+    "StochasticGame": "games",
+    "memory_one_game": "games",
+    "prisoners_dilemma": "games",
+    "LambdaReturns": "lambda_returns",
+    "TaskFamily": "metagradients",
+    "inner_loop": "metagradients",
+    "meta_gradient": "metagradients",
+    "meta_objective": "metagradients",
+    "MDPBatch": "more_problems",
+    "SparseMDP": "more_problems",
+    "LinearSoftmax": "policies",
     "Policy": "policies",
     "TabularSoftmax": "policies",
     "softmax": "policies",
     "TabularMDP": "problems",
+    "Credit": "sampled_steps",
+    "SampledStepObjective": "sampled_steps",
+    "sampled_step_objective": "sampled_steps",
+    "IllConditionedWarning": "systems",
     "BootstrappedHorizon": "targets",
     "FiniteHorizon": "targets",
+    "GivenTarget": "targets",
     "GivenWeights": "targets",
     "InfiniteHorizon": "targets",
     "InnerLoop": "targets",
+    "Target": "targets",
     "Undiscounted": "targets",
     "bootstrapped_gradient": "targets",
-    "GivenTarget": "targets",
-    "Target": "targets",
     "return_derivative": "targets",
     "update_field": "targets",
     "action_values": "values",

@@ -45,6 +45,25 @@ def frozen_array(
     return array
 
 
+def check_leading(
+    name: str, array: FloatArray, shape: tuple[int, ...], leading: tuple[int, ...]
+) -> None:
+    """That ``array`` has ``shape``, but for leading axes which match ``leading``: either may be
+    absent, or the end of the other.
+
+    Raises:
+        ValueError: it does not.
+    """
+    own = array.shape[: max(array.ndim - len(shape), 0)]
+    if array.shape[len(own) :] != shape:
+        wanted = ", ".join(str(n) for n in shape) + ("," if len(shape) == 1 else "")
+        any_leading = "..., " if own else ""
+        raise ValueError(f"{name}: expected shape ({any_leading}{wanted}), got {array.shape}")
+    shared = min(len(own), len(leading))
+    if own[len(own) - shared :] != leading[len(leading) - shared :]:
+        raise ValueError(f"{name}: expected leading axes {leading} (or none), got {own}")
+
+
 def probability_rows(
     name: str, value: npt.ArrayLike, shape: Sequence[int | None] | None = None
 ) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Gradient, Hessian and Hessian-vector products of the expected return, in closed form.
+"""Gradient, Hessian, third derivatives and mixed products of the expected return, in closed form.
 
 In the logits, with ``m_t`` the discounted occupancy, ``A_t`` the advantage and ``w_t = pi A_t``:
 
@@ -6,14 +6,14 @@ In the logits, with ``m_t`` the discounted occupancy, ``A_t`` the advantage and 
 - Hessian: ``sum_t D_t + X_t + X_t^T``, where ``D_t`` is block diagonal with blocks
   ``m_t(s) [diag(w) - w pi^T - pi w^T]`` and ``X_t``, the sum over s and a of
   ``m_t(s) grad pi(a|s) (grad Q_t(s,a))^T``, carries how later values depend on the parameters;
-- product ``H v``: a tangent recursion for values and one for occupancies, without the matrix.
+- products with vectors, of any order: jets of the policy gradient (`analytic.expansions`).
 
-The infinite horizon is the same with one stationary step and linear solves in ``I - gamma P_pi``
-(LU: the matrix is row diagonally dominant, hence well behaved). Another policy's derivatives follow
-by the chain rule on its logits.
+Another policy's derivatives follow by the chain rule on its logits. Shapes: theta's axes are
+``[S, A]`` for the tabular softmax, ``[p]`` for a policy with p parameters; leading axes of theta,
+of directions and of an `MDPBatch` lead the result.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3; the closed forms follow
-by differentiating the Bellman equation twice.
+by differentiating the Bellman equation.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array
-from analytic.policies import TABULAR, Policy, TabularSoftmax, checked_parameters, pull_back
-from analytic.problems import TabularMDP
+from analytic.arrays import FloatArray, check_leading, frozen_array
+from analytic.expansions import Expansion, policy_gradient
+from analytic.jets import Part
+from analytic.lambda_returns import weighted_visits
+from analytic.logits import PolicyAt
+from analytic.policies import TABULAR, Policy
+from analytic.tables import Problem, Tables
 from analytic.targets import (
     POLICY_PARAMETERS,
     AnyTarget,
@@ -33,34 +37,29 @@ from analytic.targets import (
     Discounted,
     FiniteHorizon,
     GivenTarget,
-    GivenWeights,
     Target,
 )
-from analytic.values import (
-    Evaluation,
-    evaluate,
-    evaluate_parameters,
-    expect_next,
-    policy_probabilities,
-    state_transition,
-)
+from analytic.values import Evaluation, evaluate_parameters, policy_of
+
+LARGEST_THIRD_DERIVATIVE = 10_000_000
 
 
-def gradient(mdp: TabularMDP, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
+def gradient(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
     """dJ/dtheta, shaped like theta (``[S, A]`` for the tabular softmax).
 
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
 
+    >>> from analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> gradient(bandit, [[0.0, 0.0]]).tolist()
     [[0.25, -0.25]]
     """
-    exact = evaluate_parameters(mdp, theta, policy)
-    return _in_parameters([_logit_gradient(exact)], theta, policy)[0]
+    at = policy_of(mdp, theta, policy)
+    return at.pulled(logit_gradient(Evaluation(mdp.tables, at.probabilities)))
 
 
-def hessian(mdp: TabularMDP, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
+def hessian(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
     """d2J/dtheta2, theta's axes twice (``[S, A, S, A]`` for the tabular softmax).
 
     Dense: 8 (SA)^2 bytes. `hvp` needs no matrix.
@@ -68,42 +67,151 @@ def hessian(mdp: TabularMDP, theta: npt.ArrayLike, *, policy: Policy = TABULAR) 
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
 
+    >>> from analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> hessian(bandit, [[1.0, 0.0]])[0, 0].round(4).tolist()
     [[-0.0909, 0.0909]]
     """
-    exact = evaluate_parameters(mdp, theta, policy)
-    logit_derivatives = [_logit_gradient(exact), _logit_hessian(mdp, exact)]
-    return _in_parameters(logit_derivatives, theta, policy)[1]
+    at = policy_of(mdp, theta, policy)
+    return _hessian(at, Evaluation(mdp.tables, at.probabilities))
 
 
 def hvp(
-    mdp: TabularMDP, theta: npt.ArrayLike, v: npt.ArrayLike, *, policy: Policy = TABULAR
+    mdp: Problem, theta: npt.ArrayLike, v: npt.ArrayLike, *, policy: Policy = TABULAR
 ) -> FloatArray:
     """The Hessian of the expected return times ``v``, shaped like theta; no Hessian is formed.
+
+    Many directions at once are leading axes of ``v``.
 
     Raises:
         ValueError: theta or v does not fit the policy and the problem, or is not finite.
 
+    >>> from analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> hvp(bandit, [[1.0, 0.0]], [[1.0, 0.0]]).round(4).tolist()
     [[-0.0909, 0.0909]]
     """
+    at = policy_of(mdp, theta, policy)
+    return _gradient_along(mdp.tables, at, [at.direction(v)])
+
+
+def third_derivative(
+    mdp: Problem,
+    theta: npt.ArrayLike,
+    v: npt.ArrayLike,
+    w: npt.ArrayLike,
+    *,
+    policy: Policy = TABULAR,
+) -> FloatArray:
+    """``D^3 J[v, w, .]``, the Hessian's change along ``w`` times ``v``, shaped like theta.
+
+    Leading axes of v and w are directions: ``D^3 J[C]`` for ``C = sum_k q_k q_k^T`` is the sum over
+    ``third_derivative(mdp, theta, q, q)``.
+
+    Raises:
+        ValueError: theta, v or w does not fit the policy and the problem, or is not finite.
+
+    >>> from analytic import TabularMDP
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> third_derivative(bandit, [[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 0.0]]).tolist()
+    [[-0.125, 0.125]]
+    """
+    at = policy_of(mdp, theta, policy)
+    return _gradient_along(mdp.tables, at, [at.direction(v), at.direction(w, "w")])
+
+
+def state_action_occupancy(
+    mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
+) -> FloatArray:
+    """Discounted visits to each state and action ``[S, A]``, summed over time: dJ/dr, the gradient
+    of the return in a reward added at every step (an intrinsic reward).
+
+    Raises:
+        ValueError: theta does not fit the policy and the problem, or is not finite.
+
+    >>> from analytic import TabularMDP
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> state_action_occupancy(bandit, [[0.0, 0.0]]).tolist()
+    [[0.5, 0.5]]
+    """
     exact = evaluate_parameters(mdp, theta, policy)
-    direction = checked_parameters(policy, v, mdp.n_states, mdp.n_actions, "v")
-    if isinstance(policy, TabularSoftmax):
-        return _logit_hvp(mdp, exact, direction)
-    parameters = np.asarray(theta, dtype=np.float64)
-    first, second = policy.logit_derivatives(parameters, 2)
-    logit_direction = (first @ direction.ravel()).reshape(mdp.n_states, mdp.n_actions)
-    product = first.T @ _logit_hvp(mdp, exact, logit_direction).ravel()
-    curvature = np.einsum("i,ipq,q->p", _logit_gradient(exact).ravel(), second, direction.ravel())
-    total: FloatArray = (product + curvature).reshape(parameters.shape)
-    return total
+    visits: FloatArray = exact.occupancy.sum(axis=-2)[..., None] * exact.policy
+    return visits
+
+
+def reward_jvp(
+    mdp: Problem, theta: npt.ArrayLike, w: npt.ArrayLike, *, policy: Policy = TABULAR
+) -> FloatArray:
+    """How dJ/dtheta changes along a reward change ``w [S, A]`` at every step, shaped like theta.
+
+    The return is linear in the reward, so this is the gradient where w alone is paid (at terminal
+    states too, for ever, if it is not 0 there).
+
+    Raises:
+        ValueError: theta or w does not fit, or is not finite.
+
+    >>> from analytic import TabularMDP
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> reward_jvp(bandit, [[0.0, 0.0]], [[0.0, 4.0]]).tolist()
+    [[-1.0, 1.0]]
+    """
+    at = policy_of(mdp, theta, policy)
+    change = checked_reward("w", w, mdp)
+    paid = mdp.tables.paying(change[..., None, :, :])
+    return at.pulled(logit_gradient(Evaluation(paid, at.probabilities)))
+
+
+def reward_vjp(
+    mdp: Problem, theta: npt.ArrayLike, v: npt.ArrayLike, *, policy: Policy = TABULAR
+) -> FloatArray:
+    """``(d/dr) (v^T dJ/dtheta)``, ``[S, A]``: the change of the state-action occupancy along ``v``.
+
+    The transpose of `reward_jvp`; it does not depend on the reward. Source: the mixed derivative of
+    LIRPG in *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3.
+
+    Raises:
+        ValueError: theta or v does not fit, or is not finite.
+
+    >>> from analytic import TabularMDP
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> reward_vjp(bandit, [[0.0, 0.0]], [[1.0, 0.0]]).tolist()
+    [[0.25, -0.25]]
+    """
+    at = policy_of(mdp, theta, policy)
+    base = Evaluation(mdp.tables, at.probabilities)
+    return summed_over_time(Expansion(base, at.jet([at.direction(v)])).visits[1])
+
+
+def discount_derivative(
+    mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
+) -> FloatArray:
+    """``d/dgamma dJ/dtheta``, shaped like theta: the gradient's change with the discount, which
+    both the values and the state weighting use.
+
+    Raises:
+        ValueError: theta does not fit the policy and the problem, or is not finite.
+
+    >>> from analytic import TabularMDP
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.5, [1.0])
+    >>> discount_derivative(bandit, [[0.0, 0.0]]).tolist()  # J = pi_0 / (1 - gamma)
+    [[1.0, -1.0]]
+    """
+    at = policy_of(mdp, theta, policy)
+    base = Evaluation(mdp.tables, at.probabilities)
+    bootstrapped = np.zeros_like(base.reward)
+    bootstrapped[..., -1:, :, :] += base.final_mean
+    one = np.ones_like(mdp.tables.discount)
+    moved = Expansion(
+        base,
+        policy=[at.probabilities, None],
+        reward=[base.reward, bootstrapped],
+        discount=[mdp.tables.discount, one],
+    )
+    return at.pulled(or_zero(moved.gradient[1], at.probabilities))
 
 
 def evaluate_target(
-    target: AnyTarget, mdp: TabularMDP, theta: npt.ArrayLike, *, policy: Policy = TABULAR
+    target: AnyTarget, mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
 ) -> FloatArray:
     """The target's exact value, theta's axes ``order`` times. The target's horizon is used, not
     the problem's.
@@ -111,7 +219,7 @@ def evaluate_target(
     Raises:
         ValueError: a target without a closed form here; derive it and pass a `GivenTarget`.
 
-    >>> from analytic.targets import return_derivative
+    >>> from analytic import TabularMDP, return_derivative
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0])
     >>> evaluate_target(return_derivative(1, horizon=1), bandit, [[0.0, 0.0]]).tolist()
     [[0.25, -0.25]]
@@ -119,134 +227,135 @@ def evaluate_target(
     if isinstance(target, GivenTarget):
         return target.value
     elsewhere = target.with_respect_to != POLICY_PARAMETERS
-    if elsewhere or target.inner or target.regulariser or target.order > 2:
+    if elsewhere or target.inner or target.regulariser or target.order > 3:
         raise ValueError(f"no closed form for {target}: derive it and pass a GivenTarget")
-    problem, terminal_values = _with_horizon(mdp, target)
-    exact = evaluate(problem, policy_probabilities(mdp, theta, policy), terminal_values)
+    tables = _with_horizon(mdp.tables, target)
+    at = policy_of(mdp, theta, policy)
+    exact = Evaluation(tables, at.probabilities)
     if not isinstance(target.weighting, Discounted):
-        exact = _reweighted(problem, exact, target)
-    derivatives = [_logit_gradient(exact)]
-    if target.order == 2:
-        derivatives.append(_logit_hessian(problem, exact))
-    return _in_parameters(derivatives, theta, policy)[-1]
+        return at.pulled(_update_field(exact, target))
+    if target.order == 1:
+        return at.pulled(logit_gradient(exact))
+    return _hessian(at, exact) if target.order == 2 else _third(tables, at)
 
 
-def _with_horizon(mdp: TabularMDP, target: Target) -> tuple[TabularMDP, FloatArray | None]:
-    if isinstance(target.horizon, BootstrappedHorizon):
-        values = frozen_array("bootstrap values", target.horizon.values, (mdp.n_states,))
-        return replace(mdp, horizon=target.horizon.steps), values
-    steps = target.horizon.steps if isinstance(target.horizon, FiniteHorizon) else None
-    return replace(mdp, horizon=steps), None
+def _with_horizon(tables: Tables, target: Target) -> Tables:
+    horizon, values, steps = target.horizon, None, None
+    if isinstance(horizon, BootstrappedHorizon):
+        values = frozen_array("bootstrap values", horizon.values, tables.start.shape[-1:])
+    if isinstance(horizon, FiniteHorizon | BootstrappedHorizon):
+        steps = horizon.steps
+    elif np.max(tables.discount) >= 1.0:
+        raise ValueError("discount: 1 needs a finite horizon, got horizon None")
+    if tables.reward.shape[-3] not in (1, steps):
+        raise ValueError(
+            f"target: expected the {tables.horizon} steps that rewards are given for, got {target}"
+        )
+    return replace(tables, horizon=steps, final_values=values)
 
 
-def _reweighted(mdp: TabularMDP, exact: Evaluation, target: Target) -> Evaluation:
-    """The evaluation with gamma^t in its occupancy replaced by the target's own weights."""
-    if mdp.horizon is None or target.order != 1:
+def _update_field(exact: Evaluation, target: Target) -> FloatArray:
+    """The policy gradient with the target's own weights in place of gamma^t."""
+    if target.order != 1:
         raise ValueError(f"no closed form for {target}: derive it and pass a GivenTarget")
-    weights = np.ones(mdp.horizon)
-    if isinstance(target.weighting, GivenWeights):
-        weights = frozen_array("state weighting", target.weighting.weights, (mdp.horizon,))
-    law = np.empty_like(exact.occupancy)
-    law[0] = mdp.start
-    kernel = state_transition(mdp, exact.policy)
-    for t in range(1, mdp.horizon):
-        law[t] = law[t - 1] @ kernel
-    return replace(exact, occupancy=weights[:, None] * law)
+    base, weights = weighted_visits(exact.tables, exact.policy, target.weighting)
+    return _over_steps(weights * base.occupancy, exact)
 
 
-def _in_parameters(
-    logit_derivatives: list[FloatArray], theta: npt.ArrayLike, policy: Policy
-) -> tuple[FloatArray, ...]:
-    if isinstance(policy, TabularSoftmax):
-        return tuple(logit_derivatives)
-    parameters = np.asarray(theta, dtype=np.float64)
-    n = logit_derivatives[0].size
-    flat = [d.reshape((n,) * (k + 1)) for k, d in enumerate(logit_derivatives)]
-    pulled = pull_back(flat, policy.logit_derivatives(parameters, len(flat)))
-    return tuple(d.reshape(parameters.shape * (k + 1)) for k, d in enumerate(pulled))
+def _over_steps(occupancy: FloatArray, exact: Evaluation) -> FloatArray:
+    found = policy_gradient([occupancy], [exact.policy[..., None, :, :]], [exact.advantages])[0]
+    return or_zero(found, exact.policy)
 
 
-def _logit_gradient(exact: Evaluation) -> FloatArray:
-    weighted = exact.policy * exact.advantages
-    result: FloatArray = np.einsum("ts,tsa->sa", exact.occupancy, weighted)
-    return result
+def logit_gradient(exact: Evaluation) -> FloatArray:
+    """dJ/dlogits ``[..., S, A]``."""
+    return _over_steps(exact.occupancy, exact)
 
 
-def _logit_hessian(mdp: TabularMDP, exact: Evaluation) -> FloatArray:
-    n = mdp.n_states * mdp.n_actions
-    block = _block_term(exact)
-    cross = np.zeros((n, n))
-    value_jacobians = _value_jacobians(mdp, exact)
-    for occupied, jacobian in zip(exact.occupancy, value_jacobians, strict=True):
-        moved = mdp.discount * expect_next(mdp, jacobian)
-        centred = moved - np.einsum("sa,san->sn", exact.policy, moved)[:, None, :]
-        weight = occupied[:, None] * exact.policy
-        cross += (weight[:, :, None] * centred).reshape(n, n)
-    full = cross + cross.T
-    shaped = full.reshape(mdp.n_states, mdp.n_actions, mdp.n_states, mdp.n_actions)
-    states = np.arange(mdp.n_states)
-    shaped[states, :, states, :] += block
-    return shaped
+def _gradient_along(tables: Tables, at: PolicyAt, directions: list[FloatArray]) -> FloatArray:
+    """The gradient's mixed derivative along all directions, in the parameters."""
+    moved = Expansion(Evaluation(tables, at.probabilities), at.jet(directions))
+    return at.pulled_jet(moved.gradient, directions)
+
+
+def _hessian(at: PolicyAt, exact: Evaluation) -> FloatArray:
+    gradient = logit_gradient(exact)
+    flat = gradient.reshape(*gradient.shape[:-2], -1)
+    return at.pulled_hessian(flat, _logit_hessian(exact))
+
+
+def _third(tables: Tables, at: PolicyAt) -> FloatArray:
+    """``D^3 J``, theta's axes three times, from all pairs of basis directions."""
+    size = int(np.prod(at.shape))
+    if size**3 > LARGEST_THIRD_DERIVATIVE:
+        raise ValueError(
+            f"target: expected at most {LARGEST_THIRD_DERIVATIVE:,} entries, got {size**3:,} in a "
+            "third derivative; use third_derivative along directions"
+        )
+    if at.leading or tables.leading:
+        raise ValueError("theta: expected one policy and one problem for a third derivative")
+    basis = np.eye(size).reshape(size, *at.shape)
+    found = _gradient_along(tables, at, [basis[:, None], basis[None]])
+    return np.broadcast_to(found, (size, size, *at.shape)).reshape(*at.shape * 3)
+
+
+def _logit_hessian(exact: Evaluation) -> FloatArray:
+    """``[..., n, n]``, n = S * A."""
+    pi, tables = exact.policy, exact.tables
+    n_states, n_actions = pi.shape[-2:]
+    n = n_states * n_actions
+    leading = exact.occupancy.shape[:-2]
+    cross = np.zeros((n, *leading, n_states, n_actions))
+    for t, jacobian in enumerate(_later_value_jacobians(exact)):
+        moved = tables.kernel.expect(jacobian[..., None, :])[..., 0, :, :]
+        moved = tables.per_step()[..., :, :] * moved
+        moved -= (pi * moved).sum(axis=-1, keepdims=True)
+        cross += exact.occupancy[..., t, :, None] * pi * moved
+    half = np.moveaxis(cross.reshape(n, *leading, n), 0, -1)
+    full = half + np.swapaxes(half, -1, -2)
+    shaped = full.reshape(*leading, n_states, n_actions, n_states, n_actions)
+    states = np.arange(n_states)
+    # Indexed axes come first: [S, ..., A, A].
+    shaped[..., states, :, states, :] += np.moveaxis(_block_term(exact), -3, 0)
+    return full
 
 
 def _block_term(exact: Evaluation) -> FloatArray:
-    """``[S, A, A]``: sum_{t,a} m_t(s) Q_t(s,a) d2 pi(a|s), the part that LVC keeps."""
-    weighted = np.einsum("ts,tsa->sa", exact.occupancy, exact.policy * exact.advantages)
-    outer = weighted[:, :, None] * exact.policy[:, None, :]
-    diagonal = np.eye(exact.policy.shape[1]) * weighted[:, :, None]
-    block: FloatArray = diagonal - outer - np.swapaxes(outer, 1, 2)
+    """``[..., S, A, A]``: sum_{t,a} m_t(s) Q_t(s,a) d2 pi(a|s), the part that LVC keeps."""
+    weighted = logit_gradient(exact)
+    outer = weighted[..., :, None] * exact.policy[..., None, :]
+    diagonal = np.eye(exact.policy.shape[-1]) * weighted[..., :, None]
+    block: FloatArray = diagonal - outer - np.swapaxes(outer, -1, -2)
     return block
 
 
-def _value_jacobians(mdp: TabularMDP, exact: Evaluation) -> list[FloatArray]:
-    """dV_{t+1}/dtheta ``[S, S * A]`` for t = 0..T-1."""
-    n_states, n_actions = exact.policy.shape
-    states = np.arange(n_states)
-    own = np.zeros((len(exact.occupancy), n_states, n_states, n_actions))
-    own[:, states, states, :] = exact.policy * exact.advantages
-    flat = own.reshape(len(own), n_states, n_states * n_actions)
-    kernel = mdp.discount * state_transition(mdp, exact.policy)
-    if mdp.horizon is None:
-        return [np.linalg.solve(np.eye(n_states) - kernel, flat[0])]
-    return _backwards(kernel, flat)
+def _later_value_jacobians(exact: Evaluation) -> list[FloatArray]:
+    """dV_{t+1}/dtheta ``[n, ..., S]`` for t = 0..T-1."""
+    weighted = exact.policy[..., None, :, :] * exact.advantages
+    *leading, steps, n_states, n_actions = weighted.shape
+    own = np.zeros((n_states, n_actions, *leading, steps, n_states))
+    for state in range(n_states):
+        own[state, ..., state] = np.moveaxis(weighted[..., state, :], -1, 0)
+    jacobians = exact.system.solve(own.reshape(-1, *own.shape[2:]))
+    later = exact.system.later(jacobians)
+    return [later[..., t, :] for t in range(steps)]
 
 
-def _backwards(kernel: FloatArray, own: FloatArray) -> list[FloatArray]:
-    """x_{t+1} for t = 0..T-1, where ``x_t = own_t + kernel x_{t+1}`` and x_T = 0."""
-    later = [np.zeros_like(own[0])]
-    for step in own[:0:-1]:
-        later.append(step + kernel @ later[-1])
-    return later[::-1]
+def checked_reward(name: str, reward: npt.ArrayLike, mdp: Problem) -> FloatArray:
+    """``[..., S, A]``. Raises ValueError on a wrong shape or entry."""
+    array = frozen_array(name, reward)
+    check_leading(name, array, (mdp.n_states, mdp.n_actions), mdp.tables.leading)
+    return array
 
 
-def _logit_hvp(mdp: TabularMDP, exact: Evaluation, v: FloatArray) -> FloatArray:
-    pi, advantages = exact.policy, exact.advantages
-    turned = pi * (v - (pi * v).sum(axis=1, keepdims=True))
-    value_tangents, occupancy_tangents = _tangents(mdp, exact, turned)
-    product = np.zeros_like(pi)
-    for t, advantage in enumerate(advantages):
-        q_tangent = mdp.discount * expect_next(mdp, value_tangents[t])
-        centred = q_tangent - (pi * q_tangent).sum(axis=1, keepdims=True)
-        own = (turned * exact.action_values[t]).sum(axis=1, keepdims=True)
-        product += occupancy_tangents[t][:, None] * pi * advantage
-        product += exact.occupancy[t][:, None] * (turned * advantage + pi * (centred - own))
-    return product
+def summed_over_time(part: Part) -> FloatArray:
+    """``[..., S, A]`` of ``[..., T, S, A]``."""
+    if part is None:
+        raise ValueError("expected a part that moves, got one that is identically 0")
+    total: FloatArray = part.sum(axis=-3)
+    return total
 
 
-def _tangents(
-    mdp: TabularMDP, exact: Evaluation, turned: FloatArray
-) -> tuple[list[FloatArray], list[FloatArray]]:
-    """Directional derivatives of V_{t+1} and m_t ``[S]`` along the policy change ``turned``."""
-    kernel = mdp.discount * state_transition(mdp, exact.policy)
-    kernel_tangent = mdp.discount * state_transition(mdp, turned)
-    own = (turned * exact.action_values).sum(axis=2)
-    if mdp.horizon is None:
-        from scipy.linalg import lu_factor, lu_solve  # here: it costs the command line 0.2 s
-
-        factors = lu_factor(np.eye(mdp.n_states) - kernel)
-        moved = exact.occupancy[0] @ kernel_tangent
-        return [lu_solve(factors, own[0])], [lu_solve(factors, moved, trans=1)]
-    visits = [np.zeros(mdp.n_states)]
-    for occupied in exact.occupancy[:-1]:
-        visits.append(visits[-1] @ kernel + occupied @ kernel_tangent)
-    return _backwards(kernel, own), visits
+def or_zero(part: Part, like: FloatArray) -> FloatArray:
+    """The part, as zeros where it is identically zero."""
+    return np.zeros_like(like) if part is None else part

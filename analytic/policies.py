@@ -50,6 +50,45 @@ class TabularSoftmax:
         return (np.eye(p), *(np.zeros((p,) * (k + 1)) for k in range(2, order + 1)))
 
 
+@dataclass(frozen=True, eq=False)
+class LinearSoftmax:
+    """Logits linear in the parameters: ``features [S, A, p]`` times theta ``[p]``.
+
+    Raises:
+        ValueError: features without three axes, or not finite.
+
+    >>> shared = LinearSoftmax(np.ones((3, 2, 1)))
+    >>> shared.logits(np.array([0.5])).tolist()
+    [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]
+    """
+
+    features: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "features", frozen_array("features", self.features, (None, None, None))
+        )
+
+    def parameter_shape(self, n_states: int, n_actions: int) -> tuple[int, ...]:
+        """``(p,)``. Raises ValueError if the features are those of another problem."""
+        *size, p = self.features.shape
+        if size != [n_states, n_actions]:
+            raise ValueError(
+                f"features: expected shape ({n_states}, {n_actions}, p), got {self.features.shape}"
+            )
+        return (p,)
+
+    def logits(self, theta: FloatArray) -> FloatArray:
+        """``[..., S, A]`` of theta ``[..., p]``."""
+        return np.tensordot(theta, self.features, axes=(-1, -1))
+
+    def logit_derivatives(self, theta: FloatArray, order: int) -> tuple[FloatArray, ...]:
+        """The features ``[S * A, p]``, then zeros."""
+        p = self.features.shape[-1]
+        flat = self.features.reshape(-1, p)
+        return (flat, *(np.zeros((len(flat), *(p,) * k)) for k in range(2, order + 1)))
+
+
 TABULAR = TabularSoftmax()
 LARGEST_PARAMETER = 1e100
 
@@ -82,9 +121,14 @@ def checked_parameters(
 ) -> FloatArray:
     """Theta as a read-only array. Raises ValueError on a wrong shape or an infinite entry."""
     array = frozen_array(name, theta, policy.parameter_shape(n_states, n_actions))
-    if np.abs(array).max(initial=0.0) > LARGEST_PARAMETER:
-        raise ValueError(f"{name}: expected entries up to {LARGEST_PARAMETER:g} in size, got more")
+    check_magnitude(name, array)
     return array
+
+
+def check_magnitude(name: str, parameters: FloatArray) -> None:
+    """Raises ValueError for parameters so large that their differences overflow."""
+    if np.abs(parameters).max(initial=0.0) > LARGEST_PARAMETER:
+        raise ValueError(f"{name}: expected entries up to {LARGEST_PARAMETER:g} in size, got more")
 
 
 def pull_back(outer: Sequence[FloatArray], inner: Sequence[FloatArray]) -> tuple[FloatArray, ...]:

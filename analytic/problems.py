@@ -3,6 +3,9 @@
 A problem is a transition kernel ``P(s'|s,a)``, a reward for each step, a start law, a discount and
 a horizon. Rewards are collected at t = 0..H-1, so a trajectory of H steps visits H + 1 states.
 A *terminal* state is one that every action leads back to with reward 0.
+
+`TabularMDP` is the record that everything takes; `analytic.more_problems` has others, which the
+exact side alone takes.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from analytic.arrays import (
 )
 from analytic.files import read_npz
 from analytic.gymnasium_tables import gymnasium_table
+from analytic.kernels import DenseKernel
+from analytic.tables import Tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +37,9 @@ class TabularMDP:
     """A finite MDP: ``transition [S, A, S]``, ``reward [S, A]`` or ``[S, A, S]``, ``start [S]``.
 
     ``horizon=None`` is the infinite discounted problem (discount in [0, 1)); an int H >= 1 means
-    rewards at t = 0..H-1 (discount in [0, 1]). Arrays are copied, checked and made read-only;
+    rewards at t = 0..H-1 (discount in [0, 1]). Rewards that depend on time, of a finite horizon,
+    are ``[H, S, A, S]``, or ``[H, S, A, 1]`` where the next state does not matter (with three axes
+    they could not be told from ``[S, A, S]``). Arrays are copied, checked and made read-only;
     rows of probabilities are renormalised by rounding only. Rewards that depend on the next state
     are kept as such: their means suffice for values, not for an estimator's variance.
 
@@ -59,16 +66,16 @@ class TabularMDP:
                 f"got {tuple(transition.shape)}"
             )
         reward = frozen_array("reward", self.reward)
-        if reward.shape not in ((n_states, n_actions), (n_states, n_actions, n_states)):
+        discount, horizon = checked_discount(self.discount, self.horizon)
+        stationary = ((n_states, n_actions), (n_states, n_actions, n_states))
+        timed = ((horizon, *stationary[0], 1), (horizon, *stationary[1]))
+        if reward.shape not in stationary and (horizon is None or reward.shape not in timed):
+            over_time = "" if horizon is None else f", or {timed[0]} or {timed[1]} over time,"
             raise ValueError(
-                f"reward: expected shape ({n_states}, {n_actions}) or "
-                f"({n_states}, {n_actions}, {n_states}) to match transition, got {reward.shape}"
+                f"reward: expected shape {stationary[0]} or {stationary[1]}{over_time} to match "
+                f"transition, got {reward.shape}"
             )
-        discount = real_number("discount", self.discount, low=0.0, high=1.0)
-        if self.horizon is not None:
-            object.__setattr__(self, "horizon", whole_number("horizon", self.horizon, at_least=1))
-        elif discount == 1.0:
-            raise ValueError("discount: 1 needs a finite horizon, got horizon None")
+        object.__setattr__(self, "horizon", horizon)
         object.__setattr__(self, "transition", transition)
         object.__setattr__(self, "reward", reward)
         object.__setattr__(self, "discount", discount)
@@ -86,10 +93,10 @@ class TabularMDP:
 
     @cached_property
     def expected_reward(self) -> FloatArray:
-        """``[S, A]``: the reward's mean over the next state."""
+        """``[S, A]``, or ``[H, S, A]`` over time: the reward's mean over the next state."""
         if self.reward.ndim == 2:
             return self.reward
-        mean: FloatArray = np.einsum("sat,sat->sa", self.transition, self.reward)
+        mean: FloatArray = np.einsum("sat,...sat->...sa", self.transition, self.reward)
         mean.setflags(write=False)
         return mean
 
@@ -98,13 +105,32 @@ class TabularMDP:
         """``[S]``: True where every action leads back with reward 0, so that nothing can follow."""
         states = np.arange(self.n_states)
         stays = self.transition[states, :, states] == 1.0
-        if self.reward.ndim == 2:
-            pays = self.reward != 0.0
-        else:
-            pays = self.reward[states, :, states] != 0.0
+        table = self.next_state_reward
+        own = states if table.shape[-1] > 1 else 0
+        pays = (table[:, states, :, own] != 0.0).any(axis=1)
         ends: BoolArray = np.all(stays & ~pays, axis=1)
         ends.setflags(write=False)
         return ends
+
+    @cached_property
+    def tables(self) -> Tables:
+        """What the exact side computes with."""
+        reward = self.expected_reward
+        return Tables(
+            kernel=DenseKernel(self.transition),
+            reward=reward if reward.ndim == 3 else reward[None],
+            discount=np.asarray(self.discount),
+            start=self.start,
+            terminal=self.terminal,
+            horizon=self.horizon,
+        )
+
+    @cached_property
+    def next_state_reward(self) -> FloatArray:
+        """``[H or 1, S, A, S or 1]``: every reward, with its axes for time and the next state."""
+        if self.reward.ndim == 2:
+            return self.reward[None, :, :, None]
+        return self.reward if self.reward.ndim == 4 else self.reward[None]
 
     def step_reward(
         self,
@@ -112,9 +138,11 @@ class TabularMDP:
         actions: npt.NDArray[np.integer[Any]],
         next_states: npt.NDArray[np.integer[Any]],
     ) -> FloatArray:
-        """The reward of each step, shaped like ``states``."""
-        at = (states, actions) if self.reward.ndim == 2 else (states, actions, next_states)
-        rewards: FloatArray = self.reward[at]
+        """The reward of each step, shaped like ``states [..., H]`` (the last axis is time)."""
+        table = self.next_state_reward
+        times = np.arange(states.shape[-1]) if table.shape[0] > 1 else 0
+        successors = next_states if table.shape[-1] > 1 else 0
+        rewards: FloatArray = table[times, states, actions, successors]
         return rewards
 
     @classmethod
@@ -183,6 +211,14 @@ class TabularMDP:
             ValueError: no such file, not an npz archive, pickled objects, or arrays missing.
         """
         return cls(**read_problem(path))
+
+
+def checked_discount(discount: object, horizon: object) -> tuple[float, int | None]:
+    """The discount and the horizon. Raises ValueError unless they go together."""
+    factor = real_number("discount", discount, low=0.0, high=1.0)
+    if horizon is None and factor == 1.0:
+        raise ValueError("discount: 1 needs a finite horizon, got horizon None")
+    return factor, None if horizon is None else whole_number("horizon", horizon, at_least=1)
 
 
 def read_problem(path: str | Path) -> dict[str, Any]:

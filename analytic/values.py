@@ -4,47 +4,109 @@ With ``P_pi(s'|s) = sum_a pi(a|s) P(s'|s,a)`` and the policy's mean reward ``r_p
 
 - infinite horizon: ``V = (I - gamma P_pi)^-1 r_pi``, ``Q = r + gamma P V``, and the unnormalised
   discounted occupancy ``d = rho^T (I - gamma P_pi)^-1``, which sums to 1 / (1 - gamma);
-- H steps: ``V_H = 0``, ``Q_t = r + gamma P V_{t+1}``, ``V_t = sum_a pi Q_t``, and
+- H steps: ``V_H = 0``, ``Q_t = r_t + gamma P V_{t+1}``, ``V_t = sum_a pi Q_t``, and
   ``m_t = gamma^t * law of s_t`` forwards from ``m_0 = rho``.
 
 The expected return is ``J = rho^T V_0``. Every function takes the parameters ``theta`` of
-``policy`` (default: the tabular softmax, theta ``[S, A]``).
+``policy`` (default: the tabular softmax, theta ``[S, A]``). Leading axes of theta, of an
+`MDPBatch`, or of both (then equal, or one set the end of the other) lead the result.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray
-from analytic.policies import TABULAR, Policy, checked_parameters, softmax
-from analytic.problems import TabularMDP
+from analytic.logits import PolicyAt, policy_at
+from analytic.policies import TABULAR, Policy
+from analytic.systems import System, bellman_system
+from analytic.tables import Problem, Tables
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A policy's values and occupancy, step by step; the infinite problem is one stationary step.
+    """A policy's values and occupancy, step by step, each computed when it is first asked for.
 
-    ``policy [S, A]``, ``values [T + 1, S]`` (for the infinite problem both rows are V),
-    ``action_values [T, S, A]``, ``occupancy [T, S]``.
+    ``policy [..., S, A]``; the infinite problem is one stationary step (T = 1).
     """
 
+    tables: Tables
     policy: FloatArray
-    values: FloatArray
-    action_values: FloatArray
-    occupancy: FloatArray
 
-    @property
+    @cached_property
+    def system(self) -> System:
+        """The Bellman equations of the policy, factorised once."""
+        return bellman_system(self.tables, self.policy, self.tables.discount)
+
+    @cached_property
+    def reward(self) -> FloatArray:
+        """``[..., T, S, A]``: with the discounted mean of final values in the last step's."""
+        tables = self.tables
+        leading = np.broadcast_shapes(self.policy.shape[:-2], tables.reward.shape[:-3])
+        shape = (*leading, tables.steps, *self.policy.shape[-2:])
+        reward: FloatArray = np.broadcast_to(tables.reward, shape)
+        if tables.final_values is None:
+            return reward
+        reward = np.array(reward)
+        reward[..., -1:, :, :] += tables.per_step()[..., None] * self.final_mean
+        return reward
+
+    @cached_property
+    def final_mean(self) -> FloatArray:
+        """``[..., 1, S, A]``: the mean of the final values at the next state; 0 without any."""
+        values = self.tables.final_values
+        if values is None:
+            values = np.zeros(self.policy.shape[-2])
+        return self.tables.kernel.expect(values[..., None, :])
+
+    @cached_property
+    def step_values(self) -> FloatArray:
+        """V_t ``[..., T, S]``."""
+        found = self.system.solve((self.policy[..., None, :, :] * self.reward).sum(axis=-1))
+        # 0 at terminal states, which the solution gives up to rounding.
+        return np.where(self.tables.terminal[..., None, :], 0.0, found)
+
+    @cached_property
+    def action_values(self) -> FloatArray:
+        """Q_t ``[..., T, S, A]``."""
+        later = self.system.later(self.step_values)
+        return self.reward + self.tables.per_step()[..., None] * self.tables.kernel.expect(later)
+
+    @cached_property
     def advantages(self) -> FloatArray:
-        """``[T, S, A]``, as sum_b pi_b (Q_a - Q_b): accurate componentwise where pi is peaked,
+        """``[..., T, S, A]``, as sum_b pi_b (Q_a - Q_b): accurate componentwise where pi is peaked,
         which Q - V is not.
         """
         q = self.action_values
         gaps = q[..., :, None] - q[..., None, :]
-        advantages: FloatArray = np.einsum("sb,tsab->tsa", self.policy, gaps)
-        return advantages
+        found: FloatArray = np.matmul(gaps, self.policy[..., None, :, :, None])[..., 0]
+        return found
+
+    @cached_property
+    def occupancy(self) -> FloatArray:
+        """m_t ``[..., T, S]``."""
+        return occupancy_of(self.tables, self.policy, self.system)
+
+    @property
+    def values(self) -> FloatArray:
+        """``[..., T + 1, S]``: V_t, then the final values; for the infinite problem V twice."""
+        found = self.step_values
+        if self.tables.horizon is None:
+            return np.concatenate([found, found], axis=-2)
+        final = np.zeros_like(found[..., :1, :])
+        if self.tables.final_values is not None:
+            final = final + self.tables.final_values[..., None, :]
+        return np.concatenate([found, final], axis=-2)
+
+    @property
+    def expected_return(self) -> FloatArray:
+        """J ``[...]``."""
+        found: FloatArray = (self.tables.start * self.step_values[..., 0, :]).sum(axis=-1)
+        return found
 
     @property
     def scale(self) -> float:
@@ -57,116 +119,108 @@ class Evaluation:
     @property
     def rounding_scale(self) -> float:
         """Sum of occupancy x max_a|Q|: what the rounding of exact derivatives goes by."""
-        return float((self.occupancy * np.abs(self.action_values).max(axis=2)).sum())
+        return float((self.occupancy * np.abs(self.action_values).max(axis=-1)).sum())
+
+    def paying(self, reward: FloatArray) -> Evaluation:
+        """The same policy where the means ``reward [..., T, S, A]`` are paid, and nothing else; its
+        system and occupancy are shared.
+        """
+        other = replace(self, tables=self.tables.paying(reward))
+        other.__dict__.update(system=self.system, occupancy=self.occupancy)
+        return other
 
 
-def state_transition(mdp: TabularMDP, policy: FloatArray) -> FloatArray:
-    """``P_pi [S, S]``."""
-    matrix: FloatArray = np.einsum("sa,sat->st", policy, mdp.transition)
-    return matrix
-
-
-def expect_next(mdp: TabularMDP, values: FloatArray) -> FloatArray:
-    """``[S, A, ...]``: the mean of ``values [S, ...]`` at the next state."""
-    rows = mdp.transition.reshape(-1, mdp.n_states) @ values.reshape(mdp.n_states, -1)
-    return rows.reshape(mdp.n_states, mdp.n_actions, *values.shape[1:])
+def occupancy_of(tables: Tables, policy: FloatArray, system: System) -> FloatArray:
+    """Visits ``[..., T, S]`` that start from the start law and follow ``system``."""
+    leading = np.broadcast_shapes(policy.shape[:-2], tables.leading)
+    first = np.zeros((*leading, tables.steps, tables.start.shape[-1]))
+    first[..., 0, :] = tables.start
+    return system.solve_adjoint(first)
 
 
 def evaluate(
-    mdp: TabularMDP, policy: FloatArray, terminal_values: FloatArray | None = None
+    mdp: Problem, policy: FloatArray, terminal_values: FloatArray | None = None
 ) -> Evaluation:
-    """Values and occupancy of action probabilities ``policy [S, A]``.
+    """Values and occupancy of action probabilities ``policy [..., S, A]``.
 
     ``terminal_values [S]`` is V_H (default 0); only a finite horizon has it.
     """
-    if mdp.horizon is None:
-        return _evaluate_infinite(mdp, policy)
-    steps = mdp.horizon
-    values = np.zeros((steps + 1, mdp.n_states))
-    if terminal_values is not None:
-        values[steps] = terminal_values
-    action_values = np.empty((steps, mdp.n_states, mdp.n_actions))
-    for t in range(steps - 1, -1, -1):
-        action_values[t] = mdp.expected_reward + mdp.discount * expect_next(mdp, values[t + 1])
-        values[t] = (policy * action_values[t]).sum(axis=1)
-    kernel = state_transition(mdp, policy)
-    occupancy = np.empty((steps, mdp.n_states))
-    occupancy[0] = mdp.start
-    for t in range(1, steps):
-        occupancy[t] = mdp.discount * (occupancy[t - 1] @ kernel)
-    return Evaluation(policy, values, action_values, occupancy)
+    tables = mdp.tables
+    if terminal_values is not None and tables.horizon is not None:
+        tables = replace(tables, final_values=terminal_values)
+    return Evaluation(tables, policy)
 
 
-def _evaluate_infinite(mdp: TabularMDP, policy: FloatArray) -> Evaluation:
-    system = np.eye(mdp.n_states) - mdp.discount * state_transition(mdp, policy)
-    values: FloatArray = np.linalg.solve(system, (policy * mdp.expected_reward).sum(axis=1))
-    values[mdp.terminal] = 0.0  # which the solve gives up to rounding
-    occupancy = np.linalg.solve(system.T, mdp.start).astype(np.float64)
-    action_values: FloatArray = mdp.expected_reward + mdp.discount * expect_next(mdp, values)
-    return Evaluation(policy, np.stack([values, values]), action_values[None], occupancy[None])
+def policy_of(mdp: Problem, theta: npt.ArrayLike, policy: Policy, name: str = "theta") -> PolicyAt:
+    """The policy at theta. Raises ValueError if theta does not fit the policy and the problem."""
+    return policy_at(policy, theta, mdp.n_states, mdp.n_actions, mdp.tables.leading, name)
 
 
-def policy_probabilities(mdp: TabularMDP, theta: npt.ArrayLike, policy: Policy) -> FloatArray:
-    """``[S, A]``. Raises ValueError if theta does not fit the policy and the problem."""
-    parameters = checked_parameters(policy, theta, mdp.n_states, mdp.n_actions)
-    return softmax(policy.logits(parameters))
-
-
-def evaluate_parameters(mdp: TabularMDP, theta: npt.ArrayLike, policy: Policy) -> Evaluation:
+def evaluate_parameters(mdp: Problem, theta: npt.ArrayLike, policy: Policy) -> Evaluation:
     """`evaluate` of the policy with parameters theta."""
-    return evaluate(mdp, policy_probabilities(mdp, theta, policy))
+    return Evaluation(mdp.tables, policy_of(mdp, theta, policy).probabilities)
 
 
-def state_values(mdp: TabularMDP, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
+def state_values(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
     """V: ``[S]`` for the infinite horizon, ``[H + 1, S]`` (row t: from step t on) for a finite one.
 
     Raises:
         ValueError: theta does not fit or is not finite.
 
+    Warns:
+        IllConditionedWarning: the discount is so close to 1 that the tenth digit is uncertain.
+
+    >>> from analytic import TabularMDP
     >>> mdp = TabularMDP([[[1.0]]], [[1.0]], 0.5, [1.0])
     >>> state_values(mdp, [[0.0]]).tolist()
     [2.0]
     """
-    values = evaluate_parameters(mdp, theta, policy).values
-    return values[0] if mdp.horizon is None else values
+    found = evaluate_parameters(mdp, theta, policy)
+    return found.step_values[..., 0, :] if mdp.horizon is None else found.values
 
 
-def action_values(mdp: TabularMDP, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
+def action_values(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
     """Q: ``[S, A]`` for the infinite horizon, ``[H, S, A]`` for a finite one.
 
     Raises:
         ValueError: theta does not fit or is not finite.
 
+    >>> from analytic import TabularMDP
     >>> mdp = TabularMDP([[[1.0]]], [[1.0]], 0.5, [1.0], horizon=2)
     >>> action_values(mdp, [[0.0]]).ravel().tolist()
     [1.5, 1.0]
     """
-    q = evaluate_parameters(mdp, theta, policy).action_values
-    return q[0] if mdp.horizon is None else q
+    found = evaluate_parameters(mdp, theta, policy).action_values
+    return found[..., 0, :, :] if mdp.horizon is None else found
 
 
-def occupancy(mdp: TabularMDP, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
+def occupancy(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
     """Discounted visits: ``[S]`` summing to 1 / (1 - gamma), or ``[H, S]`` with gamma^t inside.
 
     Raises:
         ValueError: theta does not fit or is not finite.
 
+    >>> from analytic import TabularMDP
     >>> mdp = TabularMDP([[[1.0]]], [[1.0]], 0.5, [1.0])
     >>> occupancy(mdp, [[0.0]]).tolist()
     [2.0]
     """
-    visits = evaluate_parameters(mdp, theta, policy).occupancy
-    return visits[0] if mdp.horizon is None else visits
+    found = evaluate_parameters(mdp, theta, policy).occupancy
+    return found[..., 0, :] if mdp.horizon is None else found
 
 
-def expected_return(mdp: TabularMDP, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> float:
-    """J = E[sum_t gamma^t r_t] from the start law.
+def expected_return(
+    mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
+) -> float | FloatArray:
+    """J = E[sum_t gamma^t r_t] from the start law; an array ``[...]`` where there are leading axes.
 
     Raises:
         ValueError: theta does not fit or is not finite.
 
+    >>> from analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> expected_return(bandit, [[0.0, 0.0]])
     0.5
     """
-    return float(mdp.start @ evaluate_parameters(mdp, theta, policy).values[0])
+    found = evaluate_parameters(mdp, theta, policy).expected_return
+    return found if found.ndim else float(found)

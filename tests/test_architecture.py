@@ -93,9 +93,15 @@ SEEN_BY_ESTIMATORS = {
     "arrays",
     "exports",
     "files",
+    "games",
     "gymnasium_tables",
+    "jets",
+    "kernels",
+    "logits",
+    "more_problems",
     "policies",
     "problems",
+    "tables",
     "targets",
 }
 

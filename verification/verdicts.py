@@ -208,12 +208,11 @@ def _reward_can_be_reached(asked: Request) -> bool:
     """Whether some reward that is not 0 has positive probability under the behaviour policy."""
     mdp = asked.mdp
     joint = softmax(asked.context.policy.logits(asked.behaviour))[:, :, None] * mdp.transition > 0
-    reward = mdp.reward if mdp.reward.ndim == 3 else mdp.reward[:, :, None]
-    pays = (joint & (reward != 0.0)).any(axis=(1, 2))
+    pays = (joint & (mdp.next_state_reward != 0.0)).any(axis=(2, 3))
     kernel: BoolArray = np.asarray(joint.any(axis=1))
     reached = mdp.start > 0
-    for _ in range(asked.length):
-        if (reached & pays).any():
+    for t in range(asked.length):
+        if (reached & pays[min(t, len(pays) - 1)]).any():
             return True
         reached = np.any(kernel[reached], axis=0)
     return False

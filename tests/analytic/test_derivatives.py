@@ -279,7 +279,7 @@ def test_update_fields_weigh_steps_as_said(weights):
 @pytest.mark.parametrize(
     ("target", "complaint"),
     [
-        (return_derivative(3, horizon=2), "no closed form"),
+        (return_derivative(4, horizon=2), "no closed form"),
         (Target(1, return_derivative(1, horizon=2).horizon, regulariser="entropy"), "entropy"),
         (replace(update_field(horizon=2), order=2), "no closed form"),
         (replace(update_field(horizon=2), weighting=GivenWeights((1.0,))), "state weighting"),

@@ -1,0 +1,156 @@
+"""A policy at given parameters: its probabilities along directions, and derivatives pulled back.
+
+Everything exact is derived in the logits; these are the two halves of the chain rule. For a
+direction v in the parameters, the logits move along ``z'(theta) v`` and, to second order, along
+``z''(theta)[v, w]``; a derivative g in the logits is ``z'(theta)^T g`` in the parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from analytic.arrays import FloatArray, check_leading, frozen_array
+from analytic.jets import Part, Parts, leibniz, softmax_jet
+from analytic.policies import (
+    LinearSoftmax,
+    Policy,
+    TabularSoftmax,
+    check_magnitude,
+    pull_back,
+    softmax,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyAt:
+    """``policy`` with parameters ``theta [..., *shape]``."""
+
+    policy: Policy
+    theta: FloatArray
+    shape: tuple[int, ...]
+    size: tuple[int, int]
+
+    @cached_property
+    def logits(self) -> FloatArray:
+        """``[..., S, A]``."""
+        return self._logits_at(self.theta)
+
+    def _logits_at(self, parameters: FloatArray) -> FloatArray:
+        if isinstance(self.policy, TabularSoftmax | LinearSoftmax):
+            return self.policy.logits(parameters)
+        flat = parameters.reshape(-1, *self.shape)
+        rows = np.stack([self.policy.logits(one) for one in flat])
+        return rows.reshape(*self.leading, *self.size)
+
+    @cached_property
+    def probabilities(self) -> FloatArray:
+        """``[..., S, A]``."""
+        return softmax(self.logits)
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The axes of many parameters."""
+        return self.theta.shape[: self.theta.ndim - len(self.shape)]
+
+    def direction(self, v: npt.ArrayLike, name: str = "v") -> FloatArray:
+        """``v`` as an array ``[..., *shape]``. Raises ValueError on a wrong shape or entry."""
+        array = frozen_array(name, v)
+        check_leading(name, array, self.shape, self.leading)
+        return array
+
+    def _derivatives(self, order: int) -> tuple[FloatArray, ...]:
+        """Those of the logits, ``[..., n, p, ...]`` (n = S * A)."""
+        flat = self.theta.reshape(-1, *self.shape)
+        every = [self.policy.logit_derivatives(one, order) for one in flat]
+        parts = [np.stack(one) for one in zip(*every, strict=True)]
+        return tuple(part.reshape(*self.leading, *part.shape[1:]) for part in parts)
+
+    def _along(self, order: int, directions: Sequence[FloatArray]) -> FloatArray:
+        """The derivative of that order of the logits, contracted with directions from the last
+        axis on: ``[..., n]``, or ``[..., n, p]`` where one axis is left.
+        """
+        found = self._derivatives(order)[order - 1]
+        for left, v in zip(range(order, 0, -1), directions, strict=False):
+            leading = v.shape[: v.ndim - len(self.shape)]
+            found = (found * v.reshape(*leading, *(1,) * left, -1)).sum(axis=-1)
+        return found
+
+    def logit_jet(self, directions: Sequence[FloatArray]) -> list[Part]:
+        """The jet of the logits ``[..., S, A]`` along directions ``[..., *shape]``."""
+        parts: list[Part] = [self.logits]
+        for mask in range(1, 1 << len(directions)):
+            chosen = [v for i, v in enumerate(directions) if mask >> i & 1]
+            if isinstance(self.policy, TabularSoftmax | LinearSoftmax):
+                parts.append(self.policy.logits(chosen[0]) if len(chosen) == 1 else None)
+            else:
+                along = self._along(len(chosen), chosen)
+                parts.append(along.reshape(*along.shape[:-1], *self.size))
+        return parts
+
+    def jet(self, directions: Sequence[FloatArray]) -> list[Part]:
+        """The jet of the action probabilities ``[..., S, A]``."""
+        return softmax_jet(self.logit_jet(directions))
+
+    def pulled(self, field: FloatArray) -> FloatArray:
+        """``z'(theta)^T g`` of ``g [..., S, A]``, shaped ``[..., *shape]``."""
+        if isinstance(self.policy, TabularSoftmax):
+            return field
+        found = _transposed_product(self._derivatives(1)[0], field)
+        return found.reshape(*found.shape[:-1], *self.shape)
+
+    def pulled_jet(self, fields: Parts, directions: Sequence[FloatArray]) -> FloatArray:
+        """The last part of the jet of ``z'(theta)^T g``, from the jet of g ``[..., S, A]``."""
+        last = len(fields) - 1
+        if isinstance(self.policy, TabularSoftmax):
+            field = fields[last]
+            return np.zeros(self.theta.shape) if field is None else field
+        jacobians: list[Part] = []
+        for mask in range(len(fields)):
+            chosen = [v for i, v in enumerate(directions) if mask >> i & 1]
+            constant = chosen and isinstance(self.policy, LinearSoftmax)
+            jacobians.append(None if constant else self._along(len(chosen) + 1, chosen))
+        found = leibniz(_transposed_product, jacobians, fields, last)
+        if found is None:
+            return np.zeros(self.theta.shape)
+        return found.reshape(*found.shape[:-1], *self.shape)
+
+    def pulled_hessian(self, gradient: FloatArray, hessian: FloatArray) -> FloatArray:
+        """The Hessian in the parameters from gradient ``[..., n]`` and Hessian ``[..., n, n]`` in
+        the logits: ``[..., *shape, *shape]``.
+        """
+        if isinstance(self.policy, TabularSoftmax):
+            flat = hessian
+        else:
+            flat = pull_back([gradient, hessian], self._derivatives(2))[1]
+        return flat.reshape(*flat.shape[:-2], *self.shape, *self.shape)
+
+
+def _transposed_product(jacobian: FloatArray, field: FloatArray) -> FloatArray:
+    flat = field.reshape(*field.shape[:-2], 1, -1)
+    found: FloatArray = np.matmul(flat, jacobian)[..., 0, :]
+    return found
+
+
+def policy_at(
+    policy: Policy,
+    theta: npt.ArrayLike,
+    n_states: int,
+    n_actions: int,
+    leading: tuple[int, ...] = (),
+    name: str = "theta",
+) -> PolicyAt:
+    """The policy at ``theta [..., *shape]``; ``leading`` are the axes of many problems.
+
+    Raises:
+        ValueError: a wrong shape, an entry that is not finite, or leading axes that do not match.
+    """
+    shape = policy.parameter_shape(n_states, n_actions)
+    array = frozen_array(name, theta)
+    check_leading(name, array, shape, leading)
+    check_magnitude(name, array)
+    return PolicyAt(policy, array, shape, (n_states, n_actions))

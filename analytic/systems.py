@@ -1,0 +1,272 @@
+"""Solving the Bellman equations of one policy, forwards and backwards.
+
+With ``M = gamma P_pi`` every exact quantity is a solution of one of two linear systems:
+
+- backwards, ``x_t = b_t + M x_{t+1}``: values, and derivatives of values;
+- forwards, ``y_{t+1} = b_{t+1} + M^T y_t``: occupancies, and derivatives of occupancies.
+
+With H steps these are recursions. Over the infinite horizon both are solved with one factorisation
+of ``I - M``, a row diagonally dominant M-matrix: inverted where it is small (or there are many), LU
+factors where it is large, sparse LU or Krylov iteration where it is sparse.
+
+``I - M`` is badly conditioned when the discount is close to 1. As ``(I - M)^-1`` has no negative
+entry, its norm is the largest expected discounted time before a terminal state, so the condition
+number is exact and cheap; where it spoils the tenth digit, `IllConditionedWarning` names it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from analytic.arrays import FloatArray
+from analytic.kernels import DenseMatrix, Matrix, SparseMatrix
+from analytic.tables import Tables
+
+LARGEST_INVERSE = 64
+"""States up to which the inverse itself is kept: a product costs less than a solver's call."""
+LARGEST_SPARSE_LU = 2_000
+"""States up to which a sparse system is factorised: fill-in is at worst a dense matrix."""
+PROMISED_ACCURACY = 1e-10
+"""Relative accuracy below which a result comes with a warning."""
+
+_EPSILON = float(np.finfo(np.float64).eps)
+_BACKWARD_STABLE = 64 * _EPSILON
+_REFINEMENTS = 12
+_KRYLOV_DIMENSION = 60
+_KRYLOV_RESTARTS = 20
+
+
+class IllConditionedWarning(RuntimeWarning):
+    """A linear system whose result may be off by more than `PROMISED_ACCURACY`."""
+
+
+class System(Protocol):
+    """Both systems of one policy; time is the axis before the last."""
+
+    def solve(self, own: FloatArray) -> FloatArray:
+        """The x ``[..., T, S]`` with ``x_t = own_t + M x_{t+1}``."""
+        ...
+
+    def solve_adjoint(self, own: FloatArray) -> FloatArray:
+        """The y ``[..., T, S]`` with ``y_{t+1} = own_{t+1} + M^T y_t``."""
+        ...
+
+    def later(self, values: FloatArray) -> FloatArray:
+        """``x_{t+1}`` at t: the values that a step leads to."""
+        ...
+
+    def earlier(self, visits: FloatArray) -> FloatArray:
+        """``y_{t-1}`` at t: the visits that a step comes from."""
+        ...
+
+
+def bellman_system(tables: Tables, policy: FloatArray, discount: FloatArray) -> System:
+    """The systems of action probabilities ``policy [..., S, A]`` with ``discount [...]``.
+
+    Warns:
+        IllConditionedWarning: where a solution may be off by more than 1e-10 relative.
+    """
+    matrix = tables.kernel.under(policy).scaled(discount)
+    if tables.horizon is not None:
+        return Recursion(matrix, tables.horizon)
+    largest = float(np.max(discount))
+    if isinstance(matrix, SparseMatrix):
+        many = tables.kernel.n_states > LARGEST_SPARSE_LU
+        found: Stationary = Krylov(matrix) if many else SparseFactors(matrix)
+    elif isinstance(matrix, DenseMatrix):
+        one = matrix.entries.ndim == 2
+        large = one and tables.kernel.n_states > LARGEST_INVERSE
+        found = DenseFactors(matrix) if large else Inverse(matrix)
+    else:
+        raise TypeError(f"transition: expected dense or sparse, got {type(matrix).__name__}")
+    _check_condition(found, tables, largest)
+    return found
+
+
+def _check_condition(system: Stationary, tables: Tables, discount: float) -> None:
+    """Warns of an ill-conditioned system, by the largest discounted time to a terminal state."""
+    limit = PROMISED_ACCURACY / _EPSILON
+    if (1.0 + discount) <= limit * (1.0 - discount):
+        return
+    lifetimes = system.solve((~tables.terminal).astype(np.float64)[..., None, :])
+    condition = (1.0 + discount) * float(lifetimes.max())
+    if not condition <= limit:
+        warnings.warn(
+            f"the Bellman system has condition number {condition:.2g} (discount {discount:.12g}): "
+            f"results may be off by {_EPSILON * condition:.0e} relative; use a smaller discount or "
+            "a finite horizon",
+            IllConditionedWarning,
+            stacklevel=2,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Recursion:
+    """H steps: substitution, backwards and forwards."""
+
+    matrix: Matrix
+    steps: int
+
+    def solve(self, own: FloatArray) -> FloatArray:
+        """As `System.solve`, with ``x_H = 0``."""
+        found = [own[..., -1, :]]
+        for t in range(self.steps - 2, -1, -1):
+            found.append(own[..., t, :] + self.matrix.apply(found[-1]))
+        return np.stack(found[::-1], axis=-2)
+
+    def solve_adjoint(self, own: FloatArray) -> FloatArray:
+        """As `System.solve_adjoint`, with ``y_0 = own_0``."""
+        found = [own[..., 0, :]]
+        for t in range(1, self.steps):
+            found.append(own[..., t, :] + self.matrix.apply_transposed(found[-1]))
+        return np.stack(found, axis=-2)
+
+    def later(self, values: FloatArray) -> FloatArray:
+        """The next step's; 0 at the end."""
+        return np.concatenate([values[..., 1:, :], np.zeros_like(values[..., :1, :])], axis=-2)
+
+    def earlier(self, visits: FloatArray) -> FloatArray:
+        """The previous step's; 0 at the start."""
+        return np.concatenate([np.zeros_like(visits[..., :1, :]), visits[..., :-1, :]], axis=-2)
+
+
+class Stationary:
+    """The infinite horizon: one step that leads to itself."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix = matrix
+
+    def later(self, values: FloatArray) -> FloatArray:
+        """The same values."""
+        return values
+
+    def earlier(self, visits: FloatArray) -> FloatArray:
+        """The same visits."""
+        return visits
+
+    def solve(self, own: FloatArray) -> FloatArray:
+        """``(I - M)^-1 b``, refined where its residual is more than rounding."""
+        return self._refined(own, transposed=False)
+
+    def solve_adjoint(self, own: FloatArray) -> FloatArray:
+        """``(I - M)^-T b``, likewise."""
+        return self._refined(own, transposed=True)
+
+    def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
+        """An approximate solution."""
+        raise NotImplementedError
+
+    def _refined(self, own: FloatArray, *, transposed: bool) -> FloatArray:
+        """Solves, and solves again for the residual, until that is rounding."""
+        product = self.matrix.apply_transposed if transposed else self.matrix.apply
+        found = self._correction(own, transposed=transposed)
+        for _ in range(_REFINEMENTS):
+            residual = own - (found - product(found))
+            scale = _largest(own) + 2.0 * _largest(found)
+            unsolved = _largest(residual) > _BACKWARD_STABLE * scale
+            if not unsolved.any():
+                return found
+            found = found + self._correction(residual, transposed=transposed)
+        worst = float((_largest(residual)[unsolved] / scale[unsolved]).max())
+        warnings.warn(
+            f"a Bellman system was not solved to rounding: relative residual {worst:.1e}",
+            IllConditionedWarning,
+            stacklevel=4,
+        )
+        return found
+
+
+def _largest(vectors: FloatArray) -> FloatArray:
+    """``[...]``: the largest entry in size of each vector."""
+    sizes: FloatArray = np.abs(vectors).max(axis=-1)
+    return sizes
+
+
+class Inverse(Stationary):
+    """``(I - M)^-1 [..., S, S]`` itself."""
+
+    matrix: DenseMatrix
+
+    @cached_property
+    def _inverse(self) -> DenseMatrix:
+        entries = self.matrix.entries
+        inverse = np.linalg.inv(np.eye(entries.shape[-1]) - entries)
+        return DenseMatrix(np.asarray(inverse, dtype=np.float64))
+
+    def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
+        inverse = self._inverse
+        return inverse.apply_transposed(residual) if transposed else inverse.apply(residual)
+
+
+class DenseFactors(Stationary):
+    """LU factors of ``I - M [S, S]``."""
+
+    matrix: DenseMatrix
+
+    @cached_property
+    def _factors(self) -> Any:
+        from scipy.linalg import lu_factor  # here: it costs the command line a fifth of a second
+
+        entries = self.matrix.entries
+        return lu_factor(np.eye(len(entries)) - entries, overwrite_a=True, check_finite=False)
+
+    def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
+        from scipy.linalg import lu_solve
+
+        columns = residual.reshape(-1, residual.shape[-1]).T
+        found = lu_solve(self._factors, columns, trans=int(transposed), check_finite=False)
+        return np.asarray(found).T.reshape(residual.shape)
+
+
+class SparseFactors(Stationary):
+    """Sparse LU factors of ``I - M``."""
+
+    matrix: SparseMatrix
+
+    @cached_property
+    def _factors(self) -> Any:
+        from scipy import sparse
+        from scipy.sparse.linalg import splu
+
+        return splu(
+            sparse.csc_array(sparse.eye_array(self.matrix.entries.shape[0]) - self.matrix.entries)
+        )
+
+    def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
+        columns = np.ascontiguousarray(residual.reshape(-1, residual.shape[-1]).T)
+        found = self._factors.solve(columns, "T" if transposed else "N")
+        return np.asarray(found).T.reshape(residual.shape)
+
+
+class Krylov(SparseFactors):
+    """GMRES, which needs no factors; those of a sparse LU where it does not converge."""
+
+    def __init__(self, matrix: SparseMatrix) -> None:
+        super().__init__(matrix)
+        self._stalled = False
+
+    def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
+        rows = residual.reshape(-1, residual.shape[-1])
+        found = np.zeros_like(rows)
+        for row, own in enumerate(rows):
+            if not self._stalled:
+                found[row] = self._iterated(own, transposed=transposed)
+        if self._stalled:
+            return super()._correction(residual, transposed=transposed)
+        return found.reshape(residual.shape)
+
+    def _iterated(self, own: FloatArray, *, transposed: bool) -> FloatArray:
+        from scipy.sparse.linalg import LinearOperator, gmres
+
+        product = self.matrix.apply_transposed if transposed else self.matrix.apply
+        operator = LinearOperator((len(own), len(own)), lambda x: x - product(x), dtype=np.float64)
+        found, status = gmres(
+            operator, own, rtol=1e-8, restart=_KRYLOV_DIMENSION, maxiter=_KRYLOV_RESTARTS
+        )
+        self._stalled = status != 0
+        return np.asarray(found)
