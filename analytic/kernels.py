@@ -18,11 +18,11 @@ class Matrix(Protocol):
     """A square matrix on states, possibly one for each leading index."""
 
     def apply(self, values: FloatArray) -> FloatArray:
-        """``M x`` of ``values [..., S]``."""
+        """``M x`` of ``values [..., T, S]``."""
         ...
 
     def apply_transposed(self, weights: FloatArray) -> FloatArray:
-        """``M^T y`` of ``weights [..., S]``."""
+        """``M^T y`` of ``weights [..., T, S]``."""
         ...
 
     def scaled(self, factor: FloatArray) -> Matrix:
@@ -76,13 +76,11 @@ class DenseMatrix:
 
 
 def _rows_times(rows: FloatArray, matrices: FloatArray) -> FloatArray:
-    """Each vector along the last axis of ``rows`` times its matrix; one product where there is
-    only one matrix.
-    """
+    """``rows [..., T, S]`` times ``matrices [..., S, S]``; one product where there is one matrix."""
     if matrices.ndim == 2:
         flat = rows.reshape(-1, matrices.shape[0]) @ matrices
         return flat.reshape(*rows.shape[:-1], matrices.shape[1])
-    found: FloatArray = np.matmul(rows[..., None, :], matrices)[..., 0, :]
+    found: FloatArray = np.matmul(rows, matrices)
     return found
 
 

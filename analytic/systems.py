@@ -114,17 +114,17 @@ class Recursion:
 
     def solve(self, own: FloatArray) -> FloatArray:
         """As `System.solve`, with ``x_H = 0``."""
-        found = [own[..., -1, :]]
+        found = [own[..., -1:, :]]
         for t in range(self.steps - 2, -1, -1):
-            found.append(own[..., t, :] + self.matrix.apply(found[-1]))
-        return np.stack(found[::-1], axis=-2)
+            found.append(own[..., t : t + 1, :] + self.matrix.apply(found[-1]))
+        return np.concatenate(_same_shape(found[::-1]), axis=-2)
 
     def solve_adjoint(self, own: FloatArray) -> FloatArray:
         """As `System.solve_adjoint`, with ``y_0 = own_0``."""
-        found = [own[..., 0, :]]
+        found = [own[..., :1, :]]
         for t in range(1, self.steps):
-            found.append(own[..., t, :] + self.matrix.apply_transposed(found[-1]))
-        return np.stack(found, axis=-2)
+            found.append(own[..., t : t + 1, :] + self.matrix.apply_transposed(found[-1]))
+        return np.concatenate(_same_shape(found), axis=-2)
 
     def later(self, values: FloatArray) -> FloatArray:
         """The next step's; 0 at the end."""
@@ -133,6 +133,12 @@ class Recursion:
     def earlier(self, visits: FloatArray) -> FloatArray:
         """The previous step's; 0 at the start."""
         return np.concatenate([np.zeros_like(visits[..., :1, :]), visits[..., :-1, :]], axis=-2)
+
+
+def _same_shape(steps: list[FloatArray]) -> list[FloatArray]:
+    """With the leading axes of the matrix on the step that it was not yet applied to."""
+    shape = np.broadcast_shapes(*(step.shape for step in steps))
+    return [np.broadcast_to(step, shape) for step in steps]
 
 
 class Stationary:

@@ -1,0 +1,100 @@
+"""Numerical health: near-singular systems warn with their condition number."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import oracles
+import pytest
+from scipy import sparse
+
+from analytic import systems
+from analytic.derivatives import gradient
+from analytic.more_problems import SparseMDP
+from analytic.problems import TabularMDP
+from analytic.systems import IllConditionedWarning
+from analytic.values import expected_return, state_values
+
+
+def recurrent(discount):
+    """Two states that never end."""
+    rows = np.array([[[0.5, 0.5], [0.9, 0.1]], [[0.2, 0.8], [1.0, 0.0]]])
+    return TabularMDP(rows, [[1.0, 0.0], [0.0, 2.0]], discount, [1.0, 0.0])
+
+
+def ending(discount):
+    """Ends after two steps on average, whatever the discount."""
+    rows = np.zeros((2, 2, 2))
+    rows[0, :] = [0.5, 0.5]
+    rows[1, :, 1] = 1.0
+    return TabularMDP(rows, [[1.0, 2.0], [0.0, 0.0]], discount, [1.0, 0.0])
+
+
+def exact_condition(mdp, theta):
+    """||A|| ||A^-1|| in the maximum norm, from the matrix itself."""
+    policy = oracles.softmax_rows(np.array(theta))
+    kernel = np.einsum("sa,sat->st", policy, mdp.transition)
+    return np.linalg.cond(np.eye(2) - mdp.discount * kernel, np.inf)
+
+
+def test_a_discount_close_to_one_warns_with_the_condition_number():
+    mdp, theta = recurrent(1.0 - 1e-9), np.zeros((2, 2))
+    with pytest.warns(IllConditionedWarning, match="condition number 2e\\+09") as caught:
+        value = expected_return(mdp, theta)
+    named = float(str(caught[0].message).split("condition number ")[1].split()[0])
+    # The norm of the inverse is exact; that of the matrix is bounded by 1 + gamma.
+    assert named / 4 < exact_condition(mdp, theta) <= named * 1.1
+    # Not garbage: right to what the warning says.
+    gain = expected_return(replace(mdp, discount=0.999), theta) * 0.001
+    assert abs(value * 1e-9 / gain - 1.0) < 1e-2
+    with pytest.warns(IllConditionedWarning):
+        gradient(mdp, theta)
+
+
+def test_ordinary_discounts_and_ending_episodes_do_not_warn():
+    theta = np.zeros((2, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        expected_return(recurrent(0.9999), theta)
+        value = expected_return(ending(1.0 - 1e-12), theta)
+        expected_return(replace(recurrent(1.0 - 1e-9), horizon=50), theta)
+    assert abs(value - 3.0) < 1e-9
+
+
+def test_sparse_problems_warn_likewise():
+    dense = recurrent(1.0 - 1e-9)
+    matrices = [sparse.csr_array(dense.transition[:, a]) for a in range(2)]
+    mdp = SparseMDP(matrices, dense.reward, dense.discount, dense.start)
+    with pytest.warns(IllConditionedWarning, match="condition number"):
+        expected_return(mdp, np.zeros((2, 2)))
+
+
+def test_a_solver_that_is_wrong_is_noticed(monkeypatch):
+    """A planted bug: an inverse that is off by a millionth is refined, a useless one is reported."""
+    mdp, theta = recurrent(0.9), np.zeros((2, 2))
+    right = state_values(mdp, theta)
+    solve = systems.Inverse._correction
+    monkeypatch.setattr(
+        systems.Inverse,
+        "_correction",
+        lambda self, own, *, transposed: (1 + 1e-6) * solve(self, own, transposed=transposed),
+    )
+    np.testing.assert_allclose(state_values(mdp, theta), right, rtol=1e-14)
+    monkeypatch.setattr(systems.Inverse, "_correction", lambda self, own, *, transposed: 0.5 * own)
+    with pytest.warns(IllConditionedWarning, match="not solved to rounding: relative residual"):
+        state_values(mdp, theta)
+
+
+@pytest.mark.parametrize("solver", ["Inverse", "DenseFactors", "SparseFactors", "Krylov"])
+def test_every_solver_solves_both_systems(solver):
+    rng = np.random.default_rng(0)
+    entries = 0.9 * rng.dirichlet(np.ones(6), size=6)
+    matrix = systems.DenseMatrix(entries)
+    if "Sparse" in solver or solver == "Krylov":
+        matrix = systems.SparseMatrix(sparse.csr_array(entries))
+    system = getattr(systems, solver)(matrix)
+    own = rng.normal(size=(3, 1, 6)) * np.array([1.0, 1e-12, 0.0])[:, None, None]
+    plain = np.linalg.solve(np.eye(6) - entries, own[:, 0].T).T[:, None]
+    np.testing.assert_allclose(system.solve(own), plain, rtol=1e-12)
+    plain = np.linalg.solve((np.eye(6) - entries).T, own[:, 0].T).T[:, None]
+    np.testing.assert_allclose(system.solve_adjoint(own), plain, rtol=1e-11)
