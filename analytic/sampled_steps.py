@@ -164,10 +164,10 @@ def _objective(
         exact = Evaluation(tables, at.probabilities)
         return exact.expected_return, at.pulled(logit_gradient(exact))
     log_policy = log_softmax(at.logits)
-    likelihood = classes.weights * np.exp((classes.visits * log_policy).sum(axis=(1, 2)))
+    log_likelihood = np.log(classes.weights) + (classes.visits * log_policy).sum(axis=(1, 2))
     value, gradient = np.zeros(()), np.zeros(at.theta.shape)
     for chosen in _multisets(len(classes.weights), n):
-        batch = _Batch.of(classes, likelihood, at, chosen)
+        batch = _Batch.of(classes, log_likelihood, at, chosen)
         moved = replace(at, theta=at.theta + step_size * at.pulled(batch.estimate))
         after = [replace(moved, theta=theta) for theta in moved.theta] if steps > 1 else [moved]
         found = [_objective(tables, classes, one, n, steps - 1, step_size) for one in after]
@@ -193,20 +193,20 @@ class _Batch:
 
     @classmethod
     def of(
-        cls, classes: _Classes, likelihood: FloatArray, at: PolicyAt, chosen: IntArray
+        cls, classes: _Classes, log_likelihood: FloatArray, at: PolicyAt, chosen: IntArray
     ) -> _Batch:
         """Those of the multisets ``chosen [B, N]`` of classes (each row sorted)."""
-        n = chosen.shape[1]
         run = np.ones(chosen.shape)
-        for i in range(1, n):
+        for i in range(1, chosen.shape[1]):
             run[:, i] += np.where(chosen[:, i] == chosen[:, i - 1], run[:, i - 1], 0.0)
-        orders = math.factorial(n) / run.prod(axis=1)
+        # The number of orders, n! / (product of the factorials of repetitions), factor by factor.
+        log_orders = np.log(np.arange(1, chosen.shape[1] + 1) / run)
         pi = at.probabilities
         visits = classes.visits[chosen].sum(axis=1)
         credited = classes.credited[chosen].mean(axis=1)
         credit = credited.sum(axis=2)
         return cls(
-            probability=orders * likelihood[chosen].prod(axis=1),
+            probability=np.exp((log_orders + log_likelihood[chosen]).sum(axis=1)),
             score=visits - visits.sum(axis=2, keepdims=True) * pi,
             estimate=credited - credit[..., None] * pi,
             credit=credit,

@@ -7,7 +7,7 @@ TINY = 1e-12
 
 
 def close(found, wanted, scale):
-    """Whether both agree to 1e-10 relative, or to 1e-12 of the natural scale where they are tiny."""
+    """Whether both agree to 1e-10 relative, or to 1e-12 of the natural scale where tiny."""
     found, wanted = np.asarray(found), np.asarray(wanted)
     assert found.shape == wanted.shape, (found.shape, wanted.shape)
     gap = np.abs(found - wanted).max(initial=0.0)

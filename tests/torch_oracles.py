@@ -1,7 +1,7 @@
-"""Second derivations by autograd: plain torch functions of logits, rewards, discounts and policies.
+"""Second derivations by autograd: plain torch functions of logits, rewards and discounts.
 
-Written from the definitions, in terms of plain matrices and loops; nothing of the exact side is used
-but the problems' records. Derivatives are by reverse mode, repeated (see the remark on
+Written from the definitions, in terms of plain matrices and loops; nothing of the exact side is
+used but the problems' records. Derivatives are by reverse mode, repeated (see the remark on
 `torch.linalg.solve` in `oracles`: here it is `inv`).
 """
 

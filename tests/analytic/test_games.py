@@ -112,7 +112,8 @@ def test_gradients_at_a_corner_are_worked_out_by_hand():
 
     Against a defector: cooperating once pays -3 instead of -2 and all is DD afterwards, so
     J_1 = -p - 2 S and dJ_1/dx = -p (1 - p). Against tit-for-tat: after C (p) the next round is DC,
-    which pays 0, then DD; after D the next is DD. J_1 = p (-1 + 0 g - 2 g^2 S) + (1 - p)(0 - 2 g S).
+    which pays 0, then DD; after D the next is DD:
+    J_1 = p (-1 + 0 g - 2 g^2 S) + (1 - p)(0 - 2 g S).
     """
     game, g, s, x = prisoners_dilemma(), 0.96, 25.0, 0.3
     theta = DEFECT.copy()

@@ -70,7 +70,7 @@ def test_sparse_problems_warn_likewise():
 
 
 def test_a_solver_that_is_wrong_is_noticed(monkeypatch):
-    """A planted bug: an inverse that is off by a millionth is refined, a useless one is reported."""
+    """A planted bug: an inverse off by a millionth is refined, a useless one is reported."""
     mdp, theta = recurrent(0.9), np.zeros((2, 2))
     right = state_values(mdp, theta)
     solve = systems.Inverse._correction
