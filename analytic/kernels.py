@@ -76,7 +76,7 @@ class DenseMatrix:
 
 
 def _rows_times(rows: FloatArray, matrices: FloatArray) -> FloatArray:
-    """``rows [..., T, S]`` times ``matrices [..., S, S]``; one product where there is one matrix."""
+    """``rows [..., T, S]`` times ``matrices [..., S, S]``, in one product where there is one."""
     if matrices.ndim == 2:
         flat = rows.reshape(-1, matrices.shape[0]) @ matrices
         return flat.reshape(*rows.shape[:-1], matrices.shape[1])

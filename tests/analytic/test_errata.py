@@ -1,0 +1,299 @@
+"""What is printed in *A Theoretical Understanding of Gradient Bias in Meta-RL* and does not hold.
+
+For each erratum the printed statement fails numerically and the corrected one holds. The reference
+is autograd through the loop, or enumeration of all trajectories; nothing is compared with itself.
+"""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import oracles
+import pytest
+import torch
+import torch_oracles as by_torch
+
+from analytic.bilevel import Lirpg, Maml
+from analytic.derivatives import gradient, hessian
+from analytic.game_derivatives import game_values
+from analytic.games import memory_one_game, prisoners_dilemma
+from analytic.metagradients import inner_loop, meta_gradient
+from analytic.policies import softmax
+from analytic.problems import TabularMDP
+
+STEP_SIZE = 0.8
+HOLDS = 1e-11
+FAILS = 1e-6  # five orders above; the order of products makes the smallest error, 2e-5
+
+
+class LirpgByMatrices:
+    """Dense derivatives along LIRPG's inner loop, and the loop's derivative by autograd.
+
+    Rows of a Jacobian are phi's, as in the paper: ``mixed[i]`` is d/dphi d/dtheta J_in at theta^i.
+    """
+
+    def __init__(self, steps, seed=11):
+        rng = np.random.default_rng(seed)
+        self.mdp = oracles.random_mdp(seed, n_states=3, n_actions=2)
+        self.phi, self.theta = rng.normal(size=(2, 3, 2))
+        self.steps = steps
+        loop = {"steps": steps, "step_size": STEP_SIZE}
+        self.path = inner_loop(Lirpg(self.mdp), self.phi, self.theta, **loop)
+        paid = TabularMDP(
+            self.mdp.transition, self.mdp.reward + self.phi, self.mdp.discount, self.mdp.start
+        )
+        self.hessians = [hessian(paid, theta).reshape(6, 6) for theta in self.path]
+        self.mixed = [self._mixed(theta) for theta in self.path]
+        self.outer = gradient(self.mdp, self.path[-1]).ravel()
+        self.found = meta_gradient(Lirpg(self.mdp), self.phi, self.theta, **loop).ravel()
+
+    def _mixed(self, theta):
+        def function(phi, logits):
+            return by_torch.return_of(self.mdp, logits, extra_reward=phi)
+
+        both = torch.func.jacrev(torch.func.jacrev(function, 1), 0)
+        found = both(by_torch.tensor(self.phi), by_torch.tensor(theta)).numpy()
+        return found.reshape(6, 6).T  # rows: phi
+
+    def inner(self, phi, theta):
+        value = by_torch.return_of(self.mdp, theta, extra_reward=phi)
+        return by_torch.gradient_in(value, theta)
+
+    def through_the_loop(self):
+        outer = lambda phi, theta: by_torch.return_of(self.mdp, theta)  # noqa: E731
+        _, found = by_torch.through_the_loop(
+            self.inner, outer, self.phi, self.theta, self.steps, STEP_SIZE
+        )
+        return found.ravel()
+
+    def final_jacobian(self):
+        """dtheta^K/dphi by autograd, rows phi's."""
+
+        def final(phi):
+            theta = by_torch.tensor(self.theta).requires_grad_(True)
+            for _ in range(self.steps):
+                theta = theta + STEP_SIZE * self.inner(phi, theta)
+            return theta
+
+        phi = by_torch.tensor(self.phi)
+        return torch.autograd.functional.jacobian(final, phi).numpy().reshape(6, 6).T
+
+    def factor(self, j):
+        return np.eye(6) + STEP_SIZE * self.hessians[j]
+
+    def series(self, first=lambda i: i + 1, order=lambda factors: factors):
+        """sum_i J_i prod_{j >= first(i)} (I + alpha H_j), the paper's (3), without alpha."""
+        total = np.zeros((6, 6))
+        for i in range(self.steps):
+            product = self.mixed[i]
+            for j in order(list(range(first(i), self.steps))):
+                product = product @ self.factor(j)
+            total += product
+        return total
+
+
+def relative(found, wanted):
+    return np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+
+
+def test_equation_3_has_one_step_size_too_many_if_its_symbol_is_the_jacobian():
+    """(i): as defined there (without alpha) the formula holds; with the true Jacobian, which the
+    MAML, LOLA and MGRL paragraphs call by the same symbol, the outer alpha is one too many."""
+    case = LirpgByMatrices(steps=3)
+    exact, jacobian = case.through_the_loop(), case.final_jacobian()
+    assert relative(STEP_SIZE * case.series(), jacobian) < HOLDS
+    assert relative(STEP_SIZE * case.series() @ case.outer, exact) < HOLDS
+    assert relative(jacobian @ case.outer, exact) < HOLDS
+    assert relative(case.found, exact) < HOLDS
+    assert relative(STEP_SIZE * jacobian @ case.outer, exact) > FAILS
+
+
+def test_equation_7_takes_the_mixed_derivative_at_the_wrong_parameters():
+    """(ii): at theta^1 and without alpha; it belongs at theta^0, times alpha."""
+    case = LirpgByMatrices(steps=1)
+    jacobian = case.final_jacobian()
+    assert relative(STEP_SIZE * case.mixed[0], jacobian) < HOLDS
+    assert relative(case.mixed[1], jacobian) > FAILS
+    assert relative(STEP_SIZE * case.mixed[1], jacobian) > FAILS
+    assert relative(case.mixed[0], jacobian) > FAILS
+
+
+@pytest.mark.parametrize("t", range(3))
+def test_equation_8_starts_its_product_at_an_index_that_is_not_the_sums(t):
+    """(iii): the product starts at j = t + 1 for a t that is not bound; it must be i + 1."""
+    case = LirpgByMatrices(steps=4)
+    jacobian = case.final_jacobian()
+    assert relative(STEP_SIZE * case.series(), jacobian) < HOLDS
+    assert relative(STEP_SIZE * case.series(first=lambda i: t + 1), jacobian) > FAILS
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_the_order_of_the_products_matters(steps):
+    """(iv): Hessians do not commute; increasing j from left to right is right in this layout."""
+    case = LirpgByMatrices(steps)
+    jacobian = case.final_jacobian()
+    assert relative(STEP_SIZE * case.series(), jacobian) < HOLDS
+    backwards = case.series(order=lambda factors: factors[::-1])
+    assert relative(STEP_SIZE * backwards, jacobian) > FAILS
+    mdp, theta = case.mdp, case.theta
+    path = inner_loop(Maml(mdp), theta, steps=2, step_size=STEP_SIZE)
+    first, second = (np.eye(6) + STEP_SIZE * hessian(mdp, t).reshape(6, 6) for t in path[:2])
+    outer = gradient(mdp, path[-1]).ravel()
+    exact = maml_through_the_loop(mdp, theta, 2)
+    assert relative(first @ second @ outer, exact) < HOLDS
+    assert relative(second @ first @ outer, exact) > FAILS
+
+
+def maml_through_the_loop(mdp, theta, steps):
+    value = lambda phi, here: by_torch.return_of(mdp, here)  # noqa: E731
+    inner = lambda phi, here: by_torch.gradient_in(value(phi, here), here)  # noqa: E731
+    return by_torch.through_the_loop(inner, value, theta, None, steps, STEP_SIZE)[1].ravel()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_equation_3_does_not_cover_maml(steps):
+    """(v): with phi = theta its sum telescopes to the Jacobian *minus the identity*."""
+    case = LirpgByMatrices(steps=1)
+    mdp, theta = case.mdp, case.theta
+    path = inner_loop(Maml(mdp), theta, steps=steps, step_size=STEP_SIZE)
+    hessians = [hessian(mdp, t).reshape(6, 6) for t in path[:-1]]
+    factors = [np.eye(6) + STEP_SIZE * h for h in hessians]
+    printed = np.zeros((6, 6))
+    for i, mixed in enumerate(hessians):  # "nabla_phi nabla_theta" read as the Hessian
+        for factor in factors[i + 1 :]:
+            mixed = mixed @ factor
+        printed += STEP_SIZE * mixed
+    jacobian = np.linalg.multi_dot([np.eye(6), *factors]) if steps > 1 else factors[0]
+    outer, exact = gradient(mdp, path[-1]).ravel(), maml_through_the_loop(mdp, theta, steps)
+    assert relative(jacobian @ outer, exact) < HOLDS
+    assert relative(printed, jacobian - np.eye(6)) < HOLDS
+    assert relative(printed @ outer, exact) > FAILS
+
+
+def test_the_hessians_lipschitz_constant_is_not_that_of_the_outer_objective():
+    """(vi): rho_2 is printed as max m_phi, the Lipschitz constant of J_out. LIRPG with an outer
+    reward of 0 has m = 0 but a Hessian of J_in that moves; max rho_phi bounds it."""
+    rng = np.random.default_rng(0)
+    mdp = oracles.random_mdp(11, n_states=3, n_actions=2)
+    unpaid = replace(mdp, reward=np.zeros((3, 2)))
+    inner = replace(mdp, reward=rng.normal(size=(3, 2)))  # r + phi with r = 0
+    span, g = float(np.ptp(inner.reward)), mdp.discount
+    # The constant of theory for every tabular softmax: the third derivative's norm.
+    rho = (
+        span
+        / (1 - g) ** 2
+        * (
+            1 / np.sqrt(2)
+            + np.sqrt(2 / 3) * g / (1 - g)
+            + 3 * g**2 / (2 * np.sqrt(2) * (1 - g) ** 2)
+        )
+    )
+    m = 0.0
+    for _ in range(20):
+        here, there = rng.normal(size=(2, 3, 2))
+        m = max(m, np.linalg.norm(gradient(unpaid, here)))
+        moved = np.linalg.norm((hessian(inner, here) - hessian(inner, there)).reshape(6, 6), 2)
+        distance = np.linalg.norm(here - there)
+        assert moved > FAILS * distance > m * distance
+        assert moved <= rho * distance
+    assert m == 0.0
+
+
+def test_equation_4_means_estimates_where_it_prints_exact_derivatives():
+    """(vii): its inner factors bear no hats. On a bandit with one trajectory a step the mean of the
+    estimate is the sum over paths with the *mean of the Hessian estimates* inside (here AD's, which
+    is biased), not with the exact Hessian that is printed."""
+    reward, alpha = np.array([1.0, -0.5]), 0.7
+    theta = np.array([0.3, -0.2])
+    bandit = TabularMDP(np.ones((1, 2, 1)), reward[None], 0.9, [1.0], 1)
+
+    def policy(logits):
+        return softmax(logits)
+
+    def score(logits, a):
+        return np.eye(2)[a] - policy(logits)
+
+    def softmax_block(logits):
+        p = policy(logits)
+        return np.diag(p) - np.outer(p, p)
+
+    def estimated(a):
+        return lambda logits: -reward[a] * softmax_block(logits)
+
+    def mean_hessian(logits):
+        return sum(policy(logits)[a] * estimated(a)(logits) for a in range(2))
+
+    def exact_hessian(logits):
+        return hessian(bandit, logits[None]).reshape(2, 2)
+
+    def outer(logits):
+        return gradient(bandit, logits[None]).ravel()
+
+    def mixed(logits):
+        return softmax_block(logits)  # d/dphi d/dtheta of sum_a pi (r + phi)
+
+    estimate = np.zeros(2)
+    by_mean, by_exact = np.zeros(2), np.zeros(2)
+    for a0, a1, b in itertools.product(range(2), repeat=3):
+        first = theta + alpha * reward[a0] * score(theta, a0)
+        second = first + alpha * reward[a1] * score(first, a1)
+        path = policy(theta)[a0] * policy(first)[a1]
+        weight = path * policy(first)[b]  # an independent trajectory b for the Hessian at theta^1
+        factor = np.eye(2) + alpha * estimated(b)(first)
+        estimate += weight * alpha * (mixed(theta) @ factor + mixed(first)) @ outer(second)
+        if b == 0:
+            for total, h in ((by_mean, mean_hessian), (by_exact, exact_hessian)):
+                factor = np.eye(2) + alpha * h(first)
+                total += path * alpha * (mixed(theta) @ factor + mixed(first)) @ outer(second)
+    assert relative(by_mean, estimate) < HOLDS
+    assert relative(by_exact, estimate) > FAILS
+
+
+def test_the_printed_payoffs_have_their_actions_labels_swapped():
+    """(viii): with R1 = [[-2, 0], [-3, -1]] action 0, called cooperation, is defection."""
+    own = np.array([[-2.0, 0.0], [-3.0, -1.0]])
+    printed = memory_one_game(np.stack([own, own.T]))
+    always, never = np.full(5, 800.0), np.full(5, -800.0)
+    game = prisoners_dilemma()
+    np.testing.assert_allclose(game_values(printed, always, always), [-50.0, -50.0])
+    np.testing.assert_allclose(game_values(printed, always, never), [0.0, -75.0], atol=1e-12)
+    assert game_values(game, always, always) != pytest.approx(game_values(printed, always, always))
+    for first, second in itertools.product((always, never), repeat=2):
+        np.testing.assert_allclose(
+            game_values(printed, first, second), game_values(game, -first, -second), atol=1e-12
+        )
+
+
+def test_the_off_policy_formula_has_the_wrong_law_and_the_wrong_ratio():
+    """(ix): Sec. 4.4 prints an expectation under the *target* policy of per-step ratios. The law
+    must be the behaviour's, and even then the ratio must be the product up to each step."""
+    rng = np.random.default_rng(1)
+    mdp = oracles.random_mdp(3, horizon=3, n_states=3, n_actions=2)
+    theta, behaviour = rng.normal(size=(2, 3, 2))
+    target, mu = softmax(theta), softmax(behaviour)
+    exact = gradient(mdp, theta)
+
+    def mean(law, weight_of):
+        """The gradient in theta of E_law[sum_t gamma^t r_t weight_t(theta)], by enumeration."""
+        total = np.zeros((3, 2))
+        for probability, states, actions, rewards in oracles.all_trajectories(mdp, law, 3):
+            ratios = [target[s, a] / mu[s, a] for s, a in zip(states, actions, strict=False)]
+            scores = np.zeros((3, 3, 2))
+            for t, (s, a) in enumerate(zip(states, actions, strict=False)):
+                scores[t, s] -= target[s]
+                scores[t, s, a] += 1.0
+            for t, reward in enumerate(rewards):
+                total += probability * mdp.discount**t * reward * weight_of(t, ratios, scores)
+        return total
+
+    def per_step(t, ratios, scores):
+        """d/dtheta of the sum of single ratios up to t."""
+        return sum(ratios[u] * scores[u] for u in range(t + 1))
+
+    def product(t, ratios, scores):
+        """d/dtheta of the product of ratios up to t."""
+        return np.prod(ratios[: t + 1]) * scores[: t + 1].sum(axis=0)
+
+    assert relative(mean(behaviour, product), exact) < HOLDS
+    assert relative(mean(theta, per_step), exact) > 1e-2
+    assert relative(mean(behaviour, per_step), exact) > 1e-2
