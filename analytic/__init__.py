@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     from analytic.sampled_steps import Credit as Credit
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
+    from analytic.symbolic import SymbolicGame as SymbolicGame
+    from analytic.symbolic import SymbolicMDP as SymbolicMDP
+    from analytic.symbolic_expressions import Expression as Expression
+    from analytic.symbolic_loops import StagedExpression as StagedExpression
+    from analytic.symbolic_loops import lirpg_expression as lirpg_expression
+    from analytic.symbolic_loops import lola_expression as lola_expression
+    from analytic.symbolic_loops import maml_expression as maml_expression
     from analytic.systems import IllConditionedWarning as IllConditionedWarning
     from analytic.targets import BootstrappedHorizon as BootstrappedHorizon
     from analytic.targets import FiniteHorizon as FiniteHorizon
@@ -96,6 +103,13 @@ _HOME = {
     "Credit": "sampled_steps",
     "SampledStepObjective": "sampled_steps",
     "sampled_step_objective": "sampled_steps",
+    "SymbolicGame": "symbolic",
+    "SymbolicMDP": "symbolic",
+    "Expression": "symbolic_expressions",
+    "StagedExpression": "symbolic_loops",
+    "lirpg_expression": "symbolic_loops",
+    "lola_expression": "symbolic_loops",
+    "maml_expression": "symbolic_loops",
     "IllConditionedWarning": "systems",
     "BootstrappedHorizon": "targets",
     "FiniteHorizon": "targets",

@@ -1,0 +1,196 @@
+"""K-step meta-gradients as expressions.
+
+After an inner step the policy is a softmax of ``theta + alpha g``, whose probabilities are no
+rational function of the first ones. They get symbols of their own: the policy before step i is
+``pi^(i)``, and the meta-gradient is a rational function of all of them and of the step size alpha,
+
+    out += alpha (dg/dphi)^T lambda,    lambda += alpha (dg/dtheta)^T lambda,
+
+from the last step back. The products are left as such, not multiplied out; and
+`StagedExpression.in_logits` puts the steps back in.
+
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analytic.arrays import FloatArray, whole_number
+from analytic.rings import PolicySymbols, each
+from analytic.symbolic import SymbolicGame, SymbolicMDP
+from analytic.symbolic_expressions import Expression, probability_values
+
+
+@dataclass(frozen=True, eq=False)
+class StagedExpression:
+    """A meta-gradient in the probabilities of ``stages`` (the moving policy before each inner step
+    and after the last) and of ``still`` players; ``update`` is the inner step's direction, in those
+    of the still players and of ``moving``. ``step_size`` is the symbol alpha.
+    """
+
+    entries: np.ndarray[Any, np.dtype[np.object_]]
+    update: Expression
+    moving: PolicySymbols
+    stages: tuple[PolicySymbols, ...]
+    still: tuple[PolicySymbols, ...]
+    step_size: Any
+
+    @property
+    def expression(self) -> Any:
+        """As one sympy array."""
+        return Expression(self.entries, (*self.still, *self.stages)).expression
+
+    def latex(self) -> str:
+        """For print."""
+        return Expression(self.entries, (*self.still, *self.stages)).latex()
+
+    def in_logits(self) -> Expression:
+        """In the parameters that the inner loop starts from, with every step put in."""
+        found: dict[Any, Any] = {}
+        for player in self.still:
+            found.update(player.in_parameters())
+        theta = list(self.moving.parameters)
+        for stage in self.stages:
+            found.update(stage.in_parameters(theta))
+            here = found | self.moving.in_parameters(theta)
+            steps = [entry.xreplace(here) for entry in self.update.entries.ravel()]
+            theta = [t + self.step_size * step for t, step in zip(theta, steps, strict=True)]
+        entries = each(lambda entry: entry.xreplace(found), self.entries)
+        return Expression(entries, (*self.still, self.moving))
+
+    def function(self, *symbols: Any) -> Callable[..., FloatArray]:
+        """A numerical function of the still players' parameters, the moving one's, the step size,
+        and numbers for ``symbols``; common subexpressions are computed once.
+        """
+        everyone = (*self.still, *self.stages)
+        extra = (self.step_size, *symbols)
+        compiled = Expression(self.entries, everyone).function(*extra)
+        update = self.update.function(*symbols)
+        count = len(self.still)
+
+        def evaluate(*arguments: npt.ArrayLike) -> FloatArray:
+            still, (theta, step_size, *numbers) = arguments[:count], arguments[count:]
+            probability_values(self.moving, theta)  # checks theta
+            path = [np.asarray(theta, dtype=np.float64)]
+            for _ in self.stages[1:]:
+                path.append(path[-1] + np.asarray(step_size) * update(*still, path[-1], *numbers))
+            return compiled(*still, *path, step_size, *numbers)
+
+        return evaluate
+
+
+def maml_expression(mdp: SymbolicMDP, *, steps: int) -> StagedExpression:
+    """The meta-gradient of `analytic.bilevel.Maml`, shaped like theta.
+
+    Raises:
+        ValueError: steps below 1, or an expression that would be too large.
+
+    >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
+    >>> found = maml_expression(bandit, steps=1)
+    >>> found.function()([[0.0, 0.0]], 1.0).round(4).tolist()
+    [[0.235, -0.235]]
+    """
+    gradient, hessian = mdp.gradient(), mdp.hessian()
+    loop = _Loop.of(mdp.player, whole_number("steps", steps, at_least=1))
+    cotangent = loop.at(gradient.entries.ravel(), loop.count)
+    for i in reversed(range(loop.count)):
+        cotangent = cotangent + loop.step_size * loop.at(_matrix(hessian), i) @ cotangent
+    return loop.staged(cotangent.reshape(gradient.entries.shape), gradient)
+
+
+def lirpg_expression(mdp: SymbolicMDP, phi: Any = None, *, steps: int) -> StagedExpression:
+    """The meta-gradient of `analytic.bilevel.Lirpg` at an intrinsic reward ``phi [S][A]`` (numbers
+    or symbols; default 0), shaped ``[S, A]``.
+
+    Raises:
+        ValueError: steps below 1, phi of a wrong shape, or an expression that would be too large.
+
+    >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
+    >>> found = lirpg_expression(bandit, steps=1)
+    >>> found.function()([[0.0, 0.0]], 1.0).round(4).tolist()
+    [[0.1175, -0.1175]]
+    """
+    inner = mdp if phi is None else mdp.with_reward(phi)
+    update, jacobian = inner.gradient(), mdp.mixed_jacobian()
+    mixed = _matrix(jacobian, rows=mdp.shape[0] * mdp.shape[1])
+    loop = _Loop.of(mdp.player, whole_number("steps", steps, at_least=1))
+    hessian = _matrix(inner.hessian()) if loop.count > 1 else None
+    cotangent = loop.at(mdp.gradient().entries.ravel(), loop.count)
+    found: Any = 0
+    for i in reversed(range(loop.count)):
+        found = found + loop.step_size * loop.at(mixed, i) @ cotangent
+        if i > 0:
+            cotangent = cotangent + loop.step_size * loop.at(hessian, i) @ cotangent
+    return loop.staged(found.reshape(mdp.shape), update)
+
+
+def lola_expression(game: SymbolicGame, *, steps: int, player: int = 1) -> StagedExpression:
+    """The meta-gradient of `analytic.bilevel.Lola`, shaped like the parameters of ``player``.
+
+    Raises:
+        ValueError: steps below 1, a player other than 1 or 2, or an expression that would be too
+            large.
+
+    >>> from analytic import prisoners_dilemma
+    >>> found = lola_expression(SymbolicGame.of(prisoners_dilemma(horizon=1)), steps=1)
+    >>> found.function()([0.0] * 5, [0.0] * 5, 1.0).round(4).tolist()
+    [-0.25, 0.0, 0.0, 0.0, 0.0]
+    """
+    own = game.gradient(of=player, wrt=player)
+    other = 3 - player
+    update = game.gradient(of=other, wrt=other)
+    across = _matrix(game.hessian(of=other, wrt=player, along=other), rows=own.entries.size)
+    still, moving = game.players[player - 1], game.players[other - 1]
+    loop = _Loop.of(moving, whole_number("steps", steps, at_least=1), still)
+    hessian = _matrix(game.hessian(of=other, wrt=other, along=other)) if loop.count > 1 else None
+    shaping = game.gradient(of=player, wrt=other)
+    cotangent = loop.at(shaping.entries.ravel(), loop.count)
+    found = loop.at(own.entries.ravel(), loop.count)
+    for i in reversed(range(loop.count)):
+        found = found + loop.step_size * loop.at(across, i) @ cotangent
+        if i > 0:
+            cotangent = cotangent + loop.step_size * loop.at(hessian, i) @ cotangent
+    return loop.staged(found.reshape(own.entries.shape), update)
+
+
+@dataclass(frozen=True, eq=False)
+class _Loop:
+    """The symbols of a loop of ``count`` steps."""
+
+    moving: PolicySymbols
+    stages: tuple[PolicySymbols, ...]
+    still: tuple[PolicySymbols, ...]
+    step_size: Any
+
+    @classmethod
+    def of(cls, moving: PolicySymbols, count: int, *still: PolicySymbols) -> _Loop:
+        import sympy
+
+        stages = tuple(moving.marked(f"({i})") for i in range(count + 1))
+        return cls(moving, stages, still, sympy.Symbol("alpha", real=True))
+
+    @property
+    def count(self) -> int:
+        return len(self.stages) - 1
+
+    def at(self, entries: Any, stage: int) -> Any:
+        """Entries with the moving policy's probabilities replaced by those of a stage."""
+        renamed = dict(zip(self.moving.flat, self.stages[stage].flat, strict=True))
+        return each(lambda entry: entry.xreplace(renamed), entries)
+
+    def staged(self, entries: Any, update: Expression) -> StagedExpression:
+        moving = Expression(update.entries, (*self.still, self.moving))
+        return StagedExpression(
+            entries, moving, self.moving, self.stages, self.still, self.step_size
+        )
+
+
+def _matrix(expression: Expression, rows: int | None = None) -> Any:
+    entries = expression.entries
+    return entries.reshape(round(entries.size**0.5) if rows is None else rows, -1)
