@@ -29,8 +29,12 @@ from analytic.tables import Tables
 
 LARGEST_INVERSE = 64
 """States up to which the inverse itself is kept: a product costs less than a solver's call."""
-LARGEST_SPARSE_LU = 2_000
-"""States up to which a sparse system is factorised: fill-in is at worst a dense matrix."""
+LARGEST_FILLED = 500
+"""States up to which a sparse system is factorised whatever its pattern."""
+LOCALITY = 4.0
+"""A larger one is if its bandwidth is at most this many times the root of its size (chains, grids);
+the factors of a random graph are nearly dense.
+"""
 PROMISED_ACCURACY = 1e-10
 """Relative accuracy below which a result comes with a warning."""
 
@@ -76,8 +80,7 @@ def bellman_system(tables: Tables, policy: FloatArray, discount: FloatArray) -> 
         return Recursion(matrix, tables.horizon)
     largest = float(np.max(discount))
     if isinstance(matrix, SparseMatrix):
-        many = tables.kernel.n_states > LARGEST_SPARSE_LU
-        found: Stationary = Krylov(matrix) if many else SparseFactors(matrix)
+        found: Stationary = SparseFactors(matrix) if _is_local(matrix) else Krylov(matrix)
     elif isinstance(matrix, DenseMatrix):
         one = matrix.entries.ndim == 2
         large = one and tables.kernel.n_states > LARGEST_INVERSE
@@ -86,6 +89,28 @@ def bellman_system(tables: Tables, policy: FloatArray, discount: FloatArray) -> 
         raise TypeError(f"transition: expected dense or sparse, got {type(matrix).__name__}")
     _check_condition(found, tables, largest)
     return found
+
+
+def _is_local(matrix: SparseMatrix) -> bool:
+    """Whether factors of ``I - M`` stay sparse, judged by the bandwidth (reverse Cuthill-McKee) of
+    its pattern. Edges into absorbing states do not count: such a state is eliminated last.
+    """
+    from scipy import sparse
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+    size = matrix.entries.shape[0]
+    if size <= LARGEST_FILLED:
+        return True
+    edges = sparse.coo_array(matrix.entries)
+    leaving = np.bincount(edges.row[edges.row != edges.col], minlength=size)
+    kept = leaving[edges.col] > 0
+    rows, columns = edges.row[kept], edges.col[kept]
+    pattern = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=(size, size))
+    order = reverse_cuthill_mckee(pattern + pattern.T, symmetric_mode=True)
+    place = np.empty(size, dtype=np.int64)
+    place[order] = np.arange(size)
+    bandwidth = np.abs(place[rows] - place[columns]).max(initial=0)
+    return bool(bandwidth <= LOCALITY * np.sqrt(size))
 
 
 def _check_condition(system: Stationary, tables: Tables, discount: float) -> None:
@@ -239,9 +264,10 @@ class SparseFactors(Stationary):
         from scipy import sparse
         from scipy.sparse.linalg import splu
 
-        return splu(
-            sparse.csc_array(sparse.eye_array(self.matrix.entries.shape[0]) - self.matrix.entries)
-        )
+        entries = self.matrix.entries
+        system = sparse.csc_array(sparse.eye_array(entries.shape[0]) - entries)
+        # Diagonally dominant: no pivoting is needed, and the ordering may keep to the pattern.
+        return splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
 
     def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
         columns = np.ascontiguousarray(residual.reshape(-1, residual.shape[-1]).T)

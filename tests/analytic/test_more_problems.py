@@ -54,7 +54,8 @@ def everything(mdp, theta, v, w):
 def sparse_solver(request, monkeypatch):
     """Each of the sparse solvers, whatever the size."""
     if request.param != "LU":
-        monkeypatch.setattr(systems, "LARGEST_SPARSE_LU", 0)
+        monkeypatch.setattr(systems, "LARGEST_FILLED", 0)
+        monkeypatch.setattr(systems, "LOCALITY", -1.0)
     if request.param == "Krylov gives up":
         monkeypatch.setattr(systems, "_KRYLOV_RESTARTS", 1)
         monkeypatch.setattr(systems, "_KRYLOV_DIMENSION", 1)

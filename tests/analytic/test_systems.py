@@ -98,3 +98,30 @@ def test_every_solver_solves_both_systems(solver):
     np.testing.assert_allclose(system.solve(own), plain, rtol=1e-12)
     plain = np.linalg.solve((np.eye(6) - entries).T, own[:, 0].T).T[:, None]
     np.testing.assert_allclose(system.solve_adjoint(own), plain, rtol=1e-11)
+
+
+def sparse_matrix(rows, columns, size):
+    """0.9 times the uniform law over each row's successors."""
+    counts = np.bincount(rows, minlength=size)
+    return systems.SparseMatrix(
+        sparse.csr_array((0.9 / counts[rows], (rows, columns)), shape=(size, size))
+    )
+
+
+def test_sparse_factors_are_for_local_patterns_and_iteration_for_the_rest():
+    size = 1600
+    states = np.arange(size)
+    grid = states.reshape(40, 40)
+    neighbours = [np.roll(grid, 1, axis).ravel() for axis in (0, 1)]
+    rows = np.concatenate([states, states])
+    local = np.concatenate(neighbours)
+    assert systems._is_local(sparse_matrix(rows, local, size))
+    # All but the last may also end in one absorbing state: still local.
+    ends = np.full(size - 1, size - 1)
+    with_end = np.concatenate([rows[rows != size - 1], states[:-1], [size - 1]])
+    targets = np.concatenate([local[rows != size - 1], ends, [size - 1]])
+    assert systems._is_local(sparse_matrix(with_end, targets, size))
+    anywhere = np.random.default_rng(0).permutation(size)
+    assert not systems._is_local(
+        sparse_matrix(rows, np.concatenate([local[:size], anywhere]), size)
+    )
