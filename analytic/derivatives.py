@@ -305,12 +305,12 @@ def _logit_hessian(exact: Evaluation) -> FloatArray:
     n_states, n_actions = pi.shape[-2:]
     n = n_states * n_actions
     leading = exact.occupancy.shape[:-2]
-    cross = np.zeros((n, *leading, n_states, n_actions))
+    ahead = np.zeros((n, *leading, n_states, n_actions))
     for t, jacobian in enumerate(_later_value_jacobians(exact)):
         moved = tables.kernel.expect(jacobian[..., None, :])[..., 0, :, :]
-        moved = tables.per_step()[..., :, :] * moved
-        moved -= (pi * moved).sum(axis=-1, keepdims=True)
-        cross += exact.occupancy[..., t, :, None] * pi * moved
+        ahead += exact.occupancy[..., t, :, None] * moved
+    ahead *= tables.per_step()
+    cross = pi * (ahead - (pi * ahead).sum(axis=-1, keepdims=True))
     half = np.moveaxis(cross.reshape(n, *leading, n), 0, -1)
     full = half + np.swapaxes(half, -1, -2)
     shaped = full.reshape(*leading, n_states, n_actions, n_states, n_actions)
@@ -334,8 +334,8 @@ def _later_value_jacobians(exact: Evaluation) -> list[FloatArray]:
     weighted = exact.policy[..., None, :, :] * exact.advantages
     *leading, steps, n_states, n_actions = weighted.shape
     own = np.zeros((n_states, n_actions, *leading, steps, n_states))
-    for state in range(n_states):
-        own[state, ..., state] = np.moveaxis(weighted[..., state, :], -1, 0)
+    states = np.arange(n_states)
+    own[states, ..., states] = np.moveaxis(weighted, (-2, -1), (0, 1))
     jacobians = exact.system.solve(own.reshape(-1, *own.shape[2:]))
     later = exact.system.later(jacobians)
     return [later[..., t, :] for t in range(steps)]

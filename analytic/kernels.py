@@ -17,6 +17,11 @@ from analytic.arrays import FloatArray
 class Matrix(Protocol):
     """A square matrix on states, possibly one for each leading index."""
 
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The axes of many matrices; () for one."""
+        ...
+
     def apply(self, values: FloatArray) -> FloatArray:
         """``M x`` of ``values [..., T, S]``."""
         ...
@@ -61,6 +66,11 @@ class DenseMatrix:
     """``entries [..., S, S]``."""
 
     entries: FloatArray
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The axes of many matrices."""
+        return self.entries.shape[:-2]
 
     def apply(self, values: FloatArray) -> FloatArray:
         """``M x``."""
@@ -141,6 +151,11 @@ class SparseMatrix:
     """``entries``: one ``scipy.sparse`` array ``[S, S]``; leading axes are other vectors."""
 
     entries: Any
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """None: there is one matrix."""
+        return ()
 
     def apply(self, values: FloatArray) -> FloatArray:
         """``M x``."""

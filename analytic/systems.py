@@ -17,6 +17,7 @@ number is exact and cheap; where it spoils the tenth digit, `IllConditionedWarni
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -139,17 +140,25 @@ class Recursion:
 
     def solve(self, own: FloatArray) -> FloatArray:
         """As `System.solve`, with ``x_H = 0``."""
-        found = [own[..., -1:, :]]
-        for t in range(self.steps - 2, -1, -1):
-            found.append(own[..., t : t + 1, :] + self.matrix.apply(found[-1]))
-        return np.concatenate(_same_shape(found[::-1]), axis=-2)
+        return self._swept(own, range(self.steps - 1, 0, -1), -1, self.matrix.apply)
 
     def solve_adjoint(self, own: FloatArray) -> FloatArray:
         """As `System.solve_adjoint`, with ``y_0 = own_0``."""
-        found = [own[..., :1, :]]
-        for t in range(1, self.steps):
-            found.append(own[..., t : t + 1, :] + self.matrix.apply_transposed(found[-1]))
-        return np.concatenate(_same_shape(found), axis=-2)
+        return self._swept(own, range(self.steps - 1), 1, self.matrix.apply_transposed)
+
+    def _swept(
+        self,
+        own: FloatArray,
+        steps: Iterable[int],
+        direction: int,
+        product: Callable[[FloatArray], FloatArray],
+    ) -> FloatArray:
+        """Adds to each step, in place, the product of the one before it."""
+        leading = np.broadcast_shapes(own.shape[:-2], self.matrix.leading)
+        found = np.array(np.broadcast_to(own, (*leading, *own.shape[-2:])))
+        for t in steps:
+            found[..., t + direction, :] += product(found[..., t : t + 1, :])[..., 0, :]
+        return found
 
     def later(self, values: FloatArray) -> FloatArray:
         """The next step's; 0 at the end."""
@@ -160,17 +169,16 @@ class Recursion:
         return np.concatenate([np.zeros_like(visits[..., :1, :]), visits[..., :-1, :]], axis=-2)
 
 
-def _same_shape(steps: list[FloatArray]) -> list[FloatArray]:
-    """With the leading axes of the matrix on the step that it was not yet applied to."""
-    shape = np.broadcast_shapes(*(step.shape for step in steps))
-    return [np.broadcast_to(step, shape) for step in steps]
-
-
 class Stationary:
-    """The infinite horizon: one step that leads to itself."""
+    """The infinite horizon: one step that leads to itself.
+
+    Solutions are checked by their residuals, and refined where those are more than rounding. Of a
+    factorisation the first solution is, in either direction; after that it is trusted.
+    """
 
     def __init__(self, matrix: Matrix) -> None:
         self.matrix = matrix
+        self._trusted: set[bool] = set()
 
     def later(self, values: FloatArray) -> FloatArray:
         """The same values."""
@@ -181,26 +189,34 @@ class Stationary:
         return visits
 
     def solve(self, own: FloatArray) -> FloatArray:
-        """``(I - M)^-1 b``, refined where its residual is more than rounding."""
+        """``(I - M)^-1 b``."""
         return self._refined(own, transposed=False)
 
     def solve_adjoint(self, own: FloatArray) -> FloatArray:
-        """``(I - M)^-T b``, likewise."""
+        """``(I - M)^-T b``."""
         return self._refined(own, transposed=True)
 
     def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
         """An approximate solution."""
         raise NotImplementedError
 
+    def _trust(self, *, transposed: bool) -> None:
+        """Takes further solutions in this direction without a check."""
+        self._trusted.add(transposed)
+
     def _refined(self, own: FloatArray, *, transposed: bool) -> FloatArray:
         """Solves, and solves again for the residual, until that is rounding."""
-        product = self.matrix.apply_transposed if transposed else self.matrix.apply
         found = self._correction(own, transposed=transposed)
-        for _ in range(_REFINEMENTS):
+        if transposed in self._trusted:
+            return found
+        product = self.matrix.apply_transposed if transposed else self.matrix.apply
+        for refinements in range(_REFINEMENTS):
             residual = own - (found - product(found))
             scale = _largest(own) + 2.0 * _largest(found)
             unsolved = _largest(residual) > _BACKWARD_STABLE * scale
             if not unsolved.any():
+                if refinements == 0:
+                    self._trust(transposed=transposed)
                 return found
             found = found + self._correction(residual, transposed=transposed)
         worst = float((_largest(residual)[unsolved] / scale[unsolved]).max())
@@ -281,6 +297,9 @@ class Krylov(SparseFactors):
     def __init__(self, matrix: SparseMatrix) -> None:
         super().__init__(matrix)
         self._stalled = False
+
+    def _trust(self, *, transposed: bool) -> None:
+        """Every iteration is checked."""
 
     def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
         rows = residual.reshape(-1, residual.shape[-1])

@@ -48,7 +48,9 @@ class Evaluation:
         tables = self.tables
         leading = np.broadcast_shapes(self.policy.shape[:-2], tables.reward.shape[:-3])
         shape = (*leading, tables.steps, *self.policy.shape[-2:])
-        reward: FloatArray = np.broadcast_to(tables.reward, shape)
+        reward: FloatArray = tables.reward
+        if reward.shape != shape:
+            reward = np.broadcast_to(reward, shape)
         if tables.final_values is None:
             return reward
         reward = np.array(reward)

@@ -2,51 +2,27 @@
 
     python -m benchmarks.run [FOLDER]
 
-prints a table and leaves FOLDER/benchmarks.csv and FOLDER/benchmarks.png (default: out).
+prints two tables and leaves FOLDER/benchmarks.csv, scaling.csv and their pictures (default: out).
 """
 
 import csv
 import platform
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 
-from analytic.derivatives import gradient, hessian, hvp
 from analytic.problems import TabularMDP
+from benchmarks import exact
+from benchmarks.scaling import measure_scaling
+from benchmarks.timing import Job
 from experiments.figures import new_figure
 from stochastic.estimators import from_surrogate
 from stochastic.surrogates.dice import dice
 from stochastic.trajectories import sample
 from verification.measurement import measure_bias
-
-ROUNDS = 7
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job done two ways; ``share`` is the part of the job that the naive way is given."""
-
-    name: str
-    ours: Any
-    naive: Any
-    share: float = 1.0
-
-
-def torch_return(mdp, theta):
-    """The infinite-horizon return as a torch function: what one writes first."""
-    policy = torch.softmax(theta, -1)
-    transition, reward = torch.tensor(np.array(mdp.transition)), torch.tensor(np.array(mdp.reward))
-    kernel = torch.einsum("sa,sat->st", policy, transition)
-    system = torch.eye(mdp.n_states, dtype=torch.float64) - mdp.discount * kernel
-    values = torch.linalg.solve(system, (policy * reward).sum(-1))
-    return torch.tensor(np.array(mdp.start)) @ values
 
 
 def python_rollouts(mdp, policy, n, rng):
@@ -73,28 +49,8 @@ def naive_hessians(mdp, theta, batch):
         torch.autograd.functional.hessian(objective, theta)
 
 
-def jobs():
-    """All jobs, built once."""
-    rng = np.random.default_rng(0)
-    mdp = TabularMDP.random(20, 5, rng=rng, discount=0.8)
-    theta = rng.normal(size=(20, 5))
-    leaf, v = torch.tensor(theta), rng.normal(size=(20, 5))
-    function = lambda t: torch_return(mdp, t)  # noqa: E731
-    yield Job(
-        "exact gradient, S = 20, A = 5",
-        lambda: gradient(mdp, theta),
-        lambda: torch.autograd.functional.jacobian(function, leaf),
-    )
-    yield Job(
-        "exact Hessian, S = 20, A = 5",
-        lambda: hessian(mdp, theta),
-        lambda: torch.autograd.functional.hessian(function, leaf),
-    )
-    yield Job(
-        "exact Hessian-vector product, S = 20, A = 5",
-        lambda: hvp(mdp, theta, v),
-        lambda: torch.autograd.functional.vhp(function, leaf, torch.tensor(v)),
-    )
+def sampled_jobs():
+    """Enumeration and sampling."""
     cliff = TabularMDP.from_gymnasium(gymnasium.make("CliffWalking-v1"), 0.9, 4)
     uniform = np.zeros((48, 4))
     few = sample(cliff, uniform, 16, rng=np.random.default_rng(1))
@@ -104,7 +60,7 @@ def jobs():
         lambda: naive_hessians(cliff, torch.tensor(uniform), few),
         share=16 / 256,
     )
-    short = TabularMDP(mdp.transition, mdp.reward, 0.8, mdp.start, 20)
+    short = TabularMDP.random(20, 5, rng=np.random.default_rng(0), discount=0.8, horizon=20)
     generator = np.random.default_rng(2)
     yield Job(
         "10,000 trajectories, S = 20, A = 5, H = 20",
@@ -114,13 +70,6 @@ def jobs():
     )
 
 
-def timed(function):
-    """Seconds of one call."""
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
-
-
 def main():
     """Runs all jobs; the naive time is scaled up from its share."""
     torch.set_num_threads(1)
@@ -128,18 +77,19 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     print(f"{'job':<46} {'ours, ms':>10} {'naive, ms':>11} {'ratio':>8}")
-    for job in jobs():
-        job.ours(), job.naive()
-        rounds = [(timed(job.ours), timed(job.naive) / job.share) for _ in range(ROUNDS)]
-        ours, naive = (1e3 * median(times) for times in zip(*rounds, strict=True))
-        ratio = median(slow / fast for fast, slow in rounds)
-        rows.append({"job": job.name, "ours_ms": ours, "naive_ms": naive, "ratio": ratio})
-        print(f"{job.name:<46} {ours:>10.3f} {naive:>11.2f} {ratio:>7.1f}x", flush=True)
+    for job in (*exact.jobs(), *sampled_jobs()):
+        row = job.measured()
+        rows.append(row)
+        print(
+            f"{row['job']:<46} {row['ours_ms']:>10.3f} {row['naive_ms']:>11.2f} "
+            f"{row['ratio']:>7.1f}x",
+            flush=True,
+        )
     with open(folder / "benchmarks.csv", "w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    figure = new_figure(8.0, 3.2)
+    figure = new_figure(8.0, 5.2)
     axes = figure.add_subplot()
     axes.barh([row["job"] for row in rows], [row["ratio"] for row in rows])
     axes.set_xscale("log")
@@ -148,6 +98,7 @@ def main():
     axes.invert_yaxis()
     figure.savefig(folder / "benchmarks.png", dpi=110)
     print(f"wrote {folder / 'benchmarks.csv'} and {folder / 'benchmarks.png'}")
+    measure_scaling(folder)
 
 
 if __name__ == "__main__":
