@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from analytic.targets import return_derivative as return_derivative
     from analytic.targets import update_field as update_field
     from analytic.values import action_values as action_values
+    from analytic.values import condition_number as condition_number
     from analytic.values import expected_return as expected_return
     from analytic.values import occupancy as occupancy
     from analytic.values import state_values as state_values
@@ -123,6 +124,7 @@ _HOME = {
     "return_derivative": "targets",
     "update_field": "targets",
     "action_values": "values",
+    "condition_number": "values",
     "expected_return": "values",
     "occupancy": "values",
     "state_values": "values",

@@ -79,7 +79,6 @@ def bellman_system(tables: Tables, policy: FloatArray, discount: FloatArray) -> 
     matrix = tables.kernel.under(policy).scaled(discount)
     if tables.horizon is not None:
         return Recursion(matrix, tables.horizon)
-    largest = float(np.max(discount))
     if isinstance(matrix, SparseMatrix):
         found: Stationary = SparseFactors(matrix) if _is_local(matrix) else Krylov(matrix)
     elif isinstance(matrix, DenseMatrix):
@@ -88,7 +87,7 @@ def bellman_system(tables: Tables, policy: FloatArray, discount: FloatArray) -> 
         found = DenseFactors(matrix) if large else Inverse(matrix)
     else:
         raise TypeError(f"transition: expected dense or sparse, got {type(matrix).__name__}")
-    _check_condition(found, tables, largest)
+    _check_condition(found, tables, discount)
     return found
 
 
@@ -114,13 +113,21 @@ def _is_local(matrix: SparseMatrix) -> bool:
     return bool(bandwidth <= LOCALITY * np.sqrt(size))
 
 
-def _check_condition(system: Stationary, tables: Tables, discount: float) -> None:
-    """Warns of an ill-conditioned system, by the largest discounted time to a terminal state."""
-    limit = PROMISED_ACCURACY / _EPSILON
+def condition_of(system: Stationary, tables: Tables, discount: FloatArray) -> FloatArray:
+    """``[...]``: a bound on the condition number (maximum norm) of ``I - M`` before terminal states,
+    at most twice too large: 1 + gamma times the largest expected discounted time to one.
+    """
+    lifetimes = system.solve((~tables.terminal).astype(np.float64)[..., None, :])
+    bound: FloatArray = (1.0 + discount) * lifetimes.max(axis=(-2, -1))
+    return bound
+
+
+def _check_condition(system: Stationary, tables: Tables, factor: FloatArray) -> None:
+    """Warns of an ill-conditioned system."""
+    limit, discount = PROMISED_ACCURACY / _EPSILON, float(np.max(factor))
     if (1.0 + discount) <= limit * (1.0 - discount):
         return
-    lifetimes = system.solve((~tables.terminal).astype(np.float64)[..., None, :])
-    condition = (1.0 + discount) * float(lifetimes.max())
+    condition = float(np.max(condition_of(system, tables, factor)))
     if not condition <= limit:
         warnings.warn(
             f"the Bellman system has condition number {condition:.2g} (discount {discount:.12g}): "

@@ -1,5 +1,6 @@
 """What the documents show of commands and code is what happens."""
 
+import doctest
 import re
 import runpy
 from pathlib import Path
@@ -79,3 +80,9 @@ def test_the_contributed_estimator_is_one(seed):
     theta = np.random.default_rng(seed).normal(size=(2, 2))
     report = assert_unbiased(from_surrogate(namespace["Reinforce"](), 1), mdp, theta)
     assert report.estimator == "Reinforce()"
+
+
+def test_the_examples_of_the_exact_side_run():
+    found = doctest.testfile(str(ROOT / "docs" / "exact.md"), module_relative=False)
+    assert found.failed == 0
+    assert found.attempted > 25

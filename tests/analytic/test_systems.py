@@ -10,10 +10,10 @@ from scipy import sparse
 
 from analytic import systems
 from analytic.derivatives import gradient
-from analytic.more_problems import SparseMDP
+from analytic.more_problems import MDPBatch, SparseMDP
 from analytic.problems import TabularMDP
 from analytic.systems import IllConditionedWarning
-from analytic.values import expected_return, state_values
+from analytic.values import condition_number, expected_return, state_values
 
 
 def recurrent(discount):
@@ -42,13 +42,28 @@ def test_a_discount_close_to_one_warns_with_the_condition_number():
     with pytest.warns(IllConditionedWarning, match="condition number 2e\\+09") as caught:
         value = expected_return(mdp, theta)
     named = float(str(caught[0].message).split("condition number ")[1].split()[0])
-    # The norm of the inverse is exact; that of the matrix is bounded by 1 + gamma.
-    assert named / 4 < exact_condition(mdp, theta) <= named * 1.1
+    assert named / 2 < exact_condition(mdp, theta) <= named * 1.01
     # Not garbage: right to what the warning says.
     gain = expected_return(replace(mdp, discount=0.999), theta) * 0.001
     assert abs(value * 1e-9 / gain - 1.0) < 1e-2
     with pytest.warns(IllConditionedWarning):
         gradient(mdp, theta)
+
+
+def test_the_condition_number_is_bounded_within_a_factor_of_two():
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        mdp = oracles.random_mdp(seed, n_states=2, n_actions=2)
+        theta = rng.normal(size=(2, 2))
+        exact, found = exact_condition(mdp, theta), condition_number(mdp, theta)
+        assert exact * (1 - 1e-12) <= found <= 2 * exact
+    # Before the end alone: one step on average half the time, whatever the discount.
+    assert abs(condition_number(ending(1.0 - 1e-12), np.zeros((2, 2))) - 4.0) < 1e-9
+    batch = MDPBatch([recurrent(0.5), recurrent(0.9)])
+    one = condition_number(recurrent(0.9), np.zeros((2, 2)))
+    assert abs(condition_number(batch, np.zeros((2, 2)))[1] - one) < 1e-12
+    with pytest.raises(ValueError, match="horizon: expected None, got 3"):
+        condition_number(replace(recurrent(0.9), horizon=3), np.zeros((2, 2)))
 
 
 def test_ordinary_discounts_and_ending_episodes_do_not_warn():
