@@ -310,7 +310,7 @@ def _logit_hessian(exact: Evaluation) -> FloatArray:
         moved = tables.kernel.expect(jacobian[..., None, :])[..., 0, :, :]
         ahead += exact.occupancy[..., t, :, None] * moved
     ahead *= tables.per_step()
-    cross = pi * (ahead - (pi * ahead).sum(axis=-1, keepdims=True))
+    cross: FloatArray = pi * (ahead - (pi * ahead).sum(axis=-1, keepdims=True))
     half = np.moveaxis(cross.reshape(n, *leading, n), 0, -1)
     full = half + np.swapaxes(half, -1, -2)
     shaped = full.reshape(*leading, n_states, n_actions, n_states, n_actions)

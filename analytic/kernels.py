@@ -30,6 +30,10 @@ class Matrix(Protocol):
         """``M^T y`` of ``weights [..., T, S]``."""
         ...
 
+    def diagonal(self) -> FloatArray:
+        """``[..., 1, S]``."""
+        ...
+
     def scaled(self, factor: FloatArray) -> Matrix:
         """The matrix times a number for each leading index."""
         ...
@@ -79,6 +83,10 @@ class DenseMatrix:
     def apply_transposed(self, weights: FloatArray) -> FloatArray:
         """``M^T y``."""
         return _rows_times(weights, self.entries)
+
+    def diagonal(self) -> FloatArray:
+        """``[..., 1, S]``."""
+        return np.diagonal(self.entries, axis1=-2, axis2=-1)[..., None, :]
 
     def scaled(self, factor: FloatArray) -> DenseMatrix:
         """``factor [...] M``."""
@@ -164,6 +172,10 @@ class SparseMatrix:
     def apply_transposed(self, weights: FloatArray) -> FloatArray:
         """``M^T y``."""
         return _sparse_times(self.entries.T, weights)
+
+    def diagonal(self) -> FloatArray:
+        """``[1, S]``."""
+        return np.asarray(self.entries.diagonal())[None]
 
     def scaled(self, factor: FloatArray) -> SparseMatrix:
         """``factor M``."""

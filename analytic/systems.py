@@ -113,13 +113,15 @@ def _is_local(matrix: SparseMatrix) -> bool:
     return bool(bandwidth <= LOCALITY * np.sqrt(size))
 
 
-def condition_of(system: Stationary, tables: Tables, discount: FloatArray) -> FloatArray:
-    """``[...]``: a bound on the condition number (maximum norm) of ``I - M`` before terminal states,
-    at most twice too large: 1 + gamma times the largest expected discounted time to one.
+def condition_of(system: Stationary, tables: Tables) -> FloatArray:
+    """``[...]``: the condition number of ``I - M`` in the maximum norm, of what happens before
+    terminal states.
     """
-    lifetimes = system.solve((~tables.terminal).astype(np.float64)[..., None, :])
-    bound: FloatArray = (1.0 + discount) * lifetimes.max(axis=(-2, -1))
-    return bound
+    alive = (~tables.terminal).astype(np.float64)[..., None, :]
+    lifetimes = system.solve(alive)
+    rows = 1.0 - 2.0 * system.matrix.diagonal() + system.matrix.apply(alive)
+    found: FloatArray = (alive * rows).max(axis=(-2, -1)) * lifetimes.max(axis=(-2, -1))
+    return found
 
 
 def _check_condition(system: Stationary, tables: Tables, factor: FloatArray) -> None:
@@ -127,7 +129,7 @@ def _check_condition(system: Stationary, tables: Tables, factor: FloatArray) -> 
     limit, discount = PROMISED_ACCURACY / _EPSILON, float(np.max(factor))
     if (1.0 + discount) <= limit * (1.0 - discount):
         return
-    condition = float(np.max(condition_of(system, tables, factor)))
+    condition = float(np.max(condition_of(system, tables)))
     if not condition <= limit:
         warnings.warn(
             f"the Bellman system has condition number {condition:.2g} (discount {discount:.12g}): "

@@ -166,21 +166,22 @@ def evaluate_parameters(mdp: Problem, theta: npt.ArrayLike, policy: Policy) -> E
 def condition_number(
     mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
 ) -> float | FloatArray:
-    """A bound, at most twice too large, on the condition number (maximum norm) of the policy's
-    Bellman system ``I - gamma P_pi`` before terminal states: values are right to about 2e-16 times
-    it. An array ``[...]`` where there are leading axes.
+    """The condition number, in the maximum norm, of the policy's Bellman system ``I - gamma P_pi``
+    before terminal states: values are right to about 2e-16 times it, relative. An array ``[...]``
+    where there are leading axes.
 
     Raises:
         ValueError: theta does not fit, or a finite horizon, whose recursion is no such system.
 
     >>> from analytic import TabularMDP
-    >>> condition_number(TabularMDP([[[1.0]]], [[1.0]], 0.75, [1.0]), [[0.0]])
+    >>> there_and_back = TabularMDP([[[0, 1]], [[1, 0]]], [[1.0], [0.0]], 0.75, [1.0, 0.0])
+    >>> condition_number(there_and_back, [[0.0], [0.0]])
     7.0
     """
     exact = evaluate_parameters(mdp, theta, policy)
     if not isinstance(exact.system, Stationary):
         raise ValueError(f"horizon: expected None, got {mdp.horizon}")
-    found = condition_of(exact.system, exact.tables, exact.tables.discount)
+    found = condition_of(exact.system, exact.tables)
     return found if found.ndim else float(found)
 
 
