@@ -136,6 +136,37 @@ def test_gradients_at_a_corner_are_worked_out_by_hand():
         np.testing.assert_allclose(second[0], slope * (1 - 2 * p) * gain, rtol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("player", "after_a_defection"),
+    [
+        # Once a round is DC, all further ones are DD.
+        (GRIM, lambda g, s: g * -2 * s),
+        # After DC the copies alternate: CD, DC, CD, ... pay -3, 0, -3, ...
+        (TIT_FOR_TAT, lambda g, s: g * -3 / (1 - g**2)),
+    ],
+)
+def test_gradients_after_mutual_cooperation_are_worked_out_by_hand(player, after_a_defection):
+    """Both play the same corner, but player 1 cooperates after CC with p = sigmoid(x) only.
+
+    With V the value after CC and D that of a defection: V = p (-1 + g V) + (1 - p) D, so
+    V = (-p + (1 - p) D) / (1 - g p), and J_1 = -1 + g V as the first round is CC.
+    """
+    game, g, s, x = prisoners_dilemma(), 0.96, 25.0, 0.7
+    theta = player.copy()
+    theta[1] = x
+    p, d = 1 / (1 + np.exp(-x)), after_a_defection(g, s)
+    top, bottom = -p + (1 - p) * d, 1 - g * p
+    np.testing.assert_allclose(
+        game_values(game, theta, player)[0], -1 + g * top / bottom, rtol=1e-13
+    )
+    slope = ((-1 - d) * bottom + g * top) / bottom**2
+    gradient = game_gradient(game, theta, player, of=1, wrt=1)
+    np.testing.assert_allclose(gradient, [0, g * p * (1 - p) * slope, 0, 0, 0], atol=1e-11)
+    # Player 2's copy of the same logit, by symmetry, when it is the one that wavers.
+    gradient = game_gradient(game, player, theta, of=2, wrt=2)
+    np.testing.assert_allclose(gradient, [0, g * p * (1 - p) * slope, 0, 0, 0], atol=1e-11)
+
+
 def test_matching_pennies_at_the_mixed_equilibrium_is_flat_in_ones_own_policy():
     table = np.array([[1.0, -1.0], [-1.0, 1.0]])
     game = memory_one_game(np.stack([table, -table]), discount=0.9)

@@ -6,6 +6,9 @@ import numpy as np
 import oracles
 import pytest
 from comparing import close
+from drawn import mdps, parameters
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 
 from analytic import systems
@@ -74,6 +77,19 @@ def test_sparse_problems_give_what_dense_ones_give(horizon, timed):
     wanted = everything(dense, theta, v, w)
     for name, found in everything(sparse_twin(dense), theta, v, w).items():
         assert close(found, wanted[name], 1.0), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_sparse_twins_of_drawn_problems_agree(data):
+    mdp = data.draw(mdps())
+    matrices = [sparse.csr_array(mdp.transition[:, a]) for a in range(mdp.n_actions)]
+    twin = SparseMDP(matrices, mdp.expected_reward, mdp.discount, mdp.start, mdp.horizon)
+    theta, v, w = (data.draw(parameters((mdp.n_states, mdp.n_actions))) for _ in range(3))
+    wanted = everything(mdp, theta, v, w)
+    time = mdp.horizon or 1.0 / (1.0 - mdp.discount)
+    for name, found in everything(twin, theta, v, w).items():
+        assert close(found, wanted[name], time**4), name
 
 
 def test_degenerate_sparse_problems_have_the_same_terminal_states():
