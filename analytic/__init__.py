@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from analytic.bilevel import Lola as Lola
     from analytic.bilevel import Maml as Maml
     from analytic.bilevel import Mgrl as Mgrl
+    from analytic.bilevel import Outer as Outer
     from analytic.derivatives import discount_derivative as discount_derivative
     from analytic.derivatives import evaluate_target as evaluate_target
     from analytic.derivatives import gradient as gradient
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from analytic.games import StochasticGame as StochasticGame
     from analytic.games import memory_one_game as memory_one_game
     from analytic.games import prisoners_dilemma as prisoners_dilemma
+    from analytic.inner_steps import InnerStep as InnerStep
+    from analytic.inner_steps import PulledBack as PulledBack
     from analytic.lambda_returns import LambdaReturns as LambdaReturns
     from analytic.metagradients import TaskFamily as TaskFamily
     from analytic.metagradients import inner_loop as inner_loop
@@ -74,6 +77,7 @@ _HOME = {
     "Lola": "bilevel",
     "Maml": "bilevel",
     "Mgrl": "bilevel",
+    "Outer": "bilevel",
     "discount_derivative": "derivatives",
     "evaluate_target": "derivatives",
     "gradient": "derivatives",
@@ -89,6 +93,8 @@ _HOME = {
     "StochasticGame": "games",
     "memory_one_game": "games",
     "prisoners_dilemma": "games",
+    "InnerStep": "inner_steps",
+    "PulledBack": "inner_steps",
     "LambdaReturns": "lambda_returns",
     "TaskFamily": "metagradients",
     "inner_loop": "metagradients",

@@ -7,6 +7,7 @@ at one point share the factorisation of its Bellman equations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -16,24 +17,22 @@ import numpy as np
 from analytic.arrays import FloatArray
 from analytic.derivatives import logit_gradient, summed_over_time
 from analytic.expansions import Expansion
-from analytic.game_derivatives import GameAt, GameTangent
+from analytic.game_derivatives import GameAt
 from analytic.lambda_returns import LambdaUpdate
 from analytic.logits import PolicyAt
 from analytic.values import Evaluation
 
 
-class PulledBack(Protocol):
-    """A cotangent of the inner update, carried back; each part computed when asked for."""
+@dataclass(frozen=True, eq=False)
+class PulledBack:
+    """A cotangent of the inner update carried back, each part computed when it is called.
 
-    @property
-    def state(self) -> FloatArray:
-        """``(dg/dtheta)^T cotangent``, shaped like theta."""
-        ...
+    ``state()`` is ``(dg/dtheta)^T cotangent``, shaped like theta; ``meta()`` is ``(dg/dphi)^T
+    cotangent``, shaped like phi, and None where g does not depend on phi.
+    """
 
-    @property
-    def meta(self) -> FloatArray | None:
-        """``(dg/dphi)^T cotangent``, shaped like phi; None where g does not depend on phi."""
-        ...
+    state: Callable[[], FloatArray]
+    meta: Callable[[], FloatArray] | None = None
 
 
 class InnerStep(Protocol):
@@ -68,33 +67,15 @@ class ReturnStep:
 
     def jvp(self, v: FloatArray) -> FloatArray:
         """The Hessian, which is symmetric, times v."""
-        return self.pull_back(v).state
+        return self.pull_back(v).state()
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
-        """Along the cotangent."""
-        return ReturnTangent(self, cotangent)
-
-
-@dataclass(frozen=True, eq=False)
-class ReturnTangent:
-    """How a return's gradient and visits move along a direction."""
-
-    step: ReturnStep
-    direction: FloatArray
-
-    @cached_property
-    def _moved(self) -> Expansion:
-        return Expansion(self.step.exact, self.step.at.jet([self.direction]))
-
-    @property
-    def state(self) -> FloatArray:
-        """The Hessian-vector product."""
-        return self.step.at.pulled_jet(self._moved.gradient, [self.direction])
-
-    @property
-    def meta(self) -> FloatArray | None:
-        """The change of the state-action occupancy."""
-        return summed_over_time(self._moved.visits[1]) if self.step.intrinsic else None
+        """The Hessian-vector product, and the change of the state-action occupancy."""
+        moved = Expansion(self.exact, self.at.jet([cotangent]))
+        return PulledBack(
+            state=lambda: self.at.pulled_jet(moved.gradient, [cotangent]),
+            meta=(lambda: summed_over_time(moved.visits[1])) if self.intrinsic else None,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,35 +92,20 @@ class OpponentStep:
 
     def jvp(self, v: FloatArray) -> FloatArray:
         """The opponent's Hessian, which is symmetric, times v."""
-        return self.pull_back(v).state
+        return self.pull_back(v).state()
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
-        """Along the cotangent."""
+        """The opponent's Hessian-vector product, and the derivative across players."""
         tangent = self.at.tangent(of=self.opponent, along=self.opponent, v=cotangent)
-        return OpponentTangent(tangent, self.opponent)
-
-
-@dataclass(frozen=True, eq=False)
-class OpponentTangent:
-    """How the gradients of the opponent's return move with its parameters."""
-
-    tangent: GameTangent
-    opponent: int
-
-    @property
-    def state(self) -> FloatArray:
-        """The opponent's Hessian-vector product."""
-        return self.tangent.gradient(self.opponent)
-
-    @property
-    def meta(self) -> FloatArray | None:
-        """The product with the derivative across players."""
-        return self.tangent.gradient(3 - self.opponent)
+        return PulledBack(
+            state=lambda: tangent.gradient(self.opponent),
+            meta=lambda: tangent.gradient(3 - self.opponent),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class LambdaStep:
-    """A step along the lambda-return update."""
+    """A step along the lambda-return update; phi are its discount and lambda."""
 
     linear: LambdaUpdate
 
@@ -153,25 +119,12 @@ class LambdaStep:
         return self.linear.jvp(v)
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
-        """By the Jacobian's transpose."""
-        return LambdaPulledBack(self.linear, cotangent)
+        """The Jacobian's transpose, and the derivatives in discount and lambda ``[..., 2]``."""
+        return PulledBack(
+            state=lambda: self.linear.vjp(cotangent), meta=lambda: self._meta(cotangent)
+        )
 
-
-@dataclass(frozen=True, eq=False)
-class LambdaPulledBack:
-    """A cotangent of the lambda-return update, carried back."""
-
-    linear: LambdaUpdate
-    cotangent: FloatArray
-
-    @property
-    def state(self) -> FloatArray:
-        """By the Jacobian's transpose."""
-        return self.linear.vjp(self.cotangent)
-
-    @property
-    def meta(self) -> FloatArray | None:
-        """Its products with the update's derivatives in discount and lambda ``[..., 2]``."""
+    def _meta(self, cotangent: FloatArray) -> FloatArray:
         axes = tuple(range(-len(self.linear.at.shape), 0))
         moved = (self.linear.discount_derivative, self.linear.trace_decay_derivative)
-        return np.stack([(self.cotangent * part).sum(axis=axes) for part in moved], axis=-1)
+        return np.stack([(cotangent * part).sum(axis=axes) for part in moved], axis=-1)

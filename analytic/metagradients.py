@@ -152,9 +152,9 @@ def meta_gradient(
     for i, step in reversed(list(enumerate(loop.steps))):
         pulled = step.pull_back(cotangent)
         if pulled.meta is not None:
-            found = _plus(found, loop.step_size * pulled.meta)
+            found = _plus(found, loop.step_size * pulled.meta())
         if i > 0 or problem.starts_at_meta:
-            cotangent = cotangent + loop.step_size * pulled.state
+            cotangent = cotangent + loop.step_size * pulled.state()
     if problem.starts_at_meta:
         found = _plus(found, cotangent)
     return np.zeros_like(loop.meta_parameters) if found is None else found

@@ -14,14 +14,16 @@ from drawn import games, mdps, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic.bilevel import Lirpg, Lola, Maml, Mgrl
+from analytic.bilevel import Lirpg, Lola, Maml, Mgrl, Outer
 from analytic.derivatives import gradient
 from analytic.games import prisoners_dilemma
+from analytic.inner_steps import PulledBack
 from analytic.metagradients import TaskFamily, inner_loop, meta_gradient, meta_objective
 from analytic.more_problems import MDPBatch, SparseMDP
 from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
 from analytic.targets import Undiscounted
+from analytic.values import expected_return
 
 STEPS = (1, 2, 3, 5, 10)
 
@@ -36,7 +38,7 @@ class Case:
     inner: object
     outer: object
 
-    def check(self, steps, step_size, scale):
+    def check_against_autograd(self, steps, step_size, scale):
         value, wanted = by_torch.through_the_loop(
             self.inner, self.outer, self.phi, self.theta, steps, step_size
         )
@@ -139,7 +141,7 @@ def test_meta_gradients_agree_with_differentiating_through_the_loop(data):
     time = horizon or 1.0 / (1.0 - discount)
     # Step sizes for which the inner loop neither diverges nor does nothing.
     step_size = data.draw(st.sampled_from([0.3, 2.0])) / time**2
-    case.check(steps, step_size, time**4)
+    case.check_against_autograd(steps, step_size, time**4)
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -162,7 +164,7 @@ def test_every_number_of_steps(kind, horizon, steps):
     else:
         game = prisoners_dilemma(discount=0.9, horizon=horizon)
         case = lola(game, int(kind[-1]), *rng.normal(size=(2, 5)))
-    case.check(steps, 0.3, 1e-6)
+    case.check_against_autograd(steps, 0.3, 1e-6)
 
 
 @pytest.mark.parametrize("horizon", [None, 3])
@@ -171,9 +173,11 @@ def test_other_policies_follow_by_the_chain_rule(horizon):
     rng = np.random.default_rng(0)
     features, theta = rng.normal(size=(3, 2, 4)), rng.normal(size=4)
     policy = LinearSoftmax(features)
-    maml(mdp, theta, policy, lambda p: by_torch.tensor(features) @ p).check(3, 0.3, 1e-6)
+    maml(mdp, theta, policy, lambda p: by_torch.tensor(features) @ p).check_against_autograd(
+        3, 0.3, 1e-6
+    )
     network = network_policy()
-    maml(mdp, rng.normal(size=8), network, network.forward).check(3, 0.3, 1e-6)
+    maml(mdp, rng.normal(size=8), network, network.forward).check_against_autograd(3, 0.3, 1e-6)
 
 
 def network_policy():
@@ -215,7 +219,7 @@ def test_a_cotangent_and_a_tangent_meet_in_the_same_number():
     ]
     for step, direction, back in steps:
         forward = (back * step.jvp(direction)).sum()
-        assert abs(forward - (step.pull_back(back).state * direction).sum()) < 1e-12
+        assert abs(forward - (step.pull_back(back).state() * direction).sum()) < 1e-12
         assert abs(forward) > 1e-3
 
 
@@ -234,6 +238,49 @@ def test_the_inner_loop_is_gradient_ascent():
     path = inner_loop(Maml(mdp), theta, steps=3, step_size=0.3)
     for here, there in itertools.pairwise(path):
         np.testing.assert_allclose(there, here + 0.3 * gradient(mdp, here), rtol=1e-14)
+
+
+class TowardsPhi:
+    """A bilevel problem of a user's own: each step goes a part of the way to phi."""
+
+    starts_at_meta = False
+
+    def __init__(self, mdp):
+        self.mdp = mdp
+
+    def start(self, meta_parameters, theta):
+        return np.asarray(meta_parameters), np.asarray(theta)
+
+    def inner_step(self, meta_parameters, theta):
+        return TowardsPhiStep(meta_parameters - theta)
+
+    def outer(self, meta_parameters, theta):
+        value = np.asarray(expected_return(self.mdp, theta))
+        return Outer(value, gradient(self.mdp, theta))
+
+
+@dataclass(frozen=True)
+class TowardsPhiStep:
+    update: np.ndarray
+
+    def jvp(self, v):
+        return -v
+
+    def pull_back(self, cotangent):
+        return PulledBack(state=lambda: -cotangent, meta=lambda: cotangent)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_any_record_with_the_protocol_is_a_bilevel_problem(steps):
+    """theta^K = phi + (1 - alpha)^K (theta - phi), so dtheta^K/dphi = 1 - (1 - alpha)^K."""
+    mdp = oracles.random_mdp(11, n_states=3, n_actions=2)
+    theta, phi = np.random.default_rng(0).normal(size=(2, 3, 2))
+    left = 0.7**steps
+    loop = {"steps": steps, "step_size": 0.3}
+    after = phi + left * (theta - phi)
+    np.testing.assert_allclose(inner_loop(TowardsPhi(mdp), phi, theta, **loop)[-1], after)
+    found = meta_gradient(TowardsPhi(mdp), phi, theta, **loop)
+    np.testing.assert_allclose(found, (1 - left) * gradient(mdp, after), rtol=1e-12)
 
 
 def test_a_family_of_tasks_is_an_expectation():

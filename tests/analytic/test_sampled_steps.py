@@ -51,7 +51,9 @@ def in_torch(mdp, theta, samples, steps, step_size, credit, logits=lambda p: p):
     return total
 
 
-def check(mdp, theta, samples, steps, step_size, credit, policy=None, logits=lambda p: p):
+def check_against_autograd(
+    mdp, theta, samples, steps, step_size, credit, policy=None, logits=lambda p: p
+):
     leaf = by_torch.tensor(theta).requires_grad_(True)
     value = in_torch(mdp, leaf, samples, steps, step_size, credit, logits)
     wanted = torch.autograd.grad(value, leaf)[0].numpy()
@@ -73,7 +75,7 @@ def test_value_and_gradient_agree_with_autograd_over_all_batches(horizon, sample
     if steps > 1:
         mdp = TabularMDP(np.ones((1, 2, 1)), [[1.0, -0.5]], 0.9, [1.0], horizon)
         theta = theta[:1]
-    check(mdp, theta, samples, steps, 0.7, credit)
+    check_against_autograd(mdp, theta, samples, steps, 0.7, credit)
 
 
 def test_trajectories_that_end_are_not_extended():
@@ -83,7 +85,7 @@ def test_trajectories_that_end_are_not_extended():
     reward = np.array([[[1.0, -2.0], [0.5, 3.0]], [[0.0, 0.0], [0.0, 0.0]]])
     mdp = TabularMDP(rows, reward, 0.8, [0.7, 0.3], 2)
     for credit in Credit:
-        check(mdp, np.array([[0.4, -0.1], [2.0, 1.0]]), 2, 1, 0.9, credit)
+        check_against_autograd(mdp, np.array([[0.4, -0.1], [2.0, 1.0]]), 2, 1, 0.9, credit)
 
 
 def test_other_policies_follow_by_the_chain_rule():
@@ -91,7 +93,7 @@ def test_other_policies_follow_by_the_chain_rule():
     features = np.random.default_rng(0).normal(size=(2, 2, 3))
     policy = LinearSoftmax(features)
     theta = np.array([0.3, -0.2, 0.5])
-    check(
+    check_against_autograd(
         mdp, theta, 1, 1, 0.7, Credit.REWARD_TO_GO, policy, lambda p: by_torch.tensor(features) @ p
     )
 
@@ -100,7 +102,9 @@ def test_other_policies_follow_by_the_chain_rule():
     def quadratic(p):
         return (by_torch.tensor(features) @ p) ** 2
 
-    check(mdp, theta, 1, 1, 0.7, Credit.REWARD_TO_GO, TorchPolicy(quadratic, 3), quadratic)
+    check_against_autograd(
+        mdp, theta, 1, 1, 0.7, Credit.REWARD_TO_GO, TorchPolicy(quadratic, 3), quadratic
+    )
 
 
 def test_rewards_over_time_are_credited_when_they_come():
