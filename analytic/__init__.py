@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from analytic.bilevel import Mgrl as Mgrl
     from analytic.bilevel import Outer as Outer
     from analytic.derivatives import discount_derivative as discount_derivative
-    from analytic.derivatives import evaluate_target as evaluate_target
     from analytic.derivatives import gradient as gradient
     from analytic.derivatives import hessian as hessian
     from analytic.derivatives import hvp as hvp
@@ -32,20 +31,21 @@ if TYPE_CHECKING:
     from analytic.inner_steps import InnerStep as InnerStep
     from analytic.inner_steps import PulledBack as PulledBack
     from analytic.lambda_returns import LambdaReturns as LambdaReturns
+    from analytic.lambda_returns import LambdaUpdate as LambdaUpdate
     from analytic.metagradients import TaskFamily as TaskFamily
     from analytic.metagradients import inner_loop as inner_loop
     from analytic.metagradients import meta_gradient as meta_gradient
     from analytic.metagradients import meta_objective as meta_objective
-    from analytic.more_problems import MDPBatch as MDPBatch
-    from analytic.more_problems import SparseMDP as SparseMDP
     from analytic.policies import LinearSoftmax as LinearSoftmax
     from analytic.policies import Policy as Policy
     from analytic.policies import TabularSoftmax as TabularSoftmax
     from analytic.policies import softmax as softmax
+    from analytic.problem_batches import MDPBatch as MDPBatch
     from analytic.problems import TabularMDP as TabularMDP
     from analytic.sampled_steps import Credit as Credit
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
+    from analytic.sparse_problems import SparseMDP as SparseMDP
     from analytic.symbolic import SymbolicGame as SymbolicGame
     from analytic.symbolic import SymbolicMDP as SymbolicMDP
     from analytic.symbolic_expressions import Expression as Expression
@@ -54,7 +54,9 @@ if TYPE_CHECKING:
     from analytic.symbolic_loops import lola_expression as lola_expression
     from analytic.symbolic_loops import maml_expression as maml_expression
     from analytic.systems import IllConditionedWarning as IllConditionedWarning
+    from analytic.target_values import evaluate_target as evaluate_target
     from analytic.targets import BootstrappedHorizon as BootstrappedHorizon
+    from analytic.targets import Discounted as Discounted
     from analytic.targets import FiniteHorizon as FiniteHorizon
     from analytic.targets import GivenTarget as GivenTarget
     from analytic.targets import GivenWeights as GivenWeights
@@ -79,7 +81,7 @@ _HOME = {
     "Mgrl": "bilevel",
     "Outer": "bilevel",
     "discount_derivative": "derivatives",
-    "evaluate_target": "derivatives",
+    "evaluate_target": "target_values",
     "gradient": "derivatives",
     "hessian": "derivatives",
     "hvp": "derivatives",
@@ -96,12 +98,13 @@ _HOME = {
     "InnerStep": "inner_steps",
     "PulledBack": "inner_steps",
     "LambdaReturns": "lambda_returns",
+    "LambdaUpdate": "lambda_returns",
     "TaskFamily": "metagradients",
     "inner_loop": "metagradients",
     "meta_gradient": "metagradients",
     "meta_objective": "metagradients",
-    "MDPBatch": "more_problems",
-    "SparseMDP": "more_problems",
+    "MDPBatch": "problem_batches",
+    "SparseMDP": "sparse_problems",
     "LinearSoftmax": "policies",
     "Policy": "policies",
     "TabularSoftmax": "policies",
@@ -119,6 +122,7 @@ _HOME = {
     "maml_expression": "symbolic_loops",
     "IllConditionedWarning": "systems",
     "BootstrappedHorizon": "targets",
+    "Discounted": "targets",
     "FiniteHorizon": "targets",
     "GivenTarget": "targets",
     "GivenWeights": "targets",

@@ -17,9 +17,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, check_leading, frozen_array
+from analytic.arrays import FloatArray, frozen_array
 from analytic.derivatives import checked_reward, logit_gradient
-from analytic.game_derivatives import GameAt, check_player
+from analytic.game_derivatives import GameAt, check_player, together
 from analytic.games import StochasticGame
 from analytic.inner_steps import InnerStep, LambdaStep, OpponentStep, ReturnStep
 from analytic.lambda_returns import LambdaReturns
@@ -121,10 +121,8 @@ class Lirpg:
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
         """Both phi and theta^0. Raises ValueError where they do not fit."""
-        phi = checked_reward("meta_parameters", meta_parameters, self.mdp)
         at = policy_of(self.mdp, _given(theta), self.policy)
-        check_leading("meta_parameters", phi, phi.shape[-2:], at.leading)
-        return phi, at.theta
+        return checked_reward("meta_parameters", meta_parameters, self.mdp, at.leading), at.theta
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
         """A step up the return of r + phi."""
@@ -166,7 +164,7 @@ class Lola:
         """Both players' parameters. Raises ValueError where they do not fit."""
         ego = self._player(self.player, meta_parameters, "meta_parameters")
         opponent = self._player(self._opponent, _given(theta), "theta")
-        check_leading("theta", opponent.theta, opponent.shape, ego.leading)
+        together(ego, opponent, "theta")
         return ego.theta, opponent.theta
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from analytic.arrays import FloatArray
-from analytic.jets import Part, Parts, add, leibniz, product
+from analytic.jets import Part, Parts, add, leibniz, pivoted, product, required
 from analytic.values import Evaluation
 
 
@@ -62,7 +62,9 @@ class Expansion:
             known = None if self.reward is None else self.reward[mask]
             moved = leibniz(self._continued, discount, values, mask, value_on_left=False)
             known = add(known, moved)
-            own = leibniz(_mean, policy, [*action_values, known], mask)
+            own = None if known is None else leibniz(_mean, policy, [known], 0)
+            shifted = pivoted(policy[0], action_values)
+            own = add(own, leibniz(_mean, policy, shifted, mask, value_on_left=False))
             value = None if own is None else self.base.system.solve(own)
             values.append(value)
             ahead = None if value is None else leibniz(self._continued, discount, [value], 0)
@@ -83,10 +85,11 @@ class Expansion:
     def advantages(self) -> list[Part]:
         """The jet of ``Q_t - sum_a pi Q_t``, ``[..., T, S, A]``."""
         found: list[Part] = [self.base.advantages]
-        policy, action_values = self._timed_policy, self.action_values
+        policy = self._timed_policy
+        shifted = pivoted(policy[0], self.action_values)
         for mask in range(1, len(policy)):
-            mean = leibniz(_mean, policy, action_values, mask)
-            found.append(add(action_values[mask], None if mean is None else -mean[..., None]))
+            mean = leibniz(_mean, policy, shifted, mask)
+            found.append(add(shifted[mask], None if mean is None else -mean[..., None]))
         return found
 
     @cached_property
@@ -128,6 +131,12 @@ def policy_gradient(occupancy: Parts, timed_policy: Parts, advantages: Parts) ->
         part = leibniz(_over_time, occupancy, weighted, mask)
         found.append(part)
     return found
+
+
+def field_over_time(occupancy: FloatArray, exact: Evaluation) -> FloatArray:
+    """``sum_t occupancy_t pi A_t [..., S, A]`` for any weights ``occupancy [..., T, S]``."""
+    timed = exact.policy[..., None, :, :]
+    return required(policy_gradient([occupancy], [timed], [exact.advantages])[0])
 
 
 def _mean(policy: FloatArray, values: FloatArray) -> FloatArray:

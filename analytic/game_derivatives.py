@@ -10,16 +10,15 @@ Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, check_leading
-from analytic.derivatives import or_zero
 from analytic.expansions import Expansion
 from analytic.games import PLAYERS, StochasticGame
-from analytic.jets import Part, leibniz
+from analytic.jets import Part, leibniz, required
 from analytic.logits import PolicyAt, policy_at
 from analytic.values import Evaluation
 
@@ -57,7 +56,7 @@ class GameAt:
 
     def _marginal(self, field: Part, player: int) -> FloatArray:
         """``[..., S, A_player]`` of a derivative in the pairs' logits ``[..., S, A1 * A2]``."""
-        flat = or_zero(field, self._evaluations[0].policy)
+        flat = required(field)
         pairs = flat.reshape(*flat.shape[:-1], *self.game.n_actions)
         summed: FloatArray = pairs.sum(axis=-1 if player == 1 else -2)
         return summed
@@ -82,20 +81,26 @@ class GameTangent:
 
 
 def game_at(game: StochasticGame, theta1: npt.ArrayLike, theta2: npt.ArrayLike) -> GameAt:
-    """The game under parameters of both players, which may have (the same) leading axes.
+    """The game under parameters of both players; leading axes of one, or the same ones of both.
 
     Raises:
         ValueError: parameters that do not fit their player's policy, or are not finite.
     """
     thetas = {"theta1": theta1, "theta2": theta2}
-    found = [
+    first, second = (
         policy_at(policy, theta, game.n_states, n_actions, name=name)
         for policy, n_actions, (name, theta) in zip(
             game.policies, game.n_actions, thetas.items(), strict=True
         )
-    ]
-    check_leading("theta2", found[1].theta, found[1].shape, found[0].leading)
-    return GameAt(game, (found[0], found[1]))
+    )
+    return GameAt(game, together(first, second))
+
+
+def together(first: PolicyAt, second: PolicyAt, name: str = "theta2") -> tuple[PolicyAt, PolicyAt]:
+    """Both players, who share the leading axes of either. Raises ValueError where they differ."""
+    check_leading(name, second.theta, second.shape, first.leading)
+    leading = max(first.leading, second.leading, key=len)
+    return replace(first, leading=leading), replace(second, leading=leading)
 
 
 def game_values(
@@ -164,7 +169,7 @@ def game_hvp(
 
 def check_player(name: str, player: object) -> None:
     """Raises ValueError unless ``player`` is 1 or 2."""
-    if player not in PLAYERS or isinstance(player, bool):
+    if not isinstance(player, int) or isinstance(player, bool) or player not in PLAYERS:
         raise ValueError(f"{name}: expected player 1 or 2, got {player!r}")
 
 

@@ -88,7 +88,9 @@ class StochasticGame:
         kernel = DenseKernel(self.transition.reshape(self.n_states, pairs, self.n_states))
         rewards = self.rewards.reshape(2, -1, self.n_states, pairs)
         states = np.arange(self.n_states)
-        stays = (kernel.transition[states, :, states] == 1.0).all(axis=1)
+        elsewhere = kernel.transition > 0.0
+        elsewhere[states, :, states] = False
+        stays = ~elsewhere.any(axis=(1, 2))
         unpaid = (rewards == 0.0).all(axis=(0, 1, 3))
         first, second = (
             Tables(

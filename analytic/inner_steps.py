@@ -15,9 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from analytic.arrays import FloatArray
-from analytic.derivatives import logit_gradient, summed_over_time
+from analytic.derivatives import logit_gradient
 from analytic.expansions import Expansion
 from analytic.game_derivatives import GameAt
+from analytic.jets import required
 from analytic.lambda_returns import LambdaUpdate
 from analytic.logits import PolicyAt
 from analytic.values import Evaluation
@@ -74,7 +75,7 @@ class ReturnStep:
         moved = Expansion(self.exact, self.at.jet([cotangent]))
         return PulledBack(
             state=lambda: self.at.pulled_jet(moved.gradient, [cotangent]),
-            meta=(lambda: summed_over_time(moved.visits[1])) if self.intrinsic else None,
+            meta=(lambda: required(moved.visits[1]).sum(axis=-3)) if self.intrinsic else None,
         )
 
 

@@ -33,6 +33,13 @@ def add(first: Part, second: Part) -> Part:
     return first + second
 
 
+def required(part: Part) -> FloatArray:
+    """A part that cannot be identically zero. Raises ValueError if it is."""
+    if part is None:
+        raise ValueError("expected a part of a jet that moves, got one that is identically 0")
+    return part
+
+
 def leibniz(
     combine: Combine, left: Parts, right: Parts, mask: int, *, value_on_left: bool = True
 ) -> Part:
@@ -59,19 +66,32 @@ def softmax_jet(logits: Parts) -> list[Part]:
 
     ``d pi = pi (dz - sum_a pi dz)`` is differentiated once more for every further direction.
     """
-    if logits[0] is None:
-        raise ValueError("logits: expected the value as part 0 of the jet, got None")
-    policy: list[Part] = [softmax(logits[0])]
+    policy: list[Part] = [softmax(required(logits[0]))]
+    moved = pivoted(policy[0], logits)
     for mask in range(1, len(logits)):
         top = 1 << (mask.bit_length() - 1)
         rest = mask ^ top
         centred: list[Part] = [None] * (rest + 1)
         for part in submasks(rest):
-            shifted = [logits[other | top] if other & top == 0 else None for other in range(top)]
+            shifted = [moved[other | top] for other in range(top)]
             mean = leibniz(_mean, policy, shifted, part)
             centred[part] = add(shifted[part], None if mean is None else -mean)
         policy.append(leibniz(np.multiply, policy, centred, rest))
     return policy
+
+
+def pivoted(policy: Part, values: Parts) -> list[Part]:
+    """Each part less its value at the most probable action.
+
+    Means under a policy, or under a policy's derivatives, do not see a shift that is the same for
+    all actions; but where the policy is peaked, its rounding would drown what is left of them.
+    """
+    probabilities = required(policy)
+    first = np.eye(probabilities.shape[-1])[probabilities.argmax(axis=-1)]
+    return [
+        None if part is None else part - (part * first).sum(axis=-1, keepdims=True)
+        for part in values
+    ]
 
 
 def _mean(weights: FloatArray, values: FloatArray) -> FloatArray:

@@ -162,7 +162,7 @@ class SparseMatrix:
 
     @property
     def leading(self) -> tuple[int, ...]:
-        """None: there is one matrix."""
+        """(): there is one matrix."""
         return ()
 
     def apply(self, values: FloatArray) -> FloatArray:
@@ -209,11 +209,7 @@ class SparseKernel:
         return _sparse_times(self.table.T, visits.reshape(*visits.shape[:-2], -1))
 
     def under(self, policy: FloatArray) -> SparseMatrix:
-        """``sum_a pi(a|s) P(s'|s,a)``; raises ValueError for more than one policy."""
-        if policy.ndim != 2:
-            raise ValueError(
-                f"policy: expected one policy [S, A] with sparse transitions, got {policy.shape}"
-            )
+        """``sum_a pi(a|s) P(s'|s,a)`` of one policy ``[S, A]``."""
         from scipy import sparse  # here: it costs the command line a fifth of a second
 
         n = policy.size

@@ -24,31 +24,13 @@ import numpy.typing as npt
 
 from analytic.arrays import BoolArray, FloatArray, frozen_array, real_number
 from analytic.expansions import Expansion, policy_gradient
-from analytic.jets import Part, Parts
+from analytic.jets import Part, Parts, required
 from analytic.logits import PolicyAt
 from analytic.policies import TABULAR, Policy
-from analytic.tables import Problem, Tables
-from analytic.targets import DISCOUNTED, Discounted, GivenWeights, StateWeighting
+from analytic.tables import Problem
+from analytic.targets import DISCOUNTED, StateWeighting
 from analytic.values import Evaluation, policy_of
-
-
-def weighted_visits(
-    tables: Tables, policy: FloatArray, weighting: StateWeighting
-) -> tuple[Evaluation, FloatArray]:
-    """An evaluation, and factors ``[T, 1]``, whose product ``factors * occupancy`` weighs states.
-
-    Raises:
-        ValueError: a weighting that needs a finite horizon, or weights for another one.
-    """
-    factors = np.ones((tables.steps, 1))
-    if isinstance(weighting, Discounted):
-        return Evaluation(tables, policy), factors
-    if tables.horizon is None:
-        raise ValueError(f"weighting: {weighting} needs a finite horizon, got horizon None")
-    if isinstance(weighting, GivenWeights):
-        factors = frozen_array("state weighting", weighting.weights, (tables.horizon,))[:, None]
-    undiscounted = replace(tables, discount=np.ones_like(tables.discount))
-    return Evaluation(undiscounted, policy), factors
+from analytic.weightings import weighted_visits
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +64,8 @@ class LambdaReturns:
         if critic.shape not in (shape, timed):
             either = f"{shape}" if tables.horizon is None else f"{shape} or {timed}"
             raise ValueError(f"critic: expected shape {either}, got {critic.shape}")
-        if ((critic != 0.0) & tables.terminal).any():
+        rows = critic if critic.ndim == 2 else critic[None]
+        if ((rows != 0.0) & tables.terminal[..., None, :]).any():
             raise ValueError("critic: expected 0 at terminal states")
         weighted_visits(tables, np.ones((self.mdp.n_states, self.mdp.n_actions)), self.weighting)
         object.__setattr__(self, "critic", critic)
@@ -153,9 +136,7 @@ class LambdaUpdate:
     def _update(self) -> FloatArray:
         """The update in the logits."""
         still = Expansion(self.values, [self.at.probabilities])
-        found = self._field(still, [self._visits[0].occupancy])[0]
-        assert found is not None
-        return found
+        return required(self._field(still, [self._visits[0].occupancy])[0])
 
     @property
     def update(self) -> FloatArray:
@@ -176,9 +157,7 @@ class LambdaUpdate:
         u depends on theta by the policy at each state, by the values ahead, and by the visits.
         """
         direction = self.at.direction(cotangent, "cotangent")
-        moved = self.at.logit_jet([direction])[1]
-        if moved is None:
-            return np.zeros_like(self.at.theta)
+        moved = required(self.at.logit_jet([direction])[1])
         return self.at.pulled_jet([self._update, self._logit_vjp(moved)], [direction])
 
     def _logit_vjp(self, cotangent: FloatArray) -> FloatArray:
@@ -224,6 +203,4 @@ class LambdaUpdate:
             reward=[base.reward, reward],
             discount=[base.tables.discount, np.full_like(base.tables.discount, factor)],
         )
-        found = self._field(moved, [self._visits[0].occupancy, None])[1]
-        assert found is not None
-        return self.at.pulled(found)
+        return self.at.pulled(required(self._field(moved, [self._visits[0].occupancy, None])[1]))

@@ -8,14 +8,14 @@ direction v in the parameters, the logits move along ``z'(theta) v`` and, to sec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, check_leading, frozen_array
-from analytic.jets import Part, Parts, leibniz, softmax_jet
+from analytic.jets import Part, Parts, leibniz, required, softmax_jet
 from analytic.policies import (
     LinearSoftmax,
     Policy,
@@ -28,24 +28,27 @@ from analytic.policies import (
 
 @dataclass(frozen=True, eq=False)
 class PolicyAt:
-    """``policy`` with parameters ``theta [..., *shape]``."""
+    """``policy`` with parameters ``theta [..., *shape]``; ``leading`` are theta's leading axes, or
+    the problem's where those are more.
+    """
 
     policy: Policy
     theta: FloatArray
     shape: tuple[int, ...]
     size: tuple[int, int]
+    leading: tuple[int, ...]
+    _kept: dict[int, tuple[FloatArray, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def logits(self) -> FloatArray:
-        """``[..., S, A]``."""
-        return self._logits_at(self.theta)
-
-    def _logits_at(self, parameters: FloatArray) -> FloatArray:
+        """``[..., S, A]``. Raises ValueError if the policy's are not that, or not finite."""
         if isinstance(self.policy, TabularSoftmax | LinearSoftmax):
-            return self.policy.logits(parameters)
-        flat = parameters.reshape(-1, *self.shape)
-        rows = np.stack([self.policy.logits(one) for one in flat])
-        return rows.reshape(*self.leading, *self.size)
+            return self.policy.logits(self.theta)
+        flat = self.theta.reshape(-1, *self.shape)
+        rows = [
+            frozen_array("policy: its logits", self.policy.logits(one), self.size) for one in flat
+        ]
+        return np.reshape(rows, (*self._own, *self.size))
 
     @cached_property
     def probabilities(self) -> FloatArray:
@@ -53,31 +56,39 @@ class PolicyAt:
         return softmax(self.logits)
 
     @property
-    def leading(self) -> tuple[int, ...]:
-        """The axes of many parameters."""
+    def _own(self) -> tuple[int, ...]:
+        """The leading axes of theta."""
         return self.theta.shape[: self.theta.ndim - len(self.shape)]
 
     def direction(self, v: npt.ArrayLike, name: str = "v") -> FloatArray:
         """``v`` as an array ``[..., *shape]``. Raises ValueError on a wrong shape or entry."""
         array = frozen_array(name, v)
         check_leading(name, array, self.shape, self.leading)
+        check_magnitude(name, array)
         return array
 
     def _derivatives(self, order: int) -> tuple[FloatArray, ...]:
-        """Those of the logits, ``[..., n, p, ...]`` (n = S * A)."""
-        flat = self.theta.reshape(-1, *self.shape)
-        every = [self.policy.logit_derivatives(one, order) for one in flat]
-        parts = [np.stack(one) for one in zip(*every, strict=True)]
-        return tuple(part.reshape(*self.leading, *part.shape[1:]) for part in parts)
+        """Those of the logits, ``[..., n, p, ...]`` (n = S * A), to at least that order."""
+        known = self._kept.get(order)
+        if known is None:
+            flat = self.theta.reshape(-1, *self.shape)
+            every = [self.policy.logit_derivatives(one, order) for one in flat]
+            parts = [np.stack(one) for one in zip(*every, strict=True)]
+            known = tuple(part.reshape(self._own + part.shape[1:]) for part in parts)
+            self._kept[order] = known
+        return known
 
     def _along(self, order: int, directions: Sequence[FloatArray]) -> FloatArray:
         """The derivative of that order of the logits, contracted with directions from the last
         axis on: ``[..., n]``, or ``[..., n, p]`` where one axis is left.
         """
-        found = self._derivatives(order)[order - 1]
+        if isinstance(self.policy, LinearSoftmax) and order == 1:
+            found = self.policy.features.reshape(-1, *self.shape)
+        else:
+            found = self._derivatives(order)[order - 1]
         for left, v in zip(range(order, 0, -1), directions, strict=False):
             leading = v.shape[: v.ndim - len(self.shape)]
-            found = (found * v.reshape(*leading, *(1,) * left, -1)).sum(axis=-1)
+            found = (found * v.reshape(leading + (1,) * left + (-1,))).sum(axis=-1)
         return found
 
     def logit_jet(self, directions: Sequence[FloatArray]) -> list[Part]:
@@ -89,7 +100,7 @@ class PolicyAt:
                 parts.append(self.policy.logits(chosen[0]) if len(chosen) == 1 else None)
             else:
                 along = self._along(len(chosen), chosen)
-                parts.append(along.reshape(*along.shape[:-1], *self.size))
+                parts.append(along.reshape(along.shape[:-1] + self.size))
         return parts
 
     def jet(self, directions: Sequence[FloatArray]) -> list[Part]:
@@ -98,26 +109,20 @@ class PolicyAt:
 
     def pulled(self, field: FloatArray) -> FloatArray:
         """``z'(theta)^T g`` of ``g [..., S, A]``, shaped ``[..., *shape]``."""
-        if isinstance(self.policy, TabularSoftmax):
-            return field
-        found = _transposed_product(self._derivatives(1)[0], field)
-        return found.reshape(*found.shape[:-1], *self.shape)
+        return self.pulled_jet([field], [])
 
     def pulled_jet(self, fields: Parts, directions: Sequence[FloatArray]) -> FloatArray:
         """The last part of the jet of ``z'(theta)^T g``, from the jet of g ``[..., S, A]``."""
         last = len(fields) - 1
         if isinstance(self.policy, TabularSoftmax):
-            field = fields[last]
-            return np.zeros(self.theta.shape) if field is None else field
+            return required(fields[last])
         jacobians: list[Part] = []
         for mask in range(len(fields)):
             chosen = [v for i, v in enumerate(directions) if mask >> i & 1]
             constant = chosen and isinstance(self.policy, LinearSoftmax)
             jacobians.append(None if constant else self._along(len(chosen) + 1, chosen))
-        found = leibniz(_transposed_product, jacobians, fields, last)
-        if found is None:
-            return np.zeros(self.theta.shape)
-        return found.reshape(*found.shape[:-1], *self.shape)
+        found = required(leibniz(_transposed_product, jacobians, fields, last))
+        return found.reshape(found.shape[:-1] + self.shape)
 
     def pulled_hessian(self, gradient: FloatArray, hessian: FloatArray) -> FloatArray:
         """The Hessian in the parameters from gradient ``[..., n]`` and Hessian ``[..., n, n]`` in
@@ -125,9 +130,12 @@ class PolicyAt:
         """
         if isinstance(self.policy, TabularSoftmax):
             flat = hessian
+        elif isinstance(self.policy, LinearSoftmax):
+            first = self.policy.features.reshape(-1, *self.shape)
+            flat = np.matmul(first.T, np.matmul(hessian, first))
         else:
             flat = pull_back([gradient, hessian], self._derivatives(2))[1]
-        return flat.reshape(*flat.shape[:-2], *self.shape, *self.shape)
+        return flat.reshape(flat.shape[:-2] + self.shape * 2)
 
 
 def _transposed_product(jacobian: FloatArray, field: FloatArray) -> FloatArray:
@@ -153,4 +161,6 @@ def policy_at(
     array = frozen_array(name, theta)
     check_leading(name, array, shape, leading)
     check_magnitude(name, array)
-    return PolicyAt(policy, array, shape, (n_states, n_actions))
+    own = array.shape[: array.ndim - len(shape)]
+    longest = own if len(own) > len(leading) else leading
+    return PolicyAt(policy, array, shape, (n_states, n_actions), longest)

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray, probability_rows, real_number, whole_number
 from analytic.bilevel import BilevelProblem
 from analytic.inner_steps import InnerStep
+from analytic.policies import LARGEST_PARAMETER
 
 LARGEST_STEP = 1e12
 
@@ -62,7 +63,7 @@ class TaskFamily:
 
 
 def inner_loop(
-    problem: BilevelProblem,
+    problem: BilevelProblem | TaskFamily,
     meta_parameters: npt.ArrayLike,
     theta: npt.ArrayLike | None = None,
     *,
@@ -73,13 +74,15 @@ def inner_loop(
     after the last.
 
     Raises:
-        ValueError: as `meta_gradient`.
+        ValueError: as `meta_gradient`; a `TaskFamily`, whose tasks have a path each.
 
     >>> from analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> [t.tolist() for t in inner_loop(Maml(bandit), [[0.0, 0.0]], steps=1, step_size=1.0)]
     [[[0.0, 0.0]], [[0.25, -0.25]]]
     """
+    if isinstance(problem, TaskFamily):
+        raise ValueError("problem: expected one task, got a TaskFamily: its tasks have a path each")
     return _unrolled(problem, meta_parameters, theta, steps, step_size).path
 
 
@@ -127,13 +130,14 @@ def meta_gradient(
 
     ``problem`` is a `Maml` (whose phi is theta^0: leave ``theta`` out), `Lirpg`, `Lola`, `Mgrl`,
     any other `BilevelProblem`, or a `TaskFamily` of them. Leading axes of parameters or problems
-    lead the result. Sampled inner steps make another objective: `sampled_step_objective`.
+    lead the result (the two numbers of `Mgrl` have none). Sampled inner steps make another
+    objective: `sampled_step_objective`.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
 
     Raises:
-        ValueError: parameters that do not fit or are not finite, steps below 0, a step size that is
-            not a number, or inner steps that leave the finite numbers.
+        ValueError: parameters that do not fit or are not finite, steps below 1, a step size that is
+            not a number up to 1e12 in size, or inner steps that diverge.
 
     >>> from analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -175,7 +179,7 @@ def _unrolled(
     steps: int,
     step_size: float,
 ) -> _Loop:
-    count = whole_number("steps", steps, at_least=0)
+    count = whole_number("steps", steps, at_least=1)
     size = real_number("step_size", step_size, low=-LARGEST_STEP, high=LARGEST_STEP)
     phi, here = problem.start(meta_parameters, theta)
     path, taken = [here], []
@@ -183,10 +187,10 @@ def _unrolled(
         taken.append(problem.inner_step(phi, here))
         with np.errstate(over="ignore"):
             here = here + size * taken[-1].update
-        if not np.isfinite(here).all():
+        if not np.abs(here).max(initial=0.0) <= LARGEST_PARAMETER:
             raise ValueError(
-                f"step_size: expected inner steps that stay finite, got infinite parameters after "
-                f"step {i + 1} with step size {size:g}"
+                f"step_size: expected parameters that stay below {LARGEST_PARAMETER:g}, got larger "
+                f"ones after inner step {i + 1} with step size {size:g}"
             )
         path.append(here)
     return _Loop(phi, path, taken, size)

@@ -104,7 +104,9 @@ class TabularMDP:
     def terminal(self) -> BoolArray:
         """``[S]``: True where every action leads back with reward 0, so that nothing can follow."""
         states = np.arange(self.n_states)
-        stays = self.transition[states, :, states] == 1.0
+        elsewhere = self.transition > 0.0
+        elsewhere[states, :, states] = False
+        stays = ~elsewhere.any(axis=2)
         table = self.next_state_reward
         own = states if table.shape[-1] > 1 else 0
         pays = (table[:, states, :, own] != 0.0).any(axis=1)
@@ -123,6 +125,7 @@ class TabularMDP:
             start=self.start,
             terminal=self.terminal,
             horizon=self.horizon,
+            timed=reward.ndim == 3,
         )
 
     @cached_property

@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from analytic.arrays import FloatArray, IntArray, real_number, whole_number
 from analytic.derivatives import logit_gradient
+from analytic.jets import required
 from analytic.logits import PolicyAt
 from analytic.policies import TABULAR, Policy, log_softmax
 from analytic.problems import TabularMDP
@@ -214,9 +215,7 @@ class _Batch:
 
     def estimate_vjp(self, at: PolicyAt, cotangent: FloatArray) -> FloatArray:
         """``(dg_b/dtheta)^T cotangent`` for a fixed batch, ``[B, *shape]``."""
-        turned = at.jet([cotangent])[1]
-        if turned is None:
-            return np.zeros_like(cotangent)
+        turned = required(at.jet([cotangent])[1])
         return at.pulled_jet([self.estimate, -self.credit[..., None] * turned], [cotangent])
 
 

@@ -66,7 +66,9 @@ class SymbolicMDP:
     largest: int = field(default=LARGEST_EXPRESSION, kw_only=True)
 
     @classmethod
-    def of(cls, mdp: TabularMDP, policy: Policy = TABULAR) -> SymbolicMDP:
+    def of(
+        cls, mdp: TabularMDP, policy: Policy = TABULAR, *, largest: int = LARGEST_EXPRESSION
+    ) -> SymbolicMDP:
         """The problem with its entries as rationals, rows renormalised exactly.
 
         >>> mdp = TabularMDP([[[0.1, 0.9]], [[0.0, 1.0]]], [[1.0], [0.0]], 0.5, [1.0, 0.0])
@@ -78,7 +80,8 @@ class SymbolicMDP:
         mean = (transition * table).sum(axis=-1)
         reward = mean if mdp.reward.ndim == 4 else mean[0]
         start = exact_rows(mdp.start)
-        return cls(transition, reward, exact(mdp.discount), start, mdp.horizon, policy)
+        discount = exact(mdp.discount)
+        return cls(transition, reward, discount, start, mdp.horizon, policy, largest=largest)
 
     def expected_return(self) -> Expression:
         """J, shape ()."""
@@ -125,7 +128,14 @@ class SymbolicMDP:
                 f"reward: expected [S][A], or [H][S][A] over a finite horizon, got {reward.shape}"
             )
         rewards = reward[None] if timed else reward[None, None]
-        return exact_entries(self.transition, rewards, self.discount, self.start, players=1)
+        return exact_entries(
+            self.transition,
+            rewards,
+            self.discount,
+            self.start,
+            players=1,
+            horizon=self.horizon,
+        )
 
     def with_reward(self, phi: Any) -> SymbolicMDP:
         """The problem that pays ``phi [S][A]`` (numbers or expressions) on top, at every step.
@@ -196,7 +206,7 @@ class SymbolicGame:
     largest: int = field(default=LARGEST_EXPRESSION, kw_only=True)
 
     @classmethod
-    def of(cls, game: StochasticGame) -> SymbolicGame:
+    def of(cls, game: StochasticGame, *, largest: int = LARGEST_EXPRESSION) -> SymbolicGame:
         """The game with its entries as rationals. Raises ValueError for rewards over time."""
         if game.rewards.ndim == 5:
             raise ValueError("rewards: expected ones that do not depend on time")
@@ -207,6 +217,7 @@ class SymbolicGame:
             exact_rows(game.start),
             game.horizon,
             game.policies,
+            largest=largest,
         )
 
     def expected_return(self, *, of: int) -> Expression:
@@ -244,7 +255,14 @@ class SymbolicGame:
         if rewards.ndim != 4:
             raise ValueError(f"rewards: expected [2][S][A1][A2], got shape {rewards.shape}")
         timed = rewards[:, None]
-        return exact_entries(self.transition, timed, self.discount, self.start, players=2)
+        return exact_entries(
+            self.transition,
+            timed,
+            self.discount,
+            self.start,
+            players=2,
+            horizon=self.horizon,
+        )
 
     def __post_init__(self) -> None:
         self.players  # noqa: B018 (checks entries and policies)

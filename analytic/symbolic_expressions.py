@@ -51,13 +51,10 @@ class Expression:
     def function(self, *symbols: Any) -> Callable[..., FloatArray]:
         """A numerical function of each player's parameters, then of numbers for ``symbols``;
         common subexpressions are computed once.
-
-        The expression is to be in probabilities (not `in_logits`); the parameters' probabilities
-        are computed first.
         """
         import sympy
 
-        names = [symbol for player in self.players for symbol in player.flat]
+        names = [s for player in self.players for s in (*player.flat, *player.parameters)]
         entries = list(self.entries.ravel())
         compiled = sympy.lambdify([*names, *symbols], entries, modules="numpy", cse=True)
         shape, players = self.entries.shape, self.players
@@ -71,6 +68,7 @@ class Expression:
             numbers: list[float] = []
             for player, theta in zip(players, arguments, strict=False):
                 numbers += probability_values(player, theta)
+                numbers += np.ravel(np.asarray(theta, dtype=np.float64)).tolist()
             values = [float(np.asarray(value)) for value in arguments[len(players) :]]
             return np.array(compiled(*numbers, *values), dtype=np.float64).reshape(shape)
 

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from analytic.arrays import FloatArray
+from analytic.problems import checked_discount
 from analytic.rings import PolicyRing, PolicySymbols, Quotient, QuotientField, each, exact
+
+_TAKEN = ("pi_", "theta_")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,14 +170,17 @@ def check_size(
 
 
 def exact_entries(
-    transition: Any, rewards: Any, discount: Any, start: Any, *, players: int
+    transition: Any, rewards: Any, discount: Any, start: Any, *, players: int, horizon: int | None
 ) -> dict[str, Any]:
     """All entries as sympy expressions: ``transition [S, actions of each player, S]``, ``rewards
     [players, T, S, actions]``, start ``[S]``.
 
     Raises:
-        ValueError: shapes that do not belong together, rows that do not sum to one identically.
+        ValueError: shapes that do not belong together, rows that do not sum to one identically, a
+            discount and a horizon that do not go together, symbols whose names are taken.
     """
+    factor = exact(discount)
+    checked_discount(float(factor) if factor.is_number else 0.0, horizon)
     kernel = _object_array("transition", transition, players + 2)
     n_states = len(kernel)
     if kernel.shape[-1] != n_states:
@@ -190,7 +196,13 @@ def exact_entries(
             f"rewards: expected shape {kernel.shape[:-1]} to match transition, got "
             f"{table.shape[2:]}"
         )
-    return {"transition": kernel, "rewards": table, "discount": exact(discount), "start": law}
+    entries = {"transition": kernel, "rewards": table, "discount": factor, "start": law}
+    taken = [s for s in free_symbols(entries) if str(s).startswith(_TAKEN) or str(s) == "alpha"]
+    if taken:
+        raise ValueError(
+            f"entries: expected symbols other than pi_..., theta_... and alpha, got {taken[0]}"
+        )
+    return entries
 
 
 def _object_array(name: str, value: Any, dimension: int) -> Any:

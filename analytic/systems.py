@@ -16,6 +16,7 @@ number is exact and cheap; where it spoils the tenth digit, `IllConditionedWarni
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ LARGEST_INVERSE = 64
 LARGEST_FILLED = 500
 """States up to which a sparse system is factorised whatever its pattern."""
 LOCALITY = 4.0
-"""A larger one is if its bandwidth is at most this many times the root of its size (chains, grids);
-the factors of a random graph are nearly dense.
+"""A larger sparse system is factorised if its bandwidth is at most this many times the root of its
+size (chains, grids); the factors of a random graph are nearly dense.
 """
 PROMISED_ACCURACY = 1e-10
 """Relative accuracy below which a result comes with a warning."""
@@ -131,12 +132,10 @@ def _check_condition(system: Stationary, tables: Tables, factor: FloatArray) -> 
         return
     condition = float(np.max(condition_of(system, tables)))
     if not condition <= limit:
-        warnings.warn(
+        _warn(
             f"the Bellman system has condition number {condition:.2g} (discount {discount:.12g}): "
             f"results may be off by {_EPSILON * condition:.0e} relative; use a smaller discount or "
-            "a finite horizon",
-            IllConditionedWarning,
-            stacklevel=2,
+            "a finite horizon"
         )
 
 
@@ -219,22 +218,27 @@ class Stationary:
         if transposed in self._trusted:
             return found
         product = self.matrix.apply_transposed if transposed else self.matrix.apply
-        for refinements in range(_REFINEMENTS):
+        for refinements in range(_REFINEMENTS + 1):
             residual = own - (found - product(found))
             scale = _largest(own) + 2.0 * _largest(found)
             unsolved = _largest(residual) > _BACKWARD_STABLE * scale
             if not unsolved.any():
-                if refinements == 0:
+                if refinements == 0 and found.any():
                     self._trust(transposed=transposed)
                 return found
-            found = found + self._correction(residual, transposed=transposed)
+            if refinements < _REFINEMENTS:
+                found = found + self._correction(residual, transposed=transposed)
         worst = float((_largest(residual)[unsolved] / scale[unsolved]).max())
-        warnings.warn(
-            f"a Bellman system was not solved to rounding: relative residual {worst:.1e}",
-            IllConditionedWarning,
-            stacklevel=4,
-        )
+        _warn(f"a Bellman system was not solved to rounding: relative residual {worst:.1e}")
         return found
+
+
+def _warn(message: str) -> None:
+    """Warns where the package was called from."""
+    frame, depth = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith("analytic."):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, IllConditionedWarning, stacklevel=depth)
 
 
 def _largest(vectors: FloatArray) -> FloatArray:
@@ -293,6 +297,11 @@ class SparseFactors(Stationary):
         system = sparse.csc_array(sparse.eye_array(entries.shape[0]) - entries)
         # Diagonally dominant: no pivoting is needed, and the ordering may keep to the pattern.
         return splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
+
+    @property
+    def n_stored(self) -> int:
+        """The number of entries of both factors."""
+        return int(self._factors.L.nnz + self._factors.U.nnz)
 
     def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
         columns = np.ascontiguousarray(residual.reshape(-1, residual.shape[-1]).T)

@@ -17,7 +17,8 @@ class Tables:
 
     ``reward [..., T, S, A]`` with T = H, or 1 where rewards do not depend on time; ``discount
     [...]``; ``start [..., S]``; ``terminal [..., S]``; ``final_values [..., S]`` are collected at
-    the end of a finite horizon (None: nothing is).
+    the end of a finite horizon (None: nothing is). ``timed`` says that rewards are given for each
+    of the horizon's steps, even if that is only one.
     """
 
     kernel: Kernel
@@ -27,6 +28,7 @@ class Tables:
     terminal: BoolArray
     horizon: int | None
     final_values: FloatArray | None = None
+    timed: bool = False
 
     @property
     def leading(self) -> tuple[int, ...]:
@@ -45,6 +47,13 @@ class Tables:
         """
         unpaid = (reward == 0.0).all(axis=(-3, -1))
         return replace(self, reward=reward, terminal=self.terminal & unpaid, final_values=None)
+
+    def ending_in(self, values: FloatArray) -> Tables:
+        """The same problem that also pays ``values [S]`` at the end of its finite horizon.
+
+        A state whose value is not 0 is not terminal: staying there to the end pays.
+        """
+        return replace(self, final_values=values, terminal=self.terminal & (values == 0.0))
 
     def per_step(self, factor: FloatArray | None = None) -> FloatArray:
         """The discount (or ``factor [...]``) shaped to multiply ``[..., T, S]``."""

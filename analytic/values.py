@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray
+from analytic.jets import pivoted, required
+from analytic.kernels import SparseKernel
 from analytic.logits import PolicyAt, policy_at
 from analytic.policies import TABULAR, Policy
 from analytic.systems import Stationary, System, bellman_system, condition_of
@@ -54,16 +56,9 @@ class Evaluation:
         if tables.final_values is None:
             return reward
         reward = np.array(reward)
-        reward[..., -1:, :, :] += tables.per_step()[..., None] * self.final_mean
+        final = tables.kernel.expect(tables.final_values[..., None, :])
+        reward[..., -1:, :, :] += tables.per_step()[..., None] * final
         return reward
-
-    @cached_property
-    def final_mean(self) -> FloatArray:
-        """``[..., 1, S, A]``: the mean of the final values at the next state; 0 without any."""
-        values = self.tables.final_values
-        if values is None:
-            values = np.zeros(self.policy.shape[-2])
-        return self.tables.kernel.expect(values[..., None, :])
 
     @cached_property
     def step_values(self) -> FloatArray:
@@ -80,12 +75,12 @@ class Evaluation:
 
     @cached_property
     def advantages(self) -> FloatArray:
-        """``[..., T, S, A]``, as sum_b pi_b (Q_a - Q_b): accurate componentwise where pi is peaked,
-        which Q - V is not.
+        """``[..., T, S, A]``: Q less its mean, both from the most probable action's. That is
+        accurate componentwise where pi is peaked, which Q - V is not.
         """
-        q = self.action_values
-        gaps = q[..., :, None] - q[..., None, :]
-        found: FloatArray = np.matmul(gaps, self.policy[..., None, :, :, None])[..., 0]
+        policy = self.policy[..., None, :, :]
+        gaps = required(pivoted(policy, [self.action_values])[0])
+        found: FloatArray = gaps - (policy * gaps).sum(axis=-1, keepdims=True)
         return found
 
     @cached_property
@@ -145,17 +140,29 @@ def evaluate(
 ) -> Evaluation:
     """Values and occupancy of action probabilities ``policy [..., S, A]``.
 
-    ``terminal_values [S]`` is V_H (default 0); only a finite horizon has it.
+    ``terminal_values [S]`` is V_H (default 0).
+
+    Raises:
+        ValueError: terminal values with an infinite horizon.
     """
-    tables = mdp.tables
-    if terminal_values is not None and tables.horizon is not None:
-        tables = replace(tables, final_values=terminal_values)
-    return Evaluation(tables, policy)
+    if terminal_values is None:
+        return Evaluation(mdp.tables, policy)
+    if mdp.horizon is None:
+        raise ValueError("terminal values: expected a finite horizon, got horizon None")
+    return Evaluation(mdp.tables.ending_in(terminal_values), policy)
 
 
 def policy_of(mdp: Problem, theta: npt.ArrayLike, policy: Policy, name: str = "theta") -> PolicyAt:
     """The policy at theta. Raises ValueError if theta does not fit the policy and the problem."""
-    return policy_at(policy, theta, mdp.n_states, mdp.n_actions, mdp.tables.leading, name)
+    at = policy_at(policy, theta, mdp.n_states, mdp.n_actions, mdp.tables.leading, name)
+    check_one_policy(name, mdp, at.leading)
+    return at
+
+
+def check_one_policy(name: str, mdp: Problem, leading: tuple[int, ...]) -> None:
+    """Raises ValueError for leading axes with sparse transitions."""
+    if leading and isinstance(mdp.tables.kernel, SparseKernel):
+        raise ValueError(f"{name}: expected no leading axes with sparse transitions, got {leading}")
 
 
 def evaluate_parameters(mdp: Problem, theta: npt.ArrayLike, policy: Policy) -> Evaluation:

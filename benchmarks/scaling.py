@@ -14,8 +14,8 @@ from scipy import sparse
 
 from analytic.bilevel import Maml
 from analytic.metagradients import meta_gradient
-from analytic.more_problems import SparseMDP
 from analytic.problems import TabularMDP
+from analytic.sparse_problems import SparseMDP
 from analytic.systems import SparseFactors
 from benchmarks.timing import seconds
 from experiments.figures import new_figure
@@ -83,8 +83,7 @@ def factor_bytes(problem):
         return 8 * problem.n_states**2
     policy = np.full((problem.n_states, N_ACTIONS), 1.0 / N_ACTIONS)
     matrix = problem.tables.kernel.under(policy).scaled(np.asarray(problem.discount))
-    factors = SparseFactors(matrix)._factors
-    return 12 * (factors.L.nnz + factors.U.nnz)
+    return 12 * SparseFactors(matrix).n_stored
 
 
 def measure_scaling(folder: Path):

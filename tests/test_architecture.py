@@ -98,9 +98,10 @@ SEEN_BY_ESTIMATORS = {
     "jets",
     "kernels",
     "logits",
-    "more_problems",
     "policies",
+    "problem_batches",
     "problems",
+    "sparse_problems",
     "tables",
     "targets",
 }

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, frozen_array, whole_number
-from analytic.derivatives import evaluate_target
 from analytic.policies import TABULAR, Policy, checked_parameters, softmax
 from analytic.problems import TabularMDP
+from analytic.target_values import evaluate_target
 from analytic.targets import AnyTarget, return_derivative
 from analytic.values import Evaluation, evaluate
 from stochastic.coefficients import MAX_LOOPED

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analytic.arrays import BoolArray, FloatArray, real_number
-from analytic.derivatives import evaluate_target
 from analytic.policies import softmax
+from analytic.target_values import evaluate_target
 from analytic.targets import (
     AnyTarget,
     BootstrappedHorizon,

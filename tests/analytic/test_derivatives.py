@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytic.derivatives import evaluate_target, gradient, hessian, hvp
+from analytic.derivatives import gradient, hessian, hvp
 from analytic.policies import TABULAR, softmax
 from analytic.problems import TabularMDP
+from analytic.target_values import evaluate_target
 from analytic.targets import (
     BootstrappedHorizon,
     GivenTarget,

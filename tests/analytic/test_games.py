@@ -5,24 +5,19 @@ import pytest
 import torch
 import torch_oracles as by_torch
 from comparing import close
-from drawn import games, parameters
+from drawn import games, parameters, shapes_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analytic.game_derivatives import game_gradient, game_hvp, game_values
 from analytic.games import StochasticGame, memory_one_game, prisoners_dilemma
+from analytic.policies import TABULAR
+from stochastic.networks import TorchPolicy
 
 LARGE = 800.0  # exp(-800) is 0 in floating point: an action that is never taken
 DEFECT, COOPERATE = np.full(5, -LARGE), np.full(5, LARGE)
 TIT_FOR_TAT = np.array([LARGE, LARGE, -LARGE, LARGE, -LARGE])  # own first: C after CC and DC
 GRIM = np.array([LARGE, LARGE, -LARGE, -LARGE, -LARGE])
-
-
-def shapes_of(game):
-    return [
-        policy.parameter_shape(game.n_states, n)
-        for policy, n in zip(game.policies, game.n_actions, strict=True)
-    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -34,7 +29,7 @@ def test_values_gradients_and_products_agree_with_autograd(data):
     vs = [data.draw(parameters(shape)) for shape in shapes]
     leaves = [by_torch.tensor(theta) for theta in thetas]
     time = game.horizon or 1.0 / (1.0 - game.discount)
-    scale = max(np.abs(game.rewards).max(), 1.0) * time**3
+    scale = max(np.abs(game.rewards).max(), 1.0) * time
     for of in (1, 2):
 
         def value(first, second, of=of):
@@ -48,12 +43,12 @@ def test_values_gradients_and_products_agree_with_autograd(data):
         for wrt in (1, 2):
             first = torch.func.jacrev(value, argnums=wrt - 1)
             found = game_gradient(game, *thetas, of=of, wrt=wrt)
-            assert close(found, first(*leaves).numpy(), scale)
+            assert close(found, first(*leaves).numpy(), scale * time)
             for along in (1, 2):
                 v = vs[along - 1]
                 full = torch.func.jacrev(first, argnums=along - 1)(*leaves).numpy()
                 found = game_hvp(game, *thetas, v, of=of, wrt=wrt, along=along)
-                assert close(found, np.tensordot(full, v, v.ndim), scale)
+                assert close(found, np.tensordot(full, v, v.ndim), scale * time**2)
 
 
 def official_ipd_value(theta1, theta2, discount):
@@ -179,6 +174,33 @@ def test_matching_pennies_at_the_mixed_equilibrium_is_flat_in_ones_own_policy():
     assert abs(cross[0] - 4 * 0.25 * 0.25) < 1e-14
 
 
+def test_nonlinear_policies_of_players_follow_by_the_chain_rule():
+    inputs = by_torch.tensor(np.random.default_rng(5).normal(size=(2, 2)))
+
+    def logits(p):
+        return torch.tanh(inputs @ p[:4].reshape(2, 2)) @ p[4:].reshape(2, 2)
+
+    rng = np.random.default_rng(0)
+    rows, rewards = rng.dirichlet(np.ones(2), size=(2, 2, 2)), rng.normal(size=(2, 2, 2, 2))
+    policies = (TorchPolicy(logits, 8), TABULAR)
+    game = StochasticGame(rows, rewards, 0.8, [0.3, 0.7], None, policies)
+    theta1, v1 = rng.normal(size=(2, 8))
+    theta2 = rng.normal(size=(2, 2))
+
+    def value(first, second):
+        return by_torch.game_return(game, 2, logits(first), second)
+
+    leaves = by_torch.tensor(theta1), by_torch.tensor(theta2)
+    for wrt in (1, 2):
+        first = torch.func.jacrev(value, argnums=wrt - 1)
+        assert close(
+            game_gradient(game, theta1, theta2, of=2, wrt=wrt), first(*leaves).numpy(), 0.0
+        )
+        full = torch.func.jacrev(first, argnums=0)(*leaves).numpy()
+        found = game_hvp(game, theta1, theta2, v1, of=2, wrt=wrt, along=1)
+        assert close(found, full @ v1, 0.0)
+
+
 def test_players_are_exchangeable_in_a_symmetric_game():
     game = prisoners_dilemma(horizon=6)
     theta1, theta2 = np.random.default_rng(0).normal(size=(2, 5))
@@ -207,6 +229,16 @@ def test_many_pairs_of_players_are_one_call():
         np.testing.assert_allclose(products[i], single, rtol=1e-10, atol=1e-12)
 
 
+def test_games_keep_their_own_arrays():
+    rewards = np.zeros((2, 1, 2, 2))
+    game = StochasticGame(np.ones((1, 2, 2, 1)), rewards, 0.9, [1.0])
+    rewards[:] = 5.0
+    assert not game.rewards.any()
+    for array in (game.transition, game.rewards, game.start):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 1.0
+
+
 PAYOFFS = np.zeros((2, 1, 2, 2))
 GOOD = {"transition": np.ones((1, 2, 2, 1)), "rewards": PAYOFFS, "discount": 0.9, "start": [1.0]}
 
@@ -221,6 +253,7 @@ GOOD = {"transition": np.ones((1, 2, 2, 1)), "rewards": PAYOFFS, "discount": 0.9
         ({"rewards": np.zeros((2, 3, 1, 2, 2)), "horizon": 2}, "rewards: expected shape"),
         ({"discount": 1.0}, "discount: 1 needs a finite horizon"),
         ({"policies": (prisoners_dilemma().policies[0],) * 2}, "features: expected shape"),
+        ({"policies": (TABULAR,)}, "policies: expected one a player, got 1"),
     ],
 )
 def test_bad_games_are_named(changes, complaint):
@@ -234,6 +267,14 @@ def test_bad_parameters_and_players_are_named():
         game_values(game, np.zeros(5), np.zeros(4))
     with pytest.raises(ValueError, match="theta1: expected finite"):
         game_values(game, np.full(5, np.nan), np.zeros(5))
+    with pytest.raises(ValueError, match=r"theta2: expected leading axes \(3,\) \(or none\), got"):
+        game_values(game, np.zeros((3, 5)), np.zeros((4, 5)))
+    with pytest.raises(
+        ValueError, match=r"v: expected leading axes \(3,\) \(or none\), got \(4,\)"
+    ):
+        game_hvp(game, np.zeros((3, 5)), np.zeros(5), np.zeros((4, 5)), of=1, wrt=1, along=2)
+    with pytest.raises(ValueError, match=r"of: expected player 1 or 2, got 1\.0"):
+        game_gradient(game, np.zeros(5), np.zeros(5), of=1.0, wrt=1)
     with pytest.raises(ValueError, match="wrt: expected player 1 or 2, got 0"):
         game_gradient(game, np.zeros(5), np.zeros(5), of=1, wrt=0)
     with pytest.raises(ValueError, match=r"payoffs: expected shape \(2, 2, 2\)"):

@@ -10,11 +10,12 @@ from drawn import mdps, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic.derivatives import evaluate_target, gradient
+from analytic.derivatives import gradient
 from analytic.lambda_returns import LambdaReturns
-from analytic.more_problems import MDPBatch
 from analytic.policies import LinearSoftmax
+from analytic.problem_batches import MDPBatch
 from analytic.problems import TabularMDP
+from analytic.target_values import evaluate_target
 from analytic.targets import GivenWeights, Undiscounted, update_field
 
 WEIGHTINGS = {

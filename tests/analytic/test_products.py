@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from analytic.derivatives import (
     discount_derivative,
-    evaluate_target,
     gradient,
     hessian,
     hvp,
@@ -25,6 +24,7 @@ from analytic.derivatives import (
 )
 from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
+from analytic.target_values import evaluate_target
 from analytic.targets import return_derivative
 from analytic.values import expected_return, state_values
 from stochastic.networks import TorchPolicy

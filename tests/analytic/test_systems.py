@@ -10,8 +10,9 @@ from scipy import sparse
 
 from analytic import systems
 from analytic.derivatives import gradient
-from analytic.more_problems import MDPBatch, SparseMDP
+from analytic.problem_batches import MDPBatch
 from analytic.problems import TabularMDP
+from analytic.sparse_problems import SparseMDP
 from analytic.systems import IllConditionedWarning
 from analytic.values import condition_number, expected_return, state_values
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from surrogates_zoo import leave_one_out
 
-from analytic.derivatives import evaluate_target, gradient
+from analytic.derivatives import gradient
 from analytic.policies import TABULAR
 from analytic.problems import TabularMDP
+from analytic.target_values import evaluate_target
 from analytic.targets import (
     FiniteHorizon,
     GivenTarget,

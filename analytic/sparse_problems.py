@@ -1,4 +1,4 @@
-"""Problems for the exact side alone: sparse transitions, and many problems of one size."""
+"""Problems with sparse transitions, for the exact side alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from analytic.arrays import (
     frozen_array,
     probability_rows,
 )
-from analytic.kernels import DenseKernel, SparseKernel
-from analytic.problems import TabularMDP, checked_discount
+from analytic.kernels import SparseKernel
+from analytic.problems import checked_discount
 from analytic.tables import Tables
 
 
@@ -48,8 +48,12 @@ class SparseMDP:
 
     def __post_init__(self) -> None:
         discount, horizon = checked_discount(self.discount, self.horizon)
-        table = _stacked_rows(self.transition)
-        n_actions, n_states = len(self.transition), int(table.shape[1])
+        try:
+            matrices = list(self.transition)
+        except TypeError:  # one matrix
+            matrices = [None]
+        table = _stacked_rows(matrices)
+        n_actions, n_states = len(matrices), int(table.shape[1])
         reward = frozen_array("reward", self.reward)
         shapes: list[tuple[int, ...]] = [(n_states, n_actions)]
         if horizon is not None:
@@ -58,7 +62,7 @@ class SparseMDP:
             wanted = " or ".join(str(shape) for shape in shapes)
             raise ValueError(f"reward: expected shape {wanted}, got {reward.shape}")
         fields = {
-            "transition": tuple(self.transition),
+            "transition": tuple(matrices),
             "reward": reward,
             "discount": discount,
             "horizon": horizon,
@@ -81,10 +85,11 @@ class SparseMDP:
     @cached_property
     def terminal(self) -> BoolArray:
         """``[S]``: True where every action leads back with reward 0."""
-        matrices = [self._table[a :: self.n_actions] for a in range(self.n_actions)]
-        stays = np.stack([matrix.diagonal() == 1.0 for matrix in matrices])
+        edges = self._table.tocoo()
+        states = edges.row // self.n_actions
+        leaves = np.bincount(states[states != edges.col], minlength=self.n_states) > 0
         unpaid = (self.reward == 0.0).reshape(-1, self.n_states, self.n_actions).all(axis=(0, 2))
-        return np.asarray(stays.all(axis=0) & unpaid)
+        return np.asarray(~leaves & unpaid)
 
     @cached_property
     def tables(self) -> Tables:
@@ -96,22 +101,27 @@ class SparseMDP:
             start=self.start,
             terminal=self.terminal,
             horizon=self.horizon,
+            timed=self.reward.ndim == 3,
         )
 
 
-def _stacked_rows(transition: Sequence[Any]) -> Any:
+def _stacked_rows(transition: list[Any]) -> Any:
     """One CSR array ``[S * A, S]``, row ``s * A + a``, of the matrices of all actions."""
     from scipy import sparse
 
-    wanted = "expected one scipy.sparse matrix [S, S] for each action"
-    if len(transition) == 0 or not all(sparse.issparse(matrix) for matrix in transition):
-        raise ValueError(f"transition: {wanted}, got {type(transition).__name__}")
+    wanted = "expected one real scipy.sparse matrix [S, S] for each action"
+    if not transition or not all(sparse.issparse(matrix) for matrix in transition):
+        kinds = sorted({type(matrix).__name__ for matrix in transition})
+        raise ValueError(f"transition: {wanted}, got {kinds or 'none'}")
     shape = transition[0].shape
-    if shape[0] != shape[1] or any(matrix.shape != shape for matrix in transition):
+    square = len(shape) == 2 and shape[0] == shape[1] and shape[0] > 0
+    if not square or any(matrix.shape != shape for matrix in transition):
         got = [matrix.shape for matrix in transition]
         raise ValueError(f"transition: {wanted}, got shapes {got}")
+    if any(matrix.dtype.kind not in "fiub" for matrix in transition):
+        raise ValueError(f"transition: {wanted}, got {[str(m.dtype) for m in transition]}")
     n_actions = len(transition)
-    stacked = sparse.vstack(list(transition), format="csr", dtype=np.float64)
+    stacked = sparse.vstack(transition, format="csr", dtype=np.float64)
     stacked.sum_duplicates()
     order = np.arange(n_actions * shape[0]).reshape(n_actions, shape[0]).T.ravel()
     table = sparse.csr_array(stacked)[order]
@@ -127,61 +137,3 @@ def _stacked_rows(transition: Sequence[Any]) -> Any:
         )
     table.data /= np.repeat(sums, np.diff(table.indptr))
     return table
-
-
-@dataclass(frozen=True, eq=False)
-class MDPBatch:
-    """B problems of one size and horizon, for one call: results have a leading axis B.
-
-    Parameters are ``[B, ...]`` (one policy a problem) or without the axis (one for all).
-
-    Raises:
-        ValueError: no problem, or problems that differ in size or horizon.
-
-    >>> from analytic import expected_return
-    >>> rng = np.random.default_rng(0)
-    >>> batch = MDPBatch([TabularMDP.random(3, 2, rng=rng, discount=0.9) for _ in range(4)])
-    >>> expected_return(batch, np.zeros((3, 2))).shape
-    (4,)
-    """
-
-    problems: Sequence[TabularMDP]
-
-    def __post_init__(self) -> None:
-        problems = tuple(self.problems)
-        if not problems:
-            raise ValueError("problems: expected at least one, got none")
-        sizes = sorted({(p.n_states, p.n_actions, str(p.horizon)) for p in problems})
-        if len(sizes) > 1:
-            raise ValueError(f"problems: expected one size (S, A, horizon), got {sizes}")
-        object.__setattr__(self, "problems", problems)
-
-    @property
-    def n_states(self) -> int:
-        """S."""
-        return self.problems[0].n_states
-
-    @property
-    def n_actions(self) -> int:
-        """A."""
-        return self.problems[0].n_actions
-
-    @property
-    def horizon(self) -> int | None:
-        """H, or None for infinite discounted problems."""
-        return self.problems[0].horizon
-
-    @cached_property
-    def tables(self) -> Tables:
-        """What the exact side computes with."""
-        every = [problem.tables for problem in self.problems]
-        steps = max(tables.reward.shape[0] for tables in every)
-        shape = (steps, self.n_states, self.n_actions)
-        return Tables(
-            kernel=DenseKernel(np.stack([p.transition for p in self.problems])),
-            reward=np.stack([np.broadcast_to(tables.reward, shape) for tables in every]),
-            discount=np.stack([tables.discount for tables in every]),
-            start=np.stack([tables.start for tables in every]),
-            terminal=np.stack([tables.terminal for tables in every]),
-            horizon=self.horizon,
-        )

@@ -22,9 +22,10 @@ from analytic.derivatives import (
     state_action_occupancy,
     third_derivative,
 )
-from analytic.more_problems import MDPBatch, SparseMDP
 from analytic.policies import LinearSoftmax
+from analytic.problem_batches import MDPBatch
 from analytic.problems import TabularMDP
+from analytic.sparse_problems import SparseMDP
 from analytic.values import action_values, expected_return, occupancy, state_values
 
 
@@ -148,8 +149,8 @@ GOOD = {"transition": ROWS, "reward": REWARD, "discount": 0.9, "start": [1.0, 0.
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"transition": []}, "transition: expected one scipy.sparse matrix"),
-        ({"transition": [np.eye(2)]}, "transition: expected one scipy.sparse matrix"),
+        ({"transition": []}, "transition: expected one real scipy.sparse matrix"),
+        ({"transition": [np.eye(2)]}, "transition: expected one real scipy.sparse matrix"),
         ({"transition": [ROWS[0], sparse.eye_array(3)]}, "got shapes"),
         ({"transition": [2.0 * ROWS[0], ROWS[1]]}, "got a sum of 2 for state 0, action 0"),
         ({"transition": [-1.0 * ROWS[0], ROWS[1]]}, "negative"),
@@ -166,13 +167,15 @@ def test_bad_sparse_problems_are_named(changes, complaint):
 
 def test_a_sparse_problem_takes_one_policy():
     mdp = SparseMDP(**GOOD)
-    with pytest.raises(ValueError, match=r"policy: expected one policy \[S, A\] with sparse"):
+    with pytest.raises(
+        ValueError, match=r"theta: expected no leading axes with sparse transitions, got \(4,\)"
+    ):
         gradient(mdp, np.zeros((4, 2, 2)))
 
 
 def test_bad_batches_are_named():
     mdp = oracles.random_mdp(0, n_states=3, n_actions=2)
-    with pytest.raises(ValueError, match="problems: expected at least one"):
+    with pytest.raises(ValueError, match="problems: expected TabularMDPs, got none"):
         MDPBatch([])
     with pytest.raises(ValueError, match="expected one size"):
         MDPBatch([mdp, replace(mdp, horizon=3)])

@@ -1,0 +1,31 @@
+"""On-policy state weights of an update: discounted, undiscounted, or given for each step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from analytic.arrays import FloatArray, frozen_array
+from analytic.tables import Tables
+from analytic.targets import Discounted, GivenWeights, StateWeighting
+from analytic.values import Evaluation
+
+
+def weighted_visits(
+    tables: Tables, policy: FloatArray, weighting: StateWeighting
+) -> tuple[Evaluation, FloatArray]:
+    """An evaluation, and factors ``[T, 1]``, whose product ``factors * occupancy`` weighs states.
+
+    Raises:
+        ValueError: a weighting that needs a finite horizon, or weights for another one.
+    """
+    factors = np.ones((tables.steps, 1))
+    if isinstance(weighting, Discounted):
+        return Evaluation(tables, policy), factors
+    if tables.horizon is None:
+        raise ValueError(f"weighting: {weighting} needs a finite horizon, got horizon None")
+    if isinstance(weighting, GivenWeights):
+        factors = frozen_array("state weighting", weighting.weights, (tables.horizon,))[:, None]
+    undiscounted = replace(tables, discount=np.ones_like(tables.discount))
+    return Evaluation(undiscounted, policy), factors
