@@ -33,7 +33,10 @@ class MDPBatch:
 
     def __post_init__(self) -> None:
         given: object = self.problems
-        everything = tuple(given) if isinstance(given, Sequence) else (given,)
+        if not isinstance(given, Sequence):
+            kind = type(given).__name__
+            raise ValueError(f"problems: expected TabularMDPs, got one {kind}, not a sequence")
+        everything = tuple(given)
         problems = tuple(one for one in everything if isinstance(one, TabularMDP))
         if not problems or len(problems) < len(everything):
             kinds = sorted({type(one).__name__ for one in everything})

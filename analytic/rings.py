@@ -11,6 +11,7 @@ Coefficients are integers; the denominators of rational entries are cleared row 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from analytic.arrays import FloatArray
 from analytic.policies import LinearSoftmax, Policy, TabularSoftmax
 
 _SIMPLEST = 1_000_000
@@ -27,28 +29,49 @@ _SIMPLEST = 1_000_000
 
 def exact(entry: object) -> Any:
     """``entry`` as a sympy expression, floats as rationals: the simplest fraction that rounds to
-    it, if that has a denominator up to a million, else its exact value.
+    it, if that has a denominator up to a million, else its exact value. Every name in a string is
+    a symbol.
 
-    >>> exact(0.1), exact(1 / 3), exact("gamma")
-    (1/10, 1/3, gamma)
+    Raises:
+        ValueError: not a finite number, a sympy expression, or a string of one.
+
+    >>> exact(0.1), exact(1 / 3), exact("1 - gamma")
+    (1/10, 1/3, 1 - gamma)
     """
     import sympy
 
     if isinstance(entry, float | np.floating):
-        number = float(entry)
-        if not math.isfinite(number):
-            raise ValueError(f"entry: expected a finite number, got {number}")
-        simple = Fraction(number).limit_denominator(_SIMPLEST)
-        found = simple if float(simple) == number else Fraction(number)
-        return sympy.Rational(found.numerator, found.denominator)
-    if isinstance(entry, np.integer):
-        return sympy.Integer(int(entry))
-    if isinstance(entry, Fraction):
-        return sympy.Rational(entry.numerator, entry.denominator)
+        return _fraction(float(entry))
+    if isinstance(entry, int | np.integer | Fraction) and not isinstance(entry, bool):
+        number = entry if isinstance(entry, Fraction) else Fraction(int(entry))
+        return sympy.Rational(number.numerator, number.denominator)
+    found = _parsed(entry) if isinstance(entry, str) else entry
+    if not isinstance(found, sympy.Expr):
+        raise ValueError(f"entry: expected a number or an expression, got {entry!r}")
+    return found.xreplace({number: _fraction(float(number)) for number in found.atoms(sympy.Float)})
+
+
+def _fraction(number: float) -> Any:
+    import sympy
+
+    if not math.isfinite(number):
+        raise ValueError(f"entry: expected a finite number, got {number}")
+    simple = Fraction(number).limit_denominator(_SIMPLEST)
+    found = simple if float(simple) == number else Fraction(number)
+    return sympy.Rational(found.numerator, found.denominator)
+
+
+def _parsed(text: str) -> Any:
+    """An arithmetic expression in which every name is a symbol."""
+    import sympy
+
+    if not re.fullmatch(r"[\w\s+\-*/().]+", text):
+        raise ValueError(f"entry: expected a number or an expression, got {text!r}")
+    names = {name: sympy.Symbol(name) for name in re.findall(r"\b[^\W\d]\w*", text)}
     try:
-        return sympy.sympify(entry, rational=True)
-    except (sympy.SympifyError, TypeError, SyntaxError):
-        raise ValueError(f"entry: expected a number or an expression, got {entry!r}") from None
+        return sympy.sympify(text, locals=names, rational=True)
+    except (sympy.SympifyError, TypeError, SyntaxError, AttributeError):
+        raise ValueError(f"entry: expected a number or an expression, got {text!r}") from None
 
 
 def each(function: Callable[[Any], Any], array: Any) -> Any:
@@ -57,6 +80,10 @@ def each(function: Callable[[Any], Any], array: Any) -> Any:
     for index in np.ndindex(*np.shape(array)):
         found[index] = function(array[index])
     return found
+
+
+def _small_whole(features: FloatArray) -> bool:
+    return bool(((features % 1 == 0) & (np.abs(features) <= 1e6)).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +110,12 @@ class PolicySymbols:
         size = math.prod(shape)
         if isinstance(policy, TabularSoftmax):
             weights = np.eye(size, dtype=np.int64)
-        elif isinstance(policy, LinearSoftmax) and (policy.features % 1 == 0).all():
+        elif isinstance(policy, LinearSoftmax) and _small_whole(policy.features):
             weights = policy.features.astype(np.int64)
         else:
             raise ValueError(
-                "policy: expected a tabular softmax, or linear logits with whole-number features"
+                "policy: expected a tabular softmax, or linear logits with features that are whole "
+                "numbers up to a million"
             )
         return cls._named(shape, weights.reshape(n_states, n_actions, size), mark)
 

@@ -39,7 +39,10 @@ from analytic.values import Evaluation, policy_of
 
 LARGEST_COUNT = 1_000_000
 """Trajectories, and inner-loop outcomes, up to which the objective is enumerated."""
-_BLOCK = 4_096
+LARGEST_TABLE = 50_000_000
+"""Numbers (of one step's batches, trajectories, states and actions) up to which it is."""
+LONGEST_LOOP = 100
+_BLOCK = 1_000_000
 
 
 class Credit(Enum):
@@ -72,8 +75,8 @@ def sampled_step_objective(
     gradient, by enumerating every batch. Not `meta_gradient`, whose inner steps are expected.
 
     Raises:
-        ValueError: theta does not fit, an infinite horizon, or more than 1,000,000 trajectories or
-            outcomes (the message says how many).
+        ValueError: theta does not fit, an infinite horizon, more than 100 steps, or more than a
+            million trajectories or outcomes, or tables that are too large (the message says so).
 
     >>> from analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -91,14 +94,17 @@ def sampled_step_objective(
         raise ValueError(f"theta: expected one policy, got leading axes {at.leading}")
     classes = _trajectory_classes(mdp, mdp.horizon, credit)
     batches = math.comb(len(classes.weights) + n - 1, n)
-    outcomes = batches**k
-    if outcomes > LARGEST_COUNT:
+    if k > LONGEST_LOOP:
+        raise ValueError(f"steps: expected at most {LONGEST_LOOP}, got {k}")
+    logarithm = k * math.log(batches)
+    if logarithm > math.log(LARGEST_COUNT) or n * batches * classes.visits[0].size > LARGEST_TABLE:
         raise ValueError(
-            f"samples, steps: expected at most {LARGEST_COUNT:,} outcomes, got {outcomes:,} "
-            f"({batches:,} batches of {n} a step); use fewer samples, steps or a shorter horizon"
+            f"samples, steps: expected at most {LARGEST_COUNT:,} outcomes, and {LARGEST_TABLE:,} "
+            f"numbers a step, got about 10^{logarithm / math.log(10):.1f} ({float(batches):.3g} "
+            f"batches of {n} a step); use fewer samples, steps or a shorter horizon"
         )
     value, gradient = _objective(mdp.tables, classes, at, n, k, size)
-    return SampledStepObjective(float(value), gradient, outcomes)
+    return SampledStepObjective(float(value), gradient, batches**k)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +137,9 @@ def _trajectory_classes(mdp: TabularMDP, steps: int, credit: Credit) -> _Classes
         visits[alive, (here * mdp.n_actions + actions)[alive]] += 1.0
         credited += paid[here, actions, following][:, None] * (visits if to_go else 1.0)
         state, weights, visits, credited = _merged(following, weights, visits, credited)
-    _, weights, visits, credited = _merged(np.zeros_like(state), weights, visits, credited)
+    likely = weights > 0.0  # but for products that are too small for a float
+    rows = (state[likely] * 0, weights[likely], visits[likely], credited[likely])
+    _, weights, visits, credited = _merged(*rows)
     total = credited if to_go else credited * visits
     return _Classes(weights, visits.reshape(-1, *size), total.reshape(-1, *size))
 
@@ -141,8 +149,12 @@ def _branches(mdp: TabularMDP, state: IntArray) -> tuple[IntArray, IntArray, Int
     possible = mdp.transition > 0
     possible[mdp.terminal, 1:] = False
     counts = possible.sum(axis=(1, 2))
-    if counts[state].sum() > LARGEST_COUNT:
-        raise ValueError(f"horizon: expected at most {LARGEST_COUNT:,} trajectories, got more")
+    found = int(counts[state].sum())
+    largest = min(LARGEST_COUNT, LARGEST_TABLE // (4 * mdp.n_states * mdp.n_actions))
+    if found > largest:
+        raise ValueError(
+            f"horizon: expected at most {largest:,} trajectories, got {found:,} or more"
+        )
     parents, actions, following = np.nonzero(possible[state])
     return parents, actions, following
 
@@ -167,7 +179,8 @@ def _objective(
     log_policy = log_softmax(at.logits)
     log_likelihood = np.log(classes.weights) + (classes.visits * log_policy).sum(axis=(1, 2))
     value, gradient = np.zeros(()), np.zeros(at.theta.shape)
-    for chosen in _multisets(len(classes.weights), n):
+    block = max(1, _BLOCK // (n * classes.visits[0].size))
+    for chosen in _multisets(len(classes.weights), n, block):
         batch = _Batch.of(classes, log_likelihood, at, chosen)
         moved = replace(at, theta=at.theta + step_size * at.pulled(batch.estimate))
         after = [replace(moved, theta=theta) for theta in moved.theta] if steps > 1 else [moved]
@@ -219,8 +232,8 @@ class _Batch:
         return at.pulled_jet([self.estimate, -self.credit[..., None] * turned], [cotangent])
 
 
-def _multisets(n_classes: int, n: int) -> Iterator[IntArray]:
-    """All multisets of n classes, ``[B, n]`` at a time."""
+def _multisets(n_classes: int, n: int, block: int) -> Iterator[IntArray]:
+    """All multisets of n classes, ``[block, n]`` at a time."""
     every = combinations_with_replacement(range(n_classes), n)
-    while block := list(islice(every, _BLOCK)):
-        yield np.array(block, dtype=np.int64)
+    while some := list(islice(every, block)):
+        yield np.array(some, dtype=np.int64)

@@ -33,7 +33,7 @@ from analytic.symbolic_models import (
     nested,
 )
 
-LARGEST_EXPRESSION = 300_000
+LARGEST_EXPRESSION = 600_000
 """Terms (an upper bound) up to which an expression is derived."""
 
 
@@ -91,7 +91,7 @@ class SymbolicMDP:
 
     def state_values(self) -> Expression:
         """V_0 ``[S]``."""
-        self._check_size(0)
+        self._check_size(0, self.shape[0])
         quotients, values = self._model.values(0)
         return as_expression(quotients, values, self.shape[:1], (self.player,))
 
@@ -113,7 +113,8 @@ class SymbolicMDP:
         """``d/dphi dJ/dtheta`` for a reward phi ``[S, A]`` that is added at every step: axes S, A,
         then theta's. The derivative of the state-action visits.
         """
-        self._check_size(1)
+        n_states, n_actions = self.shape
+        self._check_size(1, n_states * n_actions * self.player.weights.shape[-1])
         quotients, visits = self._model.visits()
         found = [slope for visit in visits for slope in quotients.gradient(visit, 0)]
         shape = (*self.shape, *self.player.shape)
@@ -163,9 +164,16 @@ class SymbolicMDP:
         """The policy's symbols."""
         return PolicySymbols.of(self.policy, *self.shape)
 
-    def _check_size(self, order: int) -> None:
-        entries = self._entries
-        check_size(entries, [self.player], [self.shape[1] - 1], self.horizon, order, self.largest)
+    def _check_size(self, order: int, count: int | None = None) -> None:
+        found = self.player.weights.shape[-1] ** order if count is None else count
+        check_size(
+            self._entries,
+            [self.player],
+            self.horizon,
+            order=order,
+            count=found,
+            largest=self.largest,
+        )
 
     @cached_property
     def _model(self) -> SymbolicModel:
@@ -277,9 +285,15 @@ class SymbolicGame:
         )
 
     def _check_size(self, order: int) -> None:
-        _, first, second, _ = self._entries["transition"].shape
-        sizes = [first - 1, second - 1]
-        check_size(self._entries, self.players, sizes, self.horizon, order, self.largest)
+        count = max(player.weights.shape[-1] for player in self.players) ** order
+        check_size(
+            self._entries,
+            self.players,
+            self.horizon,
+            order=order,
+            count=count,
+            largest=self.largest,
+        )
 
     @cached_property
     def _model(self) -> SymbolicModel:

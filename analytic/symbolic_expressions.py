@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, frozen_array
-from analytic.policies import softmax
 from analytic.rings import PolicySymbols, Quotient, QuotientField, each
+
+_DIGITS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,35 +52,95 @@ class Expression:
     def function(self, *symbols: Any) -> Callable[..., FloatArray]:
         """A numerical function of each player's parameters, then of numbers for ``symbols``;
         common subexpressions are computed once.
+
+        It computes with 100 digits and rounds at the end: sums of many terms cancel where a policy
+        is peaked.
+
+        Raises:
+            ValueError: symbols that are missing, repeated, or none of the expression's.
         """
         import sympy
 
         names = [s for player in self.players for s in (*player.flat, *player.parameters)]
+        check_symbols(self.entries, names, symbols)
         entries = list(self.entries.ravel())
-        compiled = sympy.lambdify([*names, *symbols], entries, modules="numpy", cse=True)
+        compiled = sympy.lambdify([*names, *symbols], entries, modules="mpmath", cse=True)
         shape, players = self.entries.shape, self.players
 
         def evaluate(*arguments: npt.ArrayLike) -> FloatArray:
-            if len(arguments) != len(players) + len(symbols):
-                raise ValueError(
-                    f"expected parameters of {len(players)} players and {len(symbols)} numbers, "
-                    f"got {len(arguments)} arguments"
-                )
-            numbers: list[float] = []
-            for player, theta in zip(players, arguments, strict=False):
-                numbers += probability_values(player, theta)
-                numbers += np.ravel(np.asarray(theta, dtype=np.float64)).tolist()
-            values = [float(np.asarray(value)) for value in arguments[len(players) :]]
-            return np.array(compiled(*numbers, *values), dtype=np.float64).reshape(shape)
+            check_count(arguments, len(players), len(symbols))
+            with high_precision():
+                own = zip(players, arguments, strict=False)
+                numbers = [x for player, theta in own for x in player_numbers(player, theta)]
+                values = [wide(x) for x in arguments[len(players) :]]
+                return rounded(compiled(*numbers, *values), shape)
 
         return evaluate
 
 
-def probability_values(player: PolicySymbols, theta: npt.ArrayLike) -> list[float]:
-    """The independent probabilities at parameters theta. Raises ValueError if it does not fit."""
+def check_symbols(entries: Any, names: Sequence[Any], symbols: Sequence[Any]) -> None:
+    """Raises ValueError unless ``names`` and ``symbols`` are all that occurs, each once."""
+    import sympy
+
+    if not all(isinstance(symbol, sympy.Symbol) for symbol in symbols):
+        raise ValueError(f"symbols: expected sympy symbols, got {list(symbols)}")
+    known = [*names, *symbols]
+    if len({str(symbol) for symbol in known}) < len(known):
+        raise ValueError(f"symbols: expected each once, and none of the policy's, got {symbols}")
+    free: set[Any] = set().union(*(entry.free_symbols for entry in entries.ravel()))
+    missing = sorted(free - set(known), key=str)
+    if missing:
+        raise ValueError(f"symbols: expected all that occur, got none for {missing}")
+
+
+def check_count(arguments: Sequence[Any], players: int, numbers: int) -> None:
+    """Raises ValueError unless there are that many arguments."""
+    if len(arguments) != players + numbers:
+        raise ValueError(
+            f"expected parameters of {players} players and {numbers} numbers, got "
+            f"{len(arguments)} arguments"
+        )
+
+
+def high_precision() -> Any:
+    """The context in which expressions are evaluated."""
+    import mpmath
+
+    return mpmath.workdps(_DIGITS)
+
+
+def wide(value: npt.ArrayLike) -> Any:
+    """A number in high precision. Raises ValueError unless it is one number."""
+    import mpmath
+
+    return mpmath.mpf(float(frozen_array("number", value, ())))
+
+
+def rounded(values: Sequence[Any], shape: tuple[int, ...]) -> FloatArray:
+    """High-precision numbers as an array."""
+    return np.array([float(value) for value in values]).reshape(shape)
+
+
+def player_numbers(player: PolicySymbols, theta: npt.ArrayLike) -> list[Any]:
+    """`probabilities_at` parameters ``theta``. Raises ValueError if they do not fit."""
+    import mpmath
+
     parameters = frozen_array("theta", theta, player.shape).ravel()
-    independent = softmax(player.weights @ parameters)[:, :-1]
-    return [float(p) for p in independent.ravel()]
+    return probabilities_at(player, [mpmath.mpf(x) for x in parameters.tolist()])
+
+
+def probabilities_at(player: PolicySymbols, theta: list[Any]) -> list[Any]:
+    """The independent probabilities at high-precision parameters, then those themselves."""
+    import mpmath
+
+    found = []
+    for row in player.weights:
+        logits = [mpmath.fdot(zip(own.tolist(), theta, strict=True)) for own in row]
+        largest = max(logits)
+        weights = [mpmath.exp(z - largest) for z in logits]
+        total = mpmath.fsum(weights)
+        found += [weight / total for weight in weights[:-1]]
+    return [*found, *theta]
 
 
 def as_expression(

@@ -24,7 +24,18 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray, whole_number
 from analytic.rings import PolicySymbols, each
 from analytic.symbolic import SymbolicGame, SymbolicMDP
-from analytic.symbolic_expressions import Expression, probability_values
+from analytic.symbolic_expressions import (
+    Expression,
+    check_count,
+    check_symbols,
+    high_precision,
+    player_numbers,
+    probabilities_at,
+    rounded,
+    wide,
+)
+
+MOST_STEPS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +79,33 @@ class StagedExpression:
         """A numerical function of the still players' parameters, the moving one's, the step size,
         and numbers for ``symbols``; common subexpressions are computed once.
         """
+        import sympy
+
         everyone = (*self.still, *self.stages)
+        names = [s for player in everyone for s in (*player.flat, *player.parameters)]
         extra = (self.step_size, *symbols)
-        compiled = Expression(self.entries, everyone).function(*extra)
-        update = self.update.function(*symbols)
-        count = len(self.still)
+        check_symbols(self.entries, names, extra)
+        entries, moves = list(self.entries.ravel()), list(self.update.entries.ravel())
+        compiled = sympy.lambdify([*names, *extra], entries, modules="mpmath", cse=True)
+        before = [s for p in (*self.still, self.moving) for s in (*p.flat, *p.parameters)]
+        update = sympy.lambdify([*before, *symbols], moves, modules="mpmath", cse=True)
+        count, shape = len(self.still), self.entries.shape
 
         def evaluate(*arguments: npt.ArrayLike) -> FloatArray:
-            still, (theta, step_size, *numbers) = arguments[:count], arguments[count:]
-            probability_values(self.moving, theta)  # checks theta
-            path = [np.asarray(theta, dtype=np.float64)]
-            for _ in self.stages[1:]:
-                path.append(path[-1] + np.asarray(step_size) * update(*still, path[-1], *numbers))
-            return compiled(*still, *path, step_size, *numbers)
+            check_count(arguments, count + 1, 1 + len(symbols))
+            with high_precision():
+                players = zip(self.still, arguments, strict=False)
+                still = [x for player, theta in players for x in player_numbers(player, theta)]
+                here = player_numbers(self.moving, arguments[count])
+                step_size, *numbers = (wide(x) for x in arguments[count + 1 :])
+                path = list(here)
+                for _ in self.stages[1:]:
+                    theta = here[len(self.moving.flat) :]
+                    moved = update(*still, *here, *numbers)
+                    theta = [t + step_size * g for t, g in zip(theta, moved, strict=True)]
+                    here = probabilities_at(self.moving, theta)
+                    path += here
+                return rounded(compiled(*still, *path, step_size, *numbers), shape)
 
         return evaluate
 
@@ -89,7 +114,7 @@ def maml_expression(mdp: SymbolicMDP, *, steps: int) -> StagedExpression:
     """The meta-gradient of `analytic.bilevel.Maml`, shaped like theta.
 
     Raises:
-        ValueError: steps below 1, or an expression that would be too large.
+        ValueError: steps below 1 or above 4, or an expression that would be too large.
 
     >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
     >>> found = maml_expression(bandit, steps=1)
@@ -97,7 +122,7 @@ def maml_expression(mdp: SymbolicMDP, *, steps: int) -> StagedExpression:
     [[0.235, -0.235]]
     """
     gradient, hessian = mdp.gradient(), mdp.hessian()
-    loop = _Loop.of(mdp.player, whole_number("steps", steps, at_least=1))
+    loop = _Loop.of(mdp.player, _checked_steps(steps))
     cotangent = loop.at(gradient.entries.ravel(), loop.count)
     for i in reversed(range(loop.count)):
         cotangent = cotangent + loop.step_size * loop.at(_matrix(hessian), i) @ cotangent
@@ -109,7 +134,8 @@ def lirpg_expression(mdp: SymbolicMDP, phi: Any = None, *, steps: int) -> Staged
     or symbols; default 0), shaped ``[S, A]``.
 
     Raises:
-        ValueError: steps below 1, phi of a wrong shape, or an expression that would be too large.
+        ValueError: steps below 1 or above 4, phi of a wrong shape, or an expression that would be
+            too large.
 
     >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
     >>> found = lirpg_expression(bandit, steps=1)
@@ -119,7 +145,7 @@ def lirpg_expression(mdp: SymbolicMDP, phi: Any = None, *, steps: int) -> Staged
     inner = mdp if phi is None else mdp.with_reward(phi)
     update, jacobian = inner.gradient(), mdp.mixed_jacobian()
     mixed = _matrix(jacobian, rows=mdp.shape[0] * mdp.shape[1])
-    loop = _Loop.of(mdp.player, whole_number("steps", steps, at_least=1))
+    loop = _Loop.of(mdp.player, _checked_steps(steps))
     hessian = _matrix(inner.hessian()) if loop.count > 1 else None
     cotangent = loop.at(mdp.gradient().entries.ravel(), loop.count)
     found: Any = 0
@@ -134,8 +160,8 @@ def lola_expression(game: SymbolicGame, *, steps: int, player: int = 1) -> Stage
     """The meta-gradient of `analytic.bilevel.Lola`, shaped like the parameters of ``player``.
 
     Raises:
-        ValueError: steps below 1, a player other than 1 or 2, or an expression that would be too
-            large.
+        ValueError: steps below 1 or above 4, a player other than 1 or 2, or an expression that
+            would be too large.
 
     >>> from analytic import prisoners_dilemma
     >>> found = lola_expression(SymbolicGame.of(prisoners_dilemma(horizon=1)), steps=1)
@@ -147,7 +173,7 @@ def lola_expression(game: SymbolicGame, *, steps: int, player: int = 1) -> Stage
     update = game.gradient(of=other, wrt=other)
     across = _matrix(game.hessian(of=other, wrt=player, along=other), rows=own.entries.size)
     still, moving = game.players[player - 1], game.players[other - 1]
-    loop = _Loop.of(moving, whole_number("steps", steps, at_least=1), still)
+    loop = _Loop.of(moving, _checked_steps(steps), still)
     hessian = _matrix(game.hessian(of=other, wrt=other, along=other)) if loop.count > 1 else None
     shaping = game.gradient(of=player, wrt=other)
     cotangent = loop.at(shaping.entries.ravel(), loop.count)
@@ -157,6 +183,13 @@ def lola_expression(game: SymbolicGame, *, steps: int, player: int = 1) -> Stage
         if i > 0:
             cotangent = cotangent + loop.step_size * loop.at(hessian, i) @ cotangent
     return loop.staged(found.reshape(own.entries.shape), update)
+
+
+def _checked_steps(steps: int) -> int:
+    """Expressions of more steps grow out of hand. Raises ValueError beyond `MOST_STEPS`."""
+    if whole_number("steps", steps, at_least=1) > MOST_STEPS:
+        raise ValueError(f"steps: expected at most {MOST_STEPS} in an expression, got {steps}")
+    return steps
 
 
 @dataclass(frozen=True, eq=False)

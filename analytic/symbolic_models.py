@@ -15,6 +15,10 @@ from analytic.problems import checked_discount
 from analytic.rings import PolicyRing, PolicySymbols, Quotient, QuotientField, each, exact
 
 _TAKEN = ("pi_", "theta_")
+OPERATIONS_A_TERM = 5
+"""How many operations the values may take for each term that is allowed."""
+LONGEST = 100
+"""Steps of a finite horizon up to which there are expressions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,34 +143,55 @@ class SymbolicModel:
 def check_size(
     entries: dict[str, Any],
     players: Sequence[PolicySymbols],
-    independent: Sequence[int],
     horizon: int | None,
+    *,
     order: int,
+    count: int,
     largest: int,
 ) -> None:
-    """Raises ValueError, with the estimate, where an expression would have too many terms.
+    """Raises ValueError, with the estimate, where ``count`` derivatives of that order would have
+    too many terms, or the values that they start from would take too long.
 
-    An upper bound: after k derivatives a numerator has degree at most k + 1 in each state's
-    probabilities, one more for each derivative taken there; with H steps, H + k in all.
+    Upper bounds. Terms: after k derivatives a numerator has degree at most k + 1 in each state's
+    probabilities, one more for each derivative taken there; with H steps, H + k in all; and the
+    degrees of the entries in their own symbols. Operations: those of a determinant of polynomials,
+    or of H backward steps.
     """
-    symbols = len(free_symbols(entries))
     n_states = len(entries["transition"])
+    independent = [len(player.probabilities[0]) for player in players]
+    degrees = {name: _degree(entries[name]) for name in ("transition", "discount", "rewards")}
+    a_step = degrees["transition"] + degrees["discount"]
     if horizon is None:
-        per_state = math.prod(math.comb(n + order + 1, order + 1) for n in independent)
+        each_state = math.prod(math.comb(n + order + 1, order + 1) for n in independent)
         acted = math.prod(math.comb(n + order + 2, order + 2) for n in independent)
-        terms = per_state ** max(n_states - order, 0) * acted ** min(order, n_states)
-        degree = n_states * (order + 1)
+        terms = each_state ** max(n_states - order, 0) * acted ** min(order, n_states)
+        operations = n_states**4 * math.prod(n + 1 for n in independent) ** n_states
+        degree = n_states * (order + 1) * a_step + degrees["rewards"]
     else:
-        variables = n_states * sum(independent)
-        degree = len(independent) * horizon + order
-        terms = math.comb(variables + degree, degree)
-    terms *= math.comb(symbols + degree, degree)
-    terms *= max(len(player.parameters) for player in players) ** order
-    if terms > largest:
+        variables, total = n_states * sum(independent), len(independent) * horizon
+        terms = math.comb(variables + total + order, total + order)
+        # The steps twice: coefficients get longer as well.
+        operations = horizon**2 * n_states**2 * math.comb(variables + total, total)
+        degree = horizon * a_step + degrees["rewards"]
+    symbols = math.comb(len(free_symbols(entries)) + degree, degree)
+    terms, operations = terms * symbols * count, operations * symbols
+    if terms > largest or operations > OPERATIONS_A_TERM * largest:
         raise ValueError(
             f"expected an expression of at most {largest:,} terms, got up to {terms:,} for order "
-            f"{order} with {n_states} states; raise `largest`, or use the numerical side"
+            f"{order} with {n_states} states, and {operations:,} operations to begin with; raise "
+            "`largest`, or use the numerical side"
         )
+
+
+def _degree(entries: Any) -> int:
+    """The largest total degree of the entries in their symbols."""
+    import sympy
+
+    found = 0
+    for entry in np.ravel(np.array(entries, dtype=object)):
+        if entry.free_symbols and entry.is_polynomial():
+            found = max(found, sympy.Poly(entry, *entry.free_symbols).total_degree())
+    return found
 
 
 def exact_entries(
@@ -181,6 +206,8 @@ def exact_entries(
     """
     factor = exact(discount)
     checked_discount(float(factor) if factor.is_number else 0.0, horizon)
+    if horizon is not None and horizon > LONGEST:
+        raise ValueError(f"horizon: expected at most {LONGEST} for expressions, got {horizon}")
     kernel = _object_array("transition", transition, players + 2)
     n_states = len(kernel)
     if kernel.shape[-1] != n_states:
@@ -197,6 +224,9 @@ def exact_entries(
             f"{table.shape[2:]}"
         )
     entries = {"transition": kernel, "rewards": table, "discount": factor, "start": law}
+    names = [str(symbol) for symbol in free_symbols(entries)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"entries: expected one symbol of a name, got {names}")
     taken = [s for s in free_symbols(entries) if str(s).startswith(_TAKEN) or str(s) == "alpha"]
     if taken:
         raise ValueError(
@@ -222,10 +252,16 @@ def _check_rows(name: str, rows: Any) -> None:
     import sympy
 
     for index in np.ndindex(*rows.shape[:-1]):
+        negative = [entry for entry in rows[index] if entry.is_number and entry < 0]
+        if negative:
+            raise ValueError(f"{name}: expected probabilities, got {negative[0]}")
         total = sympy.expand(sum(rows[index]))
         if total != 1:
             at = f" in row {index}" if index else ""
-            raise ValueError(f"{name}: expected probabilities that sum to 1, got {total}{at}")
+            raise ValueError(
+                f"{name}: expected probabilities that sum to 1 exactly, got {total}{at} (`of` "
+                "takes problems in floating point)"
+            )
 
 
 def free_symbols(entries: dict[str, Any]) -> tuple[Any, ...]:

@@ -236,7 +236,8 @@ class Stationary:
 def _warn(message: str) -> None:
     """Warns where the package was called from."""
     frame, depth = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("analytic."):
+    inside = ("analytic.", "functools")
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(inside):
         frame, depth = frame.f_back, depth + 1
     warnings.warn(message, IllConditionedWarning, stacklevel=depth)
 

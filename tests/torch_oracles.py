@@ -68,7 +68,8 @@ def lambda_action_values(mdp, policy, critic, discount, decay):
     """``Q_t [T, S, A]`` by its recursion, or by its fixed point."""
     transition, rewards = tensor(mdp.transition), mean_rewards(mdp)
     kernel = torch.einsum("sa,sat->st", policy, transition)
-    ahead = tensor(critic)
+    rows = tensor(critic)
+    ahead = rows
     if mdp.horizon is None:
         own = (policy * rewards[0]).sum(-1) + discount * (1 - decay) * kernel @ ahead
         system = torch.eye(mdp.n_states, dtype=F64) - discount * decay * kernel
@@ -77,6 +78,7 @@ def lambda_action_values(mdp, policy, critic, discount, decay):
         return (rewards[0] + discount * transition @ mixed)[None]
     values, found = None, []
     for t in reversed(range(mdp.horizon)):
+        ahead = rows[t + 1] if rows.ndim == 2 else rows
         mixed = ahead if values is None else (1 - decay) * ahead + decay * values
         found.insert(0, rewards[t if len(rewards) > 1 else 0] + discount * transition @ mixed)
         values = (policy * found[0]).sum(-1)

@@ -35,7 +35,9 @@ def test_update_and_all_its_derivatives_agree_with_autograd(data):
     mdp = data.draw(mdps())
     size = (mdp.n_states, mdp.n_actions)
     theta, v = (data.draw(parameters(size)) for _ in range(2))
-    critic = np.where(mdp.terminal, 0.0, data.draw(parameters((mdp.n_states,))))
+    timed = mdp.horizon is not None and data.draw(st.booleans())
+    shape = (mdp.horizon + 1, mdp.n_states) if timed else (mdp.n_states,)
+    critic = np.where(mdp.terminal, 0.0, data.draw(parameters(shape)))
     gamma, decay = (data.draw(st.sampled_from([0.0, 0.5, 0.9])) for _ in range(2))
     kind = data.draw(st.sampled_from(sorted(WEIGHTINGS) if mdp.horizon else ["discounted"]))
     weighting, weights, state_discount = WEIGHTINGS[kind](mdp.horizon or 1)
@@ -48,11 +50,8 @@ def test_update_and_all_its_derivatives_agree_with_autograd(data):
         )
 
     at = (by_torch.tensor(theta), by_torch.tensor(gamma), by_torch.tensor(decay))
-    scale = (
-        100.0
-        * (1.0 + np.abs(mdp.reward).max() + np.abs(critic).max())
-        / (1.1 - min(mdp.discount, 1.0))
-    )
+    time = mdp.horizon or 1.0 / (1.0 - mdp.discount)
+    scale = 10.0 * (np.abs(mdp.reward).max() + np.abs(critic).max()) * time
     assert close(found.update, update(*at).numpy(), scale)
     jacobian = torch.func.jacrev(update, 0)(*at).numpy()
     assert close(found.jvp(v), np.tensordot(jacobian, v, 2), scale)
@@ -61,24 +60,17 @@ def test_update_and_all_its_derivatives_agree_with_autograd(data):
     assert close(found.trace_decay_derivative, torch.func.jacrev(update, 2)(*at).numpy(), scale)
 
 
-def n_step_mixture(mdp, theta, critic, discount, decay):
-    """Q_t from its definition: the weighted mean of n-step returns, each by its own recursion."""
-    policy, horizon = oracles.softmax_rows(theta), mdp.horizon
+def n_step_mixture(mdp, theta, critic, discount, decay, left):
+    """Q with ``left`` steps to go, from its definition: the weighted mean of n-step returns."""
+    policy = oracles.softmax_rows(theta)
     kernel = np.einsum("sa,sat->st", policy, mdp.transition)
     own = (policy * mdp.reward).sum(axis=1)
-
-    def n_step(n):
-        values = critic
-        for _ in range(n - 1):
-            values = own + discount * kernel @ values
-        return mdp.reward + discount * mdp.transition @ values
-
-    found = []
-    for t in range(horizon):
-        left = horizon - t
-        weights = [(1 - decay) * decay ** (n - 1) for n in range(1, left)] + [decay ** (left - 1)]
-        found.append(sum(w * n_step(n) for n, w in enumerate(weights, start=1)))
-    return np.array(found)
+    weights = [(1 - decay) * decay ** (n - 1) for n in range(1, left)] + [decay ** (left - 1)]
+    ahead, total = critic, 0.0
+    for weight in weights:
+        total = total + weight * (mdp.reward + discount * mdp.transition @ ahead)
+        ahead = own + discount * kernel @ ahead
+    return total
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.7, 1.0])
@@ -86,12 +78,11 @@ def test_action_values_are_mixtures_of_n_step_returns(decay):
     mdp = oracles.random_mdp(4, horizon=5, n_states=3, n_actions=2)
     rng = np.random.default_rng(0)
     theta, critic = rng.normal(size=(3, 2)), rng.normal(size=3)
-    q = n_step_mixture(mdp, theta, critic, 0.8, decay)
+    q = [n_step_mixture(mdp, theta, critic, 0.8, decay, 5 - t) for t in range(5)]
     found = LambdaReturns(mdp, critic).at(theta, discount=0.8, trace_decay=decay)
     np.testing.assert_allclose(found.values.action_values, q, rtol=1e-13, atol=1e-14)
-    long = TabularMDP(mdp.transition, mdp.reward, 0.8, mdp.start, 400)
     forever = TabularMDP(mdp.transition, mdp.reward, 0.8, mdp.start)
-    q = n_step_mixture(long, theta, critic, 0.8, decay)[0]
+    q = n_step_mixture(mdp, theta, critic, 0.8, decay, 400)
     found = LambdaReturns(forever, critic).at(theta, discount=0.8, trace_decay=decay)
     np.testing.assert_allclose(found.values.action_values[0], q, rtol=1e-12, atol=1e-13)
 
@@ -185,3 +176,23 @@ def test_bad_input_is_named():
     ending = TabularMDP(rows, reward, 0.9, mdp.start)
     with pytest.raises(ValueError, match="critic: expected 0 at terminal states"):
         LambdaReturns(ending, np.ones(3))
+
+
+def test_a_batch_takes_critics_over_time_and_looks_at_every_problem_s_terminal_states():
+    """With as many problems as rows of the critic, so that axes could be mixed up."""
+    rng = np.random.default_rng(0)
+    going = oracles.random_mdp(4, horizon=2, n_states=3, n_actions=2)
+    rows, reward = np.array(going.transition), np.array(going.reward)
+    rows[2], reward[2] = [0.0, 0.0, 1.0], 0.0
+    ending = TabularMDP(rows, reward, going.discount, going.start, 2)
+    critic = rng.normal(size=(3, 3))
+    mdps = [going, oracles.random_mdp(5, horizon=2, n_states=3, n_actions=2), ending]
+    late = np.where([[False] * 3, [False] * 3, [False, False, True]], critic, 0.0)
+    for bad in (critic, late):
+        with pytest.raises(ValueError, match="critic: expected 0 at terminal states"):
+            LambdaReturns(MDPBatch(mdps), bad)
+    critic[:, 2] = 0.0
+    theta, point = rng.normal(size=(3, 2)), {"discount": 0.8, "trace_decay": 0.6}
+    every = LambdaReturns(MDPBatch(mdps), critic).at(theta, **point).update
+    for i, mdp in enumerate(mdps):
+        assert close(every[i], LambdaReturns(mdp, critic).at(theta, **point).update, 1.0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from analytic import systems
+from analytic.arrays import check_leading
 from analytic.derivatives import (
     discount_derivative,
     gradient,
@@ -154,6 +155,8 @@ GOOD = {"transition": ROWS, "reward": REWARD, "discount": 0.9, "start": [1.0, 0.
         ({"transition": [ROWS[0], sparse.eye_array(3)]}, "got shapes"),
         ({"transition": [2.0 * ROWS[0], ROWS[1]]}, "got a sum of 2 for state 0, action 0"),
         ({"transition": [-1.0 * ROWS[0], ROWS[1]]}, "negative"),
+        ({"transition": ROWS[0]}, "transition: expected one real scipy.sparse matrix"),
+        ({"transition": [1j * ROWS[0], ROWS[1]]}, "got .*complex128"),
         ({"reward": np.ones((2, 3))}, r"reward: expected shape \(2, 2\), got \(2, 3\)"),
         ({"reward": np.ones((4, 2, 2))}, r"reward: expected shape \(2, 2\), got"),
         ({"discount": 1.0}, "discount: 1 needs a finite horizon"),
@@ -173,13 +176,52 @@ def test_a_sparse_problem_takes_one_policy():
         gradient(mdp, np.zeros((4, 2, 2)))
 
 
+def test_rows_are_renormalised_by_rounding_only():
+    off = np.array([[0.5, 0.5 + 4e-10], [0.0, 1.0]])
+    mdp = SparseMDP([sparse.csr_array(off), ROWS[1]], REWARD, 0.9, [1.0, 0.0])
+    dense = TabularMDP(np.stack([off, np.eye(2)], axis=1), REWARD, 0.9, [1.0, 0.0])
+    row = mdp.tables.kernel.table[[0]].toarray()[0]
+    np.testing.assert_allclose(row, dense.transition[0, 0], rtol=1e-15)
+    assert abs(row.sum() - 1.0) < 1e-15
+
+
+def test_batches_mix_rewards_over_time_with_others_and_keep_each_terminal_state():
+    rng = np.random.default_rng(0)
+    going = oracles.random_mdp(4, horizon=3, n_states=3, n_actions=2)
+    rows = np.array(going.transition)
+    rows[2] = [0.0, 0.0, 1.0]
+    over_time = rng.normal(size=(3, 3, 2, 1))
+    over_time[:, 2] = 0.0
+    ending = TabularMDP(rows, over_time, 0.9, going.start, 3)
+    theta, v, w = rng.normal(size=(3, 3, 2))
+    for pair in ((going, ending), (ending, going)):
+        batch = MDPBatch(pair)
+        assert batch.tables.terminal.tolist() == [mdp.terminal.tolist() for mdp in pair]
+        found = everything(batch, theta, v, w)
+        each = [everything(mdp, theta, v, w) for mdp in pair]
+        for name, value in found.items():
+            assert close(value, np.stack([one[name] for one in each]), 1.0), name
+
+
 def test_bad_batches_are_named():
     mdp = oracles.random_mdp(0, n_states=3, n_actions=2)
     with pytest.raises(ValueError, match="problems: expected TabularMDPs, got none"):
         MDPBatch([])
     with pytest.raises(ValueError, match="expected one size"):
         MDPBatch([mdp, replace(mdp, horizon=3)])
+    for wrong in (mdp, [SparseMDP(**GOOD)], [MDPBatch([mdp])]):
+        with pytest.raises(ValueError, match="problems: expected TabularMDPs, got"):
+            MDPBatch(wrong)
     batch = MDPBatch([mdp, mdp])
+    zero, three = np.zeros((3, 2)), np.zeros((3, 3, 2))
+    with pytest.raises(ValueError, match=r"v: expected leading axes \(2,\) \(or none\), got"):
+        hvp(batch, zero, three)
+    with pytest.raises(ValueError, match=r"w: expected leading axes \(3,\) \(or none\), got"):
+        third_derivative(mdp, zero, three, np.zeros((4, 3, 2)))
+    with pytest.raises(ValueError, match=r"w: expected leading axes \(3,\) \(or none\), got"):
+        reward_jvp(mdp, three, np.zeros((4, 3, 2)))
+    with pytest.raises(ValueError, match=r"theta: expected leading axes \(4, 2\)"):
+        check_leading("theta", np.zeros((4, 3, 3, 2)), (3, 2), (4, 2))
     with pytest.raises(ValueError, match=r"theta: expected leading axes \(2,\) \(or none\), got"):
         gradient(batch, np.zeros((3, 3, 2)))
     linear = LinearSoftmax(np.random.default_rng(0).normal(size=(3, 2, 4)))

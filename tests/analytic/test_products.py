@@ -25,7 +25,7 @@ from analytic.derivatives import (
 from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
 from analytic.target_values import evaluate_target
-from analytic.targets import return_derivative
+from analytic.targets import BootstrappedHorizon, Target, return_derivative
 from analytic.values import expected_return, state_values
 from stochastic.networks import TorchPolicy
 
@@ -251,6 +251,112 @@ def test_any_policy_follows_by_the_chain_rule(name, horizon):
     np.testing.assert_allclose(hvp(mdp, batch, v, policy=policy), each, rtol=1e-12, atol=1e-14)
     each = np.stack([hessian(mdp, one, policy=policy) for one in batch])
     np.testing.assert_allclose(hessian(mdp, batch, policy=policy), each, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("horizon", [None, 3])
+@pytest.mark.parametrize("size", [10.0, 30.0])
+def test_products_are_accurate_where_the_policy_is_peaked(size, horizon):
+    """Entries of 1e-27 keep their digits: against the closed form (in which a v that is 0 for the
+    likeliest actions cancels nothing)."""
+    mdp = oracles.random_mdp(1, horizon=horizon, n_states=3, n_actions=3)
+    rng = np.random.default_rng(1)
+    theta, v = rng.choice([-size, size], size=(3, 3)), rng.normal(size=(3, 3))
+    v[theta == theta.max(axis=1, keepdims=True)] = 0.0
+    wanted = np.tensordot(hessian(mdp, theta), v, 2)
+    np.testing.assert_allclose(hvp(mdp, theta, v), wanted, rtol=1e-9, atol=0.0)
+    bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    at, along = np.array([[size, 0.0]]), np.array([[1.0, 0.0]])
+    p, q = 1.0 / (1.0 + np.exp(-size)), np.exp(-size) / (1.0 + np.exp(-size))
+    second, third = p * q * (q - p), p * q * (1.0 - 6.0 * p * q)
+    assert abs(hvp(bandit, at, along)[0, 0] / second - 1.0) < 1e-12
+    assert abs(third_derivative(bandit, at, along, along)[0, 0] / third - 1.0) < 1e-12
+
+
+def test_nothing_follows_a_terminal_state():
+    for name, mdp in oracles.degenerate_mdps().items():
+        values = state_values(mdp, np.ones((mdp.n_states, mdp.n_actions)))
+        assert (values[mdp.terminal] == 0.0).all(), name
+    rows = np.zeros((2, 1, 2))
+    rows[0, 0], rows[1, 0] = [0.0, 1.0], [0.0, 0.7 + 0.2 + 0.1]  # 1 but for rounding
+    assert TabularMDP(rows, [[1.0], [0.0]], 0.9, [1.0, 0.0]).terminal.tolist() == [False, True]
+    paid_later = np.zeros((2, 2, 1, 1))
+    paid_later[1, 1] = 1.0
+    mdp = TabularMDP(rows, paid_later, 0.9, [1.0, 0.0], 2)
+    assert not mdp.terminal.any()
+    assert abs(expected_return(mdp, np.zeros((2, 1))) - 0.9) < 1e-15
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_bootstrap_values_of_terminal_states_are_collected_whenever_they_are_reached(order):
+    """v is what the horizon ends in, wherever the state was entered."""
+    rows = np.zeros((2, 2, 2))
+    rows[0] = [[0.6, 0.4], [0.1, 0.9]]
+    rows[1, :, 1] = 1.0
+    mdp = TabularMDP(rows, [[1.0, 0.0], [0.0, 0.0]], 0.9, [1.0, 0.0], 3)
+    values, theta = np.array([0.5, 5.0]), np.array([[0.3, -0.4], [0.2, 0.1]])
+    target = Target(order, BootstrappedHorizon(3, tuple(values)))
+
+    def function(logits):
+        policy = torch.softmax(logits, -1)
+        kernel = torch.einsum("sa,sat->st", policy, by_torch.tensor(rows))
+        found = by_torch.tensor(values)
+        for _ in range(3):
+            found = (policy * by_torch.tensor(mdp.reward)).sum(-1) + 0.9 * kernel @ found
+        return found[0]
+
+    for _ in range(order):
+        function = torch.func.jacrev(function)
+    wanted = function(by_torch.tensor(theta)).numpy()
+    assert close(evaluate_target(target, mdp, theta), wanted, 0.0)
+
+
+def test_targets_that_do_not_fit_the_problem_are_named():
+    mdp = oracles.random_mdp(2, horizon=2, n_states=3, n_actions=2)
+    zero = np.zeros((3, 2))
+    undiscounted = replace(mdp, discount=1.0)
+    with pytest.raises(ValueError, match="discount: 1 needs a finite horizon"):
+        evaluate_target(return_derivative(1, horizon=None), undiscounted, zero)
+    for steps in (1, 2):  # a single step's rewards are rewards over time, too
+        timed = TabularMDP(
+            mdp.transition, np.zeros((steps, 3, 2, 1)), 0.9, mdp.start, horizon=steps
+        )
+        for other in (5, None):
+            with pytest.raises(ValueError, match=f"the {steps} steps that rewards are given for"):
+                evaluate_target(return_derivative(1, horizon=other), timed, zero)
+    with pytest.raises(ValueError, match="one policy and one problem"):
+        evaluate_target(return_derivative(3, horizon=2), mdp, np.zeros((4, 3, 2)))
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A policy with one parameter, without an axis."""
+
+    transposed: bool = False
+
+    def parameter_shape(self, n_states, n_actions):
+        return ()
+
+    def logits(self, theta):
+        found = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, -1.0]]) * theta
+        return found.T if self.transposed else found
+
+    def logit_derivatives(self, theta, order):
+        slope = np.array([1.0, 0.0, 2.0, 0.0, 0.0, -1.0])[:, None]
+        return (slope, np.zeros((6, 1, 1)), np.zeros((6, 1, 1, 1)))[:order]
+
+
+def test_a_policy_may_have_a_single_number_and_must_have_logits_that_fit():
+    mdp = oracles.random_mdp(2, n_states=3, n_actions=2)
+
+    def value(theta):
+        return oracles.return_any_dtype(mdp, Scalar().logits(np.asarray(theta)))
+
+    slope = gradient(mdp, 0.3, policy=Scalar())
+    assert slope.shape == ()
+    assert abs(slope - value(0.3 + 1e-30j).imag / 1e-30) < 1e-14
+    assert hvp(mdp, 0.3, 1.0, policy=Scalar()).shape == hessian(mdp, 0.3, policy=Scalar()).shape
+    with pytest.raises(ValueError, match=r"policy: its logits: expected shape \(3, 2\), got"):
+        gradient(mdp, 0.3, policy=Scalar(transposed=True))
 
 
 def test_directions_and_rewards_that_do_not_fit_are_named():

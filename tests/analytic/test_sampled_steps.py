@@ -9,6 +9,7 @@ import torch
 import torch_oracles as by_torch
 from comparing import close
 
+from analytic import sampled_steps
 from analytic.bilevel import Maml
 from analytic.metagradients import meta_gradient, meta_objective
 from analytic.policies import LinearSoftmax
@@ -21,10 +22,14 @@ def in_torch(mdp, theta, samples, steps, step_size, credit, logits=lambda p: p):
     if steps == 0:
         return by_torch.return_of(mdp, logits(theta))
     uniform = np.zeros((mdp.n_states, mdp.n_actions))
-    every = list(oracles.all_trajectories(mdp, uniform, mdp.horizon))
+    plain = TabularMDP(mdp.transition, uniform, mdp.discount, mdp.start, mdp.horizon)
+    every = list(oracles.all_trajectories(plain, uniform, mdp.horizon))
     log_policy = torch.log_softmax(logits(theta), -1)
     singles = []
-    for probability, states, actions, rewards in every:
+    for probability, states, actions, _ in every:
+        rewards = mdp.step_reward(
+            np.array(states[:-1]), np.array(actions), np.array(states[1:])
+        ).tolist()
         alive = [t for t in range(mdp.horizon) if not mdp.terminal[states[t]]]
         if any(actions[t] != 0 for t in range(mdp.horizon) if t not in alive):
             continue  # actions after the end are no choice
@@ -107,19 +112,24 @@ def test_other_policies_follow_by_the_chain_rule():
     )
 
 
-def test_rewards_over_time_are_credited_when_they_come():
+@pytest.mark.parametrize("credit", list(Credit))
+@pytest.mark.parametrize("shape", [(2, 2, 2, 1), (2, 2, 2, 2)])
+def test_rewards_over_time_are_credited_when_they_come(shape, credit):
     plain = oracles.random_mdp(4, horizon=2, n_states=2, n_actions=2)
-    timed = TabularMDP(
-        plain.transition,
-        np.stack([plain.reward, plain.reward])[..., None],
-        plain.discount,
-        plain.start,
-        2,
-    )
+    reward = np.random.default_rng(3).normal(size=shape)
+    mdp = TabularMDP(plain.transition, reward, 0.8, plain.start, 2)
+    check_against_autograd(mdp, np.array([[0.4, -0.1], [0.3, 0.2]]), 2, 1, 0.9, credit)
+
+
+def test_batches_are_added_up_over_blocks(monkeypatch):
+    mdp = oracles.random_mdp(4, horizon=1, n_states=2, n_actions=2)
+    loop = {"samples": 3, "steps": 2, "step_size": 0.5}
     theta = np.random.default_rng(0).normal(size=(2, 2))
-    loop = {"samples": 2, "steps": 1, "step_size": 0.5}
-    first, second = (sampled_step_objective(m, theta, **loop) for m in (plain, timed))
-    np.testing.assert_allclose(first.gradient, second.gradient, rtol=1e-12)
+    whole = sampled_step_objective(mdp, theta, **loop)
+    monkeypatch.setattr(sampled_steps, "_BLOCK", 36)  # three batches at a time
+    parts = sampled_step_objective(mdp, theta, **loop)
+    assert abs(parts.value - whole.value) < 1e-14
+    np.testing.assert_allclose(parts.gradient, whole.gradient, atol=1e-14)
 
 
 def test_more_samples_approach_the_objective_of_expected_steps():
@@ -140,11 +150,22 @@ def test_more_samples_approach_the_objective_of_expected_steps():
 def test_what_is_too_large_is_said_before_trying():
     mdp = oracles.random_mdp(4, horizon=3, n_states=3, n_actions=3)
     zero = np.zeros((3, 3))
-    with pytest.raises(ValueError, match=r"expected at most 1,000,000 outcomes, got [\d,]+ \("):
+    with pytest.raises(
+        ValueError, match=r"expected at most 1,000,000 outcomes, .* got about 10\^\d"
+    ):
         sampled_step_objective(mdp, zero, samples=5, steps=2, step_size=0.1)
     long = oracles.random_mdp(4, horizon=40, n_states=3, n_actions=3)
-    with pytest.raises(ValueError, match="horizon: expected at most 1,000,000 trajectories"):
+    with pytest.raises(ValueError, match=r"horizon: expected at most [\d,]+ trajectories, got"):
         sampled_step_objective(long, zero, samples=1, steps=1, step_size=0.1)
+    bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    for many in ({"samples": 10**7, "steps": 1}, {"samples": 3, "steps": 99}):
+        with pytest.raises(ValueError, match="numbers a step, got about"):
+            sampled_step_objective(bandit, [[0.0, 0.0]], step_size=0.1, **many)
+    with pytest.raises(ValueError, match="steps: expected at most 100, got 1000000000"):
+        sampled_step_objective(bandit, [[0.0, 0.0]], samples=3, steps=10**9, step_size=0.1)
+    wide = TabularMDP.random(100, 10, rng=np.random.default_rng(0), discount=0.9, horizon=2)
+    with pytest.raises(ValueError, match=r"horizon: expected at most 12,500 trajectories, got"):
+        sampled_step_objective(wide, np.zeros((100, 10)), samples=1, steps=1, step_size=0.1)
     forever = oracles.random_mdp(4, n_states=3, n_actions=3)
     with pytest.raises(ValueError, match="horizon: expected a finite one"):
         sampled_step_objective(forever, zero, samples=1, steps=1, step_size=0.1)

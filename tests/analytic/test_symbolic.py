@@ -1,5 +1,6 @@
 """Expressions against linear solves, enumeration and hand-written algebra; exactness; sizes."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -25,21 +26,31 @@ from analytic.values import expected_return, state_values
 from stochastic.networks import TorchPolicy
 
 
-def agrees(found, wanted, scale=1.0):
+def agrees(found, wanted, scale=0.0):
     """To 1e-12 relative, or 1e-12 of the scale."""
     gap = np.abs(np.asarray(found) - wanted).max()
     return gap <= TINY * max(np.linalg.norm(wanted), scale)
 
 
+@pytest.mark.parametrize("spread", [5.0, 20.0])
+def test_peaked_policies_lose_no_digits(spread):
+    """Sums of a thousand terms cancel to the last digit or two of the policy's smallest entries."""
+    rng = np.random.default_rng(1)
+    mdp = TabularMDP.random(3, 2, rng=rng, discount=0.99, concentration=0.1)
+    second = SymbolicMDP.of(mdp).hessian().function()
+    for _ in range(5):
+        theta = rng.normal(size=(3, 2)) * spread
+        assert agrees(second(theta), hessian(mdp, theta))
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_value_and_gradient_agree_with_the_linear_solve(data):
-    mdp = data.draw(mdps(horizons=(None, 1, 2)))
-    if mdp.n_states * mdp.n_actions > 6 or mdp.discount > 0.95:
-        mdp = TabularMDP(np.ones((1, 2, 1)), [[1.0, -2.0]], 0.5, [1.0])
-    theta = data.draw(parameters((mdp.n_states, mdp.n_actions)))
+    mdp = data.draw(mdps(horizons=(None, 1, 2), sizes=(3, 2)))
+    theta = data.draw(parameters((mdp.n_states, mdp.n_actions), (0.0, 1.0, 10.0)))
     symbolic = SymbolicMDP.of(mdp)
-    scale = 10.0 * max(1.0, np.abs(mdp.reward).max()) / (1.05 - mdp.discount) ** 2
+    time = mdp.horizon or 1.0 / (1.0 - mdp.discount)
+    scale = np.abs(mdp.reward).max() * time**2
     assert agrees(symbolic.expected_return().function()(theta), expected_return(mdp, theta), scale)
     assert agrees(symbolic.gradient().function()(theta), gradient(mdp, theta), scale)
     values = state_values(mdp, theta)
@@ -80,9 +91,23 @@ def test_shared_logits_differentiate_by_the_chain_rule():
     symbolic = SymbolicMDP.of(mdp, policy)
     assert agrees(symbolic.gradient().function()(theta), gradient(mdp, theta, policy=policy))
     assert agrees(symbolic.hessian().function()(theta), hessian(mdp, theta, policy=policy))
-    for other in (LinearSoftmax(0.5 * features), TorchPolicy(lambda p: p.reshape(2, 2), 4)):
+    for other in (
+        LinearSoftmax(0.5 * features),
+        LinearSoftmax(1e30 * features),
+        TorchPolicy(lambda p: p.reshape(2, 2), 4),
+    ):
         with pytest.raises(ValueError, match="policy: expected a tabular softmax"):
             SymbolicMDP.of(mdp, other)
+
+
+def test_a_reward_on_top_is_paid_at_every_step():
+    rng = np.random.default_rng(0)
+    plain = oracles.random_mdp(4, horizon=3, n_states=2, n_actions=2)
+    reward, phi, theta = rng.normal(size=(3, 2, 2, 1)), *rng.normal(size=(2, 2, 2))
+    mdp = TabularMDP(plain.transition, reward, 0.7, plain.start, 3)
+    found = SymbolicMDP.of(mdp).with_reward(phi).gradient().function()(theta)
+    paid = TabularMDP(plain.transition, reward + phi[..., None], 0.7, plain.start, 3)
+    assert agrees(found, gradient(paid, theta))
 
 
 def test_a_bandit_has_the_expressions_of_a_textbook():
@@ -114,6 +139,13 @@ def test_entries_can_be_symbols_and_results_are_identities_in_them():
     mdp = TabularMDP([[[0.7, 0.3], [1, 0]], [[0, 1], [0, 1]]], [[2.0, 0], [0, 0]], 0.9, [1, 0])
     theta = np.array([[0.4, -0.2], [0.0, 0.0]])
     assert agrees(chain.hessian().function(p, g, r)(theta, *numbers), hessian(mdp, theta))
+    with pytest.raises(ValueError, match=r"expected all that occur, got none for \[g, p\]"):
+        chain.hessian().function(r)
+    for wrong, complaint in (((p, p, g, r), "each once"), ((p, g, "r"), "sympy symbols")):
+        with pytest.raises(ValueError, match=complaint):
+            chain.hessian().function(*wrong)
+    with pytest.raises(ValueError, match="number: expected shape"):
+        chain.hessian().function(p, g, r)(theta, [0.3], 0.9, 2.0)
     with pytest.raises(ValueError, match="parameters of 1 players and 3 numbers, got 2 arguments"):
         chain.hessian().function(p, g, r)(theta, 0.3)
 
@@ -124,6 +156,9 @@ def test_rational_entries_give_exact_rationals():
     assert exact(0.1) == sympy.Rational(1, 10)
     assert exact(1 / 3) == sympy.Rational(1, 3)
     assert exact(Fraction(2, 7)) == sympy.Rational(2, 7)
+    assert exact(np.int64(3)) == 3
+    assert exact(sympy.Float(0.1) * sympy.Symbol("x")) == sympy.Symbol("x") / 10
+    assert exact("gamma + lam/2").free_symbols == set(sympy.symbols("gamma lam"))
     irrational = float(np.pi)
     assert exact(irrational) == sympy.Rational(*Fraction(irrational).as_integer_ratio())
     third = TabularMDP([[[1 / 3, 2 / 3]], [[0.0, 1.0]]], [[1 / 7], [0.0]], 0.5, [1.0, 0.0])
@@ -147,6 +182,8 @@ def test_expressions_print_and_take_logits():
     in_logits = bandit.expected_return().in_logits().expression
     share = sympy.exp(theta[0]) / (sympy.exp(theta[0]) + sympy.exp(theta[1]))
     assert sympy.simplify(in_logits - share) == 0
+    at_one = bandit.expected_return().in_logits().function()([[1.0, 0.0]])
+    assert agrees(at_one, 1 / (1 + np.exp(-1.0)))
     # The gradient in the logits is what sympy finds by differentiating the return in the logits.
     mdp = SymbolicMDP.of(
         TabularMDP([[[0.5, 0.5], [1, 0]], [[0, 1], [1, 0]]], [[1, 0], [0, 2]], 0.5, [1, 0])
@@ -246,35 +283,59 @@ def test_a_meta_gradient_in_logits_is_the_derivative_of_the_adapted_return():
 
 def test_what_is_too_large_is_said_before_trying():
     mdp = TabularMDP.random(8, 4, rng=np.random.default_rng(0), discount=0.9)
-    with pytest.raises(ValueError, match=r"at most 300,000 terms, got up to [\d,]+ for order 2"):
+    with pytest.raises(ValueError, match=r"at most 600,000 terms, got up to [\d,]+ for order 2"):
         SymbolicMDP.of(mdp).hessian()
     small = SymbolicMDP.of(oracles.random_mdp(4, n_states=2, n_actions=2))
-    tight = SymbolicMDP(small.transition, small.reward, small.discount, small.start, largest=10)
+    tight = replace(small, largest=10)
     with pytest.raises(ValueError, match="raise `largest`"):
         tight.hessian()
     with pytest.raises(ValueError, match="got up to"):
         SymbolicGame.of(prisoners_dilemma()).hessian(of=1, wrt=1, along=2)
 
 
-@pytest.mark.parametrize("horizon", [None, 2])
-@pytest.mark.parametrize("order", [0, 1, 2])
-def test_the_estimate_bounds_the_terms(order, horizon):
-    mdp = oracles.random_mdp(4, horizon=horizon, n_states=2, n_actions=3)
-    symbolic = SymbolicMDP.of(mdp)
-    quantity = (symbolic.expected_return, symbolic.gradient, symbolic.hessian)[order]
-    terms = sum(
-        len(sympy.Add.make_args(sympy.numer(entry))) for entry in quantity().entries.ravel()
-    )
-    just_enough = SymbolicMDP(
-        symbolic.transition,
-        symbolic.reward,
-        symbolic.discount,
-        symbolic.start,
-        horizon,
-        largest=terms - 1,
-    )
+def terms_of(expression):
+    """Terms of all numerators."""
+    entries = expression.entries.ravel()
+    return sum(len(sympy.Add.make_args(sympy.numer(entry))) for entry in entries)
+
+
+def small_problems():
+    """Problems whose expressions are small, with the quantities to count the terms of."""
+    x, y = sympy.symbols("x y")
+    plain = {h: oracles.random_mdp(4, horizon=h, n_states=2, n_actions=3) for h in (None, 2)}
+    found = {f"H = {h}": SymbolicMDP.of(mdp) for h, mdp in plain.items()}
+    powers = SymbolicMDP([[[1], [1]]], [[(x + y) ** 12, 0]], 0, [1])
+    rates = SymbolicMDP([[[1 - x, x], [1, 0]], [[0, 1], [y, 1 - y]]], [[1, 0], [0, 2]], y, [1, 0])
+    found |= {"powers of symbols": powers, "symbols all over": rates}
+    quantities = ("expected_return", "state_values", "gradient", "mixed_jacobian", "hessian")
+    yield from ((name, problem, q, {}) for name, problem in found.items() for q in quantities)
+    for horizon in (None, 2):
+        game = SymbolicGame.of(small_game(horizon))
+        for quantity, options in (("gradient", {}), ("hessian", {"along": 2})):
+            yield f"game, H = {horizon}", game, quantity, {"of": 1, "wrt": 1, **options}
+
+
+@pytest.mark.parametrize("case", list(small_problems()), ids=lambda c: f"{c[0]}, {c[2]}")
+def test_the_estimate_bounds_the_terms(case):
+    """With room for one term less than there are, the estimate refuses."""
+    _, problem, quantity, options = case
+    terms = terms_of(getattr(problem, quantity)(**options))
     with pytest.raises(ValueError, match="got up to"):
-        (just_enough.expected_return, just_enough.gradient, just_enough.hessian)[order]()
+        getattr(replace(problem, largest=terms - 1), quantity)(**options)
+
+
+@pytest.mark.parametrize(
+    "mdp",
+    [
+        TabularMDP.random(10, 2, rng=np.random.default_rng(0), discount=0.9),
+        TabularMDP.random(60, 1, rng=np.random.default_rng(0), discount=0.9),
+        TabularMDP.random(5, 10, rng=np.random.default_rng(0), discount=0.9),
+        TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=80),
+    ],
+)
+def test_what_would_take_too_long_is_refused_too(mdp):
+    with pytest.raises(ValueError, match="operations to begin with"):
+        SymbolicMDP.of(mdp).expected_return()
 
 
 GOOD = {
@@ -292,13 +353,24 @@ GOOD = {
             {"transition": [[["1/2", "1/3"]], [[0, 1]]]},
             r"transition: expected probabilities .* 5/6",
         ),
-        ({"transition": [[["p", "q"]], [[0, 1]]]}, r"sum to 1, got p \+ q in row \(0, 0\)"),
+        ({"transition": [[["p", "q"]], [[0, 1]]]}, r"sum to 1 exactly, got p \+ q in row \(0, 0\)"),
         ({"transition": [[[1, 0]]]}, "transition: expected as many next states"),
         ({"reward": [[1]]}, r"rewards: expected shape \(2, 1\)"),
         ({"reward": [1, 2]}, r"reward: expected \[S\]\[A\]"),
         ({"start": [1]}, r"start: expected shape \(2,\)"),
         ({"discount": float("nan")}, "entry: expected a finite number"),
         ({"discount": object()}, "entry: expected a number or an expression"),
+        ({"discount": 1}, "discount: 1 needs a finite horizon"),
+        ({"discount": "3/2"}, r"discount: expected a number in \[0, 1\]"),
+        ({"discount": "1", "horizon": 0}, "horizon: expected a whole number >= 1"),
+        ({"discount": "1", "horizon": 200}, "horizon: expected at most 100"),
+        ({"discount": "__import__('os')"}, "entry: expected a number or an expression"),
+        ({"discount": True}, "entry: expected a number or an expression, got True"),
+        ({"reward": [[None], [0]]}, "entry: expected a number or an expression, got None"),
+        ({"start": [2, -1]}, "start: expected probabilities, got -1"),
+        ({"reward": [["pi_0_0"], [0]]}, "entries: expected symbols other than pi_"),
+        ({"reward": [["alpha"], [0]]}, "got alpha"),
+        ({"reward": [["x"], [sympy.Symbol("x", positive=True)]]}, "one symbol of a name"),
     ],
 )
 def test_bad_entries_are_named(changes, complaint):
@@ -312,6 +384,8 @@ def test_entries_that_are_no_polynomials_are_named():
         SymbolicMDP(**(GOOD | {"discount": sympy.exp(gamma)})).expected_return()
     with pytest.raises(ValueError, match="theta: expected shape"):
         SymbolicMDP(**GOOD).gradient().function()(np.zeros((3, 1)))
+    with pytest.raises(ValueError, match="steps: expected at most 4 in an expression, got 5"):
+        maml_expression(SymbolicMDP(**GOOD), steps=5)
     with pytest.raises(ValueError, match="steps: expected a whole number >= 1"):
         maml_expression(SymbolicMDP(**GOOD), steps=0)
     with pytest.raises(ValueError, match="phi: expected shape"):

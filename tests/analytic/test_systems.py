@@ -144,3 +144,46 @@ def test_sparse_factors_are_for_local_patterns_and_iteration_for_the_rest():
     assert not systems._is_local(
         sparse_matrix(rows, np.concatenate([local[:size], anywhere]), size)
     )
+
+
+class Slipping(systems.Inverse):
+    """A factorisation that is off by a millionth, in one direction."""
+
+    def _correction(self, residual, *, transposed):
+        factor = 1.0 + 1e-6 * transposed
+        return factor * super()._correction(residual, transposed=transposed)
+
+
+def some_matrix(size=6):
+    rng = np.random.default_rng(0)
+    return 0.9 * rng.dirichlet(np.ones(size), size=size), rng.normal(size=(1, size))
+
+
+def test_a_factorisation_is_trusted_in_the_direction_that_was_right_at_once():
+    entries, own = some_matrix()
+    system = Slipping(systems.DenseMatrix(entries))
+    exact = np.linalg.solve((np.eye(6) - entries).T, own[0])
+    system.solve(own)
+    for _ in range(3):  # refined every time
+        np.testing.assert_allclose(system.solve_adjoint(own)[0], exact, rtol=1e-13)
+    assert system._trusted == {False}
+    quiet = systems.Inverse(systems.DenseMatrix(entries))
+    quiet.solve(np.zeros((1, 6)))
+    assert not quiet._trusted  # zero is solved by anything
+
+
+def test_iterations_are_checked_every_time(monkeypatch):
+    entries, own = some_matrix()
+    system = systems.Krylov(systems.SparseMatrix(sparse.csr_array(entries)))
+    exact = np.linalg.solve(np.eye(6) - entries, own[0])
+    for _ in range(3):
+        np.testing.assert_allclose(system.solve(own)[0], exact, rtol=1e-13)
+    monkeypatch.setattr(system, "_iterated", lambda own, *, transposed: 0.5 * own)
+    with pytest.warns(IllConditionedWarning, match="not solved to rounding"):
+        system.solve(own)
+
+
+def test_warnings_point_at_the_caller():
+    with pytest.warns(IllConditionedWarning) as caught:
+        expected_return(recurrent(1.0 - 1e-9), np.zeros((2, 2)))
+    assert caught[0].filename == __file__
