@@ -43,8 +43,13 @@ class SymbolicModel:
         """``sum_a pi(a|s) values[a]``."""
         return self.ring.total([p * x for p, x in zip(self.policy[s], values, strict=True)])
 
-    def _kernel(self, s: int, t: int) -> Any:
-        return self._mean(s, [row[t] for row in self.transition[s]])
+    @cached_property
+    def _kernel(self) -> list[list[Any]]:
+        """``P_pi``."""
+        states = range(self._n_states)
+        return [
+            [self._mean(s, [row[t] for row in self.transition[s]]) for t in states] for s in states
+        ]
 
     @cached_property
     def _system(self) -> tuple[QuotientField, Any, list[Any]]:
@@ -54,14 +59,14 @@ class SymbolicModel:
         ring, n = self.ring, self._n_states
         rows, scales = [], []
         for s in range(n):
-            row = [(s == t) - self.discount * self._kernel(s, t) for t in range(n)]
+            row = [(s == t) - self.discount * self._kernel[s][t] for t in range(n)]
             scale = math.lcm(*(int(ring.cleared(entry)[1]) for entry in row))
             rows.append([(entry * scale).set_ring(ring.whole) for entry in row])
             scales.append(scale)
         matrix = DomainMatrix(rows, (n, n), ring.whole.to_domain())
         adjugate, determinant = matrix.adj_det()
-        field_ = QuotientField(ring, determinant, math.prod(scales))
-        return field_, adjugate.to_list(), scales
+        quotients = QuotientField(ring, determinant, math.prod(scales))
+        return quotients, adjugate.to_list(), scales
 
     @cached_property
     def _field(self) -> QuotientField:
@@ -92,7 +97,7 @@ class SymbolicModel:
         for t in reversed(range(self.horizon)):
             reward = rewards[t if len(rewards) > 1 else 0]
             ahead = [
-                ring.total([self._kernel(s, u) * values[u] for u in range(n)]) for s in range(n)
+                ring.total([self._kernel[s][u] * values[u] for u in range(n)]) for s in range(n)
             ]
             values = [self._mean(s, reward[s]) + self.discount * ahead[s] for s in range(n)]
         return [self._quotient(element, 0) for element in values]
@@ -133,7 +138,7 @@ class SymbolicModel:
             for _ in range(self.horizon):
                 law = [total + now for total, now in zip(law, step, strict=True)]
                 step = [
-                    self.discount * ring.total([step[u] * self._kernel(u, s) for u in range(n)])
+                    self.discount * ring.total([step[u] * self._kernel[u][s] for u in range(n)])
                     for s in range(n)
                 ]
         found = [self._quotient(law[s] * p, power) for s in range(n) for p in self.policy[s]]
