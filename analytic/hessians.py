@@ -14,6 +14,7 @@ import numpy as np
 
 from analytic.arrays import FloatArray
 from analytic.expansions import field_over_time
+from analytic.jets import pivoted, required
 from analytic.systems import Recursion
 from analytic.values import Evaluation
 
@@ -28,7 +29,7 @@ def logit_hessian(exact: Evaluation) -> FloatArray:
     for t, jacobian in _later_value_jacobians(exact):
         moved = tables.kernel.expect(jacobian)[..., 0, :, :]
         ahead += exact.occupancy[..., t, :, None] * moved
-    ahead *= tables.per_step()
+    ahead = required(pivoted(pi, [tables.per_step() * ahead])[0])
     cross: FloatArray = pi * (ahead - (pi * ahead).sum(axis=-1, keepdims=True))
     half = np.moveaxis(cross.reshape(n, *leading, n), 0, -1)
     full = half + np.swapaxes(half, -1, -2)

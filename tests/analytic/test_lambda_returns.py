@@ -187,7 +187,7 @@ def test_a_batch_takes_critics_over_time_and_looks_at_every_problem_s_terminal_s
     ending = TabularMDP(rows, reward, going.discount, going.start, 2)
     critic = rng.normal(size=(3, 3))
     mdps = [going, oracles.random_mdp(5, horizon=2, n_states=3, n_actions=2), ending]
-    late = np.where([[False] * 3, [False] * 3, [False, False, True]], critic, 0.0)
+    late = np.where([[False] * 3, [False, False, True], [False] * 3], critic, 0.0)
     for bad in (critic, late):
         with pytest.raises(ValueError, match="critic: expected 0 at terminal states"):
             LambdaReturns(MDPBatch(mdps), bad)

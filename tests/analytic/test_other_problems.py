@@ -168,6 +168,20 @@ def test_bad_sparse_problems_are_named(changes, complaint):
         SparseMDP(**(GOOD | changes))
 
 
+def test_iterated_values_are_0_at_terminal_states(monkeypatch):
+    monkeypatch.setattr(systems, "LARGEST_FILLED", 0)
+    monkeypatch.setattr(systems, "LOCALITY", -1.0)
+    rng = np.random.default_rng(0)
+    rows = rng.dirichlet(np.ones(12), size=(12, 2))
+    rows[-1] = np.eye(12)[-1]
+    reward = rng.normal(size=(12, 2))
+    reward[-1] = 0.0
+    mdp = sparse_twin(TabularMDP(rows, reward, 0.99, np.eye(12)[0]))
+    values = state_values(mdp, rng.normal(size=(12, 2)))
+    assert values[-1] == 0.0
+    assert np.abs(values[:-1]).min() > 1e-3
+
+
 def test_a_sparse_problem_takes_one_policy():
     mdp = SparseMDP(**GOOD)
     with pytest.raises(
@@ -221,7 +235,8 @@ def test_bad_batches_are_named():
     with pytest.raises(ValueError, match=r"w: expected leading axes \(3,\) \(or none\), got"):
         reward_jvp(mdp, three, np.zeros((4, 3, 2)))
     with pytest.raises(ValueError, match=r"theta: expected leading axes \(4, 2\)"):
-        check_leading("theta", np.zeros((4, 3, 3, 2)), (3, 2), (4, 2))
+        check_leading("theta", np.zeros((4, 3, 2)), (3, 2), (4, 2))  # not the end of (4, 2)
+    check_leading("theta", np.zeros((2, 3, 2)), (3, 2), (4, 2))
     with pytest.raises(ValueError, match=r"theta: expected leading axes \(2,\) \(or none\), got"):
         gradient(batch, np.zeros((3, 3, 2)))
     linear = LinearSoftmax(np.random.default_rng(0).normal(size=(3, 2, 4)))

@@ -24,6 +24,7 @@ from analytic.derivatives import (
 )
 from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
+from analytic.symbolic import SymbolicMDP
 from analytic.target_values import evaluate_target
 from analytic.targets import BootstrappedHorizon, Target, return_derivative
 from analytic.values import expected_return, state_values
@@ -268,8 +269,22 @@ def test_products_are_accurate_where_the_policy_is_peaked(size, horizon):
     at, along = np.array([[size, 0.0]]), np.array([[1.0, 0.0]])
     p, q = 1.0 / (1.0 + np.exp(-size)), np.exp(-size) / (1.0 + np.exp(-size))
     second, third = p * q * (q - p), p * q * (1.0 - 6.0 * p * q)
+    assert abs(reward_vjp(bandit, at, along)[0, 0] / (p * q) - 1.0) < 1e-12
     assert abs(hvp(bandit, at, along)[0, 0] / second - 1.0) < 1e-12
     assert abs(third_derivative(bandit, at, along, along)[0, 0] / third - 1.0) < 1e-12
+
+
+def test_one_peaked_state_among_others_keeps_its_digits():
+    """Against the expression, which is evaluated with 100 digits: entry by entry."""
+    mdp = oracles.random_mdp(1, n_states=3, n_actions=2)
+    rng = np.random.default_rng(1)
+    theta, v = rng.normal(size=(2, 3, 2))
+    theta[1] = [25.0, -5.0]
+    v[1] = [0.0, 1.0]
+    exact = SymbolicMDP.of(mdp).hessian().function()(theta)
+    np.testing.assert_allclose(hessian(mdp, theta), exact, rtol=1e-8, atol=1e-25)
+    wanted = np.tensordot(exact, v, 2)
+    np.testing.assert_allclose(hvp(mdp, theta, v), wanted, rtol=1e-8, atol=0.0)
 
 
 def test_nothing_follows_a_terminal_state():

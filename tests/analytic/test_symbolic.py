@@ -313,6 +313,7 @@ def small_problems():
         game = SymbolicGame.of(small_game(horizon))
         for quantity, options in (("gradient", {}), ("hessian", {"along": 2})):
             yield f"game, H = {horizon}", game, quantity, {"of": 1, "wrt": 1, **options}
+    yield "game, H = 4", SymbolicGame.of(small_game(4)), "expected_return", {"of": 1}
 
 
 @pytest.mark.parametrize("case", list(small_problems()), ids=lambda c: f"{c[0]}, {c[2]}")
