@@ -48,13 +48,6 @@ class Tables:
         unpaid = (reward == 0.0).all(axis=(-3, -1))
         return replace(self, reward=reward, terminal=self.terminal & unpaid, final_values=None)
 
-    def ending_in(self, values: FloatArray) -> Tables:
-        """The same problem that also pays ``values [S]`` at the end of its finite horizon.
-
-        A state whose value is not 0 is not terminal: staying there to the end pays.
-        """
-        return replace(self, final_values=values, terminal=self.terminal & (values == 0.0))
-
     def per_step(self, factor: FloatArray | None = None) -> FloatArray:
         """The discount (or ``factor [...]``) shaped to multiply ``[..., T, S]``."""
         return np.asarray(self.discount if factor is None else factor)[..., None, None]

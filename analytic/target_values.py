@@ -71,8 +71,7 @@ def _with_horizon(tables: Tables, target: Target) -> Tables:
         raise ValueError(
             f"target: expected the {tables.horizon} steps that rewards are given for, got {target}"
         )
-    found = replace(tables, horizon=steps)
-    return found if values is None else found.ending_in(values)
+    return replace(tables, horizon=steps, final_values=values)
 
 
 def _update_field(exact: Evaluation, target: Target) -> FloatArray:

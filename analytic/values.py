@@ -63,9 +63,7 @@ class Evaluation:
     @cached_property
     def step_values(self) -> FloatArray:
         """V_t ``[..., T, S]``."""
-        found = self.system.solve((self.policy[..., None, :, :] * self.reward).sum(axis=-1))
-        # 0 at terminal states, which the solution gives up to rounding.
-        return np.where(self.tables.terminal[..., None, :], 0.0, found)
+        return self.system.solve((self.policy[..., None, :, :] * self.reward).sum(axis=-1))
 
     @cached_property
     def action_values(self) -> FloatArray:
@@ -149,7 +147,7 @@ def evaluate(
         return Evaluation(mdp.tables, policy)
     if mdp.horizon is None:
         raise ValueError("terminal values: expected a finite horizon, got horizon None")
-    return Evaluation(mdp.tables.ending_in(terminal_values), policy)
+    return Evaluation(replace(mdp.tables, final_values=terminal_values), policy)
 
 
 def policy_of(mdp: Problem, theta: npt.ArrayLike, policy: Policy, name: str = "theta") -> PolicyAt:
