@@ -54,7 +54,9 @@ class Credit(Enum):
 
 @dataclass(frozen=True, eq=False)
 class SampledStepObjective:
-    """``value`` J_N^K(theta), and its ``gradient`` shaped like theta."""
+    """``value`` J_N^K(theta), its ``gradient`` shaped like theta, and how many ``outcomes`` of the
+    inner loop they are sums over.
+    """
 
     value: float
     gradient: FloatArray
@@ -100,8 +102,8 @@ def sampled_step_objective(
     if logarithm > math.log(LARGEST_COUNT) or n * batches * classes.visits[0].size > LARGEST_TABLE:
         raise ValueError(
             f"samples, steps: expected at most {LARGEST_COUNT:,} outcomes, and {LARGEST_TABLE:,} "
-            f"numbers a step, got about 10^{logarithm / math.log(10):.1f} ({float(batches):.3g} "
-            f"batches of {n} a step); use fewer samples, steps or a shorter horizon"
+            f"numbers a step, got about 10^{logarithm / math.log(10):.1f} outcomes of batches of "
+            f"{n:,}; use fewer samples, steps or a shorter horizon"
         )
     value, gradient = _objective(mdp.tables, classes, at, n, k, size)
     return SampledStepObjective(float(value), gradient, batches**k)

@@ -158,6 +158,8 @@ def test_what_is_too_large_is_said_before_trying():
     with pytest.raises(ValueError, match=r"horizon: expected at most [\d,]+ trajectories, got"):
         sampled_step_objective(long, zero, samples=1, steps=1, step_size=0.1)
     bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    with pytest.raises(ValueError, match=r"got about 10\^\d\d\d\.\d outcomes"):
+        sampled_step_objective(mdp, zero, samples=500, steps=2, step_size=0.1)
     for many in ({"samples": 10**7, "steps": 1}, {"samples": 3, "steps": 99}):
         with pytest.raises(ValueError, match="numbers a step, got about"):
             sampled_step_objective(bandit, [[0.0, 0.0]], step_size=0.1, **many)
