@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from analytic.metagradients import inner_loop as inner_loop
     from analytic.metagradients import meta_gradient as meta_gradient
     from analytic.metagradients import meta_objective as meta_objective
+    from analytic.moments import Curvature as Curvature
+    from analytic.moments import EstimateMoments as EstimateMoments
+    from analytic.moments import gradient_moments as gradient_moments
+    from analytic.moments import hvp_moments as hvp_moments
     from analytic.policies import LinearSoftmax as LinearSoftmax
     from analytic.policies import Policy as Policy
     from analytic.policies import TabularSoftmax as TabularSoftmax
@@ -105,6 +109,10 @@ _HOME = {
     "meta_objective": "metagradients",
     "MDPBatch": "problem_batches",
     "SparseMDP": "sparse_problems",
+    "Curvature": "moments",
+    "EstimateMoments": "moments",
+    "gradient_moments": "moments",
+    "hvp_moments": "moments",
     "LinearSoftmax": "policies",
     "Policy": "policies",
     "TabularSoftmax": "policies",
