@@ -24,6 +24,12 @@ from verification.coupling import ORDERS, OrderFree, OrderMattersError, prepared
 from verification.draw_trees import RepeatedRuns, explored_moments, placeholders
 from verification.enumeration import EnumerationSizeError, check_size
 from verification.moments import Moments, Progress, enumerated_moments, sampled_moments
+from verification.recursions import (
+    LARGEST_WORK,
+    recursion_moments,
+    recursion_of,
+    recursion_work,
+)
 from verification.reports import BiasReport, Evidence, Verdict
 from verification.requests import Request
 from verification.verdicts import ErrorRates, Found, judge
@@ -69,10 +75,11 @@ def measure_bias(
     ``target=None`` is the derivative, of the estimator's order, of the problem's own return.
     ``theta`` are the parameters of ``policy`` (tabular softmax: ``[S, A]``); trajectories are drawn
     at ``behaviour`` (default theta). ``critic`` is ``[S]`` or ``[H + 1, S]``, 0 at terminal states.
-    ``evidence`` is "enumeration" (exact), "sampling" (an interval at the ``false_alarm`` rate
-    against the relative ``tolerance``, from ``samples`` trajectories drawn with ``rng``, by default
-    seeded 0), or "auto": enumeration where at most ``enumeration_limit`` outcomes are to be
-    enumerated, else sampling. ``trajectories`` is the batch size N, needed where the estimator
+    ``evidence`` is "enumeration" (exact), "moments" (exact: the built-in estimators' recursions),
+    "sampling" (an interval at the ``false_alarm`` rate against the relative ``tolerance``, from
+    ``samples`` trajectories drawn with ``rng``, by default seeded 0), or "auto": enumeration where
+    at most ``enumeration_limit`` outcomes are to be enumerated, else moments where there are, else
+    sampling. ``trajectories`` is the batch size N, needed where the estimator
     couples a batch's trajectories; estimates that draw their own batches take ``samples`` as a
     number of runs. ``length`` cuts trajectories of an infinite horizon; the report then names the
     truncation. ``covariance`` asks for a gradient estimate's full covariance in the report.
@@ -150,10 +157,10 @@ def _evidence(wanted: str | Evidence) -> Evidence | None:
     except ValueError:
         known = ", ".join(["auto", *(e.value for e in Evidence)])
         raise ValueError(f"evidence: expected one of {known}, got {wanted!r}") from None
-    if evidence not in (Evidence.ENUMERATION, Evidence.SAMPLING):
+    if evidence is Evidence.SYMBOLIC:
         raise ValueError(
-            f"evidence: {evidence.value} is not implemented for any estimator; use enumeration "
-            "or sampling"
+            "evidence: symbolic is not implemented for any estimator; use enumeration, moments or "
+            "sampling"
         )
     return evidence
 
@@ -224,7 +231,9 @@ def _moments(asked: Request, wanted: Evidence | None, trajectories: int | None) 
 def _either_measure(
     asked: Request, evaluator: Evaluator, n: int, wanted: Evidence | None
 ) -> tuple[Moments, Evidence, tuple[str, ...]]:
-    """Enumerated where that is wanted, or fits and nothing is; else sampled."""
+    """Enumerated where that is wanted, or fits and nothing is; else by recursion, where there is
+    one; else sampled.
+    """
     limit = asked.limit if evaluator.most is None else min(asked.limit, evaluator.most)
     fits = asked.enumeration.count_batches(n, ordered=False) <= limit
     if wanted is Evidence.ENUMERATION or (wanted is None and fits):
@@ -234,6 +243,15 @@ def _either_measure(
         except EnumerationSizeError:
             if wanted is Evidence.ENUMERATION:
                 raise  # the order matters, and there are too many tuples
+    known = recursion_of(asked) if wanted in (None, Evidence.MOMENTS) else None
+    if known is None and wanted is Evidence.MOMENTS:
+        raise ValueError(
+            f"evidence: moments are known of AD, LVC, DiCE and Loaded-DiCE, summed over steps and "
+            f"on policy, at orders 1 and 2; got {asked.estimator.name} of order "
+            f"{asked.estimator.order}; use enumeration or sampling"
+        )
+    if known is not None and (wanted or recursion_work(asked, known) <= LARGEST_WORK):
+        return recursion_moments(asked, known), Evidence.MOMENTS, ()
     moments = sampled_moments(
         evaluator,
         lambda count: asked.draw(count, n),
@@ -306,6 +324,8 @@ def _draw_moments(
         )
     if not np.array_equal(asked.behaviour, asked.context.theta):
         raise ValueError(f"behaviour: {estimator.name} draws at parameters of its own")
+    if wanted is Evidence.MOMENTS:
+        raise ValueError(f"evidence: no moments of {estimator.name} are known, which draws itself")
     if wanted is not Evidence.SAMPLING:
         try:
             limit = asked.limit if wanted is not None else min(asked.limit, MAX_LOOPED)

@@ -129,6 +129,13 @@ class BiasReport:
         return self.bias_norm / self.normaliser if self.normaliser > 0 else 0.0
 
     @property
+    def evidence_text(self) -> str:
+        """The evidence, and how much of it."""
+        if self.evidence is Evidence.MOMENTS:
+            return "moments, by recursion"
+        return f"{self.evidence.value}, {self.samples:,} outcomes"
+
+    @property
     def half_width(self) -> float:
         """Half the interval's length, relative like the bias; 0 for exact evidence."""
         if self.interval is None:
@@ -182,7 +189,7 @@ class BiasReport:
             f"{self.estimator}: {self.sentence()}",
             f"  bias        {self._size()}",
             f"  split       {'' if self.interval is None else 'of the sampled mean: '}{split}",
-            f"  evidence    {self.evidence.value}, {self.samples:,} outcomes",
+            f"  evidence    {self.evidence_text}",
             f"  assumption  {self.assumption}",
             f"  scope       {self.scope}",
             f"  deviation   {self.deviation_per_trajectory:.6g} {self._deviation_unit()}",

@@ -57,6 +57,12 @@ class ErrorRates:
         real_number("missed_bias", self.missed_bias, low=1e-300, high=0.5)
 
 
+_ASSUMPTIONS = {
+    Evidence.ENUMERATION: "none: every outcome is enumerated with its probability",
+    Evidence.MOMENTS: "none: mean and variance over all trajectories, by recursion over time",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """Moments of one estimate from ``trajectories`` trajectories, and how they were come by."""
@@ -98,7 +104,7 @@ def judge(
         interval=None,
         bias_norm=distance,
         evidence=found.evidence,
-        assumption="none: every outcome is enumerated with its probability",
+        assumption=_ASSUMPTIONS.get(found.evidence, ""),
         scope=_scope(asked, found),
         trajectories=found.trajectories,
         coupled=found.coupled,
@@ -112,7 +118,7 @@ def judge(
         notes=(*_truncation(asked, target, exact), *found.notes),
         covariance=moments.covariance,
     )
-    if found.evidence is Evidence.ENUMERATION:
+    if found.evidence is not Evidence.SAMPLING:
         allowed = max(EXACT_TOLERANCE * normaliser, rounding)
         verdict = Verdict.UNBIASED if distance <= allowed else Verdict.BIASED
         tolerance = allowed / normaliser if normaliser > 0 else EXACT_TOLERANCE

@@ -79,7 +79,10 @@ OPTIONS = {
         ("ad", "--random", "5x5", "--horizon", 9, "--evidence", "enumeration"),
         "more than the limit of 1,000,000; use sampling",
     ),
-    "moments": (("ad", *SMALL, "--evidence", "moments"), "moments is not implemented"),
+    "moments": (
+        ("ad", "--random", "20x5", "--horizon", 20, "--order", 2, "--evidence", "moments"),
+        "evidence: expected moments that take at most",
+    ),
     "tolerance": (("ad", *SMALL, "--tolerance", 0), "tolerance"),
     "false alarm": (("ad", *SMALL, "--false-alarm", 2), "false_alarm"),
     "budget": (("ad", *SMALL, "--evidence", "sampling", "--budget", 5), "at least 100"),

@@ -149,8 +149,10 @@ def test_too_many_outcomes_are_refused_with_their_number_and_a_remedy():
     check_size(10.0, 10, "things")
     with pytest.raises(EnumerationSizeError, match="11 things"):
         check_size(11.0, 10, "things")
-    # "auto" samples instead, and says so.
-    report = measure_bias(estimator, mdp, np.zeros((3, 3)), samples=500)
+    # "auto" takes another measure instead, and says so: moments where they are known, or samples.
+    assert measure_bias(estimator, mdp, np.zeros((3, 3))).evidence.value == "moments"
+    other = from_surrogate(CLEAN["ppo_clip"], 1)
+    report = measure_bias(other, mdp, np.zeros((3, 3)), samples=500)
     assert report.evidence.value == "sampling"
 
 

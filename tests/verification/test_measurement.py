@@ -304,7 +304,6 @@ def test_direction_splits_a_mean_along_its_target():
     ("options", "complaint"),
     [
         ({"evidence": "guessing"}, "evidence: expected one of auto, .*, got 'guessing'"),
-        ({"evidence": "moments"}, "evidence: moments is not implemented"),
         ({"evidence": "symbolic"}, "evidence: symbolic is not implemented"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"false_alarm": 1.0}, "false_alarm"),
