@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from stochastic.surrogates.dice import LoadedDice as LoadedDice
     from stochastic.surrogates.dice import dice as dice
     from stochastic.surrogates.dice import loaded_dice as loaded_dice
+    from stochastic.surrogates.group_relative import Baseline as Baseline
+    from stochastic.surrogates.group_relative import GroupRelative as GroupRelative
+    from stochastic.surrogates.group_relative import Length as Length
+    from stochastic.surrogates.group_relative import Penalty as Penalty
+    from stochastic.surrogates.group_relative import dr_grpo as dr_grpo
+    from stochastic.surrogates.group_relative import grpo as grpo
+    from stochastic.surrogates.group_relative import rloo as rloo
+    from stochastic.surrogates.penalties import k1 as k1
+    from stochastic.surrogates.penalties import k2 as k2
+    from stochastic.surrogates.penalties import k3 as k3
+    from stochastic.surrogates.penalties import negative_entropy as negative_entropy
     from stochastic.surrogates.score_function import AD as AD
     from stochastic.surrogates.score_function import LVC as LVC
     from stochastic.surrogates.score_function import Reduction as Reduction
@@ -45,6 +56,17 @@ _HOME = {
     "LoadedDice": "surrogates.dice",
     "dice": "surrogates.dice",
     "loaded_dice": "surrogates.dice",
+    "Baseline": "surrogates.group_relative",
+    "GroupRelative": "surrogates.group_relative",
+    "Length": "surrogates.group_relative",
+    "Penalty": "surrogates.group_relative",
+    "dr_grpo": "surrogates.group_relative",
+    "grpo": "surrogates.group_relative",
+    "rloo": "surrogates.group_relative",
+    "k1": "surrogates.penalties",
+    "k2": "surrogates.penalties",
+    "k3": "surrogates.penalties",
+    "negative_entropy": "surrogates.penalties",
     "AD": "surrogates.score_function",
     "LVC": "surrogates.score_function",
     "Reduction": "surrogates.score_function",

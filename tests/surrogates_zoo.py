@@ -7,6 +7,8 @@ import torch
 from analytic.targets import GivenWeights, Undiscounted
 from stochastic.networks import TorchPolicy
 from stochastic.surrogates.dice import Dice, LoadedDice
+from stochastic.surrogates.group_relative import Length, Penalty, dr_grpo, grpo, rloo
+from stochastic.surrogates.penalties import k1, k2, k3
 from stochastic.surrogates.returns import discounts, rewards_to_go
 from stochastic.surrogates.score_function import AD, LVC, Reduction
 
@@ -115,6 +117,13 @@ CLEAN = {
     "kl_to_reference": kl_to_reference,
     "mixed_leaves": mixed_leaves,
     "cubic": cubic,
+    "rloo": rloo,
+    "grpo": grpo,
+    "dr_grpo": dr_grpo,
+    "rloo, k1 in the return": replace(rloo, penalty=Penalty(k1, 0.3)),
+    "rloo, k2 as a loss": replace(rloo, penalty=Penalty(k2, 0.3, as_loss=True)),
+    "rloo, k3 as a loss": replace(rloo, penalty=Penalty(k3, 0.3, as_loss=True)),
+    "rloo, by length": replace(rloo, length=Length.GROUP),
     "branching": branching,
     "numpy_inside": numpy_inside,
 }
