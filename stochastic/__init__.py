@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from stochastic.surrogates.group_relative import dr_grpo as dr_grpo
     from stochastic.surrogates.group_relative import grpo as grpo
     from stochastic.surrogates.group_relative import rloo as rloo
+    from stochastic.surrogates.off_policy import OffPolicyDice as OffPolicyDice
+    from stochastic.surrogates.off_policy import Ratio as Ratio
+    from stochastic.surrogates.off_policy import effective_sample_size as effective_sample_size
+    from stochastic.surrogates.off_policy import off_policy_dice as off_policy_dice
     from stochastic.surrogates.penalties import k1 as k1
     from stochastic.surrogates.penalties import k2 as k2
     from stochastic.surrogates.penalties import k3 as k3
@@ -63,6 +67,10 @@ _HOME = {
     "dr_grpo": "surrogates.group_relative",
     "grpo": "surrogates.group_relative",
     "rloo": "surrogates.group_relative",
+    "OffPolicyDice": "surrogates.off_policy",
+    "Ratio": "surrogates.off_policy",
+    "effective_sample_size": "surrogates.off_policy",
+    "off_policy_dice": "surrogates.off_policy",
     "k1": "surrogates.penalties",
     "k2": "surrogates.penalties",
     "k3": "surrogates.penalties",

@@ -8,6 +8,7 @@ from analytic.targets import GivenWeights, Undiscounted
 from stochastic.networks import TorchPolicy
 from stochastic.surrogates.dice import Dice, LoadedDice
 from stochastic.surrogates.group_relative import Length, Penalty, dr_grpo, grpo, rloo
+from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
 from stochastic.surrogates.penalties import k1, k2, k3
 from stochastic.surrogates.returns import discounts, rewards_to_go
 from stochastic.surrogates.score_function import AD, LVC, Reduction
@@ -124,6 +125,9 @@ CLEAN = {
     "rloo, k2 as a loss": replace(rloo, penalty=Penalty(k2, 0.3, as_loss=True)),
     "rloo, k3 as a loss": replace(rloo, penalty=Penalty(k3, 0.3, as_loss=True)),
     "rloo, by length": replace(rloo, length=Length.GROUP),
+    "off-policy dice": OffPolicyDice(),
+    "off-policy dice, trajectory": OffPolicyDice(Ratio.TRAJECTORY),
+    "off-policy dice, cut off": OffPolicyDice(largest=1.5),
     "branching": branching,
     "numpy_inside": numpy_inside,
 }
