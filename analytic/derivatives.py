@@ -33,6 +33,8 @@ from analytic.values import Evaluation, check_one_policy, evaluate_parameters, p
 def gradient(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
     """dJ/dtheta, shaped like theta (``[S, A]`` for the tabular softmax).
 
+    Source: the policy gradient theorem, Sutton et al. 2000.
+
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
 
@@ -49,6 +51,8 @@ def hessian(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> 
     """d2J/dtheta2, theta's axes twice (``[S, A, S, A]`` for the tabular softmax).
 
     Dense: a few times 8 (SA)^2 bytes. `hvp` needs no matrix.
+
+    Source: the policy Hessian theorem, Furmston et al. 2016; `analytic.hessians`.
 
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
@@ -68,6 +72,8 @@ def hvp(
     """The Hessian of the expected return times ``v``, shaped like theta; no Hessian is formed.
 
     Many directions at once are leading axes of ``v``.
+
+    Source: the derivative of the policy gradient theorem; `analytic.expansions`.
 
     Raises:
         ValueError: theta or v does not fit the policy and the problem, or is not finite.
@@ -94,6 +100,8 @@ def third_derivative(
     Leading axes of v and w are directions: ``D^3 J[C]`` for ``C = sum_k q_k q_k^T`` is the sum over
     ``third_derivative(mdp, theta, q, q)``.
 
+    Source: the second derivative of the policy gradient theorem; `analytic.expansions`.
+
     Raises:
         ValueError: theta, v or w does not fit the policy and the problem, or is not finite.
 
@@ -115,6 +123,8 @@ def state_action_occupancy(
     """Discounted visits to each state and action ``[S, A]``, summed over time: dJ/dr, the gradient
     of the return in a reward added at every step (an intrinsic reward).
 
+    Source: Puterman 1994, sec. 6.9.
+
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
 
@@ -135,6 +145,9 @@ def reward_jvp(
 
     The return is linear in the reward, so this is the gradient where w alone is paid (at terminal
     states too, for ever, if it is not 0 there).
+
+    Source: LIRPG, Zheng et al. 2018; *A Theoretical Understanding of Gradient Bias in Meta-RL*,
+    Sec. 3.
 
     Raises:
         ValueError: theta or w does not fit, or is not finite.
@@ -178,6 +191,8 @@ def discount_derivative(
 ) -> FloatArray:
     """``d/dgamma dJ/dtheta``, shaped like theta: the gradient's change with the discount, which
     both the values and the state weighting use.
+
+    Source: the derivative of the policy gradient theorem; `analytic.expansions`.
 
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.

@@ -109,6 +109,8 @@ def game_values(
     """Both players' expected (discounted, not normalised) returns; arrays where parameters have
     leading axes.
 
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
+
     Raises:
         ValueError: parameters that do not fit.
 
@@ -126,6 +128,8 @@ def game_gradient(
     game: StochasticGame, theta1: npt.ArrayLike, theta2: npt.ArrayLike, *, of: int, wrt: int
 ) -> FloatArray:
     """The gradient of player ``of``'s return in player ``wrt``'s parameters, shaped like them.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
 
     Raises:
         ValueError: parameters that do not fit, or a player other than 1 or 2.
@@ -152,6 +156,8 @@ def game_hvp(
 ) -> FloatArray:
     """``(d/dtheta_along dJ_of/dtheta_wrt) v``, shaped like player ``wrt``'s parameters; ``v`` is
     shaped like player ``along``'s. No matrix is formed.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
 
     Raises:
         ValueError: parameters or v that do not fit, or a player other than 1 or 2.

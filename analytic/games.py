@@ -116,6 +116,8 @@ def memory_one_game(
     (1, 0), (1, 1), own action first: player 2 sees the middle two the other way round. A player's
     parameters are the logits ``[5]`` of playing action 0 in these five states.
 
+    Source: Foerster et al. 2018 (LOLA), Sec. 5.2: memory-one policies.
+
     Raises:
         ValueError: payoffs of a wrong shape, a discount or a horizon out of range.
 

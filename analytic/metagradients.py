@@ -73,6 +73,8 @@ def inner_loop(
     """``theta^0 .. theta^K``: the parameters before each of ``steps`` expected inner steps, and
     after the last.
 
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 2.
+
     Raises:
         ValueError: as `meta_gradient`; a `TaskFamily`, whose tasks have a path each.
 
@@ -97,6 +99,8 @@ def meta_objective(
     """``J^K(phi)``: the outer return after ``steps`` expected inner steps.
 
     An array where parameters or problems have leading axes.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 2.
 
     Raises:
         ValueError: as `meta_gradient`.

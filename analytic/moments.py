@@ -77,6 +77,8 @@ def gradient_moments(
     v``); with ``gae_lambda`` the bracket is GAE(lambda) of ``critic [S]`` or ``[H + 1, S]``
     (default 0), bootstrapped at the horizon. This is the gradient of AD, LVC, DiCE, Loaded-DiCE.
 
+    Source: Finn et al. 2017, Schulman et al. 2016 (eq. 16), Foerster et al. 2018.
+
     Raises:
         ValueError: theta or the critic does not fit, an infinite horizon, GAE of whole returns, or
             a problem that is too large.
@@ -110,6 +112,8 @@ def hvp_moments(
 
     ``Curvature.DICE`` with a critic is DiCE with its baseline term; with ``gae_lambda`` it is
     Loaded-DiCE(lambda). AD and LVC take ``credit`` as `gradient_moments` does.
+
+    Source: Finn et al. 2017, Rothfuss et al. 2019, Foerster et al. 2018, Farquhar et al. 2019.
 
     Raises:
         ValueError: as `gradient_moments`; v does not fit; AD or LVC with ``gae_lambda``, DiCE with

@@ -96,6 +96,8 @@ LARGEST_PARAMETER = 1e100
 def softmax(theta: npt.ArrayLike) -> FloatArray:
     """``[..., A]``: probabilities of logits ``[..., A]``; does not overflow.
 
+    Source: Bridle 1990.
+
     Raises:
         ValueError: theta is not real or not finite.
 

@@ -76,6 +76,8 @@ def sampled_step_objective(
     """The expected return after ``steps`` inner steps from ``samples`` trajectories each, and its
     gradient, by enumerating every batch. Not `meta_gradient`, whose inner steps are expected.
 
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (7), at K steps.
+
     Raises:
         ValueError: theta does not fit, an infinite horizon, more than 100 steps, or more than a
             million trajectories or outcomes, or tables that are too large (the message says so).

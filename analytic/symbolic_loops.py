@@ -113,6 +113,8 @@ class StagedExpression:
 def maml_expression(mdp: SymbolicMDP, *, steps: int) -> StagedExpression:
     """The meta-gradient of `analytic.bilevel.Maml`, shaped like theta.
 
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+
     Raises:
         ValueError: steps below 1 or above 4, or an expression that would be too large.
 
@@ -132,6 +134,8 @@ def maml_expression(mdp: SymbolicMDP, *, steps: int) -> StagedExpression:
 def lirpg_expression(mdp: SymbolicMDP, phi: Any = None, *, steps: int) -> StagedExpression:
     """The meta-gradient of `analytic.bilevel.Lirpg` at an intrinsic reward ``phi [S][A]`` (numbers
     or symbols; default 0), shaped ``[S, A]``.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
 
     Raises:
         ValueError: steps below 1 or above 4, phi of a wrong shape, or an expression that would be
@@ -158,6 +162,8 @@ def lirpg_expression(mdp: SymbolicMDP, phi: Any = None, *, steps: int) -> Staged
 
 def lola_expression(game: SymbolicGame, *, steps: int, player: int = 1) -> StagedExpression:
     """The meta-gradient of `analytic.bilevel.Lola`, shaped like the parameters of ``player``.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
 
     Raises:
         ValueError: steps below 1 or above 4, a player other than 1 or 2, or an expression that

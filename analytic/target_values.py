@@ -34,6 +34,9 @@ def evaluate_target(
     """The target's exact value, theta's axes ``order`` times. The target's horizon is used, not
     the problem's.
 
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, App. B (targets); the
+    policy gradient and Hessian theorems.
+
     Raises:
         ValueError: a target without a closed form here (derive it and pass a `GivenTarget`), or
             with a horizon, weights or bootstrap values that do not fit the problem; a third

@@ -177,18 +177,47 @@ AnyTarget = Target | GivenTarget
 
 
 def return_derivative(order: int, *, horizon: int | None) -> Target:
-    """The derivative of that order of the H-step return (None: of the infinite discounted one)."""
+    """The derivative of that order of the H-step return (None: of the infinite discounted one); its
+    value has theta's axes ``order`` times, ``[S, A]`` for a tabular gradient.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3.
+
+    Raises:
+        ValueError: an order or a horizon below 1.
+
+    >>> print(return_derivative(1, horizon=None))
+    the gradient of the infinite-horizon discounted return, discounted state weighting
+    """
     return Target(order, InfiniteHorizon() if horizon is None else FiniteHorizon(horizon))
 
 
 def bootstrapped_gradient(steps: int, values: npt.ArrayLike) -> Target:
-    """The gradient of the ``steps``-step return plus gamma^H E[values[s_H]], values ``[S]``."""
+    """The gradient of the ``steps``-step return plus gamma^H E[values[s_H]], values ``[S]``.
+
+    Source: Sutton and Barto 2018, ch. 7 (n-step returns).
+
+    Raises:
+        ValueError: steps below 1, or values that are not finite numbers ``[S]``.
+
+    >>> print(bootstrapped_gradient(3, [0.0, 1.0]))
+    the gradient of the 3-step return bootstrapped with given values, discounted state weighting
+    """
     array = frozen_array("values", values, (None,))
     return Target(1, BootstrappedHorizon(steps, tuple(np.asarray(array).tolist())))
 
 
 def update_field(*, horizon: int, weighting: StateWeighting | None = None) -> Target:
-    """The policy-gradient update with another state weighting (default: undiscounted)."""
+    """The policy-gradient update, ``[S, A]`` for a tabular policy, with another state weighting
+    (default: undiscounted).
+
+    Source: Nota and Thomas 2020, *Is the Policy Gradient a Gradient?*
+
+    Raises:
+        ValueError: a horizon below 1.
+
+    >>> print(update_field(horizon=3))
+    the policy-gradient update field of the 3-step return, undiscounted state weighting
+    """
     return Target(
         1,
         FiniteHorizon(horizon),

@@ -175,6 +175,8 @@ def condition_number(
     before terminal states: values are right to about 2e-16 times it, relative. An array ``[...]``
     where there are leading axes.
 
+    Source: as ``(I - M)^-1`` has no negative entry, its norm is that of its row sums.
+
     Raises:
         ValueError: theta does not fit, or a finite horizon, whose recursion is no such system.
 
@@ -192,6 +194,8 @@ def condition_number(
 
 def state_values(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
     """V: ``[S]`` for the infinite horizon, ``[H + 1, S]`` (row t: from step t on) for a finite one.
+
+    Source: the Bellman equation; Puterman 1994, chs. 4 and 6.
 
     Raises:
         ValueError: theta does not fit or is not finite.
@@ -211,6 +215,8 @@ def state_values(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
 def action_values(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
     """Q: ``[S, A]`` for the infinite horizon, ``[H, S, A]`` for a finite one.
 
+    Source: the Bellman equation; Puterman 1994, chs. 4 and 6.
+
     Raises:
         ValueError: theta does not fit or is not finite.
 
@@ -225,6 +231,8 @@ def action_values(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULA
 
 def occupancy(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
     """Discounted visits: ``[S]`` summing to 1 / (1 - gamma), or ``[H, S]`` with gamma^t inside.
+
+    Source: the adjoint of the Bellman equation; Puterman 1994, sec. 6.9.
 
     Raises:
         ValueError: theta does not fit or is not finite.
@@ -242,6 +250,8 @@ def expected_return(
     mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
 ) -> float | FloatArray:
     """J = E[sum_t gamma^t r_t] from the start law; an array ``[...]`` where there are leading axes.
+
+    Source: Puterman 1994, chs. 4 and 6.
 
     Raises:
         ValueError: theta does not fit or is not finite.

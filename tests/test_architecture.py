@@ -1,6 +1,7 @@
 """What may import what: the contracts hold, and a planted peek breaks them."""
 
 import ast
+import inspect
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+import analytic
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("analytic", "stochastic", "verification", "experiments")
@@ -140,3 +143,14 @@ def test_every_public_name_is_there_and_documented(package):
         assert name in dir(module)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         module.nothing  # noqa: B018
+
+
+def test_every_public_function_of_the_exact_side_says_what_it_gives_raises_and_rests_on():
+    """Shapes, what is raised, the source, and an example that the doctests run."""
+    functions = [name for name in analytic.__all__ if inspect.isfunction(getattr(analytic, name))]
+    assert len(functions) > 30
+    for name in functions:
+        text = getattr(analytic, name).__doc__
+        for needed in ("Raises:", "Source", ">>> "):
+            assert needed in text, (name, needed)
+        assert "[" in text, (name, "shapes")
