@@ -212,20 +212,25 @@ class _Run:
         return np.where(self.mdp.terminal[:, None, None], 0.0, flat)
 
     def to_go(self, vectors: FloatArray) -> EstimateMoments:
-        """Of ``sum_t w_t (g_t - b_t) y(s_t, a_t)``. Z = (1, g, X)."""
+        """Of ``sum_t w_t (g_t - b_t) y(s_t, a_t)``. Z = (1, g - b, X): the differences carry over
+        ``x + decay b(s') - b(s)``, so that an offset which the baseline takes off does not round.
+        """
         p = vectors.shape[-1]
         own = slice(2, 2 + p)
+        ahead = np.concatenate([self.baseline[1:], np.zeros_like(self.baseline[:1])])
+        centred = self.decay * ahead[:, None, None, :] - self.baseline[:, :, None, None]
+        alive = (~self.mdp.terminal)[:, None, None]
+        signal = (self.signal + centred) * alive
 
         def step(t: int) -> tuple[FloatArray, FloatArray]:
             fixed, moving = self._start(2 + p)
             weighted = self.weights[t] * vectors
             moving[..., own, 0] = weighted
             fixed[..., own, 1] = self.decay * weighted
-            fixed[..., own, 0] = -self.baseline[t][:, None, None] * weighted
             fixed[..., own, own] = np.eye(p)
             return fixed, moving
 
-        return self._moments(step, 2 + p, np.eye(2 + p)[own])
+        return self._moments(step, signal, np.eye(2 + p)[own])
 
     def whole_return(self, vectors: FloatArray) -> EstimateMoments:
         """Of ``sum_t (R - w_t b_t) y(s_t, a_t)``. Z = (1, R, Y, R Y, B)."""
@@ -244,7 +249,7 @@ class _Run:
             return fixed, moving
 
         pick = np.eye(2 + 3 * p)
-        return self._moments(step, 2 + 3 * p, pick[times] - pick[base])
+        return self._moments(step, self.signal, pick[times] - pick[base])
 
     def across_steps(self, v: FloatArray) -> EstimateMoments:
         """Of DiCE's Hessian times v, which also pairs the scores of different steps. Z = (1, g, X,
@@ -265,7 +270,7 @@ class _Run:
             fixed[..., second, first] = pairs
             return fixed, moving
 
-        return self._moments(step, 2 + 2 * p, np.eye(2 + 2 * p)[second])
+        return self._moments(step, self.signal, np.eye(2 + 2 * p)[second])
 
     def _start(self, k: int) -> tuple[FloatArray, FloatArray]:
         """L and E ``[S, A, k, k]`` with the rows of 1 and of what is carried back."""
@@ -276,9 +281,11 @@ class _Run:
         moving[..., 1, 0] = 1.0
         return fixed, moving
 
-    def _moments(self, step: Step, k: int, pick: FloatArray) -> EstimateMoments:
-        """Runs the recursion, and picks the estimate out of Z by the rows of ``pick``."""
-        mdp, policy = self.mdp, self.at.probabilities
+    def _moments(self, step: Step, signal: FloatArray, pick: FloatArray) -> EstimateMoments:
+        """Runs the recursion with x ``[H, S, A, S]``, and picks the estimate out of Z by the rows
+        of ``pick``.
+        """
+        mdp, policy, k = self.mdp, self.at.probabilities, pick.shape[1]
         size = mdp.n_states * mdp.n_actions * k**2
         if size > LARGEST_STATE:
             raise ValueError(
@@ -291,7 +298,7 @@ class _Run:
             fixed, moving = step(t)
             joint = mdp.transition
             plain, once, twice = (
-                np.tensordot(joint * self.signal[t] ** power, moments, axes=1) for power in range(3)
+                np.tensordot(joint * signal[t] ** power, moments, axes=1) for power in range(3)
             )
             cross = moving @ once @ np.swapaxes(fixed, -1, -2)
             both = fixed @ plain @ np.swapaxes(fixed, -1, -2)

@@ -26,6 +26,7 @@ from verification.enumeration import EnumerationSizeError, check_size
 from verification.moments import Moments, Progress, enumerated_moments, sampled_moments
 from verification.recursions import (
     LARGEST_WORK,
+    Recursion,
     recursion_moments,
     recursion_of,
     recursion_work,
@@ -214,6 +215,8 @@ def _target_value(target: AnyTarget, asked: Request) -> FloatArray:
 def _moments(asked: Request, wanted: Evidence | None, trajectories: int | None) -> Found:
     if isinstance(asked.estimator, DrawEstimator):
         return _draw_moments(asked, asked.estimator, wanted, trajectories)
+    if (known := _known(asked, wanted)) is not None:
+        return _found(recursion_moments(asked, known), Evidence.MOMENTS, trajectories or 1, ())
     asked.block(1)  # refuses what does not fit into memory, before anything is tried
     coupling = prepared(asked, asked.estimator, trajectories)
     evaluator = coupling.evaluator
@@ -222,18 +225,39 @@ def _moments(asked: Request, wanted: Evidence | None, trajectories: int | None) 
     notes = (*evaluator.notes, *remarks, *_capped(asked, evaluator, n, evidence))
     if coupling.coupled:
         return Found(moments, evidence, n, True, notes)
-    n = trajectories or 1
+    return _found(moments, evidence, trajectories or 1, (*notes, coupling.note))
+
+
+def _found(moments: Moments, evidence: Evidence, n: int, notes: tuple[str, ...]) -> Found:
+    """Of the mean of n estimates that do not interact, from the moments of one."""
     covariance = None if moments.covariance is None else moments.covariance / n
-    moments = replace(moments, variance=moments.variance / n, covariance=covariance)
-    return Found(moments, evidence, n, False, (*notes, coupling.note))
+    of_mean = replace(moments, variance=moments.variance / n, covariance=covariance)
+    return Found(of_mean, evidence, n, False, notes)
+
+
+def _known(asked: Request, wanted: Evidence | None) -> Recursion | None:
+    """The recursion to use: where it is wanted, or nothing is and enumeration does not fit. It is
+    known of estimators that do not couple trajectories, so that these need not be looked at.
+    """
+    if wanted not in (None, Evidence.MOMENTS):
+        return None
+    known = recursion_of(asked)
+    if known is None and wanted is Evidence.MOMENTS:
+        raise ValueError(
+            f"evidence: moments are known of AD, LVC, DiCE and Loaded-DiCE, summed over steps and "
+            f"on policy, at orders 1 and 2; got {asked.estimator.name} of order "
+            f"{asked.estimator.order}; use enumeration or sampling"
+        )
+    if known is None or wanted is Evidence.MOMENTS:
+        return known
+    fits = asked.enumeration.count_batches(1, ordered=False) <= asked.limit
+    return None if fits or recursion_work(asked, known) > LARGEST_WORK else known
 
 
 def _either_measure(
     asked: Request, evaluator: Evaluator, n: int, wanted: Evidence | None
 ) -> tuple[Moments, Evidence, tuple[str, ...]]:
-    """Enumerated where that is wanted, or fits and nothing is; else by recursion, where there is
-    one; else sampled.
-    """
+    """Enumerated where that is wanted, or fits and nothing is; else sampled."""
     limit = asked.limit if evaluator.most is None else min(asked.limit, evaluator.most)
     fits = asked.enumeration.count_batches(n, ordered=False) <= limit
     if wanted is Evidence.ENUMERATION or (wanted is None and fits):
@@ -243,15 +267,6 @@ def _either_measure(
         except EnumerationSizeError:
             if wanted is Evidence.ENUMERATION:
                 raise  # the order matters, and there are too many tuples
-    known = recursion_of(asked) if wanted in (None, Evidence.MOMENTS) else None
-    if known is None and wanted is Evidence.MOMENTS:
-        raise ValueError(
-            f"evidence: moments are known of AD, LVC, DiCE and Loaded-DiCE, summed over steps and "
-            f"on policy, at orders 1 and 2; got {asked.estimator.name} of order "
-            f"{asked.estimator.order}; use enumeration or sampling"
-        )
-    if known is not None and (wanted or recursion_work(asked, known) <= LARGEST_WORK):
-        return recursion_moments(asked, known), Evidence.MOMENTS, ()
     moments = sampled_moments(
         evaluator,
         lambda count: asked.draw(count, n),

@@ -103,8 +103,11 @@ def _columns(column: Callable[[Any], EstimateMoments], asked: Request) -> Moment
 
 def _moments(found: EstimateMoments, asked: Request) -> Moments:
     shape = asked.context.theta.shape
-    covariance = found.covariance.reshape(shape * 2) if asked.covariance else None
-    return _as_moments(found.mean, found.variance, covariance)
+    full = np.array(found.covariance)
+    np.fill_diagonal(full, np.maximum(np.diagonal(full), 0.0))
+    return _as_moments(
+        found.mean, found.variance, full.reshape(shape * 2) if asked.covariance else None
+    )
 
 
 def _as_moments(mean: Any, variance: Any, covariance: Any) -> Moments:

@@ -1,12 +1,16 @@
 """Policy-gradient losses of language-model fine-tuning: a batch is a group of answers.
 
 Every trajectory has one advantage, from its whole return and the others'. That couples the batch,
-so what such an estimator is biased for depends on the size N of the group:
+so the mean of such a gradient estimate depends on the size N of the group. On policy (and at order
+1: no Hessian of these losses is the return's):
 
 - a leave-one-out baseline is unbiased;
 - the group's mean as a baseline scales the gradient by (N - 1) / N, and no more;
-- division by the group's deviation biases it, in direction as well;
+- division by the group's deviation is a scale that depends on the policy, where returns take two
+  values (right and wrong); with three or more it changes the direction as well;
 - division by each trajectory's own length biases it where lengths vary.
+
+Off policy a ratio for each step, clipped or not, is biased over more than one step.
 
 Source: RLOO: Kool et al. 2019, Ahmadian et al. 2024; GRPO: Shao et al. 2024 (DeepSeekMath), eq. 3;
 without deviation and length: Liu et al. 2025 (Dr. GRPO); the clipped ratio: Schulman et al. 2017
@@ -44,8 +48,9 @@ class Length(Enum):
 
 @dataclass(frozen=True)
 class Penalty:
-    """``coefficient`` times the sum over steps of ``step`` (such as `penalties.k1`): taken off the
-    return, as data, or with ``as_loss`` off the objective, differentiated.
+    """``coefficient`` times the sum over steps, not discounted, of ``step`` (such as
+    `penalties.k1`): taken off the return, as data, or with ``as_loss`` off the objective,
+    differentiated (then divided by lengths like the rest).
     """
 
     step: StepPenalty

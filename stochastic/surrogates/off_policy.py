@@ -34,8 +34,8 @@ class OffPolicyDice:
     """sum_t gamma^t r_t rho_t: the return, reweighted, as a function of the policy.
 
     ``ratio`` says what rho_t is a product of; in games both players' ratios are in it. Derivatives
-    of every order are unbiased but for ``Ratio.PER_STEP`` (with more than one step), and but for a
-    ``largest`` that cuts rho_t off, which trades bias for variance.
+    of every order are unbiased with the first two; in general not with ``Ratio.PER_STEP`` (over
+    more than one step), nor with a ``largest`` that cuts rho_t off, which trades bias for variance.
 
     Raises:
         ValueError: ``largest`` that is not positive.
@@ -77,9 +77,8 @@ def effective_sample_size(record: Record) -> Tensor:
 
     A control on how far off policy samples may be: draw anew where it falls below a share of N.
     """
-    weights = torch.exp(log_ratios(record).sum(dim=-1))
-    size: Tensor = weights.sum() ** 2 / (weights**2).sum()
-    return size
+    logarithms = log_ratios(record).sum(dim=-1)
+    return torch.exp(2 * torch.logsumexp(logarithms, 0) - torch.logsumexp(2 * logarithms, 0))
 
 
 off_policy_dice = OffPolicyDice()

@@ -3,9 +3,9 @@
 With ``x = log pi(a|s) - log pi_ref(a|s)`` at the sampled action, three estimates of the divergence
 ``KL(pi || pi_ref)`` are in use: ``k1 = x``, ``k2 = x^2 / 2`` and ``k3 = exp(-x) - 1 + x``. k1 and
 k3 have its value as their mean; what *gradient* they make is another matter, and depends on where
-they are put. Differentiated as a loss, on policy, k1 has mean gradient 0 at each visited state, k2
-that of ``KL(pi || pi_ref)``, and k3 that of ``KL(pi_ref || pi)``. Taken off the return, as data, k1
-makes the gradient of the penalised return; k2 and k3 do not.
+they are put. Differentiated as a loss, on policy and undivided by lengths, k1 has mean gradient 0
+at each visited state, k2 that of ``KL(pi || pi_ref)``, and k3 that of ``KL(pi_ref || pi)``. Taken
+off the return, as data, k1 makes the gradient of the penalised return; k2 and k3 do not.
 
 Source: J. Schulman, *Approximating KL Divergence*, 2020 (the names and values).
 """

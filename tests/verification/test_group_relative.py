@@ -100,6 +100,17 @@ def test_division_by_the_deviation_biases_the_direction_too():
     assert two.direction.residual < 1e-9
 
 
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_where_returns_are_right_or_wrong_the_deviation_is_a_scale(n):
+    """The mean is a multiple of E[score | right] - E[score | wrong], which the gradient is too."""
+    mdp = TabularMDP(np.ones((1, 4, 1)), [[1.0, 0.0, 0.0, 1.0]], 1.0, [1.0], 1)
+    normalised = GroupRelative(Baseline.GROUP_MEAN, normalise=True)
+    theta = np.array([[0.5, -0.2, 0.1, 0.3]])
+    found = measure_bias(from_surrogate(normalised, 1), mdp, theta, trajectories=n)
+    assert found.verdict is Verdict.BIASED
+    assert found.direction.residual < 1e-12
+
+
 def test_division_by_the_own_length_biases_where_lengths_vary():
     by_length = replace(rloo, length=Length.TRAJECTORY)
     assert report(by_length, "ending", 2).verdict is Verdict.BIASED
@@ -159,6 +170,19 @@ def penalty_gradient(step, name, *, as_loss):
 def test_k1_differentiated_as_a_loss_does_nothing_on_average(name):
     assert np.abs(penalty_gradient(k1, name, as_loss=True)).max() < 1e-14
     assert np.abs(penalty_gradient(negative_entropy, name, as_loss=True)).max() < 1e-14
+
+
+def test_k1_as_a_loss_is_felt_where_lengths_that_vary_divide_it_and_off_policy():
+    options = {"reference": reference("ending")}
+    far = THETA["ending"] + np.array([[0.5, 0.0], [0.0, 0.5], [0.0, 0.0]])
+    for base, more in (
+        (replace(rloo, length=Length.TRAJECTORY), {}),
+        (replace(rloo, length=Length.GROUP), {}),
+        (rloo, {"behaviour": far}),
+    ):
+        penalised = replace(base, penalty=Penalty(k1, 1.0, as_loss=True))
+        one, other = (report(s, "ending", 2, **options, **more).mean for s in (base, penalised))
+        assert np.abs(one - other).max() > 1e-2
 
 
 def test_k2_and_k3_as_losses_are_gradients_of_different_divergences():

@@ -110,6 +110,8 @@ def test_the_effective_sample_size_is_n_on_policy_and_falls_with_distance():
     assert abs(sizes[0] - 500.0) < 1e-9
     assert sizes == sorted(sizes, reverse=True)
     assert 1.0 <= sizes[-1] < 400.0
+    far = replace(record, log_probs=record.log_probs - 1e3)  # ratios below the smallest float
+    assert abs(float(effective_sample_size(far)) - sizes[-1]) < 1e-6
 
 
 def test_bad_input_is_named():

@@ -102,3 +102,37 @@ def test_silent_estimators_and_problems_are_vacuous_by_moments_as_well():
     unpaid = TabularMDP(mdp.transition, np.zeros((2, 2)), 0.9, mdp.start, 2)
     report = measure_bias(from_surrogate(ad, 1), unpaid, np.zeros((2, 2)), evidence="moments")
     assert report.verdict is Verdict.VACUOUS
+
+
+def sparse_chain(steps):
+    """Pays after that many right actions in a row, and ends at the first wrong one."""
+    size = steps + 2
+    rows, reward = np.zeros((size, 2, size)), np.zeros((size, 2))
+    rows[:, :, -1] = 1.0
+    rows[: steps - 1, 1] = np.eye(size)[1:steps]
+    reward[steps - 1, 1] = 1.0
+    return TabularMDP(rows, reward, 0.99, np.eye(size)[0], steps)
+
+
+def test_a_reward_that_no_sample_shows_is_no_reason_to_take_a_batch_for_one():
+    mdp, theta = sparse_chain(12), np.tile([1.0, 0.0], (14, 1))
+    one, other = (
+        measure_bias(from_surrogate(ad, 1), mdp, theta, trajectories=10, evidence=evidence)
+        for evidence in ("enumeration", "moments")
+    )
+    assert not other.coupled
+    np.testing.assert_allclose(other.variance, one.variance, rtol=1e-9)
+
+
+@pytest.mark.parametrize("surrogate", [ad, lvc, dice], ids=str)
+def test_an_offset_that_the_critic_takes_off_does_not_spoil_the_variance(surrogate):
+    plain = oracles.random_mdp(3, horizon=4, n_states=2, n_actions=2, next_rewards=True)
+    mdp = TabularMDP(plain.transition, plain.reward + 1e7, 0.9, plain.start, 4)
+    theta = np.random.default_rng(0).normal(size=(2, 2))
+    left = (1 - 0.9 ** np.arange(4, -1, -1)) / (1 - 0.9)
+    critic = np.repeat(1e7 * left[:, None], 2, axis=1)
+    one, other = (
+        measure_bias(from_surrogate(surrogate, 1), mdp, theta, critic=critic, evidence=evidence)
+        for evidence in ("enumeration", "moments")
+    )
+    np.testing.assert_allclose(other.variance, one.variance, rtol=1e-6)
