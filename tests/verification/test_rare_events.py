@@ -301,7 +301,9 @@ def test_counts_of_batches_do_not_overflow():
 def test_what_does_not_fit_into_memory_is_refused(horizon, order, complaint):
     mdp = oracles.random_mdp(0, horizon=horizon, n_states=2, n_actions=2)
     with pytest.raises(ValueError, match=complaint):
-        measure_bias(from_surrogate(dice, order), mdp, np.zeros((2, 2)), samples=200)
+        measure_bias(
+            from_surrogate(dice, order), mdp, np.zeros((2, 2)), samples=200, evidence="sampling"
+        )
 
 
 def test_large_batches_of_what_is_not_coupled_cost_nothing_more():
