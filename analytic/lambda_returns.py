@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import BoolArray, FloatArray, frozen_array, real_number
+from analytic.critics import check_ends, critic_rows
 from analytic.expansions import Expansion, policy_gradient
 from analytic.jets import Part, Parts, required
 from analytic.logits import PolicyAt
@@ -59,14 +60,7 @@ class LambdaReturns:
     def __post_init__(self) -> None:
         tables = self.mdp.tables
         critic = frozen_array("critic", self.critic)
-        shape = tables.start.shape[-1:]
-        timed = () if tables.horizon is None else (tables.horizon + 1, *shape)
-        if critic.shape not in (shape, timed):
-            either = f"{shape}" if tables.horizon is None else f"{shape} or {timed}"
-            raise ValueError(f"critic: expected shape {either}, got {critic.shape}")
-        rows = critic if critic.ndim == 2 else critic[None]
-        if ((rows != 0.0) & tables.terminal[..., None, :]).any():
-            raise ValueError("critic: expected 0 at terminal states")
+        check_ends(critic_rows(critic, tables.horizon, self.mdp.n_states), tables.terminal)
         weighted_visits(tables, np.ones((self.mdp.n_states, self.mdp.n_actions)), self.weighting)
         object.__setattr__(self, "critic", critic)
 
@@ -96,11 +90,9 @@ class LambdaUpdate:
     @cached_property
     def _critic_ahead(self) -> FloatArray:
         """``P v_{t+1}``, ``[..., T, S, A]``."""
-        tables, critic = self.returns.mdp.tables, self.returns.critic
-        rows = (
-            critic[1:] if critic.ndim == 2 else np.broadcast_to(critic, (tables.steps, len(critic)))
-        )
-        return tables.kernel.expect(rows)
+        mdp = self.returns.mdp
+        rows = critic_rows(self.returns.critic, mdp.horizon, mdp.n_states)
+        return mdp.tables.kernel.expect(rows[-mdp.tables.steps :])
 
     @property
     def _last(self) -> BoolArray:

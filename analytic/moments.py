@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, frozen_array, real_number
+from analytic.critics import check_ends, critic_rows
 from analytic.jets import required
 from analytic.logits import PolicyAt
 from analytic.policies import TABULAR, Policy
@@ -164,19 +165,18 @@ class _Run:
         at = policy_of(mdp, theta, policy)
         if at.leading:
             raise ValueError(f"theta: expected one policy, got leading axes {at.leading}")
-        values = _critic_rows(mdp, mdp.horizon, critic)
+        array = None if critic is None else frozen_array("critic", critic)
+        values = critic_rows(array, mdp.horizon, mdp.n_states)
+        check_ends(values, mdp.terminal)
         shape = (mdp.horizon, mdp.n_states, mdp.n_actions, mdp.n_states)
         signal = np.broadcast_to(mdp.next_state_reward, shape)
         decay, baseline = mdp.discount, values[:-1]
         if gae_lambda is not None:
             decay *= real_number("gae_lambda", gae_lambda, low=0.0, high=1.0)
-            ahead = mdp.discount * values[1:, None, None, :]
-            signal = signal + ahead - values[:-1, :, None, None]
+            signal = _differences(signal, values, mdp.discount)
             baseline = np.zeros_like(baseline)
-        alive = (~mdp.terminal)[:, None, None]
-        return cls(
-            mdp, at, signal * alive, decay, baseline, _step_weights(mdp, mdp.horizon, weighting)
-        )
+        weights = _step_weights(mdp, mdp.horizon, weighting)
+        return cls(mdp, at, signal, decay, baseline, weights)
 
     @property
     def scores(self) -> FloatArray:
@@ -217,10 +217,8 @@ class _Run:
         """
         p = vectors.shape[-1]
         own = slice(2, 2 + p)
-        ahead = np.concatenate([self.baseline[1:], np.zeros_like(self.baseline[:1])])
-        centred = self.decay * ahead[:, None, None, :] - self.baseline[:, :, None, None]
-        alive = (~self.mdp.terminal)[:, None, None]
-        signal = (self.signal + centred) * alive
+        values = np.concatenate([self.baseline, np.zeros_like(self.baseline[:1])])
+        signal = _differences(self.signal, values, self.decay)
 
         def step(t: int) -> tuple[FloatArray, FloatArray]:
             fixed, moving = self._start(2 + p)
@@ -292,6 +290,7 @@ class _Run:
                 f"mdp: expected a recursion of at most {LARGEST_STATE:,} numbers, got {size:,}; "
                 "use samples, or fewer parameters"
             )
+        signal = signal * (~mdp.terminal)[:, None, None]
         moments = np.zeros((mdp.n_states, k, k))
         moments[:, 0, 0] = 1.0
         for t in reversed(range(len(self.weights))):
@@ -311,6 +310,12 @@ class _Run:
         return EstimateMoments(mean.reshape(self.at.theta.shape), covariance)
 
 
+def _differences(signal: FloatArray, values: FloatArray, discount: float) -> FloatArray:
+    """``signal + discount v(s') - v(s)`` ``[H, S, A, S]``, of values ``[H + 1, S]``."""
+    found: FloatArray = signal + discount * values[1:, None, None, :] - values[:-1, :, None, None]
+    return found
+
+
 def _step_weights(mdp: TabularMDP, horizon: int, weighting: StateWeighting) -> FloatArray:
     if isinstance(weighting, Discounted):
         powers: FloatArray = mdp.discount ** np.arange(horizon, dtype=np.float64)
@@ -318,19 +323,3 @@ def _step_weights(mdp: TabularMDP, horizon: int, weighting: StateWeighting) -> F
     if isinstance(weighting, GivenWeights):
         return frozen_array("state weighting", weighting.weights, (horizon,))
     return np.ones(horizon)
-
-
-def _critic_rows(mdp: TabularMDP, horizon: int, critic: npt.ArrayLike | None) -> FloatArray:
-    """``[H + 1, S]``; 0 without a critic, and checked to be so at terminal states."""
-    if critic is None:
-        return np.zeros((horizon + 1, mdp.n_states))
-    array = frozen_array("critic", critic)
-    if array.shape not in ((mdp.n_states,), (horizon + 1, mdp.n_states)):
-        raise ValueError(
-            f"critic: expected shape ({mdp.n_states},) or ({horizon + 1}, {mdp.n_states}), got "
-            f"{array.shape}"
-        )
-    rows = np.broadcast_to(array, (horizon + 1, mdp.n_states))
-    if ((rows != 0.0) & mdp.terminal).any():
-        raise ValueError("critic: expected 0 at terminal states")
-    return rows

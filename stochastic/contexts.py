@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from analytic.arrays import FloatArray, IntArray, frozen_array, real_number
+from analytic.critics import critic_rows
 from analytic.policies import TABULAR, Policy, TabularSoftmax, log_softmax
 from stochastic.assembly import Visits
 from stochastic.records import PlayerTables
@@ -108,17 +109,6 @@ def player_tables(context: Context, steps: int) -> tuple[PlayerTables, PlayerTab
     rows = np.arange(n_states) if other.rows is None else other.rows
     theirs = critic_rows(other.critic, steps, n_states)
     return own, PlayerTables(log_softmax(other.theta), theirs, None, rows)
-
-
-def critic_rows(critic: FloatArray | None, steps: int, n_states: int) -> FloatArray:
-    """``[H + 1, S]`` from a critic ``[S]`` or ``[H + 1, S]``, or zeros. Raises ValueError."""
-    if critic is None:
-        return np.zeros((steps + 1, n_states))
-    if critic.shape not in ((n_states,), (steps + 1, n_states)):
-        raise ValueError(
-            f"critic: expected shape ({n_states},) or ({steps + 1}, {n_states}), got {critic.shape}"
-        )
-    return np.broadcast_to(critic, (steps + 1, n_states))
 
 
 def batch_visits(batch: Trajectories, own: PlayerTables, other: PlayerTables | None) -> Visits:

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, frozen_array, whole_number
+from analytic.critics import check_ends, critic_rows
 from analytic.policies import TABULAR, Policy, checked_parameters, softmax
 from analytic.problems import TabularMDP
 from analytic.target_values import evaluate_target
 from analytic.targets import AnyTarget, return_derivative
 from analytic.values import Evaluation, evaluate
 from stochastic.coefficients import MAX_LOOPED
-from stochastic.contexts import Context, critic_rows
+from stochastic.contexts import Context
 from stochastic.estimators import DrawEstimator, Estimator, Evaluator
 from stochastic.trajectories import trajectory_length
 from verification.coupling import ORDERS, OrderFree, OrderMattersError, prepared
@@ -177,13 +178,7 @@ def _checked_critic(critic: npt.ArrayLike | None, mdp: TabularMDP, steps: int) -
     if critic is None:
         return None
     array = frozen_array("critic", critic)
-    rows = critic_rows(array, steps, mdp.n_states)
-    wrong = np.argwhere((rows != 0.0) & mdp.terminal)
-    if wrong.size:
-        step, state = wrong[0]
-        raise ValueError(
-            f"critic: expected 0 at terminal states, got {rows[step, state]:g} at state {state}"
-        )
+    check_ends(critic_rows(array, steps, mdp.n_states), mdp.terminal)
     return array
 
 
