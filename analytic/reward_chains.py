@@ -27,7 +27,9 @@ _ANY = sys.float_info.max
 
 @dataclass(frozen=True, eq=False)
 class RewardChain:
-    """Independent Gaussian rewards of ``means [m]`` and standard ``deviations [m]``.
+    """Independent Gaussian rewards of ``means [m]`` and standard ``deviations [m]``, one a state.
+
+    Source: *One Step at a Time*, App. B.1.
 
     Raises:
         ValueError: no state, shapes that differ, numbers that are not finite, or a negative
@@ -76,6 +78,8 @@ class ChainLearner:
 
     The outer loss is taken on ``outer_samples``. ``loss_weight`` is w: 1 for a loss that sums over
     the states, 1/m for their mean; inner and outer loss share it.
+
+    Source: *One Step at a Time*, eq. (5) and App. C.1.
 
     Raises:
         ValueError: shapes that do not fit the chain, counts < 1, or a step size or weight <= 0.

@@ -114,6 +114,7 @@ def test_the_mix_has_the_moments_of_the_mixed_outcomes(name, kappa):
     assert close(found.variance, np.diagonal(covariance[0, 0]), 1.0)
     # Weights that forget the normalising constant, and an average of variances.
     moments = chain_step_moments(one, steps, validation=validation)
+    assert close(moments.weighted(shares).covariance, sum(shares) ** 2 * covariance[0, 0], 1.0)
     if kappa != 0.0:
         assert not close(moments.weighted(shares).mean, mean[0], 1.0)
         apart = mixing_weights(steps, kappa) ** 2 @ np.einsum("iikk->ik", moments.covariances)
@@ -334,6 +335,9 @@ def test_deviation_grows_with_the_steps_and_a_mix_has_less():
     mixed = np.sqrt(moments.mixed().variance)[::2].mean()
     assert (np.diff(deviations) > 0).all()
     assert deviations[0] < mixed < deviations[-1]
+    # It comes from the validation batches' averaging out: on one batch for all i there is far less.
+    shared = chain_step_moments(PAPER, 10, validation=SHARED).mixed()
+    assert np.sqrt(shared.variance)[::2].mean() > 2 * mixed
 
 
 def test_draws_repeat_and_tie_batches_as_said():
@@ -349,6 +353,8 @@ def test_draws_repeat_and_tie_batches_as_said():
     again = draw_chain_rewards(PAPER, 3, rng=np.random.default_rng(0), replications=5)
     np.testing.assert_array_equal(fresh.inner, again.inner)
     assert (fresh.inner[..., ::2] == 0.1).all()
+    uneven = draw_chain_rewards(replace(PAPER, outer_samples=7), 3, **settings)
+    assert (uneven.inner.shape, uneven.outer.shape) == ((5, 3, 32, 10), (5, 3, 7, 10))
 
 
 def test_bad_input_is_named():
