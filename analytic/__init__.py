@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from analytic.bilevel import Maml as Maml
     from analytic.bilevel import Mgrl as Mgrl
     from analytic.bilevel import Outer as Outer
+    from analytic.chain_moments import StepMoments as StepMoments
+    from analytic.chain_moments import chain_oracle as chain_oracle
+    from analytic.chain_moments import chain_step_moments as chain_step_moments
     from analytic.derivatives import discount_derivative as discount_derivative
     from analytic.derivatives import gradient as gradient
     from analytic.derivatives import hessian as hessian
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from analytic.metagradients import inner_loop as inner_loop
     from analytic.metagradients import meta_gradient as meta_gradient
     from analytic.metagradients import meta_objective as meta_objective
+    from analytic.mixtures import Validation as Validation
+    from analytic.mixtures import mixing_weights as mixing_weights
     from analytic.moments import Curvature as Curvature
     from analytic.moments import EstimateMoments as EstimateMoments
     from analytic.moments import gradient_moments as gradient_moments
@@ -46,6 +51,8 @@ if TYPE_CHECKING:
     from analytic.policies import softmax as softmax
     from analytic.problem_batches import MDPBatch as MDPBatch
     from analytic.problems import TabularMDP as TabularMDP
+    from analytic.reward_chains import ChainLearner as ChainLearner
+    from analytic.reward_chains import RewardChain as RewardChain
     from analytic.sampled_steps import Credit as Credit
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
@@ -84,6 +91,9 @@ _HOME = {
     "Maml": "bilevel",
     "Mgrl": "bilevel",
     "Outer": "bilevel",
+    "StepMoments": "chain_moments",
+    "chain_oracle": "chain_moments",
+    "chain_step_moments": "chain_moments",
     "discount_derivative": "derivatives",
     "evaluate_target": "target_values",
     "gradient": "derivatives",
@@ -107,6 +117,8 @@ _HOME = {
     "inner_loop": "metagradients",
     "meta_gradient": "metagradients",
     "meta_objective": "metagradients",
+    "Validation": "mixtures",
+    "mixing_weights": "mixtures",
     "MDPBatch": "problem_batches",
     "SparseMDP": "sparse_problems",
     "Curvature": "moments",
@@ -118,6 +130,8 @@ _HOME = {
     "TabularSoftmax": "policies",
     "softmax": "policies",
     "TabularMDP": "problems",
+    "ChainLearner": "reward_chains",
+    "RewardChain": "reward_chains",
     "Credit": "sampled_steps",
     "SampledStepObjective": "sampled_steps",
     "sampled_step_objective": "sampled_steps",

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from stochastic.chain_samples import ChainRewards as ChainRewards
+    from stochastic.chain_samples import chain_meta_gradients as chain_meta_gradients
+    from stochastic.chain_samples import draw_chain_rewards as draw_chain_rewards
     from stochastic.contexts import Context as Context
     from stochastic.contexts import OtherPlayer as OtherPlayer
     from stochastic.estimators import Estimator as Estimator
@@ -64,8 +67,15 @@ if TYPE_CHECKING:
     from stochastic.surrogates.taylor import v_trace as v_trace
     from stochastic.trajectories import Trajectories as Trajectories
     from stochastic.trajectories import sample as sample
+    from stochastic.unrolled import Average as Average
+    from stochastic.unrolled import Unroll as Unroll
+    from stochastic.unrolled import averaged as averaged
+    from stochastic.unrolled import replayed as replayed
 
 _HOME = {
+    "ChainRewards": "chain_samples",
+    "chain_meta_gradients": "chain_samples",
+    "draw_chain_rewards": "chain_samples",
     "Context": "contexts",
     "OtherPlayer": "contexts",
     "Estimator": "estimators",
@@ -120,5 +130,9 @@ _HOME = {
     "v_trace": "surrogates.taylor",
     "Trajectories": "trajectories",
     "sample": "trajectories",
+    "Average": "unrolled",
+    "Unroll": "unrolled",
+    "averaged": "unrolled",
+    "replayed": "unrolled",
 }
 __getattr__, __dir__, __all__ = lazy_exports(__name__, _HOME)
