@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from analytic.policies import softmax as softmax
     from analytic.problem_batches import MDPBatch as MDPBatch
     from analytic.problems import TabularMDP as TabularMDP
-    from analytic.sampled_steps import Credit as Credit
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
     from analytic.sparse_problems import SparseMDP as SparseMDP
@@ -71,6 +70,7 @@ if TYPE_CHECKING:
     from analytic.targets import bootstrapped_gradient as bootstrapped_gradient
     from analytic.targets import return_derivative as return_derivative
     from analytic.targets import update_field as update_field
+    from analytic.trajectory_classes import Credit as Credit
     from analytic.values import action_values as action_values
     from analytic.values import condition_number as condition_number
     from analytic.values import expected_return as expected_return
@@ -118,7 +118,7 @@ _HOME = {
     "TabularSoftmax": "policies",
     "softmax": "policies",
     "TabularMDP": "problems",
-    "Credit": "sampled_steps",
+    "Credit": "trajectory_classes",
     "SampledStepObjective": "sampled_steps",
     "sampled_step_objective": "sampled_steps",
     "SymbolicGame": "symbolic",
