@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from analytic.additive_expansions import AdditiveExpansion as AdditiveExpansion
+    from analytic.additive_expansions import additive_expansion as additive_expansion
+    from analytic.additive_expansions import linearised_bias_bound as linearised_bias_bound
+    from analytic.additive_expansions import quadratic_bias as quadratic_bias
+    from analytic.additive_objectives import AdditiveFunction as AdditiveFunction
+    from analytic.additive_objectives import AdditiveLaw as AdditiveLaw
+    from analytic.additive_objectives import AdditiveMoments as AdditiveMoments
+    from analytic.additive_objectives import additive_moments as additive_moments
     from analytic.bilevel import BilevelProblem as BilevelProblem
     from analytic.bilevel import Lirpg as Lirpg
     from analytic.bilevel import Lola as Lola
@@ -28,10 +36,18 @@ if TYPE_CHECKING:
     from analytic.games import StochasticGame as StochasticGame
     from analytic.games import memory_one_game as memory_one_game
     from analytic.games import prisoners_dilemma as prisoners_dilemma
+    from analytic.gaussian_objectives import GaussianGradients as GaussianGradients
+    from analytic.gaussian_objectives import ScalarMoments as ScalarMoments
+    from analytic.gaussian_objectives import gaussian_mean_gradients as gaussian_mean_gradients
+    from analytic.gaussian_objectives import gaussian_square_gradients as gaussian_square_gradients
     from analytic.inner_steps import InnerStep as InnerStep
     from analytic.inner_steps import PulledBack as PulledBack
     from analytic.lambda_returns import LambdaReturns as LambdaReturns
     from analytic.lambda_returns import LambdaUpdate as LambdaUpdate
+    from analytic.linearised_steps import StepExpansion as StepExpansion
+    from analytic.linearised_steps import adapted_return as adapted_return
+    from analytic.linearised_steps import step_expansion as step_expansion
+    from analytic.linearised_steps import trajectory_law as trajectory_law
     from analytic.metagradients import TaskFamily as TaskFamily
     from analytic.metagradients import inner_loop as inner_loop
     from analytic.metagradients import meta_gradient as meta_gradient
@@ -78,6 +94,14 @@ if TYPE_CHECKING:
     from analytic.values import state_values as state_values
 
 _HOME = {
+    "AdditiveExpansion": "additive_expansions",
+    "additive_expansion": "additive_expansions",
+    "linearised_bias_bound": "additive_expansions",
+    "quadratic_bias": "additive_expansions",
+    "AdditiveFunction": "additive_objectives",
+    "AdditiveLaw": "additive_objectives",
+    "AdditiveMoments": "additive_objectives",
+    "additive_moments": "additive_objectives",
     "BilevelProblem": "bilevel",
     "Lirpg": "bilevel",
     "Lola": "bilevel",
@@ -99,10 +123,18 @@ _HOME = {
     "StochasticGame": "games",
     "memory_one_game": "games",
     "prisoners_dilemma": "games",
+    "GaussianGradients": "gaussian_objectives",
+    "ScalarMoments": "gaussian_objectives",
+    "gaussian_mean_gradients": "gaussian_objectives",
+    "gaussian_square_gradients": "gaussian_objectives",
     "InnerStep": "inner_steps",
     "PulledBack": "inner_steps",
     "LambdaReturns": "lambda_returns",
     "LambdaUpdate": "lambda_returns",
+    "StepExpansion": "linearised_steps",
+    "adapted_return": "linearised_steps",
+    "step_expansion": "linearised_steps",
+    "trajectory_law": "linearised_steps",
     "TaskFamily": "metagradients",
     "inner_loop": "metagradients",
     "meta_gradient": "metagradients",

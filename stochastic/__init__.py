@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from stochastic.additive import AdditiveDraws as AdditiveDraws
+    from stochastic.additive import (
+        generalised_linearised_gradient as generalised_linearised_gradient,
+    )
+    from stochastic.additive import (
+        generalised_score_function_gradient as generalised_score_function_gradient,
+    )
+    from stochastic.additive import linearised_gradient as linearised_gradient
+    from stochastic.additive import pathwise_gradient as pathwise_gradient
+    from stochastic.additive import score_function_gradient as score_function_gradient
     from stochastic.contexts import Context as Context
     from stochastic.contexts import OtherPlayer as OtherPlayer
     from stochastic.estimators import Estimator as Estimator
@@ -47,6 +57,12 @@ if TYPE_CHECKING:
     from stochastic.trajectories import sample as sample
 
 _HOME = {
+    "AdditiveDraws": "additive",
+    "generalised_linearised_gradient": "additive",
+    "generalised_score_function_gradient": "additive",
+    "linearised_gradient": "additive",
+    "pathwise_gradient": "additive",
+    "score_function_gradient": "additive",
     "Context": "contexts",
     "OtherPlayer": "contexts",
     "Estimator": "estimators",
