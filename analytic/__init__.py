@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from analytic.additive_expansions import additive_expansion as additive_expansion
     from analytic.additive_expansions import linearised_bias_bound as linearised_bias_bound
     from analytic.additive_expansions import quadratic_bias as quadratic_bias
+    from analytic.additive_expansions import score_function_growth as score_function_growth
     from analytic.additive_objectives import AdditiveFunction as AdditiveFunction
     from analytic.additive_objectives import AdditiveLaw as AdditiveLaw
     from analytic.additive_objectives import AdditiveMoments as AdditiveMoments
@@ -45,9 +46,8 @@ if TYPE_CHECKING:
     from analytic.lambda_returns import LambdaReturns as LambdaReturns
     from analytic.lambda_returns import LambdaUpdate as LambdaUpdate
     from analytic.linearised_steps import StepExpansion as StepExpansion
-    from analytic.linearised_steps import adapted_return as adapted_return
     from analytic.linearised_steps import step_expansion as step_expansion
-    from analytic.linearised_steps import trajectory_law as trajectory_law
+    from analytic.linearised_steps import step_spread as step_spread
     from analytic.metagradients import TaskFamily as TaskFamily
     from analytic.metagradients import inner_loop as inner_loop
     from analytic.metagradients import meta_gradient as meta_gradient
@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
     from analytic.sparse_problems import SparseMDP as SparseMDP
+    from analytic.step_objectives import adapted_return as adapted_return
+    from analytic.step_objectives import trajectory_law as trajectory_law
     from analytic.symbolic import SymbolicGame as SymbolicGame
     from analytic.symbolic import SymbolicMDP as SymbolicMDP
     from analytic.symbolic_expressions import Expression as Expression
@@ -98,6 +100,7 @@ _HOME = {
     "additive_expansion": "additive_expansions",
     "linearised_bias_bound": "additive_expansions",
     "quadratic_bias": "additive_expansions",
+    "score_function_growth": "additive_expansions",
     "AdditiveFunction": "additive_objectives",
     "AdditiveLaw": "additive_objectives",
     "AdditiveMoments": "additive_objectives",
@@ -132,9 +135,8 @@ _HOME = {
     "LambdaReturns": "lambda_returns",
     "LambdaUpdate": "lambda_returns",
     "StepExpansion": "linearised_steps",
-    "adapted_return": "linearised_steps",
     "step_expansion": "linearised_steps",
-    "trajectory_law": "linearised_steps",
+    "step_spread": "linearised_steps",
     "TaskFamily": "metagradients",
     "inner_loop": "metagradients",
     "meta_gradient": "metagradients",
@@ -153,6 +155,8 @@ _HOME = {
     "Credit": "trajectory_classes",
     "SampledStepObjective": "sampled_steps",
     "sampled_step_objective": "sampled_steps",
+    "adapted_return": "step_objectives",
+    "trajectory_law": "step_objectives",
     "SymbolicGame": "symbolic",
     "SymbolicMDP": "symbolic",
     "Expression": "symbolic_expressions",

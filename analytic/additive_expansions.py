@@ -82,6 +82,28 @@ def additive_expansion(law: AdditiveLaw, function: AdditiveFunction) -> Additive
     return AdditiveExpansion(limit, objective + common, linearised + common)
 
 
+def score_function_growth(
+    law: AdditiveLaw, function: AdditiveFunction, *, baseline: float = 0.0
+) -> FloatArray:
+    """The limit of 1/N times the score-function estimate's covariance, ``[d, d]``:
+    ``(f(m) - baseline)^2 E[u u^T]``. It is 0 for the baseline ``f(m)``: growth is no necessity.
+
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Lemma 3.1, with its constant.
+
+    Raises:
+        ValueError: a function of a wrong shape, a baseline that is no number.
+
+    >>> coin = AdditiveLaw([0.5, 0.5], [[1.0], [0.0]], [[0.5], [-0.5]])
+    >>> square = AdditiveFunction(lambda x: (x**2).sum(axis=-1), lambda x: 2 * x)
+    >>> score_function_growth(coin, square).tolist()
+    [[0.015625]]
+    """
+    less = real_number("baseline", baseline, low=-1e300, high=1e300)
+    level = function.part("value", law.mean, ()) - less
+    found: FloatArray = level**2 * (law.probabilities[:, None] * law.scores).T @ law.scores
+    return found
+
+
 def linearised_bias_bound(law: AdditiveLaw, *, lipschitz: float, samples: int) -> float:
     """What the norm of the linearised estimate's bias ``[d]`` from N samples cannot exceed, where
     f's gradient in the mean feature has the Lipschitz constant ``lipschitz``:

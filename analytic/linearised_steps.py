@@ -1,16 +1,10 @@
-"""One inner step from N sampled trajectories: the additive objective that it is, and its first
-order in 1/N.
+"""First order in 1/N of one inner step from N sampled trajectories.
 
-With features ``phi`` = the inner estimate from one trajectory (mean g, covariance Sigma, mean
-derivative H, the Hessian) and ``f(x, theta) = J(theta + eta x)``, E-MAML's objective is an additive
-Monte Carlo objective. Its generalised linearised estimate (eq. 10) is the meta-gradient that MAML's
-code computes with an unbiased Hessian and the *same* trajectories for step and Hessian,
-
-    (I + eta Hhat)^T grad J(theta + eta ghat),   Hhat = mean_i (phi_i u_i^T + dphi_i/dtheta).
-
-At theta' = theta + eta g, with W = D^2 J(theta'), both the objective's gradient and the mean of
-that estimate tend to ``(I + eta H) grad J(theta')``, MAML's with expected steps; N times the rest
-tends to
+One trajectory's inner estimate ``phi`` has mean g and covariance Sigma; with its score u, ``phi u^T
++ dphi/dtheta`` has the Hessian H as its mean. At theta' = theta + eta g, with W = D^2 J(theta'),
+both the gradient of the sampled-step objective and the mean of its linearised estimate
+(`analytic.step_objectives`) tend to ``(I + eta H) grad J(theta')``, MAML's with expected steps; N
+times the rest tends to
 
     linearised:  spread + reuse,
     gradient:    spread + eta^2/2 {E[u (dg^T W dg)] + 2 E[dphi^T W dg]},
@@ -19,112 +13,24 @@ tends to
 with dg, dH one trajectory's deviations. With independent batches for step and Hessian only the
 spread is left.
 
-Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Secs. 3.4, 4.3 and Prop. 6.2, with its
-constants. Eqs. (11) and (12) lack the step size in their first terms; it is there here.
+Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Prop. 6.2, with its constants.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from analytic.additive_objectives import AdditiveFunction, AdditiveLaw
-from analytic.arrays import FloatArray, real_number
+from analytic.additive_objectives import AdditiveLaw
+from analytic.arrays import FloatArray, frozen_array, real_number
 from analytic.derivatives import gradient, hessian, hvp, third_derivative
-from analytic.moments import gradient_moments
+from analytic.moments import EstimateMoments, gradient_moments
 from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
-from analytic.trajectory_classes import LARGEST_TABLE, Batch, Credit, trajectory_classes
-from analytic.values import expected_return, policy_of
-
-
-def trajectory_law(
-    mdp: TabularMDP,
-    theta: npt.ArrayLike,
-    *,
-    credit: Credit = Credit.TOTAL_RETURN,
-    policy: Policy = TABULAR,
-) -> AdditiveLaw:
-    """The law of one trajectory's inner estimate (features ``[M, p]``), with scores ``[M, p]`` and
-    derivatives ``[M, p, p]`` in theta (p numbers), over M classes of trajectories.
-
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Sec. 3.4.
-
-    Raises:
-        ValueError: theta does not fit, an infinite horizon, or too many trajectories.
-
-    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> law = trajectory_law(bandit, [[0.0, 0.0]])
-    >>> law.features.tolist()  # the arm that pays nothing, the other one
-    [[0.0, 0.0], [0.5, -0.5]]
-    """
-    if mdp.horizon is None:
-        raise ValueError("horizon: expected a finite one to enumerate, got horizon None")
-    at = policy_of(mdp, theta, policy)
-    if at.leading:
-        raise ValueError(f"theta: expected one policy, got leading axes {at.leading}")
-    classes = trajectory_classes(mdp, mdp.horizon, credit)
-    count, p = len(classes.weights), math.prod(at.shape)
-    if count * p * p > LARGEST_TABLE:
-        raise ValueError(
-            f"horizon: expected a law of at most {LARGEST_TABLE:,} numbers, got {count * p * p:,}"
-        )
-    single = Batch.of(classes, classes.log_likelihood(at), at, np.arange(count)[:, None])
-    jacobians = np.empty((count, p, p))
-    for k, direction in enumerate(np.eye(p).reshape(p, *at.shape)):
-        along = np.broadcast_to(direction, (count, *at.shape))
-        jacobians[:, k] = single.estimate_vjp(at, along).reshape(count, p)
-    features = at.pulled(single.estimate).reshape(count, p)
-    scores = at.pulled(single.score).reshape(count, p)
-    return AdditiveLaw(single.probability, features, scores, jacobians)
-
-
-def adapted_return(
-    mdp: TabularMDP, theta: npt.ArrayLike, *, step_size: float, policy: Policy = TABULAR
-) -> AdditiveFunction:
-    """``f(x, theta) = J(theta + step_size x)`` of steps x ``[..., p]`` (theta flattened), with all
-    derivatives that the expansion in 1/N takes.
-
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Sec. 3.4.
-
-    Raises:
-        ValueError: theta does not fit, or a step size that is no number.
-
-    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> adapted = adapted_return(bandit, [[0.0, 0.0]], step_size=2.0)
-    >>> adapted.value(np.array([[0.0, 0.0], [0.5, -0.5]])).round(4).tolist()
-    [0.5, 0.8808]
-    """
-    eta = real_number("step_size", step_size, low=-1e12, high=1e12)
-    at = policy_of(mdp, theta, policy)
-    p, kwargs = math.prod(at.shape), {"policy": policy}
-
-    def moved(x: FloatArray) -> FloatArray:
-        found: FloatArray = at.theta + eta * x.reshape(*x.shape[:-1], *at.shape)
-        return found
-
-    def slope(x: FloatArray) -> FloatArray:
-        return gradient(mdp, moved(x), **kwargs).reshape(x.shape)
-
-    def curvature(x: FloatArray) -> FloatArray:
-        return hessian(mdp, moved(x), **kwargs).reshape(p, p)
-
-    def third(x: FloatArray) -> FloatArray:
-        every = np.eye(p).reshape(p, *at.shape)
-        first, second = every.repeat(p, axis=0), np.concatenate([every] * p)
-        return third_derivative(mdp, moved(x), first, second, **kwargs).reshape(p, p, p)
-
-    return AdditiveFunction(
-        value=lambda x: np.asarray(expected_return(mdp, moved(x), **kwargs)),
-        gradient=lambda x: eta * slope(x),
-        hessian=lambda x: eta**2 * curvature(x),
-        third_derivative=lambda x: eta**3 * third(x),
-        explicit=slope,
-        explicit_hessian=lambda x: eta**2 * third(x),
-    )
+from analytic.step_objectives import trajectory_law
+from analytic.trajectory_classes import Credit
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,32 +69,84 @@ def step_expansion(
         ValueError: as `trajectory_law`, or a step size that is no number.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> found = step_expansion(bandit, [[0.0, 0.0]], step_size=1.0)
-    >>> found.limit.round(4).tolist(), found.linearised.round(4).tolist()
-    ([[0.235, -0.235]], [[-0.012, 0.012]])
+    >>> found = step_expansion(bandit, [[1.0, 0.0]], step_size=1.0)
+    >>> found.spread.round(4).tolist(), found.reuse.round(4).tolist()
+    ([[0.0002, -0.0002]], [[0.0025, -0.0025]])
     """
-    eta = real_number("step_size", step_size, low=-1e12, high=1e12)
     law = trajectory_law(mdp, theta, credit=credit, policy=policy)
-    shape = policy_of(mdp, theta, policy).shape
-    inner = gradient_moments(mdp, theta, credit=credit, policy=policy)
-    adapted = np.asarray(theta, dtype=np.float64) + eta * inner.mean
-
-    def through_step(vector: FloatArray) -> FloatArray:
-        return vector + eta * hvp(mdp, theta, vector, policy=policy)
-
-    values, vectors = np.linalg.eigh(inner.covariance)
-    roots = (np.sqrt(np.maximum(values, 0.0)) * vectors).T.reshape(-1, *shape)
-    third = third_derivative(mdp, adapted, roots, roots, policy=policy).sum(axis=0)
-    spread = 0.5 * eta**2 * through_step(third)
-    off = law.features - inner.mean.ravel()
-    curvature = hessian(mdp, adapted, policy=policy).reshape(off.shape[1], -1)
-    by_law, reuse = _cross_moments(law, off, eta**2 * off @ curvature)
+    step = _ExpectedStep.of(mdp, theta, step_size, credit, policy)
+    off = law.features - step.inner.mean.ravel()
+    curvature = hessian(mdp, step.adapted, policy=policy).reshape(off.shape[1], -1)
+    by_law, reuse = _cross_moments(law, off, step.step_size**2 * off @ curvature)
+    shape, spread = step.inner.mean.shape, step.spread
     return StepExpansion(
-        limit=through_step(gradient(mdp, adapted, policy=policy)),
+        limit=step.through(gradient(mdp, step.adapted, policy=policy)),
         spread=spread,
         reuse=reuse.reshape(shape),
         objective=spread + by_law.reshape(shape),
     )
+
+
+def step_spread(
+    mdp: TabularMDP,
+    theta: npt.ArrayLike,
+    *,
+    step_size: float,
+    credit: Credit = Credit.TOTAL_RETURN,
+    policy: Policy = TABULAR,
+) -> FloatArray:
+    """The ``spread`` of `step_expansion` alone, shaped like theta (``[S, A]``), by recursion: for
+    horizons at which trajectories cannot be enumerated.
+
+    It is all that is left, at first order, with independent batches for step and Hessian.
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Prop. 6.2, with its constant.
+
+    Raises:
+        ValueError: theta does not fit, an infinite horizon, or a step size that is no number.
+
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> step_spread(bandit, [[0.0, 0.0]], step_size=1.0).round(4).tolist()
+    [[-0.012, 0.012]]
+    """
+    return _ExpectedStep.of(mdp, theta, step_size, credit, policy).spread
+
+
+@dataclass(frozen=True, eq=False)
+class _ExpectedStep:
+    """The step along the ``inner`` estimate's mean, from theta to ``adapted``."""
+
+    mdp: TabularMDP
+    theta: FloatArray
+    step_size: float
+    policy: Policy
+    inner: EstimateMoments
+    adapted: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        mdp: TabularMDP,
+        theta: npt.ArrayLike,
+        step_size: float,
+        credit: Credit,
+        policy: Policy,
+    ) -> _ExpectedStep:
+        eta = real_number("step_size", step_size, low=-1e12, high=1e12)
+        inner = gradient_moments(mdp, theta, credit=credit, policy=policy)
+        start = frozen_array("theta", theta)
+        return cls(mdp, start, eta, policy, inner, start + eta * inner.mean)
+
+    def through(self, vector: FloatArray) -> FloatArray:
+        """``(I + eta H) vector``."""
+        return vector + self.step_size * hvp(self.mdp, self.theta, vector, policy=self.policy)
+
+    @property
+    def spread(self) -> FloatArray:
+        """Third derivatives along the roots of the inner estimate's covariance."""
+        values, vectors = np.linalg.eigh(self.inner.covariance)
+        roots = (np.sqrt(np.maximum(values, 0.0)) * vectors).T.reshape(-1, *self.theta.shape)
+        third = third_derivative(self.mdp, self.adapted, roots, roots, policy=self.policy)
+        return 0.5 * self.step_size**2 * self.through(third.sum(axis=0))
 
 
 def _cross_moments(

@@ -13,6 +13,7 @@ from analytic.additive_expansions import (
     additive_expansion,
     linearised_bias_bound,
     quadratic_bias,
+    score_function_growth,
 )
 from analytic.additive_objectives import AdditiveFunction, AdditiveLaw, additive_moments
 
@@ -195,7 +196,7 @@ def test_the_score_function_s_variance_grows_with_n_but_for_a_baseline(seed, mov
     _, _, law, function = problem(seed, moves, degree=2)
     m = law.mean
     fisher = (law.probabilities[:, None] * law.scores).T @ law.scores
-    level = float(function.part("value", m[None], (1,))[0])
+    level = float(function.value(m))
     samples, powers = range(1, 7), [1, 0, -1, -2, -3, -4]
 
     def coefficients(estimate, baseline=0.0):
@@ -205,6 +206,8 @@ def test_the_score_function_s_variance_grows_with_n_but_for_a_baseline(seed, mov
 
     grows = coefficients("score_function")
     assert close(grows[0], level**2 * np.trace(fisher), 1.0)
+    assert close(grows[0], np.trace(score_function_growth(law, function)), 1.0)
+    assert not score_function_growth(law, function, baseline=level).any()
     stays = coefficients("score_function", baseline=level)
     assert abs(stays[0]) < 1e-9 * grows[0]
     off = law.features - m
@@ -215,6 +218,23 @@ def test_the_score_function_s_variance_grows_with_n_but_for_a_baseline(seed, mov
     falls = coefficients("linearised")
     assert np.abs(falls[:2]).max() < 1e-9 * falls[2]
     assert falls[2] > 0.0
+
+
+def test_the_expected_feature_is_not_dropped_for_nothing():
+    """Appendix A derives eq. (9) from the mean of ``grad f(phibar) . (phibar - m) sum_j u_j`` by
+    dropping m, which it says changes nothing, and the terms of different draws. For f = x^2 each
+    changes the mean by the whole limit of the gradient; together they cancel but for 1/N of it."""
+    _, _, law, _ = problem(0, False, h=1)
+    m = law.mean
+    limit = 2 * m @ ((law.probabilities[:, None] * law.features).T @ law.scores)
+    line = AdditiveFunction(lambda x: 2 * m[0] * x[..., 0], lambda x: 2 * m[0] + 0 * x)
+    assert np.linalg.norm(limit) > 0.1
+    for samples in (1, 4, 16):
+        of_mean = additive_moments(law, line, samples=samples).gradient
+        assert close(of_mean, limit, 1.0)
+        found = additive_moments(law, SQUARE, samples=samples)
+        different = 2 * found.gradient - found.linearised.mean
+        assert close(different, of_mean - limit / samples, 1.0)
 
 
 def test_bad_input_is_named():

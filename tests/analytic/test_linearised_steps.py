@@ -10,17 +10,18 @@ import torch_oracles as by_torch
 from additive import laurent
 from comparing import close
 
-from analytic import linearised_steps
-from analytic.additive_expansions import additive_expansion
+from analytic import step_objectives
+from analytic.additive_expansions import additive_expansion, score_function_growth
 from analytic.additive_objectives import AdditiveFunction, AdditiveLaw, additive_moments
 from analytic.bilevel import Maml
 from analytic.derivatives import gradient, hessian
-from analytic.linearised_steps import adapted_return, step_expansion, trajectory_law
+from analytic.linearised_steps import step_expansion, step_spread
 from analytic.metagradients import meta_gradient
 from analytic.moments import gradient_moments
 from analytic.policies import TABULAR, LinearSoftmax
 from analytic.problems import TabularMDP
 from analytic.sampled_steps import sampled_step_objective
+from analytic.step_objectives import adapted_return, trajectory_law
 from analytic.trajectory_classes import Credit
 from analytic.values import expected_return
 from stochastic.networks import TorchPolicy
@@ -200,8 +201,8 @@ def as_printed(n, scored_step, step_size):
 
 def test_eqs_11_and_12_lack_the_step_size():
     """At step size 0.3, (12) as printed is off by 0.0099 from the gradient of J(theta + eta g), of
-    norm 0.43, and the bias of (11) tends to that: 0.0099 at N = 50 and at 400. With the step size (12)
-    is right, and the bias of (11) is 8e-6 at N = 50 and an eighth of that at 400."""
+    norm 0.43, and the bias of (11) tends to that: 0.0099 at N = 50 and at 400. With the step size
+    (12) is right, and the bias of (11) is 8e-6 at N = 50 and an eighth of that at 400."""
     eta = 0.3
     leaf = by_torch.tensor(ARMS).requires_grad_(True)
     inner = by_torch.gradient_in(by_torch.return_of(BANDIT, leaf), leaf)
@@ -223,6 +224,34 @@ def test_eqs_11_and_12_lack_the_step_size():
     assert abs(right[0] / right[1] - 8.0) < 0.5  # 1/N
     assert abs(printed[1] / off - 1.0) < 0.05
     assert printed[1] > 20 * right[1]
+
+
+@pytest.mark.parametrize("credit", list(Credit))
+def test_the_spread_is_known_beyond_enumeration(credit):
+    """Twenty steps: third derivatives by autograd, contracted with the covariance; and, where both
+    can be had, that of the expansion."""
+    mdp, theta, _ = problem("tabular", horizon=20)
+    found = step_spread(mdp, theta, step_size=STEP_SIZE, credit=credit)
+    inner = gradient_moments(mdp, theta, credit=credit)
+    third = oracles.autograd_derivative(mdp, theta + STEP_SIZE * inner.mean, 3).reshape(4, 4, 4)
+    matrix = np.eye(4) + STEP_SIZE * oracles.autograd_derivative(mdp, theta, 2).reshape(4, 4)
+    wanted = STEP_SIZE**2 / 2 * matrix @ np.tensordot(third, inner.covariance, 2)
+    assert close(found.ravel(), wanted, 1.0)
+    short, theta, policy = problem("curved")
+    loop = {"step_size": STEP_SIZE, "credit": credit, "policy": policy}
+    whole = step_expansion(short, theta, **loop)
+    assert (step_spread(short, theta, **loop) == whole.spread).all()
+
+
+def test_algorithm_1_s_outer_score_is_that_of_the_adapted_policy():
+    """Printed with the score at theta: that estimates another vector."""
+    adapted = ARMS + STEP_SIZE * gradient(BANDIT, ARMS)
+    policy, before = (np.exp(x[0]) / np.exp(x[0]).sum() for x in (adapted, ARMS))
+    returns = np.array([1.0, -0.6])
+    truth = gradient(BANDIT, adapted)[0]
+    assert close((policy * returns) @ (np.eye(2) - policy), truth, 1.0)
+    printed = (policy * returns) @ (np.eye(2) - before)
+    assert np.linalg.norm(printed - truth) > 0.05 * np.linalg.norm(truth)
 
 
 @pytest.mark.parametrize("credit", list(Credit))
@@ -258,7 +287,9 @@ def test_the_first_term_s_variance_grows_and_the_second_s_falls():
     """Sec. 3.4 prints that of (ii); it is (i): N J(theta')^2 tr F, and O(1) with a baseline."""
     law, function = trajectory_law(BANDIT, ARMS), adapted_return(BANDIT, ARMS, step_size=STEP_SIZE)
     adapted = expected_return(BANDIT, ARMS + STEP_SIZE * gradient(BANDIT, ARMS))
-    fisher = (law.probabilities[:, None] * law.scores).T @ law.scores
+    policy = np.exp(ARMS[0]) / np.exp(ARMS[0]).sum()
+    fisher = np.diag(policy) - np.outer(policy, policy)
+    assert close(score_function_growth(law, function), adapted**2 * fisher, 1.0)
     still = AdditiveLaw(law.probabilities, law.features, law.scores)
     first = AdditiveFunction(function.value, function.gradient)
     unscored = AdditiveLaw(law.probabilities, law.features, 0 * law.scores, law.jacobians)
@@ -291,6 +322,6 @@ def test_bad_input_is_named(monkeypatch):
     for call, complaint in bad:
         with pytest.raises(ValueError, match=complaint):
             call()
-    monkeypatch.setattr(linearised_steps, "LARGEST_TABLE", 200)
+    monkeypatch.setattr(step_objectives, "LARGEST_TABLE", 200)
     with pytest.raises(ValueError, match="horizon: expected a law of at most 200 numbers, got 256"):
         trajectory_law(mdp, theta)
