@@ -65,7 +65,9 @@ def trajectory_law(
         jacobians[:, k] = single.estimate_vjp(at, along).reshape(count, p)
     features = at.pulled(single.estimate).reshape(count, p)
     scores = at.pulled(single.score).reshape(count, p)
-    return AdditiveLaw(single.probability, features, scores, jacobians)
+    likely = single.probability > 0.0  # but for products that are too small for a float
+    parts = (single.probability, features, scores, jacobians)
+    return AdditiveLaw(*(part[likely] for part in parts))
 
 
 def adapted_return(

@@ -70,6 +70,33 @@ def test_the_law_of_trajectories_has_the_known_moments(name, credit):
     assert not close(by_scores, curvature, 1.0)
 
 
+def ending():
+    """A terminal state, rewards by next state and over time."""
+    rows = np.zeros((2, 2, 2))
+    rows[0] = [[0.3, 0.7], [0.6, 0.4]]
+    rows[1, :, 1] = 1.0
+    reward = np.random.default_rng(3).normal(size=(3, 2, 2, 2))
+    reward[:, 1] = 0.0
+    return TabularMDP(rows, reward, 0.8, [0.7, 0.3], 3)
+
+
+@pytest.mark.parametrize("credit", list(Credit))
+def test_ends_and_peaked_policies_are_no_exception(credit):
+    for theta in (np.array([[0.4, -0.1], [2.0, 1.0]]), np.array([[500.0, -500.0], [0.0, 0.0]])):
+        law = trajectory_law(ending(), theta, credit=credit)
+        function = adapted_return(ending(), theta, step_size=STEP_SIZE)
+        found = step_expansion(ending(), theta, step_size=STEP_SIZE, credit=credit)
+        wanted = additive_expansion(law, function)
+        assert close(found.limit.ravel(), wanted.limit, 1.0)
+        assert close(found.objective.ravel(), wanted.objective, 1.0)
+        assert close(found.linearised.ravel(), wanted.linearised, 1.0)
+        exact = sampled_step_objective(
+            ending(), theta, samples=2, steps=1, step_size=STEP_SIZE, credit=credit
+        )
+        gradients = additive_moments(law, function, samples=2).gradient
+        assert close(gradients, exact.gradient.ravel(), 1.0)
+
+
 @pytest.mark.parametrize(("name", "credit"), EVERY)
 def test_meta_rl_is_an_additive_objective(name, credit):
     """Sec. 3.4: value and gradient (eq. 7) are those of enumerated inner loops."""
