@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from analytic.additive_expansions import AdditiveExpansion as AdditiveExpansion
+    from analytic.additive_expansions import additive_expansion as additive_expansion
+    from analytic.additive_expansions import linearised_bias_bound as linearised_bias_bound
+    from analytic.additive_expansions import quadratic_bias as quadratic_bias
+    from analytic.additive_expansions import score_function_growth as score_function_growth
+    from analytic.additive_objectives import AdditiveFunction as AdditiveFunction
+    from analytic.additive_objectives import AdditiveLaw as AdditiveLaw
+    from analytic.additive_objectives import AdditiveMoments as AdditiveMoments
+    from analytic.additive_objectives import additive_moments as additive_moments
     from analytic.bilevel import BilevelProblem as BilevelProblem
     from analytic.bilevel import Lirpg as Lirpg
     from analytic.bilevel import Lola as Lola
@@ -31,10 +40,17 @@ if TYPE_CHECKING:
     from analytic.games import StochasticGame as StochasticGame
     from analytic.games import memory_one_game as memory_one_game
     from analytic.games import prisoners_dilemma as prisoners_dilemma
+    from analytic.gaussian_objectives import GaussianGradients as GaussianGradients
+    from analytic.gaussian_objectives import ScalarMoments as ScalarMoments
+    from analytic.gaussian_objectives import gaussian_mean_gradients as gaussian_mean_gradients
+    from analytic.gaussian_objectives import gaussian_square_gradients as gaussian_square_gradients
     from analytic.inner_steps import InnerStep as InnerStep
     from analytic.inner_steps import PulledBack as PulledBack
     from analytic.lambda_returns import LambdaReturns as LambdaReturns
     from analytic.lambda_returns import LambdaUpdate as LambdaUpdate
+    from analytic.linearised_steps import StepExpansion as StepExpansion
+    from analytic.linearised_steps import step_expansion as step_expansion
+    from analytic.linearised_steps import step_spread as step_spread
     from analytic.metagradients import TaskFamily as TaskFamily
     from analytic.metagradients import inner_loop as inner_loop
     from analytic.metagradients import meta_gradient as meta_gradient
@@ -53,10 +69,11 @@ if TYPE_CHECKING:
     from analytic.problems import TabularMDP as TabularMDP
     from analytic.reward_chains import ChainLearner as ChainLearner
     from analytic.reward_chains import RewardChain as RewardChain
-    from analytic.sampled_steps import Credit as Credit
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
     from analytic.sparse_problems import SparseMDP as SparseMDP
+    from analytic.step_objectives import adapted_return as adapted_return
+    from analytic.step_objectives import trajectory_law as trajectory_law
     from analytic.symbolic import SymbolicGame as SymbolicGame
     from analytic.symbolic import SymbolicMDP as SymbolicMDP
     from analytic.symbolic_expressions import Expression as Expression
@@ -78,6 +95,7 @@ if TYPE_CHECKING:
     from analytic.targets import bootstrapped_gradient as bootstrapped_gradient
     from analytic.targets import return_derivative as return_derivative
     from analytic.targets import update_field as update_field
+    from analytic.trajectory_classes import Credit as Credit
     from analytic.values import action_values as action_values
     from analytic.values import condition_number as condition_number
     from analytic.values import expected_return as expected_return
@@ -85,6 +103,15 @@ if TYPE_CHECKING:
     from analytic.values import state_values as state_values
 
 _HOME = {
+    "AdditiveExpansion": "additive_expansions",
+    "additive_expansion": "additive_expansions",
+    "linearised_bias_bound": "additive_expansions",
+    "quadratic_bias": "additive_expansions",
+    "score_function_growth": "additive_expansions",
+    "AdditiveFunction": "additive_objectives",
+    "AdditiveLaw": "additive_objectives",
+    "AdditiveMoments": "additive_objectives",
+    "additive_moments": "additive_objectives",
     "BilevelProblem": "bilevel",
     "Lirpg": "bilevel",
     "Lola": "bilevel",
@@ -95,7 +122,6 @@ _HOME = {
     "chain_oracle": "chain_moments",
     "chain_step_moments": "chain_moments",
     "discount_derivative": "derivatives",
-    "evaluate_target": "target_values",
     "gradient": "derivatives",
     "hessian": "derivatives",
     "hvp": "derivatives",
@@ -109,18 +135,23 @@ _HOME = {
     "StochasticGame": "games",
     "memory_one_game": "games",
     "prisoners_dilemma": "games",
+    "GaussianGradients": "gaussian_objectives",
+    "ScalarMoments": "gaussian_objectives",
+    "gaussian_mean_gradients": "gaussian_objectives",
+    "gaussian_square_gradients": "gaussian_objectives",
     "InnerStep": "inner_steps",
     "PulledBack": "inner_steps",
     "LambdaReturns": "lambda_returns",
     "LambdaUpdate": "lambda_returns",
+    "StepExpansion": "linearised_steps",
+    "step_expansion": "linearised_steps",
+    "step_spread": "linearised_steps",
     "TaskFamily": "metagradients",
     "inner_loop": "metagradients",
     "meta_gradient": "metagradients",
     "meta_objective": "metagradients",
     "Validation": "mixtures",
     "mixing_weights": "mixtures",
-    "MDPBatch": "problem_batches",
-    "SparseMDP": "sparse_problems",
     "Curvature": "moments",
     "EstimateMoments": "moments",
     "gradient_moments": "moments",
@@ -129,12 +160,15 @@ _HOME = {
     "Policy": "policies",
     "TabularSoftmax": "policies",
     "softmax": "policies",
+    "MDPBatch": "problem_batches",
     "TabularMDP": "problems",
     "ChainLearner": "reward_chains",
     "RewardChain": "reward_chains",
-    "Credit": "sampled_steps",
     "SampledStepObjective": "sampled_steps",
     "sampled_step_objective": "sampled_steps",
+    "SparseMDP": "sparse_problems",
+    "adapted_return": "step_objectives",
+    "trajectory_law": "step_objectives",
     "SymbolicGame": "symbolic",
     "SymbolicMDP": "symbolic",
     "Expression": "symbolic_expressions",
@@ -143,6 +177,7 @@ _HOME = {
     "lola_expression": "symbolic_loops",
     "maml_expression": "symbolic_loops",
     "IllConditionedWarning": "systems",
+    "evaluate_target": "target_values",
     "BootstrappedHorizon": "targets",
     "Discounted": "targets",
     "FiniteHorizon": "targets",
@@ -155,6 +190,7 @@ _HOME = {
     "bootstrapped_gradient": "targets",
     "return_derivative": "targets",
     "update_field": "targets",
+    "Credit": "trajectory_classes",
     "action_values": "values",
     "condition_number": "values",
     "expected_return": "values",

@@ -28,8 +28,8 @@ from analytic.jets import required
 from analytic.logits import PolicyAt
 from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
-from analytic.sampled_steps import Credit
 from analytic.targets import DISCOUNTED, Discounted, GivenWeights, StateWeighting
+from analytic.trajectory_classes import Credit
 from analytic.values import policy_of
 
 Step = Callable[[int], tuple[FloatArray, FloatArray]]

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from stochastic.additive import AdditiveDraws as AdditiveDraws
+    from stochastic.additive import linearised_gradient as linearised_gradient
+    from stochastic.additive import pathwise_gradient as pathwise_gradient
+    from stochastic.additive import score_function_gradient as score_function_gradient
     from stochastic.chain_samples import ChainRewards as ChainRewards
     from stochastic.chain_samples import chain_meta_gradients as chain_meta_gradients
     from stochastic.chain_samples import draw_chain_rewards as draw_chain_rewards
@@ -73,6 +77,10 @@ if TYPE_CHECKING:
     from stochastic.unrolled import replayed as replayed
 
 _HOME = {
+    "AdditiveDraws": "additive",
+    "linearised_gradient": "additive",
+    "pathwise_gradient": "additive",
+    "score_function_gradient": "additive",
     "ChainRewards": "chain_samples",
     "chain_meta_gradients": "chain_samples",
     "draw_chain_rewards": "chain_samples",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analytic.moments import Curvature, EstimateMoments, gradient_moments, hvp_moments
-from analytic.sampled_steps import Credit
+from analytic.trajectory_classes import Credit
 from stochastic.estimators import SurrogateEstimator
 from stochastic.surrogates.dice import Dice, LoadedDice
 from stochastic.surrogates.score_function import AD, LVC, Reduction

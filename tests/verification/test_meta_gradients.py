@@ -15,8 +15,9 @@ from analytic.logits import policy_at
 from analytic.metagradients import inner_loop, meta_gradient
 from analytic.policies import TABULAR, LinearSoftmax
 from analytic.problems import TabularMDP
-from analytic.sampled_steps import Credit, sampled_step_objective
+from analytic.sampled_steps import sampled_step_objective
 from analytic.targets import GivenTarget
+from analytic.trajectory_classes import Credit
 from analytic.values import evaluate
 from stochastic.estimators import from_draws
 from stochastic.game_loops import SampledGame
