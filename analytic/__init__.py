@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from analytic.bilevel import Maml as Maml
     from analytic.bilevel import Mgrl as Mgrl
     from analytic.bilevel import Outer as Outer
+    from analytic.compositional import CompositionalBias as CompositionalBias
+    from analytic.compositional import compositional_bias as compositional_bias
     from analytic.derivatives import discount_derivative as discount_derivative
     from analytic.derivatives import gradient as gradient
     from analytic.derivatives import hessian as hessian
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
     from analytic.sampled_steps import Credit as Credit
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
+    from analytic.sampling_expansion import (
+        leading_compositional_bias as leading_compositional_bias,
+    )
     from analytic.sparse_problems import SparseMDP as SparseMDP
     from analytic.symbolic import SymbolicGame as SymbolicGame
     from analytic.symbolic import SymbolicMDP as SymbolicMDP
@@ -84,6 +89,8 @@ _HOME = {
     "Maml": "bilevel",
     "Mgrl": "bilevel",
     "Outer": "bilevel",
+    "CompositionalBias": "compositional",
+    "compositional_bias": "compositional",
     "discount_derivative": "derivatives",
     "evaluate_target": "target_values",
     "gradient": "derivatives",
@@ -121,6 +128,7 @@ _HOME = {
     "Credit": "sampled_steps",
     "SampledStepObjective": "sampled_steps",
     "sampled_step_objective": "sampled_steps",
+    "leading_compositional_bias": "sampling_expansion",
     "SymbolicGame": "symbolic",
     "SymbolicMDP": "symbolic",
     "Expression": "symbolic_expressions",

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from stochastic.bias_reduction import Levels as Levels
+    from stochastic.bias_reduction import Multilevel as Multilevel
+    from stochastic.bias_reduction import MultilevelEstimate as MultilevelEstimate
+    from stochastic.bias_reduction import richardson as richardson
     from stochastic.contexts import Context as Context
     from stochastic.contexts import OtherPlayer as OtherPlayer
     from stochastic.estimators import Estimator as Estimator
@@ -47,6 +51,10 @@ if TYPE_CHECKING:
     from stochastic.trajectories import sample as sample
 
 _HOME = {
+    "Levels": "bias_reduction",
+    "Multilevel": "bias_reduction",
+    "MultilevelEstimate": "bias_reduction",
+    "richardson": "bias_reduction",
     "Context": "contexts",
     "OtherPlayer": "contexts",
     "Estimator": "estimators",
