@@ -94,10 +94,12 @@ class MultilevelEstimate:
 class Multilevel:
     """The randomised multilevel estimator of f(E X), with levels 0 .. ``largest_level``.
 
-    Level l has a probability proportional to ``rate^l`` and draws ``base 2^(l + 1)`` samples. The
-    estimate's expectation is that of f on ``base 2^(largest_level + 1)`` samples: for smooth f it
-    is unbiased but for a remainder that halves with every level. Its variance and cost stay bounded
-    as levels are added if 1/4 < rate < 1/2 (differences have second moments of order 4^-l).
+    Level l has a probability proportional to ``rate^l`` and draws ``base 2^(l + 1)`` samples. With
+    m_i the mean of f over all parts of ``base 2^i`` samples, the estimate is ``m_0 + (m_(l+1) -
+    m_l) / P(l)``, or the sum of such terms up to l, each over the probability to get that far. Its
+    expectation is that of f on ``base 2^(largest_level + 1)`` samples: for smooth f it is unbiased
+    but for a remainder that halves with every level. Variance and cost stay bounded as levels are
+    added if 1/4 < rate < 1/2 (differences have second moments of order 4^-l).
 
     Raises:
         ValueError: a base below 1, a rate outside [0.01, 0.99], a largest level outside 0 .. 60.
@@ -166,17 +168,14 @@ class Multilevel:
             raise ValueError(f"batch: expected {wanted} samples, got {batch.shape[axis]}")
         single = self.form is Levels.SINGLE_TERM
         probabilities = self.probabilities
-        total = _evaluated(evaluate, _part(batch, 0, self.base, axis))
+        total = smaller = _mean_over_parts(evaluate, batch, 2 ** (level + 1), axis)
         for i in [level] if single else range(level + 1):
-            part = _part(batch, 0, self.base * 2 ** (i + 1), axis)
+            if single and level > 0:
+                smaller = _mean_over_parts(evaluate, batch, 2, axis)
+            larger = _mean_over_parts(evaluate, batch, 2 ** (level - i), axis)
             chance = probabilities[i] if single else probabilities[i:].sum()
-            total = total + _difference(evaluate, part, axis) / chance
+            total, smaller = total + (larger - smaller) / chance, larger
         return total
-
-
-def _difference(evaluate: Evaluate, batch: Sliceable, axis: int) -> FloatArray:
-    """What doubling makes of f: of the batch less the mean of its halves."""
-    return _evaluated(evaluate, batch) - _mean_over_parts(evaluate, batch, 2, axis)
 
 
 def _mean_over_parts(evaluate: Evaluate, batch: Sliceable, parts: int, axis: int) -> FloatArray:
