@@ -28,7 +28,7 @@ from analytic.logits import PolicyAt
 from analytic.metagradients import inner_loop, meta_gradient
 from analytic.problems import TabularMDP
 from analytic.sampled_steps import Credit
-from analytic.trajectory_classes import TrajectoryClasses
+from analytic.trajectory_classes import BatchClasses, TrajectoryClasses
 from analytic.values import policy_of
 
 _BLOCK = 1_000_000
@@ -91,9 +91,10 @@ def compositional_bias(
     classes = TrajectoryClasses.of(
         loop.inner, to_go=credit is Credit.REWARD_TO_GO, baseline=loop.baseline
     )
-    classes.outcomes(n, steps)
+    classes.counted(n, steps)
     last = problem.outer(loop.phi, loop.path[-1])
-    found = _Enumeration(loop, classes, n, last).expected(loop.path[0], steps)
+    batches = classes.batches(n, _BLOCK)
+    found = _Enumeration(loop, batches, last).expected(loop.path[0], steps)
     exact = meta_gradient(problem, loop.phi, theta, steps=steps, step_size=step_size)
     reached = found.adjoint if problem.starts_at_meta else found.meta
     return CompositionalBias(
@@ -148,14 +149,16 @@ def sampled_loop(
     phi, _ = problem.start(meta_parameters, theta)
     inner = mdp
     if isinstance(problem, Lirpg):
-        added = phi if mdp.reward.ndim == 2 else phi[:, :, None]
-        inner = replace(mdp, reward=mdp.reward + added)
-    baseline = None
-    if critic is not None:
-        rows = critic_rows(frozen_array("critic", critic), mdp.horizon, mdp.n_states)
-        check_ends(rows, inner.terminal)
-        baseline = rows[:-1]
+        inner = replace(mdp, reward=mdp.reward + (phi if mdp.reward.ndim == 2 else phi[..., None]))
+    baseline = None if critic is None else _baseline(inner, frozen_array("critic", critic))
     return SampledLoop(problem, phi, path, inner, mdp, baseline, float(step_size))
+
+
+def _baseline(mdp: TabularMDP, critic: FloatArray) -> FloatArray:
+    """``[H, S]``. Raises ValueError if the critic does not fit."""
+    rows = critic_rows(critic, mdp.horizon, mdp.n_states)
+    check_ends(rows, mdp.terminal)
+    return rows[:-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,18 +182,17 @@ class _Sums:
 
 @dataclass(frozen=True, eq=False)
 class _Enumeration:
-    """All batches of ``n`` trajectories, step after step."""
+    """All batches, step after step."""
 
     loop: SampledLoop
-    classes: TrajectoryClasses
-    n: int
+    batches: list[BatchClasses]
     last: Outer
 
     def expected(self, theta: FloatArray, steps: int) -> _Sums:
         """Over ``steps`` more steps from theta."""
         loop, total = self.loop, self._nothing(theta)
         at = loop.at(theta)
-        for batch in self.classes.batches(at, self.n, _BLOCK):
+        for batch in (block.drawn_at(at) for block in self.batches):
             after = theta + loop.step_size * at.pulled(batch.estimate)
             if steps == 1:
                 total = total.plus(self._ends(after, batch.probability))

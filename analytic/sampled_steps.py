@@ -31,7 +31,7 @@ from analytic.logits import PolicyAt
 from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
 from analytic.tables import Tables
-from analytic.trajectory_classes import TrajectoryClasses
+from analytic.trajectory_classes import BatchClasses, TrajectoryClasses
 from analytic.values import Evaluation, policy_of
 
 _BLOCK = 1_000_000
@@ -89,23 +89,23 @@ def sampled_step_objective(
     if at.leading:
         raise ValueError(f"theta: expected one policy, got leading axes {at.leading}")
     classes = TrajectoryClasses.of(mdp, to_go=credit is Credit.REWARD_TO_GO)
-    outcomes = classes.outcomes(n, k)
-    value, gradient = _objective(mdp.tables, classes, at, n, k, size)
+    outcomes = classes.counted(n, k)
+    value, gradient = _objective(mdp.tables, classes.batches(n, _BLOCK), at, k, size)
     return SampledStepObjective(float(value), gradient, outcomes)
 
 
 def _objective(
-    tables: Tables, classes: TrajectoryClasses, at: PolicyAt, n: int, steps: int, step_size: float
+    tables: Tables, batches: list[BatchClasses], at: PolicyAt, steps: int, step_size: float
 ) -> tuple[FloatArray, FloatArray]:
     """Value ``[...]`` and gradient ``[..., *shape]`` after ``steps`` more steps from ``at``."""
     if steps == 0:
         exact = Evaluation(tables, at.probabilities)
         return exact.expected_return, at.pulled(logit_gradient(exact))
     value, gradient = np.zeros(()), np.zeros(at.theta.shape)
-    for batch in classes.batches(at, n, _BLOCK):
+    for batch in (block.drawn_at(at) for block in batches):
         moved = replace(at, theta=at.theta + step_size * at.pulled(batch.estimate))
         after = [replace(moved, theta=theta) for theta in moved.theta] if steps > 1 else [moved]
-        found = [_objective(tables, classes, one, n, steps - 1, step_size) for one in after]
+        found = [_objective(tables, batches, one, steps - 1, step_size) for one in after]
         values = np.concatenate([np.atleast_1d(each[0]) for each in found])
         slopes = np.concatenate([each[1].reshape(-1, *at.shape) for each in found])
         through = slopes + step_size * batch.estimate_vjp(at, slopes)

@@ -9,7 +9,6 @@ classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,7 +58,7 @@ class TrajectoryClasses:
         size = (-1, mdp.n_states, mdp.n_actions)
         return cls(rows.weights, rows.visits.reshape(size), (total - rows.taken).reshape(size))
 
-    def outcomes(self, n: int, steps: int) -> int:
+    def counted(self, n: int, steps: int) -> int:
         """How many ways there are to draw ``steps`` batches of ``n``.
 
         Raises:
@@ -78,13 +77,38 @@ class TrajectoryClasses:
             )
         return int(batches**steps)
 
-    def batches(self, at: PolicyAt, n: int, largest: int) -> Iterator[Batches]:
-        """All batches of ``n`` drawn at ``at``, in blocks of up to ``largest`` numbers."""
-        log_policy = log_softmax(at.logits)
-        log_likelihood = np.log(self.weights) + (self.visits * log_policy).sum(axis=(1, 2))
+    def batches(self, n: int, largest: int) -> list[BatchClasses]:
+        """All batches of ``n``, made in blocks of up to ``largest`` numbers."""
         block = max(1, largest // (n * self.visits[0].size))
+        found = []
         for chosen in multisets(len(self.weights), n, block):
-            yield Batches.of(self, log_likelihood, at, chosen)
+            weights = log_orders(chosen) + np.log(self.weights)[chosen].sum(axis=1)
+            visits = self.visits[chosen].sum(axis=1)
+            found.append(BatchClasses(weights, visits, self.credited[chosen].mean(axis=1)))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class BatchClasses:
+    """B batches, wherever they are drawn: ``log_weights [B]`` (of their orders, and of the
+    environment's share of their probability), the sum of ``visits [B, S, A]``, and the mean of
+    ``credited [B, S, A]``.
+    """
+
+    log_weights: FloatArray
+    visits: FloatArray
+    credited: FloatArray
+
+    def drawn_at(self, at: PolicyAt) -> Batches:
+        """With their probabilities and estimates there."""
+        pi, credit = at.probabilities, self.credited.sum(axis=2)
+        likelihood = (self.visits * log_softmax(at.logits)).sum(axis=(1, 2))
+        return Batches(
+            probability=np.exp(self.log_weights + likelihood),
+            score=self.visits - self.visits.sum(axis=2, keepdims=True) * pi,
+            estimate=self.credited - credit[..., None] * pi,
+            credit=credit,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,22 +121,6 @@ class Batches:
     score: FloatArray
     estimate: FloatArray
     credit: FloatArray
-
-    @classmethod
-    def of(
-        cls, classes: TrajectoryClasses, log_likelihood: FloatArray, at: PolicyAt, chosen: IntArray
-    ) -> Batches:
-        """Those of the multisets ``chosen [B, N]`` of classes (each row sorted)."""
-        pi = at.probabilities
-        visits = classes.visits[chosen].sum(axis=1)
-        credited = classes.credited[chosen].mean(axis=1)
-        credit = credited.sum(axis=2)
-        return cls(
-            probability=np.exp(log_orders(chosen) + log_likelihood[chosen].sum(axis=1)),
-            score=visits - visits.sum(axis=2, keepdims=True) * pi,
-            estimate=credited - credit[..., None] * pi,
-            credit=credit,
-        )
 
     def estimate_vjp(self, at: PolicyAt, cotangent: FloatArray) -> FloatArray:
         """``(dg_b/dtheta)^T cotangent`` for a fixed batch, ``[B, *shape]``."""

@@ -193,6 +193,7 @@ def loops():
         "lirpg, by next state": Loop(
             replace(random_loop(11, 2).mdp, reward=rewards), rewards[0], 2, 0.7, rewards[1]
         ),
+        "lirpg, paid after the end": Loop(ending(), rewards[0], 2, 0.7, rewards[1]),
         "lirpg, network": replace(random_loop(12, 2, lirpg=True, **network), theta=p),
     }
 

@@ -194,7 +194,7 @@ def test_a_level_more_halves_the_bias_for_little_cost_and_variance(form):
     for rate, bounded in ((0.2, False), (2**-1.5, True), (0.6, False)):
         plans = [Multilevel(4, rate, largest, form) for largest in (3, 5, 7)]
         work = [by_a_tree(plan)[1] * plan.expected_samples for plan in plans]
-        assert (work[2] - work[1] < work[1] - work[0]) is bounded
+        assert bool(work[2] - work[1] < work[1] - work[0]) is bounded
 
 
 @pytest.mark.parametrize("n", [1, 5, 40])
