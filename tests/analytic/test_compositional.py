@@ -15,7 +15,7 @@ from analytic.bilevel import Lirpg, Lola, Maml
 from analytic.compositional import CompositionalBias, compositional_bias
 from analytic.derivatives import hessian, third_derivative
 from analytic.games import prisoners_dilemma
-from analytic.metagradients import inner_loop
+from analytic.metagradients import inner_loop, meta_gradient
 from analytic.moments import gradient_moments
 from analytic.policies import LinearSoftmax
 from analytic.problem_batches import MDPBatch
@@ -251,12 +251,16 @@ def enumerated(loop, n, drawn_at=None):
 def small_loops():
     theta, critic = np.array([[0.9, -0.3]]), np.array([0.4])
     three = TabularMDP(np.ones((1, 3, 1)), [[1.0, -0.5, 0.3]], 0.9, [1.0], horizon=1)
+    timed = replace(LOOPS["maml, critic"], steps=1)
+    alike = replace(timed, mdp=replace(timed.mdp, discount=1.0), credit=WHOLE)
     many = replace(random_loop(9, 1, lirpg=True), theta=np.array([[0.4, 0.1], [-0.3, 0.2]]))
     return {
         "maml, two steps": (Loop(bandit(), theta, 2, 1.3), 3),
         "maml, three steps of one": (Loop(bandit(), theta, 3, 1.3), 1),
         "maml, three actions": (Loop(three, np.array([[0.2, -0.4, 0.1]]), 2, 0.9), 2),
         "maml, critic": (Loop(bandit(), theta, 2, 1.3, critic=critic), 2),
+        "maml, critic over time": (timed, 1),
+        "maml, orders alike but for the critic": (alike, 1),
         "maml, whole returns and critic": (
             Loop(replace(bandit(), horizon=2), theta, 2, 0.4, credit=WHOLE, critic=critic),
             1,
@@ -284,6 +288,41 @@ def test_batches_of_later_steps_are_drawn_where_they_are_needed():
     for name in PARTS:
         one = np.asarray(getattr(loop.bias(samples=n), name))
         assert not close(one, np.reshape(wrong[name], one.shape), 1.0), name
+
+
+def bandit_estimates(theta):
+    """(probability, gradient, Hessian) from each action: R u and R (u u^T + the score's slope)."""
+    policy = oracles.softmax_rows(theta)[0]
+    slope = np.diag(policy) - np.outer(policy, policy)
+    for action, reward in enumerate(bandit().reward[0]):
+        score = np.eye(2)[action] - policy
+        yield policy[action], reward * score, reward * (np.outer(score, score) - slope)
+
+
+def mean_estimate(theta, steps, step_size, *, reuse):
+    """E of (I + alpha H_0) .. (I + alpha H_{K-1}) G over all samples, one trajectory for each: the
+    steps' own, the Hessians' (``reuse``: the steps' again) and the outer gradient's."""
+    if steps == 0:
+        return sum(p * g for p, g, _ in bandit_estimates(theta))
+    total = np.zeros(2)
+    for p, g, own in bandit_estimates(theta):
+        later = mean_estimate(theta + step_size * g, steps - 1, step_size, reuse=reuse)
+        for q, _, fresh in bandit_estimates(theta):
+            turned = own if reuse else fresh
+            total = total + p * q * (later + step_size * turned @ later)
+    return total
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_it_is_the_bias_of_unbiased_estimates_from_independent_samples(steps):
+    """And not of those that use the inner steps' samples again for their Hessians."""
+    loop = Loop(bandit(), np.array([[0.4, -0.9]]), steps, 1.3)
+    exact = loop.ask(meta_gradient)
+    found = loop.bias(samples=1).meta_gradient
+    wanted = mean_estimate(loop.theta, steps, loop.step_size, reuse=False) - exact
+    assert close(found, wanted, 1.0)
+    reused = mean_estimate(loop.theta, steps, loop.step_size, reuse=True) - exact
+    assert np.linalg.norm(reused - wanted) > 1e-3
 
 
 EXTRAPOLATION = 1e-8
