@@ -17,6 +17,7 @@ there bounds ``E|f(theta^K) - f|``, of order N^-1/2; the bias itself is of order
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from analytic.bilevel import BilevelProblem, Lirpg, Maml, Outer
 from analytic.critics import check_ends, critic_rows
 from analytic.logits import PolicyAt
 from analytic.metagradients import inner_loop, meta_gradient
+from analytic.moments import Curvature, hvp_moments
 from analytic.problems import TabularMDP
 from analytic.sampled_steps import Credit
 from analytic.trajectory_classes import BatchClasses, TrajectoryClasses
@@ -43,7 +45,7 @@ class CompositionalBias:
       and its gradient there;
     - ``meta_gradient``: of the exact meta-gradient along the sampled path, shaped like phi. That is
       also the bias of the estimate whose Jacobians, Hessians and outer gradient are unbiased and
-      independent of the inner steps' samples.
+      independent of the inner steps' samples (and of each other).
 
     ``iterate_covariance [p, p]`` is that of theta^K.
     """
@@ -65,19 +67,23 @@ def compositional_bias(
     samples: int,
     credit: Credit = Credit.REWARD_TO_GO,
     critic: npt.ArrayLike | None = None,
+    curvature: Curvature | None = None,
 ) -> CompositionalBias:
     """The bias that ``steps`` inner steps from ``samples`` trajectories each cause, shaped like phi
     (``[S, A]``) and theta, by enumerating every batch of every step.
 
     The inner gradient is ``sum_t (gamma^t G_t - gamma^t v(s_t)) grad log pi(a_t|s_t)``, or with
     whole returns by ``credit``; ``critic [S]`` or ``[H + 1, S]`` is v, a table that does not move.
+    With ``curvature`` the meta-gradient's Hessians are what that estimator's are on average (with
+    the same credit and critic), so that the bias is that of the whole estimate.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.2.
 
     Raises:
         ValueError: as `meta_gradient`; a problem that is not a `Maml` or `Lirpg` of one
-            `TabularMDP` with a finite horizon; a critic that does not fit; or more than a million
-            trajectories or outcomes, or tables that are too large (the message says so).
+            `TabularMDP` with a finite horizon; a critic that does not fit; DiCE's curvature with
+            whole returns; or more than a million trajectories or outcomes, or tables that are too
+            large (the message says so).
 
     >>> from analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -87,14 +93,16 @@ def compositional_bias(
     ([[0.0084, -0.0084], [-0.0084, 0.0084]], -0.001478)
     """
     n = whole_number("samples", samples, at_least=1)
+    if curvature is not None and not isinstance(curvature, Curvature):
+        raise ValueError(f"curvature: expected a Curvature or None, got {curvature!r}")
     loop = sampled_loop(problem, meta_parameters, theta, steps, step_size, credit, critic)
-    classes = TrajectoryClasses.of(
-        loop.inner, to_go=credit is Credit.REWARD_TO_GO, baseline=loop.baseline
-    )
+    baseline = None if loop.critic is None else loop.critic[:-1]
+    to_go = credit is Credit.REWARD_TO_GO
+    classes = TrajectoryClasses.of(loop.inner, to_go=to_go, baseline=baseline)
     classes.counted(n, steps)
     last = problem.outer(loop.phi, loop.path[-1])
-    batches = classes.batches(n, _BLOCK)
-    found = _Enumeration(loop, batches, last).expected(loop.path[0], steps)
+    every = _Enumeration(loop, classes.batches(n, _BLOCK), last, curvature)
+    found = every.expected(loop.path[0], steps)
     exact = meta_gradient(problem, loop.phi, theta, steps=steps, step_size=step_size)
     reached = found.adjoint if problem.starts_at_meta else found.meta
     return CompositionalBias(
@@ -109,7 +117,8 @@ def compositional_bias(
 @dataclass(frozen=True, eq=False)
 class SampledLoop:
     """An inner loop whose steps are sampled: what pays them (``inner``, with phi added to its
-    rewards where that is the intrinsic one), and the expected ``path`` theta^0 .. theta^K.
+    rewards where that is the intrinsic one), the expected ``path`` theta^0 .. theta^K, and the
+    critic ``[H + 1, S]``.
     """
 
     problem: Maml | Lirpg
@@ -117,8 +126,9 @@ class SampledLoop:
     path: list[FloatArray]
     inner: TabularMDP
     outer: TabularMDP
-    baseline: FloatArray | None
     step_size: float
+    credit: Credit
+    critic: FloatArray | None
 
     def at(self, theta: FloatArray) -> PolicyAt:
         """The policy at theta."""
@@ -150,15 +160,11 @@ def sampled_loop(
     inner = mdp
     if isinstance(problem, Lirpg):
         inner = replace(mdp, reward=mdp.reward + (phi if mdp.reward.ndim == 2 else phi[..., None]))
-    baseline = None if critic is None else _baseline(inner, frozen_array("critic", critic))
-    return SampledLoop(problem, phi, path, inner, mdp, baseline, float(step_size))
-
-
-def _baseline(mdp: TabularMDP, critic: FloatArray) -> FloatArray:
-    """``[H, S]``. Raises ValueError if the critic does not fit."""
-    rows = critic_rows(critic, mdp.horizon, mdp.n_states)
-    check_ends(rows, mdp.terminal)
-    return rows[:-1]
+    rows = None
+    if critic is not None:
+        rows = critic_rows(frozen_array("critic", critic), mdp.horizon, mdp.n_states)
+        check_ends(rows, inner.terminal)
+    return SampledLoop(problem, phi, path, inner, mdp, float(step_size), credit, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +193,7 @@ class _Enumeration:
     loop: SampledLoop
     batches: list[BatchClasses]
     last: Outer
+    curvature: Curvature | None
 
     def expected(self, theta: FloatArray, steps: int) -> _Sums:
         """Over ``steps`` more steps from theta."""
@@ -203,8 +210,17 @@ class _Enumeration:
         meta = total.meta
         if pulled.meta is not None:
             meta = meta + loop.step_size * pulled.meta()
-        adjoint = total.adjoint + loop.step_size * pulled.state()
-        return replace(total, adjoint=adjoint, meta=meta)
+        turned = pulled.state()
+        if self.curvature is not None:
+            turned = self._mean_product(theta, total.adjoint, self.curvature)
+        return replace(total, adjoint=total.adjoint + loop.step_size * turned, meta=meta)
+
+    def _mean_product(self, theta: FloatArray, v: FloatArray, curvature: Curvature) -> FloatArray:
+        """The mean of the Hessian's estimate, which is symmetric, times v."""
+        loop = self.loop
+        options: dict[str, Any] = {"credit": loop.credit, "critic": loop.critic}
+        policy = loop.problem.policy
+        return hvp_moments(loop.inner, theta, v, curvature, policy=policy, **options).mean
 
     def _nothing(self, theta: FloatArray) -> _Sums:
         none, p = np.zeros_like(theta), theta.size

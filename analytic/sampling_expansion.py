@@ -61,8 +61,7 @@ def leading_compositional_bias(
     ([[0.0335, -0.0335], [-0.0335, 0.0335]], -0.006012)
     """
     loop = sampled_loop(problem, meta_parameters, theta, steps, step_size, credit, critic)
-    given = None if critic is None else np.asarray(critic)
-    path = _path(loop, credit, given)
+    path = _path(loop)
     end = path[-1]
     outer = Curve(loop.outer.tables, loop.at(loop.path[-1]), end.parts).gradient
     slope, turned, bent = (required(outer[mask]) for mask in (0, 1, 3))
@@ -98,7 +97,7 @@ class _Bent:
         return _Bent(self.theta, first, second)
 
 
-def _path(loop: SampledLoop, credit: Credit, critic: FloatArray | None) -> list[_Bent]:
+def _path(loop: SampledLoop) -> list[_Bent]:
     """theta^0 .. theta^K along the noise of all steps before."""
     none = np.zeros((0, *loop.path[0].shape))
     path = [_Bent(loop.path[0], none, none)]
@@ -106,7 +105,7 @@ def _path(loop: SampledLoop, credit: Credit, critic: FloatArray | None) -> list[
     for i, following in enumerate(loop.path[1:]):
         here = path[i]
         moments = gradient_moments(
-            loop.inner, here.theta, credit=credit, critic=critic, policy=policy
+            loop.inner, here.theta, credit=loop.credit, critic=loop.critic, policy=policy
         )
         own = alpha * _factors(moments.covariance).reshape(-1, *here.theta.shape)
         first, second = here.first, here.second

@@ -10,14 +10,14 @@ import torch
 import torch_oracles as by_torch
 from bandits import bandit
 from comparing import close
-from sampled_loops import PARTS, WHOLE, Loop, by_noise, ending, enumerated
+from sampled_loops import PARTS, TO_GO, WHOLE, Loop, by_noise, ending, enumerated
 
 from analytic.bilevel import Lirpg, Lola, Maml
 from analytic.compositional import compositional_bias
 from analytic.derivatives import hessian, third_derivative
 from analytic.games import prisoners_dilemma
 from analytic.metagradients import inner_loop, meta_gradient
-from analytic.moments import gradient_moments
+from analytic.moments import Curvature, gradient_moments
 from analytic.policies import LinearSoftmax
 from analytic.problem_batches import MDPBatch
 from analytic.problems import TabularMDP
@@ -136,38 +136,61 @@ def test_batches_of_later_steps_are_drawn_where_they_are_needed():
 
 
 def bandit_estimates(theta):
-    """(probability, gradient, Hessian) from each action: R u and R (u u^T + the score's slope)."""
+    """(probability, gradient R u, Hessian R (u u^T + du), AD's R du) from each action."""
     policy = oracles.softmax_rows(theta)[0]
-    slope = np.diag(policy) - np.outer(policy, policy)
+    slope = np.outer(policy, policy) - np.diag(policy)
     for action, reward in enumerate(bandit().reward[0]):
-        score = np.eye(2)[action] - policy
-        yield policy[action], reward * score, reward * (np.outer(score, score) - slope)
+        u = np.eye(2)[action] - policy
+        yield policy[action], reward * u, reward * (np.outer(u, u) + slope), reward * slope
 
 
-def mean_estimate(theta, steps, step_size, *, reuse):
+def mean_estimate(theta, steps, step_size, *, reuse=False, ad=False):
     """E of (I + alpha H_0) .. (I + alpha H_{K-1}) G over all samples, one trajectory for each: the
     steps' own, the Hessians' (``reuse``: the steps' again) and the outer gradient's."""
     if steps == 0:
-        return sum(p * g for p, g, _ in bandit_estimates(theta))
+        return sum(p * g for p, g, *_ in bandit_estimates(theta))
     total = np.zeros(2)
-    for p, g, own in bandit_estimates(theta):
-        later = mean_estimate(theta + step_size * g, steps - 1, step_size, reuse=reuse)
-        for q, _, fresh in bandit_estimates(theta):
-            turned = own if reuse else fresh
+    for p, g, *own in bandit_estimates(theta):
+        later = mean_estimate(theta + step_size * g, steps - 1, step_size, reuse=reuse, ad=ad)
+        for q, _, *fresh in bandit_estimates(theta):
+            turned = (own if reuse else fresh)[ad]
             total = total + p * q * (later + step_size * turned @ later)
     return total
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_it_is_the_bias_of_unbiased_estimates_from_independent_samples(steps):
+def test_it_is_the_bias_of_estimates_from_independent_samples(steps):
     """And not of those that use the inner steps' samples again for their Hessians."""
     loop = Loop(bandit(), np.array([[0.4, -0.9]]), steps, 1.3)
     exact = loop.ask(meta_gradient)
-    found = loop.bias(samples=1).meta_gradient
-    wanted = mean_estimate(loop.theta, steps, loop.step_size, reuse=False) - exact
-    assert close(found, wanted, 1.0)
-    reused = mean_estimate(loop.theta, steps, loop.step_size, reuse=True) - exact
+    given = (loop.theta, steps, loop.step_size)
+    wanted = mean_estimate(*given) - exact
+    assert close(loop.bias(samples=1).meta_gradient, wanted, 1.0)
+    reused = mean_estimate(*given, reuse=True) - exact
     assert np.linalg.norm(reused - wanted) > 1e-3
+    by_ad = mean_estimate(*given, ad=True) - exact
+    assert close(loop.bias(samples=1, curvature=Curvature.AD).meta_gradient, by_ad, 1.0)
+
+
+@pytest.mark.parametrize("credit", [TO_GO, WHOLE])
+def test_biased_hessians_add_theirs(credit):
+    critic = np.array([0.5, -0.4])
+    loop = random_loop(4, 1, credit=credit, critic=None if credit is WHOLE else critic)
+    plain = loop.bias(samples=2)
+    after = oracles.policy_gradient_any_dtype(loop.mdp, loop.ask(inner_loop)[1])
+    after = after + plain.outer_gradient
+    truth = oracles.complex_step_hessian(loop.mdp, loop.theta)
+    ad = oracles.ad_total_return_hessian_mean(loop.mdp, loop.theta)
+    if credit is TO_GO:
+        ad = oracles.ad_hessian_mean(loop.mdp, loop.theta, critic)
+        dice = loop.bias(samples=2, curvature=Curvature.DICE)
+        assert close(dice.meta_gradient, plain.meta_gradient, 1.0)
+    lvc = oracles.lvc_hessian_mean(loop.mdp, loop.theta)
+    for curvature, mean in ((Curvature.AD, ad), (Curvature.LVC, lvc)):
+        found = loop.bias(samples=2, curvature=curvature).meta_gradient
+        added = loop.step_size * np.tensordot(mean - truth, after, axes=2)
+        assert close(found, plain.meta_gradient + added, 1.0)
+        assert np.linalg.norm(added) > 1e-3
 
 
 EXTRAPOLATION = 1e-8
@@ -329,6 +352,8 @@ def test_bad_input_is_named():
             leading_compositional_bias(problem, *given, **loop | options)
         with pytest.raises(ValueError, match=complaint):
             compositional_bias(problem, *given, samples=1, **loop | options)
+    with pytest.raises(ValueError, match="curvature: expected a Curvature or None, got 'AD'"):
+        compositional_bias(Maml(bandit()), theta, samples=1, curvature="AD", **loop)
     sizes = [
         ({"samples": 0}, bandit(), "samples: expected a whole number"),
         ({"samples": 2000, "steps": 2}, bandit(), "samples, steps: expected at most 1,000,000"),
