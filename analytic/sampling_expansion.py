@@ -45,6 +45,7 @@ def leading_compositional_bias(
 ) -> CompositionalBias:
     """N times the bias (and covariance) of `compositional_bias` as N grows, shaped like phi (``[S,
     A]``) and theta: with N samples a step they are an N-th of it, but for terms of order N^-2.
+    The meta-gradient's Hessians are exact ones.
 
     Nothing is enumerated: the cost is that of ``K^2 p`` third derivatives for p parameters.
 

@@ -193,6 +193,14 @@ def test_biased_hessians_add_theirs(credit):
         assert np.linalg.norm(added) > 1e-3
 
 
+def test_unbiased_hessians_of_what_is_paid_add_nothing():
+    loop, n = SMALL["lirpg, two steps"]
+    plain = loop.bias(samples=n).meta_gradient
+    assert close(loop.bias(samples=n, curvature=Curvature.DICE).meta_gradient, plain, 1.0)
+    by_ad = loop.bias(samples=n, curvature=Curvature.AD).meta_gradient
+    assert np.linalg.norm(by_ad - plain) > 1e-3
+
+
 EXTRAPOLATION = 1e-8
 """Relative agreement with limits: what rounding in the exact values, times N, leaves of them."""
 
