@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from analytic.chain_moments import StepMoments as StepMoments
     from analytic.chain_moments import chain_oracle as chain_oracle
     from analytic.chain_moments import chain_step_moments as chain_step_moments
+    from analytic.compositional import CompositionalBias as CompositionalBias
+    from analytic.compositional import compositional_bias as compositional_bias
     from analytic.derivatives import discount_derivative as discount_derivative
     from analytic.derivatives import gradient as gradient
     from analytic.derivatives import hessian as hessian
@@ -121,6 +123,8 @@ _HOME = {
     "StepMoments": "chain_moments",
     "chain_oracle": "chain_moments",
     "chain_step_moments": "chain_moments",
+    "CompositionalBias": "compositional",
+    "compositional_bias": "compositional",
     "discount_derivative": "derivatives",
     "gradient": "derivatives",
     "hessian": "derivatives",

@@ -10,7 +10,8 @@ probability of the batch, which an objective of expected steps does not have. Th
 is the mean over the batch of ``sum_t G_t grad log pi(a_t|s_t)``, with G_t the whole return
 (REINFORCE) or what follows discounted (the policy gradient theorem).
 
-Batches are multisets of classes of trajectories (`analytic.trajectory_classes`).
+Trajectories with the same visits and the same weights act alike, so they are merged first; batches
+are multisets of the classes that are left.
 
 Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (7), at K steps; the sampled
 objective is E-MAML's.
@@ -18,7 +19,6 @@ objective is E-MAML's.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,21 +27,12 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray, real_number, whole_number
 from analytic.derivatives import logit_gradient
 from analytic.logits import PolicyAt
-from analytic.multisets import multisets
 from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
 from analytic.tables import Tables
-from analytic.trajectory_classes import (
-    LARGEST_COUNT,
-    LARGEST_TABLE,
-    Batch,
-    Credit,
-    TrajectoryClasses,
-    trajectory_classes,
-)
+from analytic.trajectory_classes import BatchClasses, Credit, TrajectoryClasses
 from analytic.values import Evaluation, policy_of
 
-LONGEST_LOOP = 100
 _BLOCK = 1_000_000
 
 
@@ -89,36 +80,24 @@ def sampled_step_objective(
     at = policy_of(mdp, theta, policy)
     if at.leading:
         raise ValueError(f"theta: expected one policy, got leading axes {at.leading}")
-    classes = trajectory_classes(mdp, mdp.horizon, credit)
-    batches = math.comb(len(classes.weights) + n - 1, n)
-    if k > LONGEST_LOOP:
-        raise ValueError(f"steps: expected at most {LONGEST_LOOP}, got {k}")
-    logarithm = k * math.log(batches)
-    if logarithm > math.log(LARGEST_COUNT) or n * batches * classes.visits[0].size > LARGEST_TABLE:
-        raise ValueError(
-            f"samples, steps: expected at most {LARGEST_COUNT:,} outcomes, and {LARGEST_TABLE:,} "
-            f"numbers a step, got about 10^{logarithm / math.log(10):.1f} outcomes of batches of "
-            f"{n:,}; use fewer samples, steps or a shorter horizon"
-        )
-    value, gradient = _objective(mdp.tables, classes, at, n, k, size)
-    return SampledStepObjective(float(value), gradient, batches**k)
+    classes = TrajectoryClasses.of(mdp, to_go=credit is Credit.REWARD_TO_GO)
+    outcomes = classes.counted(n, k)
+    value, gradient = _objective(mdp.tables, classes.batches(n, _BLOCK), at, k, size)
+    return SampledStepObjective(float(value), gradient, outcomes)
 
 
 def _objective(
-    tables: Tables, classes: TrajectoryClasses, at: PolicyAt, n: int, steps: int, step_size: float
+    tables: Tables, batches: list[BatchClasses], at: PolicyAt, steps: int, step_size: float
 ) -> tuple[FloatArray, FloatArray]:
     """Value ``[...]`` and gradient ``[..., *shape]`` after ``steps`` more steps from ``at``."""
     if steps == 0:
         exact = Evaluation(tables, at.probabilities)
         return exact.expected_return, at.pulled(logit_gradient(exact))
-    log_likelihood = classes.log_likelihood(at)
     value, gradient = np.zeros(()), np.zeros(at.theta.shape)
-    block = max(1, _BLOCK // (n * classes.visits[0].size))
-    for chosen in multisets(len(classes.weights), n, block):
-        batch = Batch.of(classes, log_likelihood, at, chosen)
+    for batch in (block.drawn_at(at) for block in batches):
         moved = replace(at, theta=at.theta + step_size * at.pulled(batch.estimate))
         after = [replace(moved, theta=theta) for theta in moved.theta] if steps > 1 else [moved]
-        found = [_objective(tables, classes, one, n, steps - 1, step_size) for one in after]
+        found = [_objective(tables, batches, one, steps - 1, step_size) for one in after]
         values = np.concatenate([np.atleast_1d(each[0]) for each in found])
         slopes = np.concatenate([each[1].reshape(-1, *at.shape) for each in found])
         through = slopes + step_size * batch.estimate_vjp(at, slopes)

@@ -23,7 +23,7 @@ from analytic.arrays import FloatArray, real_number
 from analytic.derivatives import gradient, hessian, third_derivative
 from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
-from analytic.trajectory_classes import LARGEST_TABLE, Batch, Credit, trajectory_classes
+from analytic.trajectory_classes import LARGEST_TABLE, Credit, TrajectoryClasses
 from analytic.values import expected_return, policy_of
 
 
@@ -52,13 +52,14 @@ def trajectory_law(
     at = policy_of(mdp, theta, policy)
     if at.leading:
         raise ValueError(f"theta: expected one policy, got leading axes {at.leading}")
-    classes = trajectory_classes(mdp, mdp.horizon, credit)
+    classes = TrajectoryClasses.of(mdp, to_go=credit is Credit.REWARD_TO_GO)
     count, p = len(classes.weights), math.prod(at.shape)
     if count * p * p > LARGEST_TABLE:
         raise ValueError(
             f"horizon: expected a law of at most {LARGEST_TABLE:,} numbers, got {count * p * p:,}"
         )
-    single = Batch.of(classes, classes.log_likelihood(at), at, np.arange(count)[:, None])
+    (together,) = classes.batches(1, classes.visits.size)
+    single = together.drawn_at(at)
     jacobians = np.empty((count, p, p))
     for k, direction in enumerate(np.eye(p).reshape(p, *at.shape)):
         along = np.broadcast_to(direction, (count, *at.shape))

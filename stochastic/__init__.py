@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from stochastic.additive import linearised_gradient as linearised_gradient
     from stochastic.additive import pathwise_gradient as pathwise_gradient
     from stochastic.additive import score_function_gradient as score_function_gradient
+    from stochastic.bias_reduction import Levels as Levels
+    from stochastic.bias_reduction import Multilevel as Multilevel
+    from stochastic.bias_reduction import MultilevelEstimate as MultilevelEstimate
+    from stochastic.bias_reduction import richardson as richardson
     from stochastic.chain_samples import ChainRewards as ChainRewards
     from stochastic.chain_samples import chain_meta_gradients as chain_meta_gradients
     from stochastic.chain_samples import draw_chain_rewards as draw_chain_rewards
@@ -26,15 +30,20 @@ if TYPE_CHECKING:
     from stochastic.estimators import from_surrogate as from_surrogate
     from stochastic.game_loops import SampledGame as SampledGame
     from stochastic.inner_loops import SampledLoop as SampledLoop
-    from stochastic.meta_gradients import FIRST_ORDER as FIRST_ORDER
-    from stochastic.meta_gradients import Given as Given
+    from stochastic.maml_variants import e_maml as e_maml
+    from stochastic.maml_variants import first_order_maml as first_order_maml
+    from stochastic.maml_variants import linearised_score_function as linearised_score_function
+    from stochastic.maml_variants import maml as maml
+    from stochastic.maml_variants import over_sampled_tasks as over_sampled_tasks
     from stochastic.meta_gradients import MetaGradient as MetaGradient
-    from stochastic.meta_gradients import Reuse as Reuse
-    from stochastic.meta_gradients import Sampled as Sampled
     from stochastic.networks import TorchPolicy as TorchPolicy
     from stochastic.products import Side as Side
     from stochastic.products import SurrogateBatch as SurrogateBatch
     from stochastic.records import Record as Record
+    from stochastic.sample_slots import FIRST_ORDER as FIRST_ORDER
+    from stochastic.sample_slots import Given as Given
+    from stochastic.sample_slots import Reuse as Reuse
+    from stochastic.sample_slots import Sampled as Sampled
     from stochastic.surrogates.dice import Dice as Dice
     from stochastic.surrogates.dice import LoadedDice as LoadedDice
     from stochastic.surrogates.dice import Tmaml as Tmaml
@@ -81,6 +90,10 @@ _HOME = {
     "linearised_gradient": "additive",
     "pathwise_gradient": "additive",
     "score_function_gradient": "additive",
+    "Levels": "bias_reduction",
+    "Multilevel": "bias_reduction",
+    "MultilevelEstimate": "bias_reduction",
+    "richardson": "bias_reduction",
     "ChainRewards": "chain_samples",
     "chain_meta_gradients": "chain_samples",
     "draw_chain_rewards": "chain_samples",
@@ -93,15 +106,20 @@ _HOME = {
     "from_surrogate": "estimators",
     "SampledGame": "game_loops",
     "SampledLoop": "inner_loops",
-    "FIRST_ORDER": "meta_gradients",
-    "Given": "meta_gradients",
+    "e_maml": "maml_variants",
+    "first_order_maml": "maml_variants",
+    "linearised_score_function": "maml_variants",
+    "maml": "maml_variants",
+    "over_sampled_tasks": "maml_variants",
     "MetaGradient": "meta_gradients",
-    "Reuse": "meta_gradients",
-    "Sampled": "meta_gradients",
     "TorchPolicy": "networks",
     "Side": "products",
     "SurrogateBatch": "products",
     "Record": "records",
+    "FIRST_ORDER": "sample_slots",
+    "Given": "sample_slots",
+    "Reuse": "sample_slots",
+    "Sampled": "sample_slots",
     "Dice": "surrogates.dice",
     "LoadedDice": "surrogates.dice",
     "Tmaml": "surrogates.dice",

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray, probability_rows, whole_number
 from stochastic.coefficients import Surrogate
 from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import FIRST_ORDER, MetaGradient, Reuse, Sampled
+from stochastic.meta_gradients import MetaGradient
+from stochastic.sample_slots import FIRST_ORDER, Reuse, Sampled
 from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
 from stochastic.surrogates.score_function import ad, reinforce
 

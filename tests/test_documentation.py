@@ -5,15 +5,9 @@ import re
 import runpy
 from pathlib import Path
 
-import numpy as np
-import pytest
-from oracles import random_mdp
-
 from experiments import demo
 from experiments.cli import main
 from experiments.commands import Check
-from stochastic.estimators import from_surrogate
-from verification.measurement import assert_unbiased
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,25 +55,6 @@ def test_the_readme_names_options_that_exist():
     known = {field.replace("_", "-") for field in Check.__dataclass_fields__}
     assert len(named) > 10
     assert named <= known
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_contributed_estimator_is_one(seed):
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    code = re.search(r"```python\n(   @dataclass.*?)```", text, flags=re.DOTALL)[1]
-    header = (
-        "from dataclasses import dataclass\n"
-        "from torch import Tensor\n"
-        "from stochastic.records import Record\n"
-        "from stochastic.surrogates.returns import discounts\n"
-    )
-    namespace = {}
-    body = "\n".join(line[3:] for line in code.splitlines())
-    exec(compile(header + body, "CONTRIBUTING.md", "exec"), namespace)
-    mdp = random_mdp(seed, horizon=2, n_states=2, n_actions=2)
-    theta = np.random.default_rng(seed).normal(size=(2, 2))
-    report = assert_unbiased(from_surrogate(namespace["Reinforce"](), 1), mdp, theta)
-    assert report.estimator == "Reinforce()"
 
 
 def test_the_examples_of_the_exact_side_run():

@@ -22,7 +22,9 @@ from analytic.targets import (
 from analytic.values import evaluate
 from stochastic.assembly import Rows
 from stochastic.closed_forms import is_known
-from stochastic.meta_gradients import MetaGradient, Pass, Sampled
+from stochastic.meta_gradients import MetaGradient
+from stochastic.meta_passes import Pass
+from stochastic.sample_slots import Sampled
 from stochastic.trajectories import Trajectories
 from verification.draw_trees import placeholders
 from verification.enumeration import EnumerationSizeError

@@ -21,7 +21,7 @@ LARGEST_STEP = 200_000
 
 @dataclass(frozen=True, eq=False)
 class Enumerating:
-    """A `stochastic.meta_gradients.Source` that answers each draw with every batch: as ordered
+    """A `stochastic.sample_slots.Source` that answers each draw with every batch: as ordered
     tuples or, for estimates that do not depend on the order, as multisets.
     """
 

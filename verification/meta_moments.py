@@ -21,7 +21,8 @@ import numpy as np
 
 from analytic.arrays import FloatArray
 from stochastic.closed_forms import is_known
-from stochastic.meta_gradients import Derivative, Given, Pass, Reuse, Sampled, Slot, averaged
+from stochastic.meta_passes import Derivative, Pass, averaged
+from stochastic.sample_slots import Given, Reuse, Sampled, Slot
 from stochastic.trajectories import Trajectories
 
 

@@ -61,7 +61,7 @@ OPTIONS = {
     "missing file": (("ad", "--npz", "none.npz"), "none.npz: no such file"),
     "size": (("ad", "--random", "2by2", "--horizon", 2), "expected SxA such as 3x2, got '2by2'"),
     "empty size": (("ad", "--random", "0x2", "--horizon", 2), "expected SxA"),
-    "unknown built-in": (("maml", *SMALL), "expected FILE.py:NAME or one of ad, dice"),
+    "unknown built-in": (("maml", *SMALL), "expected FILE.py:NAME or one of actor_critic, ad, dice"),
     "no such file": (("none.py:f", *SMALL), "none.py: no such file"),
     "order 0": (("ad", *SMALL, "--order", 0), "--order: expected 1 or 2, got 0"),
     "order 3": (("ad", *SMALL, "--order", 3), "--order: expected 1 or 2, got 3"),

@@ -246,7 +246,7 @@ def test_an_infinite_horizon_is_cut_at_a_length(capsys):
 def test_the_lists_are_printed(capsys):
     status, text, _ = run(capsys, "list")
     assert status == 0
-    for word in ("ad, dice, loaded_dice, lvc", "Taxi-v4"):
+    for word in ("ad, dice, dr_grpo, grpo, loaded_dice, lvc", "Taxi-v4"):
         assert word in text
 
 

@@ -22,15 +22,10 @@ from analytic.values import evaluate
 from stochastic.estimators import from_draws
 from stochastic.game_loops import SampledGame
 from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import (
-    FIRST_ORDER,
-    Given,
-    MetaGradient,
-    Pass,
-    Reuse,
-    Sampled,
-)
+from stochastic.meta_gradients import MetaGradient
+from stochastic.meta_passes import Pass
 from stochastic.products import Side, SurrogateBatch
+from stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
 from stochastic.surrogates.dice import LoadedDice, dice, loaded_dice
 from stochastic.surrogates.group_relative import rloo
 from stochastic.surrogates.meta_parameters import IntrinsicReward, LambdaReturn

@@ -15,7 +15,8 @@ from analytic.metagradients import meta_gradient
 from analytic.problems import TabularMDP
 from analytic.values import state_values
 from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import FIRST_ORDER, Given, MetaGradient, Sampled
+from stochastic.meta_gradients import MetaGradient
+from stochastic.sample_slots import FIRST_ORDER, Given, Sampled
 from stochastic.surrogates.dice import Dice, LoadedDice
 from stochastic.surrogates.score_function import AD, LVC
 
