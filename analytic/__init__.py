@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analytic.derivatives import reward_vjp as reward_vjp
     from analytic.derivatives import state_action_occupancy as state_action_occupancy
     from analytic.derivatives import third_derivative as third_derivative
+    from analytic.estimate_means import hessian_estimate_mean as hessian_estimate_mean
     from analytic.game_derivatives import game_gradient as game_gradient
     from analytic.game_derivatives import game_hvp as game_hvp
     from analytic.game_derivatives import game_values as game_values
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from analytic.targets import bootstrapped_gradient as bootstrapped_gradient
     from analytic.targets import return_derivative as return_derivative
     from analytic.targets import update_field as update_field
+    from analytic.truncation import truncation_bias as truncation_bias
     from analytic.values import action_values as action_values
     from analytic.values import condition_number as condition_number
     from analytic.values import expected_return as expected_return
@@ -93,6 +95,7 @@ _HOME = {
     "reward_vjp": "derivatives",
     "state_action_occupancy": "derivatives",
     "third_derivative": "derivatives",
+    "hessian_estimate_mean": "estimate_means",
     "game_gradient": "game_derivatives",
     "game_hvp": "game_derivatives",
     "game_values": "game_derivatives",
@@ -141,6 +144,7 @@ _HOME = {
     "bootstrapped_gradient": "targets",
     "return_derivative": "targets",
     "update_field": "targets",
+    "truncation_bias": "truncation",
     "action_values": "values",
     "condition_number": "values",
     "expected_return": "values",

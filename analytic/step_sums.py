@@ -1,0 +1,246 @@
+"""Estimates from one trajectory as sums over its steps, ready for their moments.
+
+Each estimator is given as the linear map from what is summed from step t + 1 on to what is summed
+from t on (`analytic.moment_recursions`). Over a finite horizon the weights w_t of the steps stand
+in those maps. Over the infinite one they are gamma^t, and gamma carries what is summed: the maps
+are then the same at every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from analytic.arrays import FloatArray, frozen_array, real_number
+from analytic.critics import check_ends, critic_rows
+from analytic.jets import required
+from analytic.logits import PolicyAt
+from analytic.moment_recursions import Maps, SuffixSums, check_state_size
+from analytic.policies import Policy
+from analytic.problems import TabularMDP
+from analytic.targets import Discounted, GivenWeights, StateWeighting
+from analytic.values import policy_of
+
+
+@dataclass(frozen=True, eq=False)
+class StepSums:
+    """One problem, policy and way to weigh steps, T of them (1 over the infinite horizon).
+
+    ``signal [T, S, A, S]`` is x, ``decay`` what carries it back, ``baseline [T + 1, S]`` (0 at the
+    end of a horizon), ``weights [T]``, and ``carry`` what carries the sums themselves back.
+    """
+
+    mdp: TabularMDP
+    at: PolicyAt
+    signal: FloatArray
+    decay: float
+    baseline: FloatArray
+    weights: FloatArray
+    carry: float
+
+    @classmethod
+    def of(
+        cls,
+        mdp: TabularMDP,
+        theta: npt.ArrayLike,
+        policy: Policy,
+        critic: npt.ArrayLike | None,
+        gae_lambda: float | None,
+        weighting: StateWeighting,
+    ) -> StepSums:
+        """Raises ValueError for what does not fit."""
+        at = single_policy(mdp, theta, policy)
+        values = critic_over_time(mdp, critic)
+        weights = _step_weights(mdp, weighting)
+        shape = (len(weights), mdp.n_states, mdp.n_actions, mdp.n_states)
+        signal = np.broadcast_to(mdp.next_state_reward, shape)
+        decay, baseline = mdp.discount, np.array(values)
+        if mdp.horizon is not None:
+            baseline[-1] = 0.0
+        if gae_lambda is not None:
+            decay *= checked_lambda(gae_lambda)
+            signal = _differences(signal, values, mdp.discount)
+            baseline = np.zeros_like(baseline)
+        carry = mdp.discount if mdp.horizon is None else 1.0
+        return cls(mdp, at, signal, decay, baseline, weights, carry)
+
+    @property
+    def scores(self) -> FloatArray:
+        """``[S, A, p]``: grad log pi(a|s), 0 at terminal states."""
+        return self._pulled([self._logit_scores], [])
+
+    def curved(self, v: FloatArray, *, keep_scores: bool) -> FloatArray:
+        """``[S, A, p]``: the Hessian of log pi(a|s) times v; with scores, that of pi over pi."""
+        moved = required(self.at.jet([v])[1])
+        states = np.arange(self.mdp.n_states)
+        change = np.zeros_like(self._logit_scores)
+        change[states, :, states] = -moved[:, None, :]
+        found = self._pulled([self._logit_scores, change], [v])
+        return found + self._along(v)[..., None] * self.scores if keep_scores else found
+
+    def _along(self, v: FloatArray) -> FloatArray:
+        """``[S, A]``: the scores along v."""
+        along: FloatArray = self.scores @ v.ravel()
+        return along
+
+    @property
+    def _logit_scores(self) -> FloatArray:
+        """``[S, A, S, A]``."""
+        n_states, n_actions = self.mdp.n_states, self.mdp.n_actions
+        states = np.arange(n_states)
+        found = np.zeros((n_states, n_actions, n_states, n_actions))
+        found[states, :, states] = np.eye(n_actions) - self.at.probabilities[:, None, :]
+        return found
+
+    def _pulled(self, fields: list[FloatArray], directions: list[FloatArray]) -> FloatArray:
+        found = self.at.pulled_jet(fields, directions)
+        flat = found.reshape(*found.shape[: found.ndim - len(self.at.shape)], -1)
+        return np.where(self.mdp.terminal[:, None, None], 0.0, flat)
+
+    def to_go(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Of ``sum_t w_t (g_t - b_t) y(s_t, a_t)``. Z = (1, g - b, X): the differences carry over
+        ``x + decay b(s') - b(s)``, so that an offset which the baseline takes off does not round.
+        """
+        p = vectors.shape[-1]
+        own = slice(2, 2 + p)
+        signal = _differences(self.signal, self.baseline, self.decay)
+
+        def maps(t: int) -> Maps:
+            fixed, moving = self._start(2 + p)
+            weighted = self.weights[t] * vectors
+            moving[..., own, 0] = weighted
+            fixed[..., own, 1] = self.decay * weighted
+            fixed[..., own, own] = self.carry * np.eye(p)
+            return fixed, moving
+
+        return self._moments(SuffixSums(*self._under(signal), maps, _parts(p)), np.eye(2 + p)[own])
+
+    def whole_return(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Of ``sum_t (R - w_t b_t) y(s_t, a_t)``. Z = (1, R, Y, R Y, B).
+
+        Raises:
+            ValueError: an infinite horizon.
+        """
+        check_ending(self.mdp)
+        p = vectors.shape[-1]
+        plain, times, base = _parts(p, p, p)[2:]
+
+        def maps(t: int) -> Maps:
+            fixed, moving = self._start(2 + 3 * p)
+            identity = np.eye(p)
+            fixed[..., plain, 0] = moving[..., times, 0] = vectors
+            fixed[..., plain, plain] = moving[..., times, plain] = identity
+            fixed[..., times, 1] = self.decay * vectors
+            fixed[..., times, times] = self.decay * identity
+            fixed[..., base, 0] = self.weights[t] * self.baseline[t][:, None, None] * vectors
+            fixed[..., base, base] = identity
+            return fixed, moving
+
+        pick = np.eye(2 + 3 * p)
+        sums = SuffixSums(*self._under(self.signal), maps, _parts(p, p, p))
+        return self._moments(sums, pick[times] - pick[base])
+
+    def across_steps(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Of DiCE's Hessian times v, which also pairs the scores of different steps. Z = (1, g, X,
+        h), where X has no baseline.
+        """
+        scores, local = self.scores, self.curved(v, keep_scores=True)
+        along, direction, p = self._along(v), v.ravel(), self.scores.shape[-1]
+        first, second = _parts(p, p)[2:]
+        check_state_size(self.mdp, 2 + 2 * p)
+        pairs = along[..., None, None] * np.eye(p) + scores[..., :, None] * direction
+
+        def maps(t: int) -> Maps:
+            fixed, moving = self._start(2 + 2 * p)
+            for rows, vectors in ((first, scores), (second, local)):
+                moving[..., rows, 0] = self.weights[t] * vectors
+                fixed[..., rows, 1] = self.decay * self.weights[t] * vectors
+                fixed[..., rows, rows] = self.carry * np.eye(p)
+            fixed[..., second, 0] = -self.baseline[t][:, None, None] * self.weights[t] * local
+            fixed[..., second, first] = self.carry * pairs
+            return fixed, moving
+
+        sums = SuffixSums(*self._under(self.signal), maps, _parts(p, p))
+        return self._moments(sums, np.eye(2 + 2 * p)[second])
+
+    def _start(self, k: int) -> Maps:
+        """L and E ``[S, A, k, k]`` with the rows of 1 and of what is carried back."""
+        fixed = np.zeros((self.mdp.n_states, self.mdp.n_actions, k, k))
+        moving = np.zeros_like(fixed)
+        fixed[..., 0, 0] = 1.0
+        fixed[..., 1, 1] = self.decay
+        moving[..., 1, 0] = 1.0
+        return fixed, moving
+
+    def _under(self, signal: FloatArray) -> tuple[TabularMDP, FloatArray, FloatArray]:
+        """The problem, the policy and x, which is 0 where episodes have ended."""
+        live = (~self.mdp.terminal)[:, None, None]
+        return self.mdp, self.at.probabilities, signal * live
+
+    def _moments(self, sums: SuffixSums, pick: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Mean, shaped like theta, and covariance ``[p, p]`` of ``pick [p, k]`` times Z."""
+        check_state_size(self.mdp, pick.shape[1])
+        total = sums.moments
+        mean = pick @ total[:, 0]
+        covariance = pick @ total @ pick.T - np.outer(mean, mean)
+        return mean.reshape(self.at.theta.shape), covariance
+
+
+def single_policy(mdp: TabularMDP, theta: npt.ArrayLike, policy: Policy) -> PolicyAt:
+    """The policy at theta. Raises ValueError if it does not fit, or has leading axes."""
+    at = policy_of(mdp, theta, policy)
+    if at.leading:
+        raise ValueError(f"theta: expected one policy, got leading axes {at.leading}")
+    return at
+
+
+def check_ending(mdp: TabularMDP) -> None:
+    """Raises ValueError for whole returns of an infinite horizon."""
+    if mdp.horizon is None:
+        raise ValueError(
+            "credit: expected rewards-to-go with horizon None, got whole returns, which weigh "
+            "infinitely many scores alike, so that their sum has no limit"
+        )
+
+
+def critic_over_time(mdp: TabularMDP, critic: npt.ArrayLike | None) -> FloatArray:
+    """``[H + 1, S]``, or its one row twice over the infinite horizon. Raises ValueError on a wrong
+    shape, or values at terminal states.
+    """
+    array = None if critic is None else frozen_array("critic", critic)
+    rows = critic_rows(array, mdp.horizon, mdp.n_states)
+    check_ends(rows, mdp.terminal)
+    return np.repeat(rows, 2, axis=0) if mdp.horizon is None else rows
+
+
+def checked_lambda(gae_lambda: float) -> float:
+    """Raises ValueError outside [0, 1]."""
+    return real_number("gae_lambda", gae_lambda, low=0.0, high=1.0)
+
+
+def _parts(*lengths: int) -> list[slice]:
+    """Slices of Z: the constant, what is carried back, then parts of those lengths."""
+    ends = np.cumsum([0, 1, 1, *lengths]).tolist()
+    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _differences(signal: FloatArray, values: FloatArray, discount: float) -> FloatArray:
+    """``signal + discount v(s') - v(s)`` ``[T, S, A, S]``, of values ``[T + 1, S]``."""
+    found: FloatArray = signal + discount * values[1:, None, None, :] - values[:-1, :, None, None]
+    return found
+
+
+def _step_weights(mdp: TabularMDP, weighting: StateWeighting) -> FloatArray:
+    """``[T]``; 1 over the infinite horizon, where gamma carries the sums."""
+    if mdp.horizon is None:
+        if not isinstance(weighting, Discounted):
+            raise ValueError(f"weighting: expected discounted with horizon None, got {weighting}")
+        return np.ones(1)
+    if isinstance(weighting, Discounted):
+        powers: FloatArray = mdp.discount ** np.arange(mdp.horizon, dtype=np.float64)
+        return powers
+    if isinstance(weighting, GivenWeights):
+        return frozen_array("state weighting", weighting.weights, (mdp.horizon,))
+    return np.ones(mdp.horizon)
