@@ -59,9 +59,9 @@ def hessian_estimate_mean(
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> hessian_estimate_mean(bandit, [[0.0, 0.0]], Curvature.AD)[0, 0].tolist()
-    [[-0.125, 0.125], [0.125, -0.125]]
+    [[-0.125, 0.125]]
     >>> hessian_estimate_mean(bandit, [[0.0, 0.0]], Curvature.LVC)[0, 0].tolist()
-    [[0.0, 0.0], [0.0, 0.0]]
+    [[0.0, 0.0]]
     """
     check_credit(credit, gae_lambda, curvature)
     at = single_policy(mdp, theta, policy)

@@ -9,6 +9,7 @@ are then the same at every step.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -223,7 +224,7 @@ def checked_lambda(gae_lambda: float) -> float:
 def _parts(*lengths: int) -> list[slice]:
     """Slices of Z: the constant, what is carried back, then parts of those lengths."""
     ends = np.cumsum([0, 1, 1, *lengths]).tolist()
-    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(ends)]
 
 
 def _differences(signal: FloatArray, values: FloatArray, discount: float) -> FloatArray:
