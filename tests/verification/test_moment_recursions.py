@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from analytic.derivatives import gradient, hvp
+from analytic.estimate_means import hessian_estimate_mean
+from analytic.moment_recursions import SuffixSums
 from analytic.moments import Curvature, gradient_moments, hvp_moments
 from analytic.policies import TABULAR, LinearSoftmax
 from analytic.problems import TabularMDP
@@ -18,7 +20,8 @@ from stochastic.contexts import Context
 from stochastic.estimators import estimate, from_surrogate
 from stochastic.networks import TorchPolicy
 from stochastic.surrogates.dice import Dice, LoadedDice
-from stochastic.surrogates.score_function import AD, LVC
+from stochastic.surrogates.returns import generalised_advantages
+from stochastic.surrogates.score_function import AD, LVC, step_weights
 from verification.enumeration import Enumeration
 
 AGREEMENT = 1e-10
@@ -70,6 +73,22 @@ def check_agreement(found, mean, covariance):
 
 
 @dataclass(frozen=True)
+class Generalised:
+    """AD's or LVC's surrogate with GAE(lambda) in the place of the reward-to-go."""
+
+    lam: float
+    weighting: object
+    curvature: Curvature
+
+    def __call__(self, record):
+        weights = step_weights(record, self.weighting) * generalised_advantages(record, self.lam)
+        terms = record.log_probs
+        if self.curvature is Curvature.LVC:
+            terms = torch.exp(terms - terms.detach())
+        return (weights * terms * record.alive).sum(dim=-1).mean()
+
+
+@dataclass(frozen=True)
 class Case:
     """A surrogate, and how the recursion names its derivatives."""
 
@@ -88,30 +107,64 @@ def cases(horizon):
         yield Case(LVC(reward_to_go=False, weighting=weighting), Curvature.LVC, whole)
         loaded = {"weighting": weighting, "gae_lambda": 0.6}
         yield Case(LoadedDice(0.6, weighting), Curvature.DICE, loaded)
+        for curvature in (Curvature.AD, Curvature.LVC):
+            yield Case(Generalised(0.6, weighting, curvature), curvature, loaded)
     yield Case(Dice(), Curvature.DICE, {})
-    yield Case(LoadedDice(), Curvature.DICE, {"gae_lambda": 1.0})
+    for lam in (0.0, 1.0):
+        yield Case(LoadedDice(lam), Curvature.DICE, {"gae_lambda": lam})
+
+
+def check_every_case(seed, check):
+    """``check`` on every estimator at one problem; over seeds each meets every kind of critic."""
+    mdp, theta, v, critic = problem(seed)
+    kinds = (None, critic[0], critic)
+    for i, case in enumerate(cases(mdp.horizon)):
+        check(mdp, theta, v, case, kinds[(seed // 3 + i) % 3])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gradients_have_the_enumerated_mean_and_covariance(seed):
-    mdp, theta, _, critic = problem(seed)
-    for case in cases(mdp.horizon):
-        for values in (None, critic[0], critic):
-            wanted = enumerated(case.surrogate, 1, mdp, theta, values)
-            found = gradient_moments(mdp, theta, critic=values, **case.options)
-            check_agreement(found, *wanted)
+    def check(mdp, theta, v, case, critic):
+        wanted = enumerated(case.surrogate, 1, mdp, theta, critic)
+        check_agreement(gradient_moments(mdp, theta, critic=critic, **case.options), *wanted)
+
+    check_every_case(seed, check)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_hessian_products_have_the_enumerated_mean_and_covariance(seed):
-    mdp, theta, v, critic = problem(seed)
-    n = theta.size
-    product = np.kron(np.eye(n), v.reshape(1, n))  # of a flattened Hessian
-    every = list(cases(mdp.horizon))
-    for case in (every[seed % len(every)], every[-2], every[-1]):
+def test_hessians_have_the_enumerated_mean_and_products_the_covariance(seed):
+    def check(mdp, theta, v, case, critic):
+        n = theta.size
+        product = np.kron(np.eye(n), v.reshape(1, n))  # of a flattened Hessian
         mean, covariance = enumerated(case.surrogate, 2, mdp, theta, critic)
-        found = hvp_moments(mdp, theta, v, case.curvature, critic=critic, **case.options)
+        options = {"critic": critic, **case.options}
+        found = hvp_moments(mdp, theta, v, case.curvature, **options)
         check_agreement(found, product @ mean, product @ covariance @ product.T)
+        whole = hessian_estimate_mean(mdp, theta, case.curvature, **options)
+        assert np.abs(whole.ravel() - mean).max() <= AGREEMENT * max(1.0, np.abs(mean).max())
+
+    check_every_case(seed, check)
+
+
+def test_a_recursion_with_an_error_is_seen(monkeypatch):
+    """A lambda that is a little off; rewards' mean square taken for the square of their mean."""
+    mdp, theta, _, critic = problem(13)
+    assert mdp.next_state_reward.shape[-1] > 1
+    wanted = enumerated(LoadedDice(0.6), 1, mdp, theta, critic)
+    right, wrong = (gradient_moments(mdp, theta, critic=critic, gae_lambda=x) for x in (0.6, 0.61))
+    check_agreement(right, *wanted)
+    with pytest.raises(AssertionError):
+        check_agreement(wrong, *wanted)
+    step_back = SuffixSums._step_back
+
+    def of_mean_rewards(self, signal, *rest):
+        mean = (self.mdp.transition * signal).sum(axis=-1, keepdims=True)
+        return step_back(self, np.broadcast_to(mean, signal.shape), *rest)
+
+    monkeypatch.setattr(SuffixSums, "_step_back", of_mean_rewards)
+    found = gradient_moments(mdp, theta, critic=critic, gae_lambda=0.6)
+    with pytest.raises(AssertionError):
+        check_agreement(found, *wanted)
 
 
 def policies():
@@ -196,16 +249,12 @@ def test_bad_input_is_named():
     zero = np.zeros((2, 2))
     whole = {"credit": Credit.TOTAL_RETURN}
     bad = [
-        (lambda: gradient_moments(replace(mdp, horizon=None), zero), "horizon: expected a finite"),
         (lambda: gradient_moments(mdp, np.zeros((3, 2, 2))), "theta: expected one policy"),
         (lambda: gradient_moments(mdp, zero, critic=[0.0]), r"critic: expected shape \(2,\) or"),
         (lambda: gradient_moments(mdp, zero, gae_lambda=1.5), "gae_lambda: expected a number"),
         (lambda: gradient_moments(mdp, zero, gae_lambda=1.0, **whole), "credit: expected"),
         (lambda: hvp_moments(mdp, zero, zero, Curvature.DICE, **whole), "credit: expected"),
-        (
-            lambda: hvp_moments(mdp, zero, zero, Curvature.AD, gae_lambda=1.0),
-            "gae_lambda: expected",
-        ),
+        (lambda: hvp_moments(mdp, zero, zero, Curvature.LVC, gae_lambda=-1.0), "gae_lambda: exp"),
         (lambda: hvp_moments(mdp, zero, np.zeros(3), Curvature.AD), "v: expected shape"),
         (
             lambda: gradient_moments(mdp, zero, weighting=GivenWeights((1.0,))),
