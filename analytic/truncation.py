@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, frozen_array, whole_number
-from analytic.critics import check_ends
+from analytic.critics import check_ends, critic_rows
 from analytic.derivatives import logit_gradient
 from analytic.hessians import logit_hessian
 from analytic.policies import TABULAR, Policy
@@ -38,10 +38,10 @@ def truncation_bias(
     steps: int,
     *,
     order: int = 1,
-    values: npt.ArrayLike | None = None,
+    critic: npt.ArrayLike | None = None,
     policy: Policy = TABULAR,
 ) -> FloatArray:
-    """The derivative of the ``steps``-step return, bootstrapped with ``values [S]`` (default 0)
+    """The derivative of the ``steps``-step return, bootstrapped with ``critic [S]`` (default 0)
     held fixed, less that of the infinite-horizon return: theta's axes ``order`` (1 or 2) times,
     ``[S, A]`` for a tabular gradient.
 
@@ -51,13 +51,13 @@ def truncation_bias(
     case is minus ``gamma^T E[grad V(s_T)]``.
 
     Raises:
-        ValueError: theta or values do not fit, values that are not 0 at terminal states, a finite
-            horizon, or an order other than 1 and 2.
+        ValueError: theta or the critic does not fit, a critic that is not 0 at terminal states, a
+            finite horizon, or an order other than 1 and 2.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.5, [1.0])
     >>> truncation_bias(bandit, [[0.0, 0.0]], 3).tolist()  # 2^-3 of the gradient
     [[-0.0625, 0.0625]]
-    >>> truncation_bias(bandit, [[0.0, 0.0]], 3, values=[1.0]).tolist()
+    >>> truncation_bias(bandit, [[0.0, 0.0]], 3, critic=[1.0]).tolist()
     [[-0.0625, 0.0625]]
     """
     if mdp.horizon is not None:
@@ -66,11 +66,10 @@ def truncation_bias(
     if whole_number("order", order, at_least=1) > 2:
         raise ValueError(f"order: expected 1 or 2, got {order}")
     at = single_policy(mdp, theta, policy)
-    critic = np.zeros(mdp.n_states) if values is None else values
-    fixed = frozen_array("values", critic, (mdp.n_states,))
-    check_ends(fixed[None], mdp.terminal)
+    values = frozen_array("critic", np.zeros(mdp.n_states) if critic is None else critic)
+    check_ends(critic_rows(values, None, mdp.n_states), mdp.terminal)
     exact = Evaluation(mdp.tables, at.probabilities)
-    gap = exact.step_values[0] - fixed
+    gap = exact.step_values[0] - values
     law, law_jacobian = _law(mdp, at.probabilities, length)
     from_each = Evaluation(replace(mdp.tables, start=np.eye(mdp.n_states)), at.probabilities)
     value_jacobian = logit_gradient(from_each).reshape(mdp.n_states, -1)
