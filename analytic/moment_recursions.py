@@ -32,12 +32,11 @@ LARGEST_STATE = 200_000_000
 _ALL = slice(None)
 
 
-def check_state_size(mdp: TabularMDP, length: int) -> None:
+def check_size(numbers: int) -> None:
     """Raises ValueError for a recursion of more than `LARGEST_STATE` numbers."""
-    size = mdp.n_states * mdp.n_actions * length**2
-    if size > LARGEST_STATE:
+    if numbers > LARGEST_STATE:
         raise ValueError(
-            f"mdp: expected a recursion of at most {LARGEST_STATE:,} numbers, got {size:,}; "
+            f"mdp: expected a recursion of at most {LARGEST_STATE:,} numbers, got {numbers:,}; "
             "use samples, or fewer parameters"
         )
 

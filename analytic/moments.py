@@ -1,8 +1,9 @@
 """Exact mean and covariance of the known estimators, whatever the number of trajectories.
 
 A trajectory's estimate is a sum over its steps, so its moments follow by recursion over time, or
-over the infinite horizon by linear solves: `analytic.moment_recursions`. Rewards that depend on the
-next state keep their variance.
+over the infinite horizon by linear solves: `analytic.credited_sums` where each step stands by
+itself, `analytic.moment_recursions` where steps are paired. Rewards that depend on the next state
+keep their variance.
 
 Source of the estimators: AD: Finn et al. 2017; LVC: Rothfuss et al. 2019; DiCE: Foerster et al.
 2018; Loaded DiCE: Farquhar et al. 2019.

@@ -1,9 +1,10 @@
 """Estimates from one trajectory as sums over its steps, ready for their moments.
 
-Each estimator is given as the linear map from what is summed from step t + 1 on to what is summed
-from t on (`analytic.moment_recursions`). Over a finite horizon the weights w_t of the steps stand
-in those maps. Over the infinite one they are gamma^t, and gamma carries what is summed: the maps
-are then the same at every step.
+Where each step's score counts by itself, an estimate is a sum of credits times vectors
+(`analytic.credited_sums`). The others are given as the linear map from what is summed from step t +
+1 on to what is summed from t on (`analytic.moment_recursions`). Over a finite horizon the weights
+w_t of the steps stand in the sum. Over the infinite one they are gamma^t, and gamma carries what is
+summed: every step is then the same.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, frozen_array, real_number
+from analytic.credited_sums import CreditedSums
 from analytic.critics import check_ends, critic_rows
 from analytic.jets import required
 from analytic.logits import PolicyAt
-from analytic.moment_recursions import Maps, SuffixSums, check_state_size
+from analytic.moment_recursions import Maps, SuffixSums, check_size
 from analytic.policies import Policy
 from analytic.problems import TabularMDP
 from analytic.targets import Discounted, GivenWeights, StateWeighting
@@ -53,6 +55,7 @@ class StepSums:
     ) -> StepSums:
         """Raises ValueError for what does not fit."""
         at = single_policy(mdp, theta, policy)
+        check_size(mdp.n_states * mdp.n_actions * at.theta.size)
         values = critic_over_time(mdp, critic)
         weights = _step_weights(mdp, weighting)
         shape = (len(weights), mdp.n_states, mdp.n_actions, mdp.n_states)
@@ -101,22 +104,13 @@ class StepSums:
         return np.where(self.mdp.terminal[:, None, None], 0.0, flat)
 
     def to_go(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Of ``sum_t w_t (g_t - b_t) y(s_t, a_t)``. Z = (1, g - b, X): the differences carry over
-        ``x + decay b(s') - b(s)``, so that an offset which the baseline takes off does not round.
+        """Of ``sum_t w_t (g_t - b_t) y(s_t, a_t)``: the differences carry over ``x + decay b(s') -
+        b(s)``, so that an offset which the baseline takes off does not round.
         """
-        p = vectors.shape[-1]
-        own = slice(2, 2 + p)
-        signal = _differences(self.signal, self.baseline, self.decay)
-
-        def maps(t: int) -> Maps:
-            fixed, moving = self._start(2 + p)
-            weighted = self.weights[t] * vectors
-            moving[..., own, 0] = weighted
-            fixed[..., own, 1] = self.decay * weighted
-            fixed[..., own, own] = self.carry * np.eye(p)
-            return fixed, moving
-
-        return self._moments(SuffixSums(*self._under(signal), maps, _parts(p)), np.eye(2 + p)[own])
+        live = self._live(_differences(self.signal, self.baseline, self.decay))
+        sums = CreditedSums(*live, vectors, self.weights, self.decay, self.carry)
+        mean, second = sums.moments
+        return mean.reshape(self.at.theta.shape), second - np.outer(mean, mean)
 
     def whole_return(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Of ``sum_t (R - w_t b_t) y(s_t, a_t)``. Z = (1, R, Y, R Y, B).
@@ -140,7 +134,7 @@ class StepSums:
             return fixed, moving
 
         pick = np.eye(2 + 3 * p)
-        sums = SuffixSums(*self._under(self.signal), maps, _parts(p, p, p))
+        sums = SuffixSums(*self._live(self.signal), maps, _parts(p, p, p))
         return self._moments(sums, pick[times] - pick[base])
 
     def across_steps(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -150,7 +144,7 @@ class StepSums:
         scores, local = self.scores, self.curved(v, keep_scores=True)
         along, direction, p = self._along(v), v.ravel(), self.scores.shape[-1]
         first, second = _parts(p, p)[2:]
-        check_state_size(self.mdp, 2 + 2 * p)
+        check_size(self.mdp.n_states * self.mdp.n_actions * (2 + 2 * p) ** 2)
         pairs = along[..., None, None] * np.eye(p) + scores[..., :, None] * direction
 
         def maps(t: int) -> Maps:
@@ -163,7 +157,7 @@ class StepSums:
             fixed[..., second, first] = self.carry * pairs
             return fixed, moving
 
-        sums = SuffixSums(*self._under(self.signal), maps, _parts(p, p))
+        sums = SuffixSums(*self._live(self.signal), maps, _parts(p, p))
         return self._moments(sums, np.eye(2 + 2 * p)[second])
 
     def _start(self, k: int) -> Maps:
@@ -175,14 +169,14 @@ class StepSums:
         moving[..., 1, 0] = 1.0
         return fixed, moving
 
-    def _under(self, signal: FloatArray) -> tuple[TabularMDP, FloatArray, FloatArray]:
+    def _live(self, signal: FloatArray) -> tuple[TabularMDP, FloatArray, FloatArray]:
         """The problem, the policy and x, which is 0 where episodes have ended."""
         live = (~self.mdp.terminal)[:, None, None]
         return self.mdp, self.at.probabilities, signal * live
 
     def _moments(self, sums: SuffixSums, pick: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Mean, shaped like theta, and covariance ``[p, p]`` of ``pick [p, k]`` times Z."""
-        check_state_size(self.mdp, pick.shape[1])
+        check_size(self.mdp.n_states * self.mdp.n_actions * pick.shape[1] ** 2)
         total = sums.moments
         mean = pick @ total[:, 0]
         covariance = pick @ total @ pick.T - np.outer(mean, mean)

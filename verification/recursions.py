@@ -23,7 +23,7 @@ LARGEST_WORK = 20e9
 @dataclass(frozen=True, eq=False)
 class Recursion:
     """How the recursion names an estimator: its kind of Hessian, and the options of both orders;
-    ``factor`` is the length of its state for one parameter.
+    ``factor`` is the length of its state for one parameter (1: no second moments of it are kept).
     """
 
     curvature: Curvature
@@ -59,7 +59,8 @@ def recursion_work(asked: Request, known: Recursion) -> float:
     length = 2 + known.factor * p
     runs = p ** (asked.estimator.order - 1)
     pairs = mdp.n_states * mdp.n_actions
-    return float(runs * asked.length * pairs * length**2 * 4 * (length + mdp.n_states))
+    kept = length if known.factor == 1 else length**2
+    return float(runs * asked.length * pairs * kept * 4 * (length + mdp.n_states))
 
 
 def recursion_moments(asked: Request, known: Recursion) -> Moments:

@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 
-from analytic import moment_recursions
+from analytic import credited_sums, moment_recursions
 from analytic.derivatives import gradient, hvp
 from analytic.estimate_means import hessian_estimate_mean
 from analytic.moments import Curvature, gradient_moments, hvp_moments
@@ -129,7 +129,8 @@ def test_a_solution_with_an_error_is_seen(monkeypatch):
     def with_gamma(tables, policy, factor):
         return bellman_system(tables, policy, np.sign(factor) * mdp.discount)
 
-    monkeypatch.setattr(moment_recursions, "bellman_system", with_gamma)
+    for module in (credited_sums, moment_recursions):
+        monkeypatch.setattr(module, "bellman_system", with_gamma)
     found = every_estimator(mdp, theta, v, critic, None)
     for one, other in zip(found, wanted, strict=True):
         check_same(one[:1], other[:1])

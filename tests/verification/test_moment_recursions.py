@@ -7,6 +7,7 @@ import oracles
 import pytest
 import torch
 
+from analytic.credited_sums import CreditedSums
 from analytic.derivatives import gradient, hvp
 from analytic.estimate_means import hessian_estimate_mean
 from analytic.moment_recursions import SuffixSums
@@ -146,25 +147,36 @@ def test_hessians_have_the_enumerated_mean_and_products_the_covariance(seed):
     check_every_case(seed, check)
 
 
+def of_mean_rewards(step_back):
+    """A step of the recursion that takes rewards' mean square for the square of their mean."""
+
+    def wrong(self, *rest):
+        mean = (self.mdp.transition * self.signal).sum(axis=-1, keepdims=True)
+        flat = replace(self, signal=np.broadcast_to(mean, self.signal.shape))
+        return step_back(flat, *rest)
+
+    return wrong
+
+
 def test_a_recursion_with_an_error_is_seen(monkeypatch):
-    """A lambda that is a little off; rewards' mean square taken for the square of their mean."""
-    mdp, theta, _, critic = problem(13)
+    mdp, theta, v, critic = problem(13)
     assert mdp.next_state_reward.shape[-1] > 1
+    options = {"critic": critic, "gae_lambda": 0.6}
     wanted = enumerated(LoadedDice(0.6), 1, mdp, theta, critic)
-    right, wrong = (gradient_moments(mdp, theta, critic=critic, gae_lambda=x) for x in (0.6, 0.61))
-    check_agreement(right, *wanted)
-    with pytest.raises(AssertionError):
-        check_agreement(wrong, *wanted)
-    step_back = SuffixSums._step_back
-
-    def of_mean_rewards(self, signal, *rest):
-        mean = (self.mdp.transition * signal).sum(axis=-1, keepdims=True)
-        return step_back(self, np.broadcast_to(mean, signal.shape), *rest)
-
-    monkeypatch.setattr(SuffixSums, "_step_back", of_mean_rewards)
-    found = gradient_moments(mdp, theta, critic=critic, gae_lambda=0.6)
-    with pytest.raises(AssertionError):
-        check_agreement(found, *wanted)
+    check_agreement(gradient_moments(mdp, theta, **options), *wanted)
+    off = gradient_moments(mdp, theta, critic=critic, gae_lambda=0.6 + 1e-6)
+    right = hvp_moments(mdp, theta, v, Curvature.DICE, **options)
+    monkeypatch.setattr(CreditedSums, "_add_step", of_mean_rewards(CreditedSums._add_step))
+    monkeypatch.setattr(SuffixSums, "_recursed", of_mean_rewards(SuffixSums._recursed))
+    first = gradient_moments(mdp, theta, **options)
+    second = hvp_moments(mdp, theta, v, Curvature.DICE, **options)
+    for found, other in (
+        (off, wanted),
+        (first, wanted),
+        (second, (right.mean.ravel(), right.covariance)),
+    ):
+        with pytest.raises(AssertionError):
+            check_agreement(found, *other)
 
 
 def policies():
