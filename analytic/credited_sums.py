@@ -15,18 +15,20 @@ in ``O(S A p (S + p))`` a step for p parameters, where second moments of X in ea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from analytic.arrays import FloatArray
+from analytic.moment_recursions import fixed_point
 from analytic.problems import TabularMDP
-from analytic.systems import System, bellman_system
+from analytic.systems import bellman_system
 
 
-@dataclass(frozen=True, eq=False)
-class _Later:
-    """E[e] and E[e^2] ``[S]``, E[X] and E[e X] ``[S, p]``, by the state they follow from."""
+class _Later(NamedTuple):
+    """By the state they follow from: E[e] and E[e^2] ``[S]``, E[X] and E[e X] ``[S, p]``."""
 
     credit: FloatArray
     square: FloatArray
@@ -52,69 +54,49 @@ class CreditedSums:
     def moments(self) -> tuple[FloatArray, FloatArray]:
         """E[X_0] ``[p]`` and E[X_0 X_0^T] ``[p, p]`` from the start law."""
         p = self.vectors.shape[-1]
+        later = _Later(*(np.zeros((self.mdp.n_states, *own)) for own in ((), (), (p,), (p,))))
         second = np.zeros((p, p))
         if self.mdp.horizon is None:
-            later = self._stationary()
-            law = self._system(self.carry**2).solve_adjoint(self.mdp.start[None])[0]
-            self._add_step(second, 0, law, later)
-            return self.mdp.start @ later.total, second
-        later = _Later(*(np.zeros((self.mdp.n_states, *own)) for own in ((), (), (p,), (p,))))
+            factors = (self.decay, self.decay**2, self.carry, self.decay * self.carry)
+
+            def step_back(known: Sequence[FloatArray]) -> _Later:
+                return self._step_back(0, _Later(*known))[0]
+
+            later = _Later(*fixed_point(self.mdp, self.policy, step_back, later, factors))
         for t, law in reversed(list(enumerate(self._laws()))):
-            later = self._add_step(second, t, law, later)
+            later, half = self._step_back(t, later)
+            visits = law[:, None] * self.policy
+            own = self.weights[t] * visits[..., None] * self.vectors
+            flat = own.reshape(-1, p).T @ half.reshape(-1, p)
+            second += flat + flat.T
         return self.mdp.start @ later.total, second
 
     def _laws(self) -> FloatArray:
-        """``[T, S]``: of s_t, times c^2t."""
+        """``[T, S]``: of s_t, times c^2t; over the infinite horizon their sum."""
+        if self.mdp.horizon is None:
+            system = bellman_system(self.mdp.tables, self.policy, np.asarray(self.carry**2))
+            return system.solve_adjoint(self.mdp.start[None])
         kernel = self.carry**2 * np.einsum("sa,sax->sx", self.policy, self.mdp.transition)
         found = [self.mdp.start]
         for _ in self.weights[1:]:
             found.append(found[-1] @ kernel)
         return np.array(found)
 
-    def _add_step(self, second: FloatArray, t: int, law: FloatArray, later: _Later) -> _Later:
-        """Step t's moments from those of step t + 1; its part of E[X_0 X_0^T] goes to ``second``,
-        in place.
+    def _step_back(self, t: int, later: _Later) -> tuple[_Later, FloatArray]:
+        """Step t's moments from those of step t + 1; and z ``[S, A, p]``, for which ``w (y z^T + z
+        y^T)`` is what the step adds to E[X_0 X_0^T] at each state and action.
         """
-        joint, weight = self.mdp.transition, self.weights[t]
-        once = joint * self.signal[t]
-        credit = once.sum(axis=-1) + self.decay * (joint @ later.credit)
-        square = (once * self.signal[t]).sum(axis=-1) + 2.0 * self.decay * (once @ later.credit)
-        square += self.decay**2 * (joint @ later.square)
-        crossed = self.carry * (once @ later.total + self.decay * (joint @ later.product))
-        own, visits = weight * self.vectors, law[:, None] * self.policy
-        half = visits[..., None] * (0.5 * square[..., None] * own + crossed)
-        flat = own.reshape(-1, own.shape[-1]).T @ half.reshape(-1, own.shape[-1])
-        second += flat + flat.T
-        return _Later(
-            self._mean(credit),
-            self._mean(square),
-            self._mean(credit[..., None] * own + self.carry * (joint @ later.total)),
-            self._mean(square[..., None] * own + crossed),
+        joint, decay, carry = self.mdp.transition, self.decay, self.carry
+        once, own = joint * self.signal[t], self.weights[t] * self.vectors
+        credit = once.sum(axis=-1) + decay * (joint @ later.credit)
+        square = (once * self.signal[t]).sum(axis=-1) + 2.0 * decay * (once @ later.credit)
+        square += decay**2 * (joint @ later.square)
+        crossed = carry * (once @ later.total + decay * (joint @ later.product))
+        new = (
+            credit,
+            square,
+            credit[..., None] * own + carry * (joint @ later.total),
+            square[..., None] * own + crossed,
         )
-
-    def _mean(self, values: FloatArray) -> FloatArray:
-        """``[S, ...]``: over the actions of ``[S, A, ...]``."""
-        found: FloatArray = np.einsum("sa,sa...->s...", self.policy, values)
-        return found
-
-    def _stationary(self) -> _Later:
-        """What a step leaves as it is: one moment after the other, each from those before."""
-        joint, signal, decay, carry = self.mdp.transition, self.signal[0], self.decay, self.carry
-        once = joint * signal
-        paid = once.sum(axis=-1)
-        credit = self._solved(decay, self._mean(paid))
-        square = (once * signal).sum(axis=-1) + 2.0 * decay * (once @ credit)
-        squares = self._solved(decay**2, self._mean(square))
-        mean = paid + decay * (joint @ credit)
-        total = self._solved(carry, self._mean(mean[..., None] * self.vectors))
-        square += decay**2 * (joint @ squares)
-        own = square[..., None] * self.vectors + carry * (once @ total)
-        return _Later(credit, squares, total, self._solved(decay * carry, self._mean(own)))
-
-    def _solved(self, factor: float, own: FloatArray) -> FloatArray:
-        """The x ``[S, ...]`` with ``x = own + factor P_pi x``."""
-        rows = np.moveaxis(own, 0, -1)[..., None, :]
-        return np.moveaxis(self._system(factor).solve(rows)[..., 0, :], -1, 0)
-
-    def _system(self, factor: float) -> System:
-        return bellman_system(self.mdp.tables, self.policy, np.asarray(factor))
+        half = 0.5 * square[..., None] * own + crossed
+        return _Later(*(np.einsum("sa,sa...->s...", self.policy, each) for each in new)), half

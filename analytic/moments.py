@@ -2,8 +2,8 @@
 
 A trajectory's estimate is a sum over its steps, so its moments follow by recursion over time, or
 over the infinite horizon by linear solves: `analytic.credited_sums` where each step stands by
-itself, `analytic.moment_recursions` where steps are paired. Rewards that depend on the next state
-keep their variance.
+itself, `analytic.paired_sums` for DiCE's Hessian, `analytic.moment_recursions` for whole returns.
+Rewards that depend on the next state keep their variance.
 
 Source of the estimators: AD: Finn et al. 2017; LVC: Rothfuss et al. 2019; DiCE: Foerster et al.
 2018; Loaded DiCE: Farquhar et al. 2019.

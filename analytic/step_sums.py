@@ -1,16 +1,16 @@
 """Estimates from one trajectory as sums over its steps, ready for their moments.
 
 Where each step's score counts by itself, an estimate is a sum of credits times vectors
-(`analytic.credited_sums`). The others are given as the linear map from what is summed from step t +
-1 on to what is summed from t on (`analytic.moment_recursions`). Over a finite horizon the weights
-w_t of the steps stand in the sum. Over the infinite one they are gamma^t, and gamma carries what is
-summed: every step is then the same.
+(`analytic.credited_sums`); DiCE's Hessian pairs steps (`analytic.paired_sums`); whole returns are
+given as the linear map from what is summed from step t + 1 on to what is summed from t on
+(`analytic.moment_recursions`). Over a finite horizon the weights w_t of the steps stand in the sum.
+Over the infinite one they are gamma^t, and gamma carries what is summed: every step is the same.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from analytic.critics import check_ends, critic_rows
 from analytic.jets import required
 from analytic.logits import PolicyAt
 from analytic.moment_recursions import Maps, SuffixSums, check_size
+from analytic.paired_sums import PairedSums
 from analytic.policies import Policy
 from analytic.problems import TabularMDP
 from analytic.targets import Discounted, GivenWeights, StateWeighting
@@ -55,9 +56,10 @@ class StepSums:
     ) -> StepSums:
         """Raises ValueError for what does not fit."""
         at = single_policy(mdp, theta, policy)
-        check_size(mdp.n_states * mdp.n_actions * at.theta.size)
         values = critic_over_time(mdp, critic)
         weights = _step_weights(mdp, weighting)
+        each = max(at.theta.size, len(weights) * mdp.n_states)
+        check_size(mdp.n_states * mdp.n_actions * each)
         shape = (len(weights), mdp.n_states, mdp.n_actions, mdp.n_states)
         signal = np.broadcast_to(mdp.next_state_reward, shape)
         decay, baseline = mdp.discount, np.array(values)
@@ -109,8 +111,7 @@ class StepSums:
         """
         live = self._live(_differences(self.signal, self.baseline, self.decay))
         sums = CreditedSums(*live, vectors, self.weights, self.decay, self.carry)
-        mean, second = sums.moments
-        return mean.reshape(self.at.theta.shape), second - np.outer(mean, mean)
+        return self._centred(*sums.moments)
 
     def whole_return(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Of ``sum_t (R - w_t b_t) y(s_t, a_t)``. Z = (1, R, Y, R Y, B).
@@ -120,11 +121,14 @@ class StepSums:
         """
         check_ending(self.mdp)
         p = vectors.shape[-1]
-        plain, times, base = _parts(p, p, p)[2:]
+        k, pairs = 2 + 3 * p, (self.mdp.n_states, self.mdp.n_actions)
+        check_size(math.prod(pairs) * k**2)
+        plain, times, base = (slice(2 + i * p, 2 + (i + 1) * p) for i in range(3))
 
         def maps(t: int) -> Maps:
-            fixed, moving = self._start(2 + 3 * p)
-            identity = np.eye(p)
+            fixed, moving, identity = np.zeros((*pairs, k, k)), np.zeros((*pairs, k, k)), np.eye(p)
+            fixed[..., 0, 0] = moving[..., 1, 0] = 1.0
+            fixed[..., 1, 1] = self.decay
             fixed[..., plain, 0] = moving[..., times, 0] = vectors
             fixed[..., plain, plain] = moving[..., times, plain] = identity
             fixed[..., times, 1] = self.decay * vectors
@@ -133,54 +137,25 @@ class StepSums:
             fixed[..., base, base] = identity
             return fixed, moving
 
-        pick = np.eye(2 + 3 * p)
-        sums = SuffixSums(*self._live(self.signal), maps, _parts(p, p, p))
-        return self._moments(sums, pick[times] - pick[base])
+        total = SuffixSums(*self._live(self.signal), maps, k).moments
+        pick = np.eye(k)[times] - np.eye(k)[base]
+        return self._centred(pick @ total[:, 0], pick @ total @ pick.T)
 
     def across_steps(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Of DiCE's Hessian times v, which also pairs the scores of different steps. Z = (1, g, X,
-        h), where X has no baseline.
-        """
-        scores, local = self.scores, self.curved(v, keep_scores=True)
-        along, direction, p = self._along(v), v.ravel(), self.scores.shape[-1]
-        first, second = _parts(p, p)[2:]
-        check_size(self.mdp.n_states * self.mdp.n_actions * (2 + 2 * p) ** 2)
-        pairs = along[..., None, None] * np.eye(p) + scores[..., :, None] * direction
-
-        def maps(t: int) -> Maps:
-            fixed, moving = self._start(2 + 2 * p)
-            for rows, vectors in ((first, scores), (second, local)):
-                moving[..., rows, 0] = self.weights[t] * vectors
-                fixed[..., rows, 1] = self.decay * self.weights[t] * vectors
-                fixed[..., rows, rows] = self.carry * np.eye(p)
-            fixed[..., second, 0] = -self.baseline[t][:, None, None] * self.weights[t] * local
-            fixed[..., second, first] = self.carry * pairs
-            return fixed, moving
-
-        sums = SuffixSums(*self._live(self.signal), maps, _parts(p, p))
-        return self._moments(sums, np.eye(2 + 2 * p)[second])
-
-    def _start(self, k: int) -> Maps:
-        """L and E ``[S, A, k, k]`` with the rows of 1 and of what is carried back."""
-        fixed = np.zeros((self.mdp.n_states, self.mdp.n_actions, k, k))
-        moving = np.zeros_like(fixed)
-        fixed[..., 0, 0] = 1.0
-        fixed[..., 1, 1] = self.decay
-        moving[..., 1, 0] = 1.0
-        return fixed, moving
+        """Of DiCE's Hessian times v, which also pairs the scores of different steps."""
+        local = self.curved(v, keep_scores=True)
+        vectors = (self.scores, local, v.ravel(), self.baseline, self.weights)
+        sums = PairedSums(*self._live(self.signal), *vectors, self.decay, self.carry)
+        return self._centred(*sums.moments)
 
     def _live(self, signal: FloatArray) -> tuple[TabularMDP, FloatArray, FloatArray]:
         """The problem, the policy and x, which is 0 where episodes have ended."""
         live = (~self.mdp.terminal)[:, None, None]
         return self.mdp, self.at.probabilities, signal * live
 
-    def _moments(self, sums: SuffixSums, pick: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Mean, shaped like theta, and covariance ``[p, p]`` of ``pick [p, k]`` times Z."""
-        check_size(self.mdp.n_states * self.mdp.n_actions * pick.shape[1] ** 2)
-        total = sums.moments
-        mean = pick @ total[:, 0]
-        covariance = pick @ total @ pick.T - np.outer(mean, mean)
-        return mean.reshape(self.at.theta.shape), covariance
+    def _centred(self, mean: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The mean, shaped like theta, and the covariance ``[p, p]``."""
+        return mean.reshape(self.at.theta.shape), second - np.outer(mean, mean)
 
 
 def single_policy(mdp: TabularMDP, theta: npt.ArrayLike, policy: Policy) -> PolicyAt:
@@ -213,12 +188,6 @@ def critic_over_time(mdp: TabularMDP, critic: npt.ArrayLike | None) -> FloatArra
 def checked_lambda(gae_lambda: float) -> float:
     """Raises ValueError outside [0, 1]."""
     return real_number("gae_lambda", gae_lambda, low=0.0, high=1.0)
-
-
-def _parts(*lengths: int) -> list[slice]:
-    """Slices of Z: the constant, what is carried back, then parts of those lengths."""
-    ends = np.cumsum([0, 1, 1, *lengths]).tolist()
-    return [slice(a, b) for a, b in pairwise(ends)]
 
 
 def _differences(signal: FloatArray, values: FloatArray, discount: float) -> FloatArray:
