@@ -68,20 +68,31 @@ def truncation_bias(
     at = single_policy(mdp, theta, policy)
     values = frozen_array("critic", np.zeros(mdp.n_states) if critic is None else critic)
     check_ends(critic_rows(values, None, mdp.n_states), mdp.terminal)
-    exact = Evaluation(mdp.tables, at.probabilities)
-    gap = exact.step_values[0] - values
-    law, law_jacobian = _law(mdp, at.probabilities, length)
-    from_each = Evaluation(replace(mdp.tables, start=np.eye(mdp.n_states)), at.probabilities)
+    slope, curved = _missing(mdp, at.probabilities, length, values, order)
+    if order == 1:
+        return at.pulled(-slope.reshape(at.size))
+    return at.pulled_hessian(-slope, -curved)
+
+
+def _missing(
+    mdp: TabularMDP, policy: FloatArray, steps: int, values: FloatArray, order: int
+) -> tuple[FloatArray, FloatArray]:
+    """Gradient ``[n]`` and Hessian ``[n, n]`` (``[0, 0]`` to order 1) of what is missing, in the
+    logits.
+    """
+    tables = mdp.tables
+    gap = Evaluation(tables, policy).step_values[0] - values
+    law, law_jacobian = _law(mdp, policy, steps)
+    from_each = Evaluation(replace(tables, start=np.eye(mdp.n_states)), policy)
     value_jacobian = logit_gradient(from_each).reshape(mdp.n_states, -1)
     slope = law @ value_jacobian + law_jacobian @ gap
     if order == 1:
-        return at.pulled(-slope.reshape(at.size))
-    from_law = Evaluation(replace(mdp.tables, start=law), at.probabilities)
-    unpaid = replace(mdp.tables.paying(np.zeros_like(mdp.tables.reward)), horizon=length)
-    paid_last = Evaluation(replace(unpaid, final_values=gap), at.probabilities)
+        return slope, np.zeros((0, 0))
+    from_law = Evaluation(replace(tables, start=law), policy)
+    unpaid = replace(tables.paying(np.zeros_like(tables.reward)), horizon=steps)
+    paid_last = Evaluation(replace(unpaid, final_values=gap), policy)
     cross = law_jacobian @ value_jacobian
-    curved = logit_hessian(from_law) + logit_hessian(paid_last) + cross + cross.T
-    return at.pulled_hessian(-slope, -curved)
+    return slope, logit_hessian(from_law) + logit_hessian(paid_last) + cross + cross.T
 
 
 def _law(mdp: TabularMDP, policy: FloatArray, steps: int) -> tuple[FloatArray, FloatArray]:
