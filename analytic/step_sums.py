@@ -109,8 +109,9 @@ class StepSums:
         """Of ``sum_t w_t (g_t - b_t) y(s_t, a_t)``: the differences carry over ``x + decay b(s') -
         b(s)``, so that an offset which the baseline takes off does not round.
         """
-        live = self._live(_differences(self.signal, self.baseline, self.decay))
-        sums = CreditedSums(*live, vectors, self.weights, self.decay, self.carry)
+        signal = _differences(self.signal, self.baseline, self.decay)
+        given = (self.mdp, self.at.probabilities, signal, vectors, self.weights)
+        sums = CreditedSums(*given, self.decay, self.carry)
         return self._centred(*sums.moments)
 
     def whole_return(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -137,21 +138,16 @@ class StepSums:
             fixed[..., base, base] = identity
             return fixed, moving
 
-        total = SuffixSums(*self._live(self.signal), maps, k).moments
+        total = SuffixSums(self.mdp, self.at.probabilities, self.signal, maps, k).moments
         pick = np.eye(k)[times] - np.eye(k)[base]
         return self._centred(pick @ total[:, 0], pick @ total @ pick.T)
 
     def across_steps(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Of DiCE's Hessian times v, which also pairs the scores of different steps."""
         local = self.curved(v, keep_scores=True)
-        vectors = (self.scores, local, v.ravel(), self.baseline, self.weights)
-        sums = PairedSums(*self._live(self.signal), *vectors, self.decay, self.carry)
+        given = (self.mdp, self.at.probabilities, self.signal, self.scores, local, v.ravel())
+        sums = PairedSums(*given, self.baseline, self.weights, self.decay, self.carry)
         return self._centred(*sums.moments)
-
-    def _live(self, signal: FloatArray) -> tuple[TabularMDP, FloatArray, FloatArray]:
-        """The problem, the policy and x, which is 0 where episodes have ended."""
-        live = (~self.mdp.terminal)[:, None, None]
-        return self.mdp, self.at.probabilities, signal * live
 
     def _centred(self, mean: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The mean, shaped like theta, and the covariance ``[p, p]``."""

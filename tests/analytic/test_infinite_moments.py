@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import oracles
@@ -200,6 +201,12 @@ def test_bad_input_is_named():
     for call, complaint in bad:
         with pytest.raises(ValueError, match=complaint):
             call()
+    ending, theta, *_ = problem(8)
+    assert ending.terminal.any()
+    for function in (gradient_moments, partial(hessian_estimate_mean, curvature=ad)):
+        with pytest.raises(ValueError, match="critic: expected 0 at terminal states"):
+            function(ending, theta, critic=np.ones(ending.n_states))
+    mdp, theta, *_ = problem(13)
     nearly = replace(mdp, discount=1.0 - 1e-12)
     with pytest.warns(IllConditionedWarning, match="condition number"):
         gradient_moments(nearly, theta)
