@@ -29,9 +29,9 @@ from analytic.hessians import block_term
 from analytic.moments import Curvature, check_credit
 from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
-from analytic.sampled_steps import Credit
 from analytic.step_sums import check_ending, checked_lambda, critic_over_time, single_policy
 from analytic.targets import DISCOUNTED, StateWeighting
+from analytic.trajectory_classes import Credit
 from analytic.values import Evaluation
 from analytic.weightings import weighted_visits
 

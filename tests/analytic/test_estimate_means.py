@@ -12,8 +12,8 @@ from analytic.derivatives import hessian
 from analytic.estimate_means import hessian_estimate_mean
 from analytic.moments import Curvature, hvp_moments
 from analytic.policies import TABULAR, LinearSoftmax
-from analytic.sampled_steps import Credit
 from analytic.targets import DISCOUNTED, GivenWeights, Undiscounted
+from analytic.trajectory_classes import Credit
 from analytic.values import state_values
 
 CURVATURES = list(Curvature)

@@ -14,9 +14,9 @@ from analytic.estimate_means import hessian_estimate_mean
 from analytic.moments import Curvature, gradient_moments, hvp_moments
 from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
-from analytic.sampled_steps import Credit
 from analytic.systems import IllConditionedWarning, bellman_system
 from analytic.targets import GivenWeights, Undiscounted
+from analytic.trajectory_classes import Credit
 from analytic.values import state_values
 
 LAMBDAS = (None, 0.0, 0.6, 1.0)

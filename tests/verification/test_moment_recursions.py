@@ -15,15 +15,14 @@ from analytic.moments import Curvature, gradient_moments, hvp_moments
 from analytic.paired_sums import PairedSums
 from analytic.policies import TABULAR, LinearSoftmax
 from analytic.problems import TabularMDP
-from analytic.sampled_steps import Credit
 from analytic.targets import DISCOUNTED, GivenWeights, Undiscounted
+from analytic.trajectory_classes import Credit
 from analytic.values import state_values
 from stochastic.contexts import Context
 from stochastic.estimators import estimate, from_surrogate
 from stochastic.networks import TorchPolicy
 from stochastic.surrogates.dice import Dice, LoadedDice
-from stochastic.surrogates.returns import generalised_advantages
-from stochastic.surrogates.score_function import AD, LVC, step_weights
+from stochastic.surrogates.score_function import AD, LVC
 from verification.enumeration import Enumeration
 
 AGREEMENT = 1e-10
@@ -75,22 +74,6 @@ def check_agreement(found, mean, covariance):
 
 
 @dataclass(frozen=True)
-class Generalised:
-    """AD's or LVC's surrogate with GAE(lambda) in the place of the reward-to-go."""
-
-    lam: float
-    weighting: object
-    curvature: Curvature
-
-    def __call__(self, record):
-        weights = step_weights(record, self.weighting) * generalised_advantages(record, self.lam)
-        terms = record.log_probs
-        if self.curvature is Curvature.LVC:
-            terms = torch.exp(terms - terms.detach())
-        return (weights * terms * record.alive).sum(dim=-1).mean()
-
-
-@dataclass(frozen=True)
 class Case:
     """A surrogate, and how the recursion names its derivatives."""
 
@@ -112,8 +95,8 @@ def cases(weightings):
         yield Case(LVC(reward_to_go=False, weighting=weighting), Curvature.LVC, whole)
         loaded = {"weighting": weighting, "gae_lambda": 0.6}
         yield Case(LoadedDice(0.6, weighting), Curvature.DICE, loaded)
-        for curvature in (Curvature.AD, Curvature.LVC):
-            yield Case(Generalised(0.6, weighting, curvature), curvature, loaded)
+        for record, curvature in ((AD, Curvature.AD), (LVC, Curvature.LVC)):
+            yield Case(record(weighting=weighting, gae_lambda=0.6), curvature, loaded)
     yield Case(Dice(), Curvature.DICE, {})
     for lam in (0.0, 1.0):
         yield Case(LoadedDice(lam), Curvature.DICE, {"gae_lambda": lam})
