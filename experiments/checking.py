@@ -11,7 +11,6 @@ from experiments.commands import Check
 from experiments.problem_sources import generators, load_critic, load_problem, load_theta
 from experiments.progress import shown_progress
 from experiments.user_files import UserFile, load_file
-from stochastic.coefficients import Surrogate
 from stochastic.estimators import (
     CallableEstimator,
     DrawEstimator,
@@ -19,12 +18,9 @@ from stochastic.estimators import (
     SurrogateEstimator,
     from_surrogate,
 )
-from stochastic.surrogates.dice import dice, loaded_dice
-from stochastic.surrogates.score_function import ad, lvc
+from stochastic.surrogates.catalogue import CATALOGUE
 from verification.measurement import measure_bias
 from verification.reports import BiasReport
-
-BUILTINS: dict[str, Surrogate] = {"ad": ad, "lvc": lvc, "dice": dice, "loaded_dice": loaded_dice}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +76,12 @@ def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
     Raises:
         ValueError: neither, one that cannot be called, or an estimator of another order.
     """
-    if name in BUILTINS:
-        return from_surrogate(BUILTINS[name], order, name=name), None
+    if name in CATALOGUE:
+        return from_surrogate(CATALOGUE[name], order, name=name), None
     file, separator, attribute = name.rpartition(":")
     if not separator or not file.endswith(".py") or not attribute:
         raise ValueError(
-            f"estimator: expected FILE.py:NAME or one of {', '.join(sorted(BUILTINS))}, "
+            f"estimator: expected FILE.py:NAME or one of {', '.join(sorted(CATALOGUE))}, "
             f"got {name!r}"
         )
     user_file = load_file(Path(file))

@@ -77,10 +77,10 @@ def _one_sentence(boxed: str) -> str:
 
 def _run(command: Command) -> int:
     if isinstance(command, List):
-        from experiments.checking import BUILTINS
         from experiments.problem_sources import KNOWN_ENVIRONMENTS
+        from stochastic.surrogates.catalogue import CATALOGUE
 
-        print("estimators:  ", ", ".join(sorted(BUILTINS)))
+        print("estimators:  ", ", ".join(sorted(CATALOGUE)))
         print("environments:", ", ".join(KNOWN_ENVIRONMENTS))
         return 0
     if isinstance(command, Report):

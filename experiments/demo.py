@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.checking import BUILTINS, Checked, run_check
+from experiments.checking import Checked, run_check
 from experiments.commands import Check
 from experiments.figures import draw_bias_map, draw_components, new_figure
 from experiments.folders import claim_folder, write_folder
@@ -39,6 +39,7 @@ PROBLEMS = (
     DemoProblem("FrozenLake, H = 6", "FrozenLake-v1", 6, ("is_slippery=False",)),
     DemoProblem("CliffWalking, H = 4", "CliffWalking-v1", 4),
 )
+BUILTINS = ("ad", "lvc", "dice", "loaded_dice")
 ESTIMATORS = (*BUILTINS, f"{EXAMPLE}:surrogate")
 ORDERS = {1: "gradient", 2: "Hessian"}
 

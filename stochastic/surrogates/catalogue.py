@@ -1,0 +1,32 @@
+"""The surrogates that go by a name: what the command line knows, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from stochastic.coefficients import Surrogate
+from stochastic.surrogates.dice import dice, loaded_dice, tmaml
+from stochastic.surrogates.group_relative import dr_grpo, grpo, rloo
+from stochastic.surrogates.off_policy import off_policy_dice
+from stochastic.surrogates.score_function import actor_critic, ad, lvc, reinforce
+from stochastic.surrogates.taylor import Taylor, v_trace
+
+CATALOGUE: Mapping[str, Surrogate] = MappingProxyType(
+    {
+        "actor_critic": actor_critic,
+        "ad": ad,
+        "dice": dice,
+        "dr_grpo": dr_grpo,
+        "grpo": grpo,
+        "loaded_dice": loaded_dice,
+        "lvc": lvc,
+        "off_policy_dice": off_policy_dice,
+        "reinforce": reinforce,
+        "rloo": rloo,
+        "taylor": Taylor(),
+        "taylor_2": Taylor(2),
+        "tmaml": tmaml,
+        "v_trace": v_trace,
+    }
+)

@@ -1,0 +1,64 @@
+"""The way to add an estimator that CONTRIBUTING.md shows is taken, literally, in a copy."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("analytic", "stochastic", "verification", "experiments")
+RUN = "import sys; from experiments.cli import main; sys.exit(main())"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    for part in PARTS:
+        shutil.copytree(ROOT / part, tmp_path / part)
+    return tmp_path
+
+
+def blocks():
+    """The section's file, its name, and the line that registers it."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text[text.index("## Adding an estimator") : text.index("## House rules")]
+    code = [
+        re.sub(r"(?m)^   ", "", c) for c in re.findall(r"```python\n(.*?)   ```", section, re.S)
+    ]
+    path = re.search(r"one file, `(stochastic/surrogates/(\w+)\.py)`", section)
+    return path[1], path[2], code[0], code[1].strip()
+
+
+def check(folder, name):
+    command = [sys.executable, "-c", RUN, "check", name, "--random", "2x2", "--horizon", "3"]
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return found.returncode, found.stdout + found.stderr
+
+
+def register(folder, path, name, line):
+    catalogue = folder / "stochastic/surrogates/catalogue.py"
+    text = catalogue.read_text()
+    table = "MappingProxyType(\n    {\n"
+    assert table in text
+    module = path.removesuffix(".py").replace("/", ".")
+    text = text.replace(table, f"{table}        {line}\n")
+    last = text.rindex("\nfrom stochastic.")
+    catalogue.write_text(f"{text[:last]}\nfrom {module} import {name}{text[last:]}")
+
+
+def test_one_file_and_one_line_add_an_estimator(copy):
+    path, name, code, line = blocks()
+    status, text = check(copy, name)
+    assert status == 2, text  # not there yet
+    (copy / path).write_text(code)
+    register(copy, path, name, line)
+    status, text = check(copy, name)
+    assert status == 0, text
+    assert f"{name}: UNBIASED for the gradient of the 3-step return" in text
+    # And the check can fail: a baseline that depends on what was chosen.
+    (copy / path).write_text(code.replace("self.b)", "self.b * record.actions)"))
+    status, text = check(copy, name)
+    assert status == 1, text
+    assert f"{name}: BIASED" in text
