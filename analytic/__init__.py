@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from analytic.derivatives import reward_vjp as reward_vjp
     from analytic.derivatives import state_action_occupancy as state_action_occupancy
     from analytic.derivatives import third_derivative as third_derivative
+    from analytic.estimate_means import hessian_estimate_mean as hessian_estimate_mean
     from analytic.game_derivatives import game_gradient as game_gradient
     from analytic.game_derivatives import game_hvp as game_hvp
     from analytic.game_derivatives import game_values as game_values
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from analytic.targets import return_derivative as return_derivative
     from analytic.targets import update_field as update_field
     from analytic.trajectory_classes import Credit as Credit
+    from analytic.truncation import truncation_bias as truncation_bias
     from analytic.values import action_values as action_values
     from analytic.values import condition_number as condition_number
     from analytic.values import expected_return as expected_return
@@ -133,6 +135,7 @@ _HOME = {
     "reward_vjp": "derivatives",
     "state_action_occupancy": "derivatives",
     "third_derivative": "derivatives",
+    "hessian_estimate_mean": "estimate_means",
     "game_gradient": "game_derivatives",
     "game_hvp": "game_derivatives",
     "game_values": "game_derivatives",
@@ -195,6 +198,7 @@ _HOME = {
     "return_derivative": "targets",
     "update_field": "targets",
     "Credit": "trajectory_classes",
+    "truncation_bias": "truncation",
     "action_values": "values",
     "condition_number": "values",
     "expected_return": "values",

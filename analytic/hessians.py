@@ -36,15 +36,17 @@ def logit_hessian(exact: Evaluation) -> FloatArray:
     shaped = full.reshape(*leading, n_states, n_actions, n_states, n_actions)
     states = np.arange(n_states)
     # Indexed axes come first: [S, ..., A, A].
-    shaped[..., states, :, states, :] += np.moveaxis(_block_term(exact), -3, 0)
+    blocks = block_term(field_over_time(exact.occupancy, exact), pi)
+    shaped[..., states, :, states, :] += np.moveaxis(blocks, -3, 0)
     return full
 
 
-def _block_term(exact: Evaluation) -> FloatArray:
-    """``[..., S, A, A]``: sum_{t,a} m_t(s) Q_t(s,a) d2 pi(a|s), the part that LVC keeps."""
-    weighted = field_over_time(exact.occupancy, exact)
-    outer = weighted[..., :, None] * exact.policy[..., None, :]
-    diagonal = np.eye(exact.policy.shape[-1]) * weighted[..., :, None]
+def block_term(weighted: FloatArray, policy: FloatArray) -> FloatArray:
+    """``[..., S, A, A]``: sum_{t,a} m_t(s) Q_t(s,a) d2 pi(a|s), the part that LVC keeps, from
+    ``sum_t m_t pi A_t [..., S, A]``.
+    """
+    outer = weighted[..., :, None] * policy[..., None, :]
+    diagonal = np.eye(policy.shape[-1]) * weighted[..., :, None]
     block: FloatArray = diagonal - outer - np.swapaxes(outer, -1, -2)
     return block
 

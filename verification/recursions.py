@@ -23,12 +23,14 @@ LARGEST_WORK = 20e9
 @dataclass(frozen=True, eq=False)
 class Recursion:
     """How the recursion names an estimator: its kind of Hessian, and the options of both orders;
-    ``factor`` is the length of its state for one parameter.
+    ``factor`` is the length of its state for one parameter, and ``squared`` says that a matrix of
+    second moments of it is kept.
     """
 
     curvature: Curvature
     options: dict[str, Any]
     factor: int
+    squared: bool = False
 
 
 def recursion_of(asked: Request) -> Recursion | None:
@@ -51,7 +53,9 @@ def recursion_of(asked: Request) -> Recursion | None:
         options: dict[str, Any] = {"credit": credit, "weighting": surrogate.weighting}
         if surrogate.gae_lambda is not None:
             options["gae_lambda"] = surrogate.gae_lambda
-        return Recursion(curvature, options, 1 if surrogate.reward_to_go else 3)
+        if surrogate.reward_to_go:
+            return Recursion(curvature, options, 1)
+        return Recursion(curvature, options, 3, squared=True)
     return None
 
 
@@ -61,7 +65,8 @@ def recursion_work(asked: Request, known: Recursion) -> float:
     length = 2 + known.factor * p
     runs = p ** (asked.estimator.order - 1)
     pairs = mdp.n_states * mdp.n_actions
-    return float(runs * asked.length * pairs * length**2 * 4 * (length + mdp.n_states))
+    kept = length**2 if known.squared else length
+    return float(runs * asked.length * pairs * kept * 4 * (length + mdp.n_states))
 
 
 def recursion_moments(asked: Request, known: Recursion) -> Moments:

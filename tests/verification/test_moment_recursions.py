@@ -7,8 +7,12 @@ import oracles
 import pytest
 import torch
 
+from analytic.credited_sums import CreditedSums
 from analytic.derivatives import gradient, hvp
+from analytic.estimate_means import hessian_estimate_mean
+from analytic.moment_recursions import SuffixSums
 from analytic.moments import Curvature, gradient_moments, hvp_moments
+from analytic.paired_sums import PairedSums
 from analytic.policies import TABULAR, LinearSoftmax
 from analytic.problems import TabularMDP
 from analytic.targets import DISCOUNTED, GivenWeights, Undiscounted
@@ -78,9 +82,12 @@ class Case:
     options: dict
 
 
-def cases(horizon):
-    given = GivenWeights(tuple(1.0 + 0.5 * t for t in range(horizon)))
-    for weighting in (DISCOUNTED, Undiscounted(), given):
+def weightings(horizon):
+    return DISCOUNTED, Undiscounted(), GivenWeights(tuple(1.0 + 0.5 * t for t in range(horizon)))
+
+
+def cases(weightings):
+    for weighting in weightings:
         for record, curvature in ((AD, Curvature.AD), (LVC, Curvature.LVC)):
             yield Case(record(weighting=weighting), curvature, {"weighting": weighting})
         whole = {"weighting": weighting, "credit": Credit.TOTAL_RETURN}
@@ -88,30 +95,88 @@ def cases(horizon):
         yield Case(LVC(reward_to_go=False, weighting=weighting), Curvature.LVC, whole)
         loaded = {"weighting": weighting, "gae_lambda": 0.6}
         yield Case(LoadedDice(0.6, weighting), Curvature.DICE, loaded)
+        for record, curvature in ((AD, Curvature.AD), (LVC, Curvature.LVC)):
+            yield Case(record(weighting=weighting, gae_lambda=0.6), curvature, loaded)
     yield Case(Dice(), Curvature.DICE, {})
-    yield Case(LoadedDice(), Curvature.DICE, {"gae_lambda": 1.0})
+    for lam in (0.0, 1.0):
+        yield Case(LoadedDice(lam), Curvature.DICE, {"gae_lambda": lam})
+
+
+def check_every_case(seed, check, *, every_weighting=True):
+    """``check`` on every estimator at one problem; over seeds each meets every kind of critic, and
+    every weighting of steps."""
+    mdp, theta, v, critic = problem(seed)
+    kinds, chosen = (None, critic[0], critic), weightings(mdp.horizon)
+    if not every_weighting:
+        chosen = chosen[seed // 7 % 3 :][:1]
+    for i, case in enumerate(cases(chosen)):
+        check(mdp, theta, v, case, kinds[(seed // 3 + i) % 3])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_gradients_have_the_enumerated_mean_and_covariance(seed):
-    mdp, theta, _, critic = problem(seed)
-    for case in cases(mdp.horizon):
-        for values in (None, critic[0], critic):
-            wanted = enumerated(case.surrogate, 1, mdp, theta, values)
-            found = gradient_moments(mdp, theta, critic=values, **case.options)
-            check_agreement(found, *wanted)
+    def check(mdp, theta, v, case, critic):
+        wanted = enumerated(case.surrogate, 1, mdp, theta, critic)
+        check_agreement(gradient_moments(mdp, theta, critic=critic, **case.options), *wanted)
+
+    check_every_case(seed, check)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_hessian_products_have_the_enumerated_mean_and_covariance(seed):
-    mdp, theta, v, critic = problem(seed)
-    n = theta.size
-    product = np.kron(np.eye(n), v.reshape(1, n))  # of a flattened Hessian
-    every = list(cases(mdp.horizon))
-    for case in (every[seed % len(every)], every[-2], every[-1]):
+def test_hessians_have_the_enumerated_mean_and_products_the_covariance(seed):
+    def check(mdp, theta, v, case, critic):
+        n = theta.size
+        product = np.kron(np.eye(n), v.reshape(1, n))  # of a flattened Hessian
         mean, covariance = enumerated(case.surrogate, 2, mdp, theta, critic)
-        found = hvp_moments(mdp, theta, v, case.curvature, critic=critic, **case.options)
+        options = {"critic": critic, **case.options}
+        found = hvp_moments(mdp, theta, v, case.curvature, **options)
         check_agreement(found, product @ mean, product @ covariance @ product.T)
+        whole = hessian_estimate_mean(mdp, theta, case.curvature, **options)
+        assert np.abs(whole.ravel() - mean).max() <= AGREEMENT * max(1.0, np.abs(mean).max())
+
+    check_every_case(seed, check, every_weighting=False)
+
+
+def of_mean_rewards(kind):
+    """The moments of a sum that takes rewards' mean square for the square of their mean."""
+    moments = kind.moments.fget
+
+    def wrong(self):
+        mean = (self.mdp.transition * self.signal).sum(axis=-1, keepdims=True)
+        return moments(replace(self, signal=np.broadcast_to(mean, self.signal.shape)))
+
+    return property(wrong)
+
+
+def test_a_recursion_with_an_error_is_seen(monkeypatch):
+    mdp, theta, v, critic = problem(13)
+    assert mdp.next_state_reward.shape[-1] > 1
+    loaded = {"critic": critic, "gae_lambda": 0.6}
+    whole = {"critic": critic, "credit": Credit.TOTAL_RETURN}
+
+    def every():
+        yield gradient_moments(mdp, theta, **loaded)
+        yield gradient_moments(mdp, theta, **whole)
+        yield hvp_moments(mdp, theta, v, Curvature.DICE, **loaded)
+
+    right = list(every())
+    for kind in (CreditedSums, PairedSums, SuffixSums):
+        monkeypatch.setattr(kind, "moments", of_mean_rewards(kind))
+    for found, other in zip(every(), right, strict=True):
+        with pytest.raises(AssertionError):
+            check_agreement(found, other.mean.ravel(), other.covariance)
+    monkeypatch.undo()
+    off = gradient_moments(mdp, theta, critic=critic, gae_lambda=0.6 + 1e-6)
+    for found, seen in ((right[0], False), (off, True)):
+        wanted = enumerated(LoadedDice(0.6), 1, mdp, theta, critic)
+        gap = max(
+            np.abs(a.ravel() - b.ravel()).max() for a, b in zip(both(found), wanted, strict=True)
+        )
+        assert bool(gap > AGREEMENT) is seen
+
+
+def both(found):
+    return found.mean, found.covariance
 
 
 def policies():
@@ -196,16 +261,12 @@ def test_bad_input_is_named():
     zero = np.zeros((2, 2))
     whole = {"credit": Credit.TOTAL_RETURN}
     bad = [
-        (lambda: gradient_moments(replace(mdp, horizon=None), zero), "horizon: expected a finite"),
         (lambda: gradient_moments(mdp, np.zeros((3, 2, 2))), "theta: expected one policy"),
         (lambda: gradient_moments(mdp, zero, critic=[0.0]), r"critic: expected shape \(2,\) or"),
         (lambda: gradient_moments(mdp, zero, gae_lambda=1.5), "gae_lambda: expected a number"),
         (lambda: gradient_moments(mdp, zero, gae_lambda=1.0, **whole), "credit: expected"),
         (lambda: hvp_moments(mdp, zero, zero, Curvature.DICE, **whole), "credit: expected"),
-        (
-            lambda: hvp_moments(mdp, zero, zero, Curvature.AD, gae_lambda=1.0),
-            "gae_lambda: expected",
-        ),
+        (lambda: hvp_moments(mdp, zero, zero, Curvature.LVC, gae_lambda=-1.0), "gae_lambda: exp"),
         (lambda: hvp_moments(mdp, zero, np.zeros(3), Curvature.AD), "v: expected shape"),
         (
             lambda: gradient_moments(mdp, zero, weighting=GivenWeights((1.0,))),

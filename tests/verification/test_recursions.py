@@ -13,7 +13,16 @@ from stochastic.surrogates.score_function import AD, LVC, Reduction, ad, lvc
 from verification.measurement import measure_bias
 from verification.reports import Evidence, Verdict
 
-BUILT_IN = (ad, lvc, dice, loaded_dice, AD(reward_to_go=False), LVC(reward_to_go=False))
+BUILT_IN = (
+    ad,
+    lvc,
+    dice,
+    loaded_dice,
+    AD(reward_to_go=False),
+    LVC(reward_to_go=False),
+    AD(gae_lambda=0.5),
+    LVC(gae_lambda=0.5),
+)
 
 
 @pytest.mark.parametrize("order", [1, 2])
