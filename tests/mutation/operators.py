@@ -127,8 +127,9 @@ def sum_shifted(node, above):
     """A running sum (or product) without its last term, steps counted from 1, the wrong axis."""
     if _called(node) in ("cumsum", "cumprod"):
         from_torch = ast.unparse(node.func).startswith("torch.")
-        terms = ast.unparse(node.args[0] if from_torch else node.func.value)
-        yield f"{ast.unparse(node)} {'-' if _called(node) == 'cumsum' else '/'} ({terms})"
+        terms = node.args[0] if from_torch else node.func.value
+        operation = ast.Sub() if _called(node) == "cumsum" else ast.Div()
+        yield ast.unparse(ast.BinOp(node, operation, terms))
     if _called(node) == "arange":
         yield f"1 + {ast.unparse(node)}"
     parent = above[0][0]
