@@ -19,24 +19,27 @@ class Outcome:
     text: str = ""
 
 
-def claims_about(module, owner=""):
+def claims_about(module, owner="", *, nearest_first=False):
     """(name, claim) of a module and of those that import it: means first, then the rest; among
-    these first those about ``owner``, the name whose definition was changed.
+    these first those about ``owner``, the name whose definition was changed (with
+    ``nearest_first`` all about that name, which finds it out sooner).
     """
     order = {user: k for k, user in enumerate(users_of(module))}
-    found = [
-        (name, claim)
-        for name, claims in CLAIMS.items()
-        if home_of(name) in order
-        for claim in claims
-    ]
-    rank = lambda it: (KINDS.index(it[1].kind), it[0] != owner, order[home_of(it[0])])  # noqa: E731
-    return sorted(found, key=rank)
+
+    def rank(item):
+        name, claim = item
+        near = (name != owner, order[home_of(name)])
+        kind = (KINDS.index(claim.kind),)
+        return near + kind if nearest_first else kind + near
+
+    names = [name for name in CLAIMS if home_of(name) in order]
+    return sorted(((name, claim) for name in names for claim in CLAIMS[name]), key=rank)
 
 
-def outcome_of(mutant):
+def outcome_of(mutant, *, nearest_first=False):
     """What the claims make of a mutant."""
-    return outcome_in(World(mutant), claims_about(mutant.module, mutant.owner))
+    claims = claims_about(mutant.module, mutant.owner, nearest_first=nearest_first)
+    return outcome_in(World(mutant), claims)
 
 
 def outcome_in(world, claims):

@@ -14,11 +14,11 @@ COMMAND = "python -m benchmarks.mutants"
 
 
 def account_of(modules: Iterable[str], every=1, progress=None) -> Account:
-    """What became of every mutant (or of one in ``every``) of some modules."""
+    """What became of every mutant (or, in haste, of one in ``every``) of some modules."""
     chosen = [mutant for module in modules for mutant in mutants_of(module)][::every]
     found = []
     for done, mutant in enumerate(chosen):
-        found.append((mutant, outcome_of(mutant)))
+        found.append((mutant, outcome_of(mutant, nearest_first=every > 1)))
         if progress is not None:
             progress(done + 1, len(chosen))
     return found
