@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from analytic.arrays import FloatArray, frozen_array
 from analytic.derivatives import checked_reward, logit_gradient
-from analytic.game_derivatives import GameAt, check_player, together
-from analytic.games import StochasticGame
+from analytic.game_derivatives import GameAt, together
+from analytic.games import StochasticGame, check_player
 from analytic.inner_steps import InnerStep, LambdaStep, OpponentStep, ReturnStep
 from analytic.lambda_returns import LambdaReturns
 from analytic.logits import PolicyAt, policy_at

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from analytic.arrays import FloatArray, check_leading
 from analytic.expansions import Expansion
-from analytic.games import PLAYERS, StochasticGame
+from analytic.games import StochasticGame, check_player
 from analytic.jets import Part, leibniz, required
 from analytic.logits import PolicyAt, policy_at
 from analytic.values import Evaluation
@@ -171,12 +171,6 @@ def game_hvp(
         check_player(name, player)
     at = game_at(game, theta1, theta2)
     return at.tangent(of, along, at.players[along - 1].direction(v)).gradient(wrt)
-
-
-def check_player(name: str, player: object) -> None:
-    """Raises ValueError unless ``player`` is 1 or 2."""
-    if not isinstance(player, int) or isinstance(player, bool) or player not in PLAYERS:
-        raise ValueError(f"{name}: expected player 1 or 2, got {player!r}")
 
 
 def _pairs(first: FloatArray, second: FloatArray) -> FloatArray:

@@ -106,6 +106,12 @@ class StochasticGame:
         return first, second
 
 
+def check_player(name: str, player: object) -> None:
+    """Raises ValueError unless ``player`` is 1 or 2."""
+    if not isinstance(player, int) or isinstance(player, bool) or player not in PLAYERS:
+        raise ValueError(f"{name}: expected player 1 or 2, got {player!r}")
+
+
 def memory_one_game(
     payoffs: npt.ArrayLike, discount: float = 0.96, horizon: int | None = None
 ) -> StochasticGame:

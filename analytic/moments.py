@@ -22,14 +22,14 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, real_number
+from analytic.arrays import FloatArray, frozen_array, real_number, whole_number
 from analytic.critics import check_ends, critic_rows
 from analytic.jets import required
 from analytic.logits import PolicyAt
 from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
-from analytic.sampled_steps import Credit
 from analytic.targets import DISCOUNTED, Discounted, GivenWeights, StateWeighting
+from analytic.trajectory_classes import Credit
 from analytic.values import policy_of
 
 Step = Callable[[int], tuple[FloatArray, FloatArray]]
@@ -48,9 +48,8 @@ class Curvature(Enum):
 
 @dataclass(frozen=True, eq=False)
 class EstimateMoments:
-    """Of the estimate from one trajectory: ``mean``, shaped like theta, and ``covariance [p, p]``.
-
-    The estimate from N independent ones has the same mean and an N-th of the covariance.
+    """Of one estimate (here from one trajectory): ``mean``, shaped like what is estimated, and
+    ``covariance [p, p]``.
     """
 
     mean: FloatArray
@@ -60,6 +59,11 @@ class EstimateMoments:
     def variance(self) -> FloatArray:
         """Of each component, shaped like the mean."""
         return np.diagonal(self.covariance).reshape(self.mean.shape)
+
+    def averaged(self, estimates: int) -> EstimateMoments:
+        """Of the mean of so many independent estimates. Raises ValueError for fewer than one."""
+        n = whole_number("estimates", estimates, at_least=1)
+        return EstimateMoments(self.mean, self.covariance / n)
 
 
 def gradient_moments(

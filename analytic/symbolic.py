@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from analytic.game_derivatives import check_player
-from analytic.games import StochasticGame
+from analytic.games import StochasticGame, check_player
 from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
 from analytic.rings import PolicyRing, PolicySymbols, each, exact

@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from stochastic.additive import AdditiveDraws as AdditiveDraws
+    from stochastic.additive import linearised_gradient as linearised_gradient
+    from stochastic.additive import pathwise_gradient as pathwise_gradient
+    from stochastic.additive import score_function_gradient as score_function_gradient
+    from stochastic.chain_samples import ChainRewards as ChainRewards
+    from stochastic.chain_samples import chain_meta_gradients as chain_meta_gradients
+    from stochastic.chain_samples import draw_chain_rewards as draw_chain_rewards
     from stochastic.contexts import Context as Context
     from stochastic.contexts import OtherPlayer as OtherPlayer
     from stochastic.estimators import Estimator as Estimator
@@ -17,12 +24,23 @@ if TYPE_CHECKING:
     from stochastic.estimators import from_callable as from_callable
     from stochastic.estimators import from_draws as from_draws
     from stochastic.estimators import from_surrogate as from_surrogate
+    from stochastic.game_loops import SampledGame as SampledGame
+    from stochastic.inner_loops import SampledLoop as SampledLoop
+    from stochastic.meta_gradients import FIRST_ORDER as FIRST_ORDER
+    from stochastic.meta_gradients import Given as Given
+    from stochastic.meta_gradients import MetaGradient as MetaGradient
+    from stochastic.meta_gradients import Reuse as Reuse
+    from stochastic.meta_gradients import Sampled as Sampled
     from stochastic.networks import TorchPolicy as TorchPolicy
+    from stochastic.products import Side as Side
+    from stochastic.products import SurrogateBatch as SurrogateBatch
     from stochastic.records import Record as Record
     from stochastic.surrogates.dice import Dice as Dice
     from stochastic.surrogates.dice import LoadedDice as LoadedDice
+    from stochastic.surrogates.dice import Tmaml as Tmaml
     from stochastic.surrogates.dice import dice as dice
     from stochastic.surrogates.dice import loaded_dice as loaded_dice
+    from stochastic.surrogates.dice import tmaml as tmaml
     from stochastic.surrogates.group_relative import Baseline as Baseline
     from stochastic.surrogates.group_relative import GroupRelative as GroupRelative
     from stochastic.surrogates.group_relative import Length as Length
@@ -30,6 +48,8 @@ if TYPE_CHECKING:
     from stochastic.surrogates.group_relative import dr_grpo as dr_grpo
     from stochastic.surrogates.group_relative import grpo as grpo
     from stochastic.surrogates.group_relative import rloo as rloo
+    from stochastic.surrogates.meta_parameters import IntrinsicReward as IntrinsicReward
+    from stochastic.surrogates.meta_parameters import LambdaReturn as LambdaReturn
     from stochastic.surrogates.off_policy import OffPolicyDice as OffPolicyDice
     from stochastic.surrogates.off_policy import Ratio as Ratio
     from stochastic.surrogates.off_policy import effective_sample_size as effective_sample_size
@@ -41,12 +61,29 @@ if TYPE_CHECKING:
     from stochastic.surrogates.score_function import AD as AD
     from stochastic.surrogates.score_function import LVC as LVC
     from stochastic.surrogates.score_function import Reduction as Reduction
+    from stochastic.surrogates.score_function import actor_critic as actor_critic
     from stochastic.surrogates.score_function import ad as ad
+    from stochastic.surrogates.score_function import gpomdp as gpomdp
     from stochastic.surrogates.score_function import lvc as lvc
+    from stochastic.surrogates.score_function import reinforce as reinforce
+    from stochastic.surrogates.taylor import Taylor as Taylor
+    from stochastic.surrogates.taylor import VTrace as VTrace
+    from stochastic.surrogates.taylor import v_trace as v_trace
     from stochastic.trajectories import Trajectories as Trajectories
     from stochastic.trajectories import sample as sample
+    from stochastic.unrolled import Average as Average
+    from stochastic.unrolled import Unroll as Unroll
+    from stochastic.unrolled import averaged as averaged
+    from stochastic.unrolled import replayed as replayed
 
 _HOME = {
+    "AdditiveDraws": "additive",
+    "linearised_gradient": "additive",
+    "pathwise_gradient": "additive",
+    "score_function_gradient": "additive",
+    "ChainRewards": "chain_samples",
+    "chain_meta_gradients": "chain_samples",
+    "draw_chain_rewards": "chain_samples",
     "Context": "contexts",
     "OtherPlayer": "contexts",
     "Estimator": "estimators",
@@ -54,12 +91,23 @@ _HOME = {
     "from_callable": "estimators",
     "from_draws": "estimators",
     "from_surrogate": "estimators",
+    "SampledGame": "game_loops",
+    "SampledLoop": "inner_loops",
+    "FIRST_ORDER": "meta_gradients",
+    "Given": "meta_gradients",
+    "MetaGradient": "meta_gradients",
+    "Reuse": "meta_gradients",
+    "Sampled": "meta_gradients",
     "TorchPolicy": "networks",
+    "Side": "products",
+    "SurrogateBatch": "products",
     "Record": "records",
     "Dice": "surrogates.dice",
     "LoadedDice": "surrogates.dice",
+    "Tmaml": "surrogates.dice",
     "dice": "surrogates.dice",
     "loaded_dice": "surrogates.dice",
+    "tmaml": "surrogates.dice",
     "Baseline": "surrogates.group_relative",
     "GroupRelative": "surrogates.group_relative",
     "Length": "surrogates.group_relative",
@@ -67,6 +115,8 @@ _HOME = {
     "dr_grpo": "surrogates.group_relative",
     "grpo": "surrogates.group_relative",
     "rloo": "surrogates.group_relative",
+    "IntrinsicReward": "surrogates.meta_parameters",
+    "LambdaReturn": "surrogates.meta_parameters",
     "OffPolicyDice": "surrogates.off_policy",
     "Ratio": "surrogates.off_policy",
     "effective_sample_size": "surrogates.off_policy",
@@ -78,9 +128,19 @@ _HOME = {
     "AD": "surrogates.score_function",
     "LVC": "surrogates.score_function",
     "Reduction": "surrogates.score_function",
+    "actor_critic": "surrogates.score_function",
     "ad": "surrogates.score_function",
+    "gpomdp": "surrogates.score_function",
     "lvc": "surrogates.score_function",
+    "reinforce": "surrogates.score_function",
+    "Taylor": "surrogates.taylor",
+    "VTrace": "surrogates.taylor",
+    "v_trace": "surrogates.taylor",
     "Trajectories": "trajectories",
     "sample": "trajectories",
+    "Average": "unrolled",
+    "Unroll": "unrolled",
+    "averaged": "unrolled",
+    "replayed": "unrolled",
 }
 __getattr__, __dir__, __all__ = lazy_exports(__name__, _HOME)

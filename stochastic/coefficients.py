@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from analytic.arrays import FloatArray
-from stochastic.records import LEAVES, Record, Tensors, build_record
+from stochastic.records import LEAVES, META, Record, Tensors, build_record
 
 Surrogate = Callable[[Record], Tensor]
 
@@ -149,17 +149,7 @@ def coefficients(
         SurrogateError: as `probe`, or a derivative that is not finite.
     """
     generators = _global_generators()
-    evaluation = None
-    if vmapped:
-        try:
-            evaluation = _mapped(call, _with_leaves(tensors))
-        except SurrogateError:
-            raise
-        except Exception:
-            # What vmap takes can depend on N; the loop says what is wrong, if anything is.
-            evaluation = None
-    if evaluation is None:
-        evaluation = _looped(call, _with_leaves(tensors))
+    evaluation = evaluated(call, _with_leaves(tensors), vmapped=vmapped)
     try:
         result = _differentiate(evaluation, order)
     except Exception as error:
@@ -176,12 +166,29 @@ Evaluation = tuple[Tensor, Tensors]
 """Values ``[B]`` and the leaves that they depend on."""
 
 
+def evaluated(call: SurrogateCall, tensors: Tensors, *, vmapped: bool) -> Evaluation:
+    """B replications' surrogates, through vmap where that is wanted and works, else in a loop.
+
+    Raises:
+        SurrogateError: as `probe`.
+    """
+    if vmapped:
+        try:
+            return _mapped(call, tensors)
+        except SurrogateError:
+            raise
+        except Exception:
+            # What vmap takes can depend on N; the loop says what is wrong, if anything is.
+            return _looped(call, tensors)
+    return _looped(call, tensors)
+
+
 def _with_leaves(tensors: Tensors) -> Tensors:
     return {name: _leaf(name, tensor) for name, tensor in tensors.items()}
 
 
 def _leaves(tensors: Tensors) -> Tensors:
-    return {name: tensors[name] for name in LEAVES if name in tensors}
+    return {n: t for n, t in tensors.items() if n in LEAVES or n.startswith(META)}
 
 
 def _looped(call: SurrogateCall, tensors: Tensors) -> Evaluation:
@@ -283,3 +290,21 @@ def _same_generators(before: Generators, after: Generators) -> bool:
         and (one["has_gauss"], one["gauss"]) == (other["has_gauss"], other["gauss"])
         and before[2] == after[2]
     )
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What to call a function or a record in reports."""
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else _short_repr(function)
+
+
+def _short_repr(function: object) -> str:
+    """A frozen record's name with the fields that are not at their defaults."""
+    kind = type(function)
+    fields_of = getattr(kind, "__dataclass_fields__", {})
+    changed = [
+        f"{key}={getattr(function, key)!r}"
+        for key, item in fields_of.items()
+        if getattr(function, key) != item.default
+    ]
+    return f"{kind.__name__}({', '.join(changed)})"

@@ -29,6 +29,7 @@ from stochastic.coefficients import (
     SurrogateCall,
     coefficients,
     located,
+    name_of,
     probe,
 )
 from stochastic.contexts import Context, batch_visits, player_tables
@@ -174,7 +175,7 @@ def from_surrogate(function: Surrogate, order: int, *, name: str | None = None) 
     >>> from_surrogate(dice, 2).name
     'Dice()'
     """
-    return SurrogateEstimator(function, _order(order), name or _name(function))
+    return SurrogateEstimator(function, _order(order), name or name_of(function))
 
 
 def from_callable(
@@ -188,7 +189,7 @@ def from_callable(
     Raises:
         ValueError: an order that is not 1, 2 or 3.
     """
-    return CallableEstimator(function, _order(order), name or _name(function))
+    return CallableEstimator(function, _order(order), name or name_of(function))
 
 
 def from_draws(
@@ -202,7 +203,7 @@ def from_draws(
     Raises:
         ValueError: an order that is not 1, 2 or 3.
     """
-    return DrawEstimator(function, _order(order), name or _name(function))
+    return DrawEstimator(function, _order(order), name or name_of(function))
 
 
 def estimate(estimator: Estimator, batch: Trajectories, context: Context) -> FloatArray:
@@ -245,20 +246,3 @@ def _order(order: int) -> int:
     if whole_number("order", order, at_least=1) > 3:
         raise ValueError(f"order: expected 1, 2 or 3, got {order}")
     return int(order)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    name = getattr(function, "__name__", None)
-    return name if isinstance(name, str) else _short_repr(function)
-
-
-def _short_repr(function: object) -> str:
-    """A frozen record's name with the fields that are not at their defaults."""
-    kind = type(function)
-    fields_of = getattr(kind, "__dataclass_fields__", {})
-    changed = [
-        f"{key}={getattr(function, key)!r}"
-        for key, item in fields_of.items()
-        if getattr(function, key) != item.default
-    ]
-    return f"{kind.__name__}({', '.join(changed)})"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from analytic.arrays import FloatArray
-from stochastic.trajectories import Trajectories
+from stochastic.trajectories import Trajectories, looked_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,10 @@ class Record:
 
 
 Tensors = dict[str, Tensor]
-"""A record's tensors by name, ``other.`` before those of the other player: what vmap maps over."""
+"""A record's tensors by name: what vmap maps over. ``other.`` comes before those of the other
+player, ``meta.`` before meta-parameters that each replication has its own copy of."""
+
+META = "meta."
 
 LEAVES = ("log_probs", "log_policy", "other.log_probs", "other.log_policy")
 
@@ -67,7 +70,8 @@ LEAVES = ("log_probs", "log_policy", "other.log_probs", "other.log_policy")
 @dataclass(frozen=True, eq=False)
 class PlayerTables:
     """What one player's record is looked up in: ``log_policy [S, A]``, ``critic [H + 1, S]``,
-    ``reference [S, A]`` or None, ``rows [S]`` the row of the tables that each state reads.
+    ``reference [S, A]`` or None, ``rows [S]`` the row of the tables that each state reads. Policy
+    and critic may have a leading axis: one table for each replication.
     """
 
     log_policy: FloatArray
@@ -86,7 +90,8 @@ def record_tensors(batch: Trajectories, own: PlayerTables, other: PlayerTables |
     rows = other.rows[batch.states[..., :-1]]
     behaviour = batch.other_behaviour_log_probs
     if behaviour is None:  # drawn by the other player's own policy
-        behaviour = np.where(batch.alive, other.log_policy[rows, batch.other_actions], 0.0)
+        found = looked_up(other.log_policy, rows, batch.other_actions)
+        behaviour = np.where(batch.alive, found, 0.0)
     theirs = _player_tensors(batch, other, batch.other_actions, batch.other_rewards, behaviour)
     return tensors | {f"other.{name}": tensor for name, tensor in theirs.items()}
 
@@ -99,19 +104,19 @@ def _player_tensors(
     behaviour_log_probs: FloatArray,
 ) -> Tensors:
     _check_range("states", batch.states, len(tables.rows))
-    _check_range("actions", actions, tables.log_policy.shape[1])
+    _check_range("actions", actions, tables.log_policy.shape[-1])
     rows = tables.rows[batch.states[..., :-1]]
     alive = batch.alive
-    steps = np.arange(batch.states.shape[-1])
+    steps = np.broadcast_to(np.arange(batch.states.shape[-1]), batch.states.shape)
     arrays = {
-        "log_probs": np.where(alive, tables.log_policy[rows, actions], 0.0),
-        "log_policy": np.where(alive[..., None], tables.log_policy[rows], 0.0),
+        "log_probs": np.where(alive, looked_up(tables.log_policy, rows, actions), 0.0),
+        "log_policy": np.where(alive[..., None], looked_up(tables.log_policy, rows), 0.0),
         "behaviour_log_probs": behaviour_log_probs,
         "rewards": rewards,
         "states": batch.states,
         "actions": actions,
         "alive": alive,
-        "values": tables.critic[steps, batch.states],
+        "values": looked_up(tables.critic, steps, batch.states),
     }
     if tables.reference is not None:
         arrays["reference_log_policy"] = np.where(alive[..., None], tables.reference[rows], 0.0)
@@ -124,12 +129,14 @@ def _check_range(name: str, found: npt.NDArray[np.int64], size: int) -> None:
         raise ValueError(f"{name}: expected numbers from 0 to {size - 1}, got {wrong[0]}")
 
 
+def _named(tensors: Tensors, prefix: str) -> Tensors:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
 def build_record(tensors: Tensors, discount: float, meta: Mapping[str, Tensor]) -> Record:
     """One replication's record from its tensors."""
-    own: dict[str, Any] = {n: t for n, t in tensors.items() if not n.startswith("other.")}
-    theirs: dict[str, Any] = {
-        name[6:]: t for name, t in tensors.items() if name.startswith("other.")
-    }
-    frozen = MappingProxyType(dict(meta))
+    own: dict[str, Any] = {n: t for n, t in tensors.items() if "." not in n}
+    theirs: dict[str, Any] = _named(tensors, "other.")
+    frozen = MappingProxyType({**meta, **_named(tensors, META)})
     other = Record(**theirs, discount=discount, meta=frozen) if theirs else None
     return Record(**own, discount=discount, other=other, meta=frozen)

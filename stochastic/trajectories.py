@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import BoolArray, FloatArray, IntArray, whole_number
-from analytic.policies import TABULAR, Policy, checked_parameters, log_softmax, softmax
+from analytic.logits import policy_at
+from analytic.policies import TABULAR, Policy, log_softmax
 from analytic.problems import TabularMDP
 
 
@@ -128,7 +129,8 @@ def sample(
     length: int | None = None,
     policy: Policy = TABULAR,
 ) -> Trajectories:
-    """``n`` trajectories from the policy with parameters theta; ``[R, n, ...]`` for R replications.
+    """``n`` trajectories from the policy with parameters theta; ``[R, n, ...]`` for R replications,
+    each with parameters of its own where theta is ``[R, *shape]``.
 
     Trajectories have the problem's horizon; ``length`` is for the infinite horizon alone, where
     cutting at ``length`` steps biases what is estimated (a truncation bias).
@@ -146,19 +148,34 @@ def sample(
     leading = (
         () if replications is None else (whole_number("replications", replications, at_least=1),)
     )
-    logits = policy.logits(checked_parameters(policy, theta, mdp.n_states, mdp.n_actions))
-    log_policy = log_softmax(logits)
-    choices = _Alternatives.of(softmax(logits))
+    at = policy_at(policy, theta, mdp.n_states, mdp.n_actions, leading)
+    if at.leading != leading:
+        raise ValueError(f"theta: expected one policy, got leading axes {at.leading}")
+    return draw_trajectories(mdp, log_softmax(at.logits), (*leading, count), steps, rng)
+
+
+def draw_trajectories(
+    mdp: TabularMDP,
+    log_policy: FloatArray,
+    shape: tuple[int, ...],
+    steps: int,
+    rng: np.random.Generator,
+) -> Trajectories:
+    """Trajectories ``[*shape, steps]`` of ``log_policy [S, A]`` or, one for each entry of the first
+    axis, ``[R, S, A]``.
+    """
+    choices = _Alternatives.of(np.exp(log_policy).reshape(-1, mdp.n_actions))
     successors = _Alternatives.of(mdp.transition.reshape(-1, mdp.n_states))
     starts = _Alternatives.of(mdp.start[None])
-
-    shape = (*leading, count)
     states = np.empty((*shape, steps + 1), dtype=np.int64)
     actions = np.empty((*shape, steps), dtype=np.int64)
     states[..., 0] = starts.draw(np.zeros(shape, dtype=np.int64), rng)
+    first = np.zeros((1,) * len(shape), dtype=np.int64)
+    if log_policy.ndim == 3:
+        first = (np.arange(len(log_policy)) * mdp.n_states).reshape(-1, *(1,) * (len(shape) - 1))
     for t in range(steps):
         now = states[..., t]
-        actions[..., t] = np.where(mdp.terminal[now], 0, choices.draw(now, rng))
+        actions[..., t] = np.where(mdp.terminal[now], 0, choices.draw(first + now, rng))
         states[..., t + 1] = successors.draw(now * mdp.n_actions + actions[..., t], rng)
     return complete_trajectories(mdp, log_policy, states, actions)
 
@@ -166,12 +183,24 @@ def sample(
 def complete_trajectories(
     mdp: TabularMDP, log_policy: FloatArray, states: IntArray, actions: IntArray
 ) -> Trajectories:
-    """The record of given states ``[..., H + 1]`` and actions, drawn from ``log_policy [S, A]``."""
+    """The record of given states ``[..., H + 1]`` and actions, drawn from ``log_policy [S, A]`` (or
+    ``[R, S, A]``, one for each entry of the first axis).
+    """
     now = states[..., :-1]
     alive = ~mdp.terminal[now]
     rewards = mdp.step_reward(now, actions, states[..., 1:])
-    log_probs = np.where(alive, log_policy[now, actions], 0.0)
+    log_probs = np.where(alive, looked_up(log_policy, now, actions), 0.0)
     return Trajectories(states, actions, rewards, alive, log_probs)
+
+
+def looked_up(table: FloatArray, *index: IntArray) -> FloatArray:
+    """``table[index]`` of a table with two axes, or of one that has a leading axis more: that of
+    the indices.
+    """
+    if table.ndim == 3:
+        index = (np.arange(len(table)).reshape(-1, *(1,) * (index[0].ndim - 1)), *index)
+    found: FloatArray = table[index]
+    return found
 
 
 def trajectory_length(mdp: TabularMDP, length: int | None) -> int:

@@ -6,12 +6,13 @@ import torch
 
 from analytic.targets import GivenWeights, Undiscounted
 from stochastic.networks import TorchPolicy
-from stochastic.surrogates.dice import Dice, LoadedDice
+from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml, tmaml
 from stochastic.surrogates.group_relative import Length, Penalty, dr_grpo, grpo, rloo
 from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
 from stochastic.surrogates.penalties import k1, k2, k3
 from stochastic.surrogates.returns import discounts, rewards_to_go
-from stochastic.surrogates.score_function import AD, LVC, Reduction
+from stochastic.surrogates.score_function import AD, LVC, Reduction, actor_critic
+from stochastic.surrogates.taylor import Taylor, VTrace, v_trace
 
 
 def tanh_network(features):
@@ -130,4 +131,27 @@ CLEAN = {
     "off-policy dice, cut off": OffPolicyDice(largest=1.5),
     "branching": branching,
     "numpy_inside": numpy_inside,
+}
+
+FAST = {
+    "ad": AD(),
+    "ad, total return": AD(reward_to_go=False),
+    "ad, undiscounted": AD(weighting=Undiscounted()),
+    "ad, given weights": AD(weighting=GivenWeights((1.0, 0.5, 0.25))),
+    "ad, gae": AD(gae_lambda=0.6),
+    "actor_critic": actor_critic,
+    "lvc": LVC(),
+    "lvc, bootstrapped": LVC(gae_lambda=1.0),
+    "dice": Dice(),
+    "tmaml": tmaml,
+    "tmaml, half": Tmaml(0.5),
+    "loaded_dice": LoadedDice(),
+    "loaded_dice, lambda 0.5": LoadedDice(0.5),
+    "loaded_dice, undiscounted": LoadedDice(0.5, Undiscounted()),
+}
+CLEAN |= FAST | {
+    "taylor, 1": Taylor(),
+    "taylor, 2": Taylor(2, 0.9),
+    "v_trace": v_trace,
+    "v_trace, cut off": VTrace(1.1, 0.9),
 }

@@ -10,6 +10,7 @@ from analytic.exports import lazy_exports
 if TYPE_CHECKING:
     from verification.measurement import assert_unbiased as assert_unbiased
     from verification.measurement import measure_bias as measure_bias
+    from verification.meta_measurement import measure_meta_gradient as measure_meta_gradient
     from verification.reports import BiasReport as BiasReport
     from verification.reports import Evidence as Evidence
     from verification.reports import Verdict as Verdict
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HOME = {
     "assert_unbiased": "measurement",
     "measure_bias": "measurement",
+    "measure_meta_gradient": "meta_measurement",
     "BiasReport": "reports",
     "Evidence": "reports",
     "Verdict": "reports",

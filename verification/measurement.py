@@ -34,7 +34,7 @@ from verification.recursions import (
 )
 from verification.reports import BiasReport, Evidence, Verdict
 from verification.requests import Request
-from verification.verdicts import ErrorRates, Found, judge
+from verification.verdicts import ErrorRates, Found, judge, subject_of
 
 ENUMERATION_LIMIT = 1_000_000
 """Outcomes that are enumerated at most, unless said."""
@@ -130,8 +130,9 @@ def measure_bias(
     visited = _checked_values(asked)
     wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
     exact = _target_value(wanted, asked)
-    found = _moments(asked, _evidence(evidence), trajectories)
-    report = judge(asked, visited, wanted, exact, found, rates)
+    found = _moments(asked, wanted_evidence(evidence), trajectories)
+    subject = subject_of(asked, visited, wanted, exact, found)
+    report = judge(subject, wanted, exact, found, rates)
     return replace(report, seconds=time.perf_counter() - began)
 
 
@@ -150,8 +151,8 @@ def assert_unbiased(
     return report
 
 
-def _evidence(wanted: str | Evidence) -> Evidence | None:
-    """None stands for "auto"."""
+def wanted_evidence(wanted: str | Evidence) -> Evidence | None:
+    """None stands for "auto". Raises ValueError for one that is unknown, or symbolic."""
     if wanted == "auto":
         return None
     try:

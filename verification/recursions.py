@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from analytic.moments import Curvature, EstimateMoments, gradient_moments, hvp_moments
-from analytic.sampled_steps import Credit
+from analytic.trajectory_classes import Credit
 from stochastic.estimators import SurrogateEstimator
 from stochastic.surrogates.dice import Dice, LoadedDice
 from stochastic.surrogates.score_function import AD, LVC, Reduction
@@ -48,7 +48,9 @@ def recursion_of(asked: Request) -> Recursion | None:
             return None
         credit = Credit.REWARD_TO_GO if surrogate.reward_to_go else Credit.TOTAL_RETURN
         curvature = Curvature.AD if type(surrogate) is AD else Curvature.LVC
-        options = {"credit": credit, "weighting": surrogate.weighting}
+        options: dict[str, Any] = {"credit": credit, "weighting": surrogate.weighting}
+        if surrogate.gae_lambda is not None:
+            options["gae_lambda"] = surrogate.gae_lambda
         return Recursion(curvature, options, 1 if surrogate.reward_to_go else 3)
     return None
 

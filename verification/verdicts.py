@@ -74,26 +74,58 @@ class Found:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about: the estimator's ``name``, the ``scope`` of what is said of it, the
+    sizes of the values that its target is made of (max|Q| x occupancy, and what rounds), and
+    ``unpaid``: why nothing can be tested, where no reward can be reached.
+    """
+
+    name: str
+    scope: str
+    scale: float
+    rounding_scale: float
+    unpaid: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def subject_of(
+    asked: Request, visited: Evaluation, target: AnyTarget, exact: FloatArray, found: Found
+) -> Subject:
+    """That of a measurement at one policy, with the policy's values and occupancy."""
+    unpaid = None
+    if _is_plain_return(target) and not _reward_can_be_reached(asked):
+        unpaid = (
+            f"every reward within {asked.length} steps of the start is 0; use a longer horizon, "
+            "another start, or a problem that pays"
+        )
+    return Subject(
+        asked.estimator.name,
+        _scope(asked, found),
+        visited.scale,
+        visited.rounding_scale,
+        unpaid,
+        _truncation(asked, target, exact),
+    )
+
+
 def judge(
-    asked: Request,
-    visited: Evaluation,
+    subject: Subject,
     target: AnyTarget,
     exact: FloatArray,
     found: Found,
     rates: ErrorRates,
 ) -> BiasReport:
-    """The report on ``found`` against the target's value ``exact``; ``visited`` are the policy's
-    values and occupancy.
-    """
+    """The report on ``found`` against the target's value ``exact``."""
     moments = found.moments
-    solved = 0.0 if isinstance(target, GivenTarget) else _SOLVED * visited.rounding_scale
+    solved = 0.0 if isinstance(target, GivenTarget) else _SOLVED * subject.rounding_scale
     rounding = max(_SUMMED * moments.absolute, solved)
     target_norm = float(np.linalg.norm(exact))
     is_zero = rounding >= _RESOLVED * target_norm
-    normaliser = (visited.scale or moments.absolute) if is_zero else target_norm
+    normaliser = (subject.scale or moments.absolute) if is_zero else target_norm
     distance = float(np.linalg.norm(moments.mean - exact))
     report = BiasReport(
-        estimator=asked.estimator.name,
+        estimator=subject.name,
         target=target,
         verdict=Verdict.UNDECIDED,
         reason="",
@@ -105,7 +137,7 @@ def judge(
         bias_norm=distance,
         evidence=found.evidence,
         assumption=_ASSUMPTIONS.get(found.evidence, ""),
-        scope=_scope(asked, found),
+        scope=subject.scope,
         trajectories=found.trajectories,
         coupled=found.coupled,
         samples=moments.outcomes,
@@ -115,7 +147,7 @@ def judge(
         smallest_detectable=None,
         samples_to_decide=None,
         seconds=0.0,
-        notes=(*_truncation(asked, target, exact), *found.notes),
+        notes=(*subject.notes, *found.notes),
         covariance=moments.covariance,
     )
     if found.evidence is not Evidence.SAMPLING:
@@ -126,7 +158,7 @@ def judge(
         report = replace(report, verdict=verdict, tolerance=tolerance, notes=notes)
     else:
         report = _judge_samples(report, moments, distance, rates)
-    reason = _vacuous(asked, moments, is_zero, report)
+    reason = _vacuous(subject, moments, is_zero, report)
     return report if reason is None else replace(report, verdict=Verdict.VACUOUS, reason=reason)
 
 
@@ -184,14 +216,11 @@ def _undecided(report: BiasReport, spread: Spread, needed: int | None, rates: Er
 
 
 def _vacuous(
-    asked: Request, moments: Moments, target_is_zero: bool, report: BiasReport
+    subject: Subject, moments: Moments, target_is_zero: bool, report: BiasReport
 ) -> str | None:
     """Why nothing was tested, and what to change; None where something was."""
-    if _is_plain_return(report.target) and not _reward_can_be_reached(asked):
-        return (
-            f"every reward within {asked.length} steps of the start is 0; use a longer horizon, "
-            "another start, or a problem that pays"
-        )
+    if subject.unpaid is not None:
+        return subject.unpaid
     which = "trajectory" if report.interval is None else "sampled trajectory"
     if moments.largest == 0.0:
         return f"the estimator is 0 on every {which}; look at what it multiplies"

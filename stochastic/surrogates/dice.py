@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from analytic.targets import DISCOUNTED, StateWeighting
 from stochastic.records import Record
-from stochastic.surrogates.returns import discounts, generalised_advantages
+from stochastic.surrogates.returns import (
+    before_each,
+    discounts,
+    generalised_advantages,
+    path_ratio_steps,
+    path_ratios,
+    probability_ratios,
+)
 from stochastic.surrogates.score_function import step_weights
-
-
-def _likelihood_ratios(record: Record) -> Tensor:
-    """``[N, H]``: W_t, the probability of the actions up to t over its own value."""
-    gaps = record.log_probs - record.log_probs.detach()
-    return torch.exp(torch.cumsum(gaps, dim=-1))
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,8 @@ class Dice:
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
-        step_ratios = torch.exp(record.log_probs - record.log_probs.detach())
-        baseline = (1.0 - step_ratios) * record.values[..., :-1] * record.alive
-        terms = record.rewards * _likelihood_ratios(record) + baseline
+        baseline = (1.0 - probability_ratios(record)) * record.values[..., :-1] * record.alive
+        terms = record.rewards * path_ratios(record) + baseline
         return (discounts(record) * terms).sum(dim=-1).mean()
 
 
@@ -61,12 +60,32 @@ class LoadedDice:
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
-        ratios = _likelihood_ratios(record)
-        before = torch.cat([torch.ones_like(ratios[..., :1]), ratios[..., :-1]], dim=-1)
         advantages = generalised_advantages(record, self.lam)
         weights = step_weights(record, self.weighting)
-        return (weights * advantages * (ratios - before)).sum(dim=-1).mean()
+        return (weights * advantages * path_ratio_steps(record)).sum(dim=-1).mean()
+
+
+@dataclass(frozen=True)
+class Tmaml(Dice):
+    """DiCE less ``coefficient`` times sum_t gamma^t (1 - W_{t-1}) (1 - pi/stop(pi)) v(s_t).
+
+    The control variate of TMAML: its value and first derivative are 0, and its mean is 0 to every
+    order whatever the values, so derivatives stay unbiased; it takes the baseline off the products
+    of different steps' scores in the Hessian, as DiCE's own term does off their squares. (W up to
+    t - 1: with step t's own ratio in it the term would have the mean of v F.) With coefficient 1
+    and v_H = 0 it is Loaded-DiCE(1). Source: Liu et al. 2019 (Taming MAML).
+    """
+
+    coefficient: float = 1.0
+
+    def __call__(self, record: Record) -> Tensor:
+        """The scalar surrogate of one replication."""
+        crossed = (1.0 - before_each(path_ratios(record))) * (1.0 - probability_ratios(record))
+        variate = crossed * record.values[..., :-1] * record.alive
+        taken_off = (discounts(record) * variate).sum(dim=-1).mean()
+        return super().__call__(record) - self.coefficient * taken_off
 
 
 dice = Dice()
 loaded_dice = LoadedDice()
+tmaml = Tmaml()

@@ -1,4 +1,9 @@
-"""Returns and advantages along a record, the weights that surrogates put on log-probabilities."""
+"""What surrogates are made of: returns and advantages along a record, and the factors of its
+probabilities that carry the derivative.
+
+A step's probability is that of all that was chosen in it: in a game, of both players' actions, so
+that a surrogate of one player's return is differentiable in both players' parameters.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +24,51 @@ def rewards_to_go(record: Record) -> Tensor:
     return _discounted_suffix_sums(record.rewards, record.discount)
 
 
-def generalised_advantages(record: Record, lam: float) -> Tensor:
-    """``[N, H]``: GAE(lambda) with the record's values (Schulman et al. 2016, eq. 16).
+def generalised_advantages(
+    record: Record, lam: float | Tensor, discount: float | Tensor | None = None
+) -> Tensor:
+    """``[N, H]``: GAE(lambda) with the record's values (Schulman et al. 2016, eq. 16), of its own
+    discount unless another is given.
 
     The value after the last step is the bootstrap ``values[:, H]``.
     """
-    following = record.rewards + record.discount * record.values[..., 1:]
+    gamma = record.discount if discount is None else discount
+    following = record.rewards + gamma * record.values[..., 1:]
     errors = (following - record.values[..., :-1]) * record.alive
-    return _discounted_suffix_sums(errors, record.discount * lam)
+    return _discounted_suffix_sums(errors, gamma * lam)
 
 
-def _discounted_suffix_sums(terms: Tensor, factor: float) -> Tensor:
+def log_probabilities(record: Record) -> Tensor:
+    """``[N, H]``: of what was chosen at each step."""
+    if record.other is None:
+        return record.log_probs
+    return record.log_probs + record.other.log_probs
+
+
+def probability_ratios(record: Record) -> Tensor:
+    """``[N, H]``: each step's probability over its own value: 1, with the score as derivative."""
+    logarithms = log_probabilities(record)
+    return torch.exp(logarithms - logarithms.detach())
+
+
+def path_ratios(record: Record) -> Tensor:
+    """``[N, H]``: W_t, the probability of all choices up to t over its own value."""
+    logarithms = log_probabilities(record)
+    return torch.exp(torch.cumsum(logarithms - logarithms.detach(), dim=-1))
+
+
+def before_each(ratios: Tensor) -> Tensor:
+    """``[N, H]``: W_{t-1} from W_t; 1 before the first step."""
+    return torch.cat([torch.ones_like(ratios[..., :1]), ratios[..., :-1]], dim=-1)
+
+
+def path_ratio_steps(record: Record) -> Tensor:
+    """``[N, H]``: W_t - W_{t-1}."""
+    ratios = path_ratios(record)
+    return ratios - before_each(ratios)
+
+
+def _discounted_suffix_sums(terms: Tensor, factor: float | Tensor) -> Tensor:
     # A triangular matrix instead of a division by factor^t, which fails at factor 0.
     steps = torch.arange(terms.shape[-1])
     gaps = steps[:, None] - steps[None, :]

@@ -12,9 +12,16 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from analytic.arrays import real_number
 from analytic.targets import DISCOUNTED, Discounted, StateWeighting, Undiscounted
 from stochastic.records import Record
-from stochastic.surrogates.returns import discounts, rewards_to_go
+from stochastic.surrogates.returns import (
+    discounts,
+    generalised_advantages,
+    log_probabilities,
+    probability_ratios,
+    rewards_to_go,
+)
 
 
 class Reduction(Enum):
@@ -52,17 +59,32 @@ class ScoreWeights:
     """How each step's log-probability is weighted: by its reward-to-go (or, with
     ``reward_to_go=False``, the trajectory's total return) less the critic's value of its state.
 
+    With ``gae_lambda`` it is GAE(lambda) of the critic, bootstrapped at the horizon: 1 is the
+    return to the end with the last state's value, less the first's; 0 the one-step actor-critic.
     The state weighting is gamma^t unless said; `Undiscounted` is what most code does, and makes the
     estimate that of an update field, not of a gradient.
+
+    Raises:
+        ValueError: gae_lambda outside [0, 1], or with total returns.
     """
 
     reward_to_go: bool = True
     weighting: StateWeighting = DISCOUNTED
     reduction: Reduction = Reduction.SUM_OVER_STEPS
+    gae_lambda: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.gae_lambda is None:
+            return
+        real_number("gae_lambda", self.gae_lambda, low=0.0, high=1.0)
+        if not self.reward_to_go:
+            raise ValueError("reward_to_go: expected True with gae_lambda, got total returns")
 
     def step_scores(self, record: Record) -> Tensor:
         """``[N, H]``: what multiplies the derivative of each step's log-probability."""
         weights = step_weights(record, self.weighting)
+        if self.gae_lambda is not None:
+            return weights * generalised_advantages(record, self.gae_lambda)
         baselines = record.values[..., :-1]
         to_go = rewards_to_go(record)
         if self.reward_to_go:
@@ -82,7 +104,7 @@ class AD(ScoreWeights):
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
-        terms = self.step_scores(record) * record.log_probs
+        terms = self.step_scores(record) * log_probabilities(record)
         return reduce_steps(terms, record, self.reduction)
 
 
@@ -96,9 +118,16 @@ class LVC(ScoreWeights):
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
-        ratios = torch.exp(record.log_probs - record.log_probs.detach())
-        return reduce_steps(self.step_scores(record) * ratios, record, self.reduction)
+        terms = self.step_scores(record) * probability_ratios(record)
+        return reduce_steps(terms, record, self.reduction)
 
 
 ad = AD()
 lvc = LVC()
+reinforce = AD(reward_to_go=False)
+"""Total returns. Gradient: unbiased. Source: Williams 1992."""
+gpomdp = ad
+"""Rewards-to-go. Gradient: unbiased. Source: Baxter and Bartlett 2001."""
+actor_critic = AD(gae_lambda=0.0)
+"""One-step differences of the critic. Gradient: unbiased with exact values alone. Source: Sutton et
+al. 2000."""

@@ -14,7 +14,8 @@ from analytic.bilevel import Maml
 from analytic.metagradients import meta_gradient, meta_objective
 from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
-from analytic.sampled_steps import Credit, sampled_step_objective
+from analytic.sampled_steps import sampled_step_objective
+from analytic.trajectory_classes import Credit
 
 
 def in_torch(mdp, theta, samples, steps, step_size, credit, logits=lambda p: p):

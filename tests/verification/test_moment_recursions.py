@@ -11,8 +11,8 @@ from analytic.derivatives import gradient, hvp
 from analytic.moments import Curvature, gradient_moments, hvp_moments
 from analytic.policies import TABULAR, LinearSoftmax
 from analytic.problems import TabularMDP
-from analytic.sampled_steps import Credit
 from analytic.targets import DISCOUNTED, GivenWeights, Undiscounted
+from analytic.trajectory_classes import Credit
 from analytic.values import state_values
 from stochastic.contexts import Context
 from stochastic.estimators import estimate, from_surrogate

@@ -1,0 +1,160 @@
+"""Coefficients of the built-in surrogates in closed form, for many batches at once (numpy).
+
+A surrogate that depends on the probabilities of what was chosen has first derivatives c_t in their
+logarithms, and second derivatives C. Of the built-in ones, at the sampling point,
+
+    (C x)_t = q_t x_t + p_t sum_{i < t} x_i + sum_{i > t} p_i x_i
+
+within each trajectory, so that a product with C takes two cumulative sums: AD has p = q = 0, LVC
+p = 0 and q = c, DiCE and Loaded-DiCE the weights that the later of two steps shares with the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from analytic.arrays import FloatArray
+from analytic.targets import Discounted, StateWeighting, Undiscounted
+from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
+from stochastic.surrogates.score_function import AD, LVC, Reduction, ScoreWeights
+from stochastic.trajectories import Trajectories
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedForm:
+    """``first [B, N, H]`` is c; ``pairs`` is p and ``own`` is q (None: 0)."""
+
+    first: FloatArray
+    pairs: FloatArray | None = None
+    own: FloatArray | None = None
+
+    def along(self, x: FloatArray) -> FloatArray:
+        """C times ``x [B, N, H]``."""
+        found = np.zeros_like(x) if self.own is None else self.own * x
+        if self.pairs is not None:
+            weighted = self.pairs * x
+            found = found + self.pairs * (np.cumsum(x, axis=-1) - x)
+            found += _suffix_sums(weighted) - weighted
+        return found
+
+
+def closed_form(
+    surrogate: object, batch: Trajectories, values: FloatArray, discount: float
+) -> ClosedForm | None:
+    """The coefficients of a built-in surrogate on batches ``[B, N, H]`` with the critic's
+    ``values [B, N, H + 1]``; None if they are not known here.
+    """
+    if not is_known(surrogate):
+        return None
+    return _KNOWN[type(surrogate)](surrogate, _Steps(batch, values, discount))
+
+
+def is_known(surrogate: object) -> bool:
+    """Whether `closed_form` knows it; then its trajectories do not interact."""
+    coupled = getattr(surrogate, "reduction", None) is Reduction.MEAN_OVER_STEPS
+    return type(surrogate) in _KNOWN and not coupled
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """What coefficients are made of, each divided by N."""
+
+    batch: Trajectories
+    values: FloatArray
+    discount: float
+
+    @property
+    def _share(self) -> FloatArray:
+        return self.batch.alive / self.batch.shape[-2]
+
+    def powers(self) -> FloatArray:
+        """``[H]``: gamma^t."""
+        powers: FloatArray = self.discount ** np.arange(self.batch.shape[-1], dtype=np.float64)
+        return powers
+
+    def weights(self, weighting: StateWeighting) -> FloatArray:
+        """``[H]``. Raises ValueError if as many are not given."""
+        if isinstance(weighting, Discounted):
+            return self.powers()
+        steps = self.batch.shape[-1]
+        if isinstance(weighting, Undiscounted):
+            return np.ones(steps)
+        if len(weighting.weights) != steps:
+            raise ValueError(f"weighting: expected {steps} weights, got {len(weighting.weights)}")
+        return np.array(weighting.weights)
+
+    def discounted_to_go(self) -> FloatArray:
+        """gamma^t G_t."""
+        return _suffix_sums(self.powers() * self.batch.rewards) * self._share
+
+    def baselines(self, weights: FloatArray) -> FloatArray:
+        """w_t v(s_t)."""
+        return weights * self.values[..., :-1] * self._share
+
+    def scores(self, how: ScoreWeights) -> FloatArray:
+        """What multiplies the derivative of each step's log-probability."""
+        weights = self.weights(how.weighting)
+        if how.gae_lambda is not None:
+            return weights * self.advantages(how.gae_lambda)
+        if how.reward_to_go:
+            to_go = _carried_back(self.batch.rewards, self.discount) * self._share
+            return weights * to_go - self.baselines(weights)
+        whole = self.powers() * self.batch.rewards
+        returns: FloatArray = whole.sum(axis=-1, keepdims=True) * self._share
+        return returns - self.baselines(weights)
+
+    def advantages(self, lam: float) -> FloatArray:
+        """GAE(lambda)."""
+        following = self.batch.rewards + self.discount * self.values[..., 1:]
+        differences = (following - self.values[..., :-1]) * self.batch.alive
+        return _carried_back(differences, self.discount * lam) * self._share
+
+
+def _ad(surrogate: AD, steps: _Steps) -> ClosedForm:
+    return ClosedForm(steps.scores(surrogate))
+
+
+def _lvc(surrogate: LVC, steps: _Steps) -> ClosedForm:
+    scores = steps.scores(surrogate)
+    return ClosedForm(scores, own=scores)
+
+
+def _dice(_: Dice, steps: _Steps) -> ClosedForm:
+    later = steps.discounted_to_go()
+    first = later - steps.baselines(steps.powers())
+    return ClosedForm(first, pairs=later, own=first)
+
+
+def _tmaml(surrogate: Tmaml, steps: _Steps) -> ClosedForm:
+    plain = _dice(surrogate, steps)
+    pairs = steps.discounted_to_go() - surrogate.coefficient * steps.baselines(steps.powers())
+    return ClosedForm(plain.first, pairs=pairs, own=plain.own)
+
+
+def _loaded_dice(surrogate: LoadedDice, steps: _Steps) -> ClosedForm:
+    later = steps.weights(surrogate.weighting) * steps.advantages(surrogate.lam)
+    return ClosedForm(later, pairs=later, own=later)
+
+
+_KNOWN: dict[type, Callable[..., ClosedForm]] = {
+    AD: _ad,
+    LVC: _lvc,
+    Dice: _dice,
+    Tmaml: _tmaml,
+    LoadedDice: _loaded_dice,
+}
+
+
+def _suffix_sums(terms: FloatArray) -> FloatArray:
+    return np.cumsum(terms[..., ::-1], axis=-1)[..., ::-1]
+
+
+def _carried_back(terms: FloatArray, factor: float) -> FloatArray:
+    """``x_t + factor x_{t+1} + ...``, without a division by powers that may be 0."""
+    found = np.array(terms)
+    for t in reversed(range(terms.shape[-1] - 1)):
+        found[..., t] += factor * found[..., t + 1]
+    return found

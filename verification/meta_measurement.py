@@ -1,0 +1,181 @@
+"""Measuring the bias of sampled K-step meta-gradients."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from analytic.arrays import FloatArray, whole_number
+from analytic.bilevel import BilevelProblem
+from analytic.metagradients import meta_gradient
+from analytic.targets import (
+    AnyTarget,
+    FiniteHorizon,
+    GivenTarget,
+    InfiniteHorizon,
+    InnerLoop,
+    Target,
+)
+from analytic.values import evaluate
+from stochastic.assembly import Rows
+from stochastic.closed_forms import is_known
+from stochastic.meta_gradients import MetaGradient, Pass, Sampled
+from stochastic.trajectories import Trajectories
+from verification.draw_trees import placeholders
+from verification.enumeration import EnumerationSizeError
+from verification.measurement import wanted_evidence
+from verification.meta_measures import LARGEST_STEP, Enumerating
+from verification.meta_moments import MomentPass
+from verification.moments import Accumulator, Moments, Progress, sampled_moments
+from verification.reports import BiasReport, Evidence
+from verification.verdicts import ErrorRates, Found, Subject, judge
+
+META_PARAMETERS = "the meta-parameters"
+LARGEST_NUMBERS = 30_000_000
+"""In the second moments of all paths together."""
+
+_RUNS_A_BLOCK = 256
+
+
+def measure_meta_gradient(
+    estimator: MetaGradient,
+    meta_parameters: npt.ArrayLike,
+    theta: npt.ArrayLike | None = None,
+    *,
+    exact: BilevelProblem | None = None,
+    target: GivenTarget | None = None,
+    evidence: str | Evidence = "auto",
+    tolerance: float = 0.01,
+    false_alarm: float = 1e-3,
+    missed_bias: float = 1e-2,
+    samples: int = 20_000,
+    enumeration_limit: int = LARGEST_STEP,
+    rng: np.random.Generator | None = None,
+    progress: Progress | None = None,
+) -> BiasReport:
+    """Is the expectation of a sampled meta-gradient the target, at these parameters?
+
+    The target is the gradient of the return after *expected* inner steps, computed from ``exact``
+    (`analytic.Maml` and the like), unless another is given: after sampled steps, say.
+    ``meta_parameters`` and ``theta`` are as in `analytic.meta_gradient`. ``evidence`` is
+    "enumeration" (exact mean and covariance, with at most ``enumeration_limit`` batches at one
+    step), "sampling" (``samples`` runs) or "auto": the first where it fits.
+
+    Raises:
+        ValueError: an argument that does not fit, no target, an enumeration that is too large.
+
+    >>> from analytic import Maml, TabularMDP
+    >>> from stochastic import MetaGradient, Sampled, SampledLoop, ad, dice
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> loop = SampledLoop(bandit, starts_at_meta=True)
+    >>> sampled = MetaGradient(loop, 1, 1.0, Sampled(ad, 4), Sampled(dice, 4), Sampled(ad, 4))
+    >>> report = measure_meta_gradient(sampled, [[0.5, 0.0]], exact=Maml(bandit))
+    >>> report.verdict.value, round(report.relative_bias, 4)  # the sampled step's own bias
+    ('BIASED', 0.0035)
+    """
+    began = time.perf_counter()
+    rates = ErrorRates(tolerance, false_alarm, missed_bias)
+    wanted = wanted_evidence(evidence)
+    if wanted is Evidence.MOMENTS:
+        raise ValueError("evidence: expected enumeration or sampling of a meta-gradient's draws")
+    phi, start = estimator.loop.start(meta_parameters, theta)
+    asked, value = _target(estimator, phi, start, exact, target)
+    limit = whole_number("enumeration_limit", enumeration_limit, at_least=1)
+    found = None
+    if wanted is not Evidence.SAMPLING:
+        try:
+            moments = _enumerated(estimator, phi, start, limit)
+            found = Found(moments, Evidence.ENUMERATION, 1, True, ())
+        except EnumerationSizeError:
+            if wanted is Evidence.ENUMERATION:
+                raise
+    if found is None:
+        count = whole_number("samples", samples, at_least=100)
+        runs = _Runs(estimator, phi, theta, np.random.default_rng(0) if rng is None else rng)
+        sums = Accumulator(phi.shape)
+        moments = sampled_moments(runs, placeholders, sums, count, _RUNS_A_BLOCK, progress)
+        found = Found(moments, Evidence.SAMPLING, 1, True, ())
+    report = judge(_subject(estimator, phi, start), asked, value, found, rates)
+    return replace(report, seconds=time.perf_counter() - began)
+
+
+def _target(
+    estimator: MetaGradient,
+    phi: FloatArray,
+    theta: FloatArray,
+    exact: BilevelProblem | None,
+    target: GivenTarget | None,
+) -> tuple[AnyTarget, FloatArray]:
+    if target is not None:
+        if target.value.shape != phi.shape:
+            raise ValueError(f"target value: expected shape {phi.shape}, got {target.value.shape}")
+        return target, target.value
+    if exact is None:
+        raise ValueError("exact: expected the problem with exact inner steps, or a target")
+    horizon = estimator.loop.problem.horizon
+    expected = Target(
+        1,
+        InfiniteHorizon() if horizon is None else FiniteHorizon(horizon),
+        with_respect_to=META_PARAMETERS,
+        inner=InnerLoop(estimator.steps),
+    )
+    value = meta_gradient(exact, phi, theta, steps=estimator.steps, step_size=estimator.step_size)
+    return expected, value
+
+
+def _subject(estimator: MetaGradient, phi: FloatArray, theta: FloatArray) -> Subject:
+    loop = estimator.loop
+    policy = np.exp(loop.log_policy(phi, theta[None])[0])
+    visited = evaluate(loop.problem, policy)
+    scope = "with its own draws, at this problem and these parameters"
+    return Subject(estimator.name, scope, visited.scale, visited.rounding_scale)
+
+
+def _enumerated(estimator: MetaGradient, phi: FloatArray, theta: FloatArray, limit: int) -> Moments:
+    """Exact moments. Multisets where all surrogates are known not to depend on the order."""
+    slots = (estimator.value, estimator.jacobian, estimator.hessian, estimator.outer)
+    ordered = any(isinstance(s, Sampled) and not is_known(s.surrogate) for s in slots)
+    fitting = LARGEST_NUMBERS // (theta.size + phi.size + 1) ** 2
+    source = Enumerating(estimator.loop, ordered=ordered, limit=min(limit, fitting))
+    step = Pass(estimator, source, phi)
+    found = MomentPass(step).from_step(0, theta[None], None)
+    mean, second = found.mean[0], found.second[0]
+    covariance = second - np.outer(mean, mean)
+    d, p = theta.size, phi.size
+    pick = np.zeros((p, len(mean)))
+    pick[:, d : d + p] = np.eye(p)
+    if estimator.loop.starts_at_meta:
+        pick[:, :d] += np.eye(p)
+    estimate = pick @ mean
+    spread = pick @ covariance @ pick.T
+    absolute = float(np.sqrt(np.trace(pick @ second @ pick.T)))
+    variance = np.maximum(np.diagonal(spread), 0.0)  # below 0 by rounding alone
+    return Moments(
+        estimate.reshape(phi.shape),
+        variance.reshape(phi.shape),
+        absolute,
+        outcomes=source.answered,
+        largest=absolute,
+        covariance=spread.reshape(phi.shape * 2),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """An `Evaluator` of independent runs; a batch tells it only how many."""
+
+    estimator: MetaGradient
+    phi: FloatArray
+    theta: npt.ArrayLike | None
+    rng: np.random.Generator
+    notes: tuple[str, ...] = ()
+    most: int | None = None
+
+    def rows(self, batch: Trajectories) -> Rows:
+        """As many estimates as ``batch`` has replications."""
+        count = len(batch.actions)
+        found = self.estimator.estimates(self.phi, self.theta, replications=count, rng=self.rng)
+        return Rows.of_dense(found)
