@@ -70,12 +70,12 @@ def mean_is(make, name, order, value, *, n=None):
     return [Claim("bias", check)]
 
 
-def defined(make, definition, name, orders=(1, 2), *, n=1):
+def defined(make, definition, name, orders=(1, 2), *, n=1, **more):
     """Claims that values, and exact means and variances at orders, are those of a definition."""
 
     def at(order):
         def check(world):
-            report = _report(make(world), name, order, n)
+            report = _report(make(world), name, order, n, **more)
             for found, wanted in zip(
                 (report.mean, report.variance),
                 definitions.moments(name, definition, order, n),
@@ -88,7 +88,8 @@ def defined(make, definition, name, orders=(1, 2), *, n=1):
     def check_value(world):
         surrogate = make(world)
         for group in groups(name, n):
-            check_close(float(surrogate(record_of(name, group)).detach()), definition(group)[0])
+            value = surrogate(record_of(name, group, **more))
+            check_close(float(value.detach()), definition(group)[0])
 
     return [*(at(order) for order in orders), Claim("fact", check_value)]
 

@@ -48,12 +48,12 @@ def to_go(walk):
     return np.array([sum(terms) for terms in later])
 
 
-def advantages(walk, lam):
+def advantages(walk, lam, discount=DISCOUNT):
     """GAE, from its recursion."""
     found, after = np.zeros(walk.horizon), 0.0
     for t in reversed(range(walk.horizon)):
-        error = walk.rewards[t] + DISCOUNT * walk.values[t + 1] - walk.values[t]
-        after = (error + DISCOUNT * lam * after) * walk.alive[t]
+        error = walk.rewards[t] + discount * walk.values[t + 1] - walk.values[t]
+        after = (error + discount * lam * after) * walk.alive[t]
         found[t] = after
     return found
 
@@ -77,8 +77,10 @@ def _weights(walk, given):
     return discounting(walk) if given is None else np.array(given)
 
 
-def _scored(walk, reward_to_go, weights):
+def _scored(walk, reward_to_go, weights, lam=None):
     baselines = walk.values[:-1]
+    if lam is not None:
+        return _weights(walk, weights) * advantages(walk, lam)
     if reward_to_go:
         return _weights(walk, weights) * (to_go(walk) - baselines) * walk.alive
     return (to_go(walk)[0] - _weights(walk, weights) * baselines) * walk.alive
@@ -96,22 +98,22 @@ def _by_live_steps(function):
 
 
 @cache
-def ad(reward_to_go=True, weights=None, by_live_steps=False):
+def ad(reward_to_go=True, weights=None, by_live_steps=False, lam=None):
     """sum_t c_t log pi_t."""
 
     def one(walk):
-        c = _scored(walk, reward_to_go, weights)
+        c = _scored(walk, reward_to_go, weights, lam)
         return c @ walk.log_pi, c, np.zeros((walk.horizon, walk.horizon))
 
     return _by_live_steps(one) if by_live_steps else mean_of_walks(one)
 
 
 @cache
-def lvc(reward_to_go=True, weights=None, by_live_steps=False):
+def lvc(reward_to_go=True, weights=None, by_live_steps=False, lam=None):
     """sum_t c_t pi_t / stop(pi_t), whose derivatives in log pi_t are all c_t."""
 
     def one(walk):
-        c = _scored(walk, reward_to_go, weights)
+        c = _scored(walk, reward_to_go, weights, lam)
         return c.sum(), c, np.diag(c)
 
     return _by_live_steps(one) if by_live_steps else mean_of_walks(one)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import oracles
-from mutation import definitions
+from mutation import definitions, product_definitions
 from mutation.claims import (
     Claim,
     biased,
@@ -29,26 +29,31 @@ def _off_policy(ratio, largest=None):
     return lambda world: world.OffPolicyDice(getattr(world.Ratio, ratio), largest)
 
 
-def two_players(world):
-    """Two steps of a 2x2 game with one state, both off policy: its gradient for both."""
-    rng = np.random.default_rng(0)
-    rewards = rng.normal(size=(2, 1, 2, 2))
-    game = StochasticGame(np.ones((1, 2, 2, 1)), rewards, 0.9, [1.0], 2)
-    own, other, mu1, mu2 = rng.normal(size=(4, 1, 2))
-    first, second = (
-        a.reshape(16, 1, 2) for a in np.indices((2,) * 4).reshape(2, 2, 16).swapaxes(1, 2)
-    )
-    logs = [np.log(oracles.softmax_rows(mu))[0] for mu in (mu1, mu2)]
-    drawn = logs[0][first], logs[1][second]
-    batch = Trajectories(
-        np.zeros((16, 1, 3)), first, rewards[0, 0][first, second], np.ones((16, 1, 2), dtype=bool),
-        drawn[0], second, rewards[1, 0][first, second], drawn[1],
-    )  # fmt: skip
-    estimator = from_surrogate(world.off_policy_dice, 1)
-    estimates = estimate(estimator, batch, Context(own, 0.9, other=OtherPlayer(other)))
-    weights = np.exp(sum(drawn).sum(axis=(1, 2)))
-    wanted = [game_gradient(game, own, other, of=1, wrt=wrt).ravel() for wrt in (1, 2)]
-    check_close(weights @ estimates.reshape(16, -1), np.concatenate(wanted))
+def two_players(surrogate, *, off_policy):
+    """Claims that it is unbiased for both players' gradient: two steps of a 2x2 game, one state."""
+
+    def check(world):
+        rng = np.random.default_rng(0)
+        rewards = rng.normal(size=(2, 1, 2, 2))
+        game = StochasticGame(np.ones((1, 2, 2, 1)), rewards, 0.9, [1.0], 2)
+        own, other, *drawn_at = rng.normal(size=(4, 1, 2))
+        joint = np.indices((2,) * 4).reshape(2, 2, 16).swapaxes(1, 2)
+        first, second = (actions.reshape(16, 1, 2) for actions in joint)
+        behaviour = drawn_at if off_policy else (own, other)
+        logs = [np.log(oracles.softmax_rows(mu))[0] for mu in behaviour]
+        drawn = logs[0][first], logs[1][second]
+        batch = Trajectories(
+            np.zeros((16, 1, 3)), first, rewards[0, 0][first, second],
+            np.ones((16, 1, 2), dtype=bool), drawn[0], second, rewards[1, 0][first, second],
+            drawn[1],
+        )  # fmt: skip
+        estimator = from_surrogate(getattr(world, surrogate), 1)
+        estimates = estimate(estimator, batch, Context(own, 0.9, other=OtherPlayer(other)))
+        weights = np.exp(sum(drawn).sum(axis=(1, 2)))
+        wanted = [game_gradient(game, own, other, of=1, wrt=wrt).ravel() for wrt in (1, 2)]
+        check_close(weights @ estimates.reshape(16, -1), np.concatenate(wanted))
+
+    return [Claim("bias", check)]
 
 
 def effective_size(world):
@@ -66,7 +71,7 @@ OFF_POLICY_DICE = [
     *unbiased(_off_policy("TRAJECTORY"), "off policy", (1, 2)),
     *biased(_off_policy("PER_STEP"), "off policy"),
     *biased(_off_policy("PER_DECISION", 1.05), "off policy"),
-    Claim("bias", two_players),
+    *two_players("off_policy_dice", off_policy=True),
     *defined(_off_policy("TRAJECTORY"), definitions.off_policy_dice("trajectory"), "off policy"),
     *defined(
         lambda world: world.off_policy_dice,
@@ -86,4 +91,49 @@ OFF_POLICY_DICE = [
     *refused(
         lambda world: world.OffPolicyDice(largest=-1.0), "largest: expected a positive number"
     ),
+]
+
+
+def _taylor(order=1, lam=1.0):
+    return lambda world: world.Taylor(order, lam)
+
+
+def _v_trace(*largest):
+    return lambda world: world.VTrace(*largest)
+
+
+TAYLOR = [
+    *unbiased(lambda world: world.Taylor(), "critic"),
+    *unbiased(_taylor(2), "critic", (1, 2)),
+    *unbiased(_taylor(3), "off policy", (1, 2)),
+    *unbiased(_taylor(3), "group", (3,)),
+    *biased(lambda world: world.Taylor(), "critic", 2),
+    *unbiased(_taylor(2), "one step", (1, 2)),
+    *biased(_taylor(2), "off policy"),
+    *defined(lambda world: world.Taylor(), product_definitions.taylor(), "ending"),
+    *defined(_taylor(2, 0.5), product_definitions.taylor(2, 0.5), "ending"),
+    *defined(_taylor(1, 0.0), product_definitions.taylor(1, 0.0), "off policy"),
+    *defined(_taylor(2), product_definitions.taylor(2), "off policy"),
+    *defined(_taylor(3), product_definitions.taylor(3), "off policy"),
+    *frozen(lambda world: world.Taylor()),
+    *refused(_taylor(0), "order: expected"),
+    *refused(_taylor(1, 1.1), "lam: expected"),
+    *refused(_taylor(1, -0.1), "lam: expected"),
+]
+
+V_TRACE = [
+    *unbiased(lambda world: world.v_trace, "off policy", (1, 2)),
+    *unbiased(lambda world: world.v_trace, "critic", (1, 2)),
+    *unbiased(lambda world: world.v_trace, "group", (3,)),
+    *biased(_v_trace(1.0, 1.0), "off policy"),
+    *defined(_v_trace(), product_definitions.v_trace(), "off policy"),
+    *defined(_v_trace(), product_definitions.v_trace(), "ending"),
+    *defined(_v_trace(1.1, None), product_definitions.v_trace(1.1), "off policy"),
+    *defined(_v_trace(None, 0.9), product_definitions.v_trace(np.inf, 0.9), "off policy"),
+    *frozen(lambda world: world.VTrace()),
+    *is_default("v_trace", "VTrace"),
+    *built(_v_trace(0.5, 0.5)),
+    *refused(_v_trace(0.0), "largest_rho: expected a positive number"),
+    *refused(_v_trace(-1.0), "largest_rho: expected a positive number"),
+    *refused(_v_trace(None, 0.0), "largest_c: expected a positive number"),
 ]

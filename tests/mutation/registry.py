@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import oracles
 import torch
-from mutation import definitions
+from mutation import definitions, product_definitions
 from mutation.claims import (
     biased,
     check_close,
@@ -18,7 +18,14 @@ from mutation.claims import (
     unbiased,
 )
 from mutation.group_claims import GROUP_RELATIVE, PENALTIES
-from mutation.off_policy_claims import OFF_POLICY_DICE, effective_size
+from mutation.meta_claims import INTRINSIC_REWARD, LAMBDA_RETURN
+from mutation.off_policy_claims import (
+    OFF_POLICY_DICE,
+    TAYLOR,
+    V_TRACE,
+    effective_size,
+    two_players,
+)
 from mutation.problems import record_of, setting, walks
 
 from analytic.targets import GivenWeights, Undiscounted, bootstrapped_gradient, update_field
@@ -64,6 +71,7 @@ def _score_function(kind, definition, hessian):
     found += defined(averaged, definition(True, None, True), "one step", n=2)
     found += defined(averaged, definition(True, None, True), "ending")
     found += defined(averaged, definition(True, None, True), "group", (1,), n=2)
+    found += _with_gae(kind, definition) + two_players(kind.lower(), off_policy=False)
     found += frozen(lambda world: getattr(world, kind)())
     short = lambda world: getattr(world, kind)(weighting=GivenWeights((1.0, 1.0)))  # noqa: E731
     call = lambda world: short(world)(record_of("plain", walks("plain")[:1]))  # noqa: E731
@@ -77,16 +85,33 @@ def _score_function(kind, definition, hessian):
     return [*found, *fact(nothing_alive), *is_default(kind.lower(), kind)]
 
 
-def _lvc_hessian(name, *, reward_to_go=True):
-    return oracles.lvc_hessian_mean(setting(name).mdp, setting(name).theta)
-
-
-# DiCE and Loaded-DiCE.
+def _with_gae(kind, definition):
+    made = lambda world, lam, **more: getattr(world, kind)(gae_lambda=lam, **more)  # noqa: E731
+    found = unbiased(lambda world: made(world, 0.4), "plain", **_exact_values())
+    found += unbiased(lambda world: made(world, 1.0), "critic")
+    for lam in (0.0, 0.4, 1.0):
+        make = lambda world, lam=lam: made(world, lam)  # noqa: E731
+        found += defined(make, definition(lam=lam), "bootstrap")
+    for lam in (-0.1, 1.1):
+        found += refused(lambda world, lam=lam: made(world, lam), "gae_lambda: expected")
+    total = lambda world: made(world, 0.4, reward_to_go=False)  # noqa: E731
+    return found + refused(total, "reward_to_go: expected True with gae_lambda")
 
 
 def _exact_values():
     where = setting("plain")
     return {"critic": state_values(where.mdp, where.theta)}
+
+
+def _actor_critic(world):
+    assert world.actor_critic == world.AD(gae_lambda=0.0)
+
+
+def _lvc_hessian(name, *, reward_to_go=True):
+    return oracles.lvc_hessian_mean(setting(name).mdp, setting(name).theta)
+
+
+# DiCE and Loaded-DiCE.
 
 
 def _wrong_end(order=1):
@@ -99,8 +124,20 @@ DICE = [
     *unbiased(lambda world: world.dice, "group", (3,)),
     *defined(lambda world: world.Dice(), definitions.dice, "ending"),
     *defined(lambda world: world.Dice(), definitions.dice, "critic", (1,)),
+    *two_players("dice", off_policy=False),
     *frozen(lambda world: world.Dice()),
     *is_default("dice", "Dice"),
+]
+
+TMAML = [
+    *unbiased(lambda world: world.tmaml, "ending", (1, 2)),
+    *unbiased(lambda world: world.tmaml, "critic", (1, 2)),
+    *unbiased(lambda world: world.Tmaml(0.4), "group", (3,)),
+    *unbiased(lambda world: world.tmaml, "one step", (1, 2)),
+    *defined(lambda world: world.tmaml, product_definitions.tmaml(), "ending"),
+    *defined(lambda world: world.Tmaml(0.4), product_definitions.tmaml(0.4), "critic"),
+    *frozen(lambda world: world.Tmaml()),
+    *is_default("tmaml", "Tmaml"),
 ]
 
 LOADED_DICE = [
@@ -118,6 +155,7 @@ LOADED_DICE = [
         definitions.loaded_dice(1.0, UNEVEN),
         "critic",
     ),
+    *two_players("loaded_dice", off_policy=False),
     *frozen(lambda world: world.LoadedDice()),
     *is_default("loaded_dice", "LoadedDice"),
     *is_default("loaded_dice", "LoadedDice", 1.0),
@@ -171,10 +209,18 @@ CLAIMS = {
     "rewards_to_go": fact(_rewards_to_go),
     "generalised_advantages": fact(_generalised_advantages),
     "AD": _score_function("AD", definitions.ad, _ad_hessian),
+    "reinforce": is_default("reinforce", "AD", False),
+    "gpomdp": is_default("gpomdp", "AD"),
+    "actor_critic": fact(_actor_critic),
     "LVC": _score_function("LVC", definitions.lvc, _lvc_hessian),
     "Dice": DICE,
+    "Tmaml": TMAML,
     "LoadedDice": LOADED_DICE,
     "OffPolicyDice": OFF_POLICY_DICE,
+    "Taylor": TAYLOR,
+    "VTrace": V_TRACE,
+    "IntrinsicReward": INTRINSIC_REWARD,
+    "LambdaReturn": LAMBDA_RETURN,
     "effective_sample_size": fact(effective_size),
     "GroupRelative": GROUP_RELATIVE,
     "k1": PENALTIES["k1"],

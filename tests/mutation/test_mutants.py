@@ -13,7 +13,7 @@ from mutation.registry import CLAIMS
 from mutation.report import account_of, page, survivors, unexplained
 
 PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
-FEWEST = 380
+FEWEST = 500
 """Mutants of all modules: fewer means that operators no longer find their sites."""
 
 
@@ -28,7 +28,7 @@ def test_every_claim_holds_of_the_sources_as_they_are():
         outcome = outcome_in(world, [(name, claim) for claim in claims])
         assert outcome.by == "survived", (name, outcome)
         ran += len(claims)
-    assert ran >= 200
+    assert ran >= 300
     assert {claim.kind for claims in CLAIMS.values() for claim in claims} == set(KINDS)
 
 
@@ -46,9 +46,9 @@ def test_each_mutant_is_one_change_that_is_not_the_source():
 
 
 def test_a_part_of_the_mutants_is_found_out():
-    """Every third of the score functions and of DiCE, in a few seconds."""
-    account = account_of(["score_function", "dice"], every=3)
-    assert len(account) >= 35
+    """Every sixth of the score functions and of DiCE, in a few seconds."""
+    account = account_of(["score_function", "dice"], every=6)
+    assert len(account) >= 20
     assert unexplained(account, EQUIVALENT) == []
 
 
