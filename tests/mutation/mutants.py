@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
 from mutation.operators import OPERATORS
 
 import stochastic.surrogates
@@ -131,7 +132,8 @@ class World:
             module = types.ModuleType(f"{PACKAGE}.{name}")
             names = {"__import__": self._imported}
             module.__dict__["__builtins__"] = vars(builtins) | names
-            module.__dict__["Undiscounted"] = Undiscounted  # what a dropped discount is written as
+            # What a dropped discount is written with, where the module does not import it.
+            module.__dict__.update(torch=torch, Undiscounted=Undiscounted)
             mutated = self._mutant is not None and self._mutant.module == name
             code = _code(name)
             if mutated:

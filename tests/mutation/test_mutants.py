@@ -78,4 +78,6 @@ def test_every_mutant_is_found_out_or_known_to_be_the_same():
     assert len(account) >= FEWEST
     assert unexplained(account, EQUIVALENT) == []
     assert survivors(account) == set(EQUIVALENT)
+    # A mutant that names what its module does not know would be killed for nothing.
+    assert [str(m) for m, outcome in account if "NameError" in outcome.text] == []
     assert page(account) == PAGE.read_text(), "run python -m benchmarks.mutants"
