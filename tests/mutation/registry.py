@@ -204,7 +204,15 @@ def _generalised_advantages(world):
             check_close(world.generalised_advantages(record, lam).numpy(), wanted)
 
 
+def _catalogue(world):
+    named = dict(world.CATALOGUE)
+    assert named.pop("taylor") == world.Taylor()
+    assert named.pop("taylor_2") == world.Taylor(2)
+    assert named == {name: getattr(world, name) for name in named}
+
+
 CLAIMS = {
+    "CATALOGUE": fact(_catalogue),
     "discounts": fact(_discounts),
     "rewards_to_go": fact(_rewards_to_go),
     "generalised_advantages": fact(_generalised_advantages),
