@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, whole_number
+from analytic.arrays import FloatArray, frozen_array, real_number, whole_number
 from analytic.critics import check_ends, critic_rows
-from analytic.policies import TABULAR, Policy, checked_parameters, softmax
+from analytic.policies import TABULAR, Policy, checked_parameters, log_softmax, softmax
 from analytic.problems import TabularMDP
 from analytic.target_values import evaluate_target
 from analytic.targets import AnyTarget, return_derivative
@@ -23,6 +23,7 @@ from stochastic.estimators import DrawEstimator, Estimator, Evaluator
 from stochastic.trajectories import trajectory_length
 from verification.coupling import ORDERS, OrderFree, OrderMattersError, prepared
 from verification.draw_trees import RepeatedRuns, explored_moments, placeholders
+from verification.effective_size import effective_share
 from verification.enumeration import EnumerationSizeError, check_size
 from verification.moments import Moments, Progress, enumerated_moments, sampled_moments
 from verification.recursions import (
@@ -63,6 +64,7 @@ def measure_bias(
     critic: npt.ArrayLike | None = None,
     policy: Policy = TABULAR,
     behaviour: npt.ArrayLike | None = None,
+    least_effective: float = 0.0,
     reference: npt.ArrayLike | None = None,
     meta: Mapping[str, Any] | None = None,
     length: int | None = None,
@@ -76,7 +78,9 @@ def measure_bias(
 
     ``target=None`` is the derivative, of the estimator's order, of the problem's own return.
     ``theta`` are the parameters of ``policy`` (tabular softmax: ``[S, A]``); trajectories are drawn
-    at ``behaviour`` (default theta). ``critic`` is ``[S]`` or ``[H + 1, S]``, 0 at terminal states.
+    at ``behaviour`` (default theta); off policy the report says what share of them the ratios of
+    whole trajectories leave as effective sample size, and one below ``least_effective`` is refused.
+    ``critic`` is ``[S]`` or ``[H + 1, S]``, 0 at terminal states.
     ``evidence`` is "enumeration" (exact), "moments" (exact: the built-in estimators' recursions),
     "sampling" (an interval at the ``false_alarm`` rate against the relative ``tolerance``, from
     ``samples`` trajectories drawn with ``rng``, by default seeded 0), or "auto": enumeration where
@@ -128,9 +132,11 @@ def measure_bias(
         covariance=covariance,
     )
     visited = _checked_values(asked)
+    remarks = _off_policy(asked, least_effective)
     wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
     exact = _target_value(wanted, asked)
     found = _moments(asked, wanted_evidence(evidence), trajectories)
+    found = replace(found, notes=(*found.notes, *remarks))
     subject = subject_of(asked, visited, wanted, exact, found)
     report = judge(subject, wanted, exact, found, rates)
     return replace(report, seconds=time.perf_counter() - began)
@@ -194,6 +200,24 @@ def _checked_values(asked: Request) -> Evaluation:
             f"{LARGEST_SCALE:g} in size, got {scale:.3g}; rescale them"
         )
     return visited
+
+
+def _off_policy(asked: Request, least: float) -> tuple[str, ...]:
+    """A note on the effective sample size; none on policy. Raises ValueError below ``least``."""
+    real_number("least_effective", least, low=0.0, high=1.0)
+    if np.array_equal(asked.behaviour, asked.context.theta):
+        return ()
+    policy = asked.context.policy
+    wanted, drawn = (
+        log_softmax(policy.logits(at)) for at in (asked.context.theta, asked.behaviour)
+    )
+    share = effective_share(asked.mdp, wanted, drawn, asked.length)
+    if share < least:
+        raise ValueError(
+            f"behaviour: expected an effective sample size of at least {least:g} of the "
+            f"trajectories, got {share:.3g}; draw them nearer to the policy"
+        )
+    return (f"off policy: the effective sample size is {share:.3g} of the trajectories",)
 
 
 def _target_value(target: AnyTarget, asked: Request) -> FloatArray:

@@ -8,7 +8,7 @@ import pytest
 
 from analytic.game_derivatives import game_gradient
 from analytic.games import StochasticGame
-from analytic.policies import log_softmax, softmax
+from analytic.policies import TABULAR, log_softmax, softmax
 from stochastic.contexts import Context, OtherPlayer, player_tables
 from stochastic.estimators import estimate, from_surrogate
 from stochastic.records import build_record, record_tensors
@@ -20,6 +20,8 @@ from stochastic.surrogates.off_policy import (
     off_policy_dice,
 )
 from stochastic.trajectories import Trajectories, sample
+from verification.effective_size import effective_share
+from verification.enumeration import Enumeration
 from verification.measurement import measure_bias
 from verification.reports import Verdict
 
@@ -117,3 +119,31 @@ def test_the_effective_sample_size_is_n_on_policy_and_falls_with_distance():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="largest: expected a positive number, got -1"):
         OffPolicyDice(largest=-1)
+
+
+def test_the_report_says_how_far_off_policy_it_is():
+    """The share is 1 / E[w^2], here by enumeration; a control refuses what is farther off."""
+    mdp, theta, direction = setting(3)
+    behaviour = theta + 0.7 * direction
+    options = {"behaviour": behaviour, "evidence": "enumeration"}
+    estimator = from_surrogate(off_policy_dice, 1)
+    report = measure_bias(estimator, mdp, theta, **options)
+    batch, weights = Enumeration.of(mdp, TABULAR, behaviour, mdp.horizon).all_batches(
+        1, ordered=True
+    )
+    now = batch.states[..., :-1]
+    gaps = log_softmax(theta)[now, batch.actions] - batch.behaviour_log_probs
+    ratios = np.exp((gaps * batch.alive).sum(axis=-1))[:, 0]
+    assert abs(weights @ ratios - 1.0) < 1e-12
+    share = 1.0 / (weights @ ratios**2)
+    assert share < 0.95
+    assert f"the effective sample size is {share:.3g} of the trajectories" in str(report)
+    log_policies = (log_softmax(theta), log_softmax(behaviour))
+    found = effective_share(mdp, *log_policies, mdp.horizon)
+    assert abs(found / share - 1.0) < 1e-12
+    assert measure_bias(estimator, mdp, theta, **options, least_effective=0.9 * share)
+    with pytest.raises(ValueError, match="behaviour: expected an effective sample size of at"):
+        measure_bias(estimator, mdp, theta, **options, least_effective=1.01 * share)
+    assert "effective" not in str(measure_bias(estimator, mdp, theta))
+    far = [[4000.0, 0.0]] * 2
+    assert effective_share(mdp, log_policies[0], log_softmax(far), 5000) == 0.0
