@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from analytic.reward_chains import RewardChain as RewardChain
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
+    from analytic.sampling_expansion import leading_compositional_bias as leading_compositional_bias
     from analytic.sparse_problems import SparseMDP as SparseMDP
     from analytic.step_objectives import adapted_return as adapted_return
     from analytic.step_objectives import trajectory_law as trajectory_law
@@ -173,6 +174,7 @@ _HOME = {
     "RewardChain": "reward_chains",
     "SampledStepObjective": "sampled_steps",
     "sampled_step_objective": "sampled_steps",
+    "leading_compositional_bias": "sampling_expansion",
     "SparseMDP": "sparse_problems",
     "adapted_return": "step_objectives",
     "trajectory_law": "step_objectives",
