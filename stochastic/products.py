@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analytic.arrays import FloatArray
+from analytic.arrays import FloatArray, IntArray
 from analytic.critics import critic_rows
 from analytic.jets import required
 from analytic.logits import PolicyAt
@@ -174,9 +174,18 @@ class SurrogateBatch:
     def _directions(self, change: FloatArray) -> LeafValues:
         """How the own leaves move, from the change ``[..., S, A]`` of log-probabilities."""
         now, alive = self.batch.states[..., :-1], self.batch.alive
+        n_states, n_actions = self.own.at.size
+        cells = now if change.ndim == 2 else self._rows(n_states)
+        taken = change.reshape(-1).take(cells * n_actions + self.batch.actions) * alive
+        if isinstance(self._weights, _KnownWeights):
+            return LeafValues({"log_probs": taken})
         every = looked_up(change, now) * alive[..., None]
-        taken = np.take_along_axis(every, self.batch.actions[..., None], axis=-1)[..., 0]
         return LeafValues({"log_probs": taken, "log_policy": every})
+
+    def _rows(self, n_states: int) -> IntArray:
+        """``[B, N, H]``: the row of each visit in a table ``[B * S, ...]``."""
+        firsts = np.arange(self.count)[:, None, None] * n_states
+        return firsts + self.batch.states[..., :-1]
 
     def _field(self, values: LeafValues, player: str, side: Side) -> FloatArray:
         """``[B, S, A]``: what numbers at the leaves are in the logits."""
@@ -188,8 +197,7 @@ class SurrogateBatch:
         """``[B, S, A]``: numbers at the leaves, summed over the visits of each state and action."""
         size = (self.own if player == "" else self._other).at.size
         actions = self.batch.actions if player == "" else self.batch.other_actions
-        now = self.batch.states[..., :-1]
-        cells = np.arange(self.count)[:, None, None] * size[0] + now
+        cells = self._rows(size[0])
         total = np.zeros(self.count * size[0] * size[1])
         taken, every = values.of(player + "log_probs"), values.of(player + "log_policy")
         if taken is not None and actions is not None:
