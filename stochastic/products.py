@@ -27,7 +27,7 @@ from analytic.critics import critic_rows
 from analytic.jets import required
 from analytic.logits import PolicyAt
 from analytic.policies import log_softmax
-from stochastic.closed_forms import ClosedForm, closed_form
+from stochastic.closed_forms import ClosedForm, closed_form, is_known
 from stochastic.coefficients import Surrogate, SurrogateCall, evaluated, name_of
 from stochastic.records import LEAVES, META, PlayerTables, Tensors, record_tensors
 from stochastic.trajectories import Trajectories, looked_up
@@ -158,14 +158,25 @@ class SurrogateBatch:
     @cached_property
     def _weights(self) -> Weights:
         known = None
-        if self.closed_forms:
+        if self.closed_forms and is_known(self.surrogate):
             critic = self._tables[0].critic
             times = np.broadcast_to(np.arange(critic.shape[-2]), self.batch.states.shape)
             values = looked_up(critic, times, self.batch.states)
-            known = closed_form(self.surrogate, self.batch, values, self.discount)
+            ratios = self._log_ratios()
+            known = closed_form(self.surrogate, self.batch, values, ratios, self.discount)
         if known is not None:
             return _KnownWeights(known, both=self.other is not None)
         return _DifferentiatedWeights.of(self)
+
+    def _log_ratios(self) -> FloatArray:
+        """``[B, N, H]``: of what was chosen, by the players and by those who drew it."""
+        own, other = self._tables
+        now, alive = self.batch.states[..., :-1], self.batch.alive
+        found = looked_up(own.log_policy, now, self.batch.actions) - self.batch.behaviour_log_probs
+        theirs, drawn = self.batch.other_actions, self.batch.other_behaviour_log_probs
+        if other is not None and theirs is not None and drawn is not None:
+            found = found + looked_up(other.log_policy, now, theirs) - drawn
+        return found * alive
 
     @cached_property
     def _first(self) -> LeafValues:

@@ -19,12 +19,14 @@ from stochastic.estimators import estimate, from_surrogate
 from stochastic.products import Side, SurrogateBatch
 from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
 from stochastic.surrogates.meta_parameters import IntrinsicReward, LambdaReturn
+from stochastic.surrogates.off_policy import OffPolicyDice
 from stochastic.surrogates.returns import (
     log_probabilities,
     path_ratio_steps,
     probability_ratios,
 )
 from stochastic.surrogates.score_function import AD, LVC, Reduction
+from stochastic.surrogates.taylor import Taylor, VTrace
 from stochastic.trajectories import sample
 
 STEPS = 3
@@ -87,13 +89,15 @@ def test_gradients_and_products_are_those_of_the_dense_hessian(name, kind):
         assert close(product[i], np.tensordot(dense, v[i], axes=v[i].ndim))
 
 
+@pytest.mark.parametrize("off_policy", [False, True])
 @pytest.mark.parametrize("name", sorted(FAST))
-def test_closed_forms_are_what_reverse_mode_finds(name):
+def test_closed_forms_are_what_reverse_mode_finds(name, off_policy):
     """R replications of N trajectories, coefficients in numpy against autograd."""
     mdp, surrogate = problem(), FAST[name]
     rng = np.random.default_rng(4)
     theta = rng.normal(size=(6, 3, 2))
-    batch = sample(mdp, theta, 5, rng=rng, replications=6)
+    drawn_at = theta + 0.3 * rng.normal(size=theta.shape) * off_policy
+    batch = sample(mdp, drawn_at, 5, rng=rng, replications=6)
     side = Side(policy_at(TABULAR, theta, 3, 2, (6,)), critic())
     v = rng.normal(size=theta.shape)
     known, found = (
@@ -112,16 +116,22 @@ def test_a_wrong_closed_form_would_be_seen(monkeypatch):
 
     monkeypatch.setattr(module, "_suffix_sums", lambda x: np.cumsum(x[..., ::-1], axis=-1))
     with pytest.raises(AssertionError):
-        test_closed_forms_are_what_reverse_mode_finds("dice")
+        test_closed_forms_are_what_reverse_mode_finds("dice", False)
 
 
 def test_what_has_no_closed_form_says_so():
     batch = sample(problem(), np.zeros((3, 2)), 2, rng=np.random.default_rng(0), replications=1)
-    values = np.zeros((1, 2, STEPS + 1))
-    assert closed_form(AD(reduction=Reduction.MEAN_OVER_STEPS), batch, values, 0.9) is None
-    assert closed_form(lambda record: record.log_probs.sum(), batch, values, 0.9) is None
+    given = (batch, np.zeros((1, 2, STEPS + 1)), np.zeros((1, 2, STEPS)), 0.9)
+    for other in (
+        AD(reduction=Reduction.MEAN_OVER_STEPS),
+        OffPolicyDice(largest=2.0),
+        VTrace(largest_c=1.0),
+        Taylor(2),
+        lambda record: record.log_probs.sum(),
+    ):
+        assert closed_form(other, *given) is None
     with pytest.raises(ValueError, match="weighting: expected 3 weights, got 1"):
-        closed_form(AD(weighting=GivenWeights((1.0,))), batch, values, 0.9)
+        closed_form(AD(weighting=GivenWeights((1.0,))), *given)
 
 
 @pytest.mark.parametrize(
