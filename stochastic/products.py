@@ -22,14 +22,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analytic.arrays import FloatArray, IntArray
+from analytic.arrays import FloatArray, IntArray, real_number
 from analytic.critics import critic_rows
 from analytic.jets import required
 from analytic.logits import PolicyAt
 from analytic.policies import log_softmax
 from stochastic.closed_forms import ClosedForm, closed_form, is_known
-from stochastic.coefficients import Surrogate, SurrogateCall, evaluated, name_of
-from stochastic.records import LEAVES, META, PlayerTables, Tensors, record_tensors
+from stochastic.coefficients import (
+    CHANGED_BY_VMAP,
+    Surrogate,
+    SurrogateCall,
+    evaluated,
+    name_of,
+    probe,
+)
+from stochastic.records import LEAVES, META, PlayerTables, Tensors, check_range, record_tensors
 from stochastic.trajectories import Trajectories, looked_up
 
 
@@ -139,6 +146,24 @@ class SurrogateBatch:
         }
         return PulledEstimate(at.pulled_jet([flat, curved], [v]), other, meta)
 
+    def probe(self) -> None:
+        """Checks the surrogate on each batch by itself. Raises SurrogateError: see
+        `stochastic.coefficients.probe`.
+        """
+        call, tensors = self.tensors()
+        if probe(call, tensors, 1) == CHANGED_BY_VMAP:
+            raise call.error("has another value under vmap; expected a function of its record")
+
+    def tensors(self) -> tuple[SurrogateCall, Tensors]:
+        """The surrogate, and the records' tensors with a copy of ``meta`` for each batch."""
+        own, other = self._tables
+        call = SurrogateCall(self.surrogate, name_of(self.surrogate), self.discount, {})
+        tensors = record_tensors(self.batch, own, other)
+        for name, value in self.meta.items():
+            copies = np.array(np.broadcast_to(value, (self.count, *value.shape)))
+            tensors[META + name] = torch.from_numpy(copies)
+        return call, tensors
+
     @property
     def count(self) -> int:
         """B."""
@@ -204,6 +229,19 @@ class SurrogateBatch:
         field: FloatArray = sums - sums.sum(axis=-1, keepdims=True) * side.at.probabilities
         return field
 
+    def __post_init__(self) -> None:
+        if len(self.batch.shape) != 3:
+            raise ValueError(f"batch: expected shape [B, N, H], got {self.batch.shape}")
+        real_number("discount", self.discount, low=0.0, high=1.0)
+        chosen = {"actions": (self.batch.actions, self.own.at.size[1])}
+        if self.other is not None and self.batch.other_actions is not None:
+            chosen["other_actions"] = (self.batch.other_actions, self.other.at.size[1])
+        for name, (found, size) in {
+            "states": (self.batch.states, self.own.at.size[0]),
+            **chosen,
+        }.items():
+            check_range(name, found, size)
+
     def _sums(self, values: LeafValues, player: str) -> FloatArray:
         """``[B, S, A]``: numbers at the leaves, summed over the visits of each state and action."""
         size = (self.own if player == "" else self._other).at.size
@@ -247,27 +285,23 @@ class _KnownWeights:
 class _DifferentiatedWeights:
     """Coefficients by reverse-mode differentiation."""
 
+    call: SurrogateCall
     leaves: Tensors
     gradients: Mapping[str, Tensor]
 
     @classmethod
     def of(cls, asked: SurrogateBatch) -> _DifferentiatedWeights:
-        own, other = asked._tables
-        call = SurrogateCall(asked.surrogate, name_of(asked.surrogate), asked.discount, {})
-        tensors = record_tensors(asked.batch, own, other)
-        for name, value in asked.meta.items():
-            copies = np.array(np.broadcast_to(value, (asked.count, *value.shape)))
-            tensors[META + name] = torch.from_numpy(copies)
+        call, tensors = asked.tensors()
         for name, tensor in tensors.items():
             if name in LEAVES or name.startswith(META):
                 tensor.requires_grad_()
         values, leaves = evaluated(call, tensors, vmapped=True)
-        if not values.requires_grad:
-            raise call.error("does not depend on the log-probabilities; expected one that does")
-        return cls(leaves, _gradients(values.sum(), leaves, create_graph=True))
+        # One that is constant on this batch (all of its rewards are 0, say) has no gradient.
+        found = _gradients(values.sum(), leaves, create_graph=True) if values.requires_grad else {}
+        return cls(call, leaves, found)
 
     def first(self) -> LeafValues:
-        return LeafValues({n: g.detach().numpy() for n, g in self.gradients.items()})
+        return self._finite({n: g.detach().numpy() for n, g in self.gradients.items()}, 1)
 
     def along(self, directions: LeafValues) -> LeafValues:
         along = torch.zeros((), dtype=torch.float64)
@@ -278,7 +312,13 @@ class _DifferentiatedWeights:
         if not along.requires_grad:
             return LeafValues({})
         found = _gradients(along, self.leaves, create_graph=False)
-        return LeafValues({n: g.numpy() for n, g in found.items()})
+        return self._finite({n: g.numpy() for n, g in found.items()}, 2)
+
+    def _finite(self, found: dict[str, FloatArray], order: int) -> LeafValues:
+        for values in found.values():
+            if not np.isfinite(values).all():
+                raise self.call.error(f"has a derivative of order {order} that is not finite")
+        return LeafValues(found)
 
 
 def _gradients(value: Tensor, leaves: Tensors, *, create_graph: bool) -> Tensors:

@@ -25,7 +25,7 @@ from stochastic.surrogates.returns import (
     path_ratio_steps,
     probability_ratios,
 )
-from stochastic.surrogates.score_function import AD, LVC, Reduction
+from stochastic.surrogates.score_function import AD, Reduction, ad
 from stochastic.surrogates.taylor import Taylor, VTrace
 from stochastic.trajectories import sample
 
@@ -174,17 +174,41 @@ def check_mixed(surrogate, phi):
     assert np.abs(pulled.meta["phi"]).max() > 1e-3
 
 
+def gap(record):
+    return record.log_probs - record.log_probs.detach()
+
+
 def test_a_surrogate_that_misbehaves_is_named():
     mdp = problem()
     batch = sample(mdp, np.zeros((3, 2)), 2, rng=np.random.default_rng(0), replications=1)
     side = Side(policy_at(TABULAR, np.zeros((3, 2)), 3, 2))
     for wrong, message in (
-        (lambda r: r.rewards.sum(), "does not depend on the log-probabilities"),
+        (lambda r: r.log_probs.float().sum(), "torch.float32; expected torch.float64"),
+        (lambda r: ad(r) * torch.rand(()), "randomness|random numbers"),
+        (lambda r: ad(r) * np.random.rand(), "drew random numbers"),
+        (lambda r: gap(r).square().sum().sqrt() + ad(r), "derivative of order 1 .* not finite"),
         (lambda r: r.log_probs.sum() * float("nan"), "not finite"),
         (lambda r: r.meta["eta"] * r.log_probs.sum(), "KeyError"),
     ):
         with pytest.raises(ValueError, match=message):
             SurrogateBatch(wrong, batch, side, mdp.discount).gradient()
+    with pytest.raises(ValueError, match=r"detached from record\.log_probs"):
+        SurrogateBatch(lambda r: r.rewards.sum(), batch, side, mdp.discount).probe()
+    constant = SurrogateBatch(lambda r: r.rewards.sum(), batch, side, mdp.discount)
+    assert (constant.gradient() == 0.0).all()  # as a surrogate may be on one batch
+    with pytest.raises(ValueError, match="discount: expected a number"):
+        SurrogateBatch(ad, batch, side, 7.0)
+    with pytest.raises(ValueError, match=r"batch: expected shape \[B, N, H\]"):
+        SurrogateBatch(ad, batch[0], side, mdp.discount)
+    one = Side(policy_at(TABULAR, np.zeros((3, 1)), 3, 1))
+    with pytest.raises(ValueError, match="actions: expected numbers from 0 to 0"):
+        SurrogateBatch(ad, batch, one, mdp.discount)
+    for phi in (np.zeros((3, 3)), np.zeros((2, 2, 2)), np.zeros(2)):
+        with pytest.raises(ValueError, match=r"phi: expected shape \[S, 2\]"):
+            SurrogateBatch(IntrinsicReward(ad), batch, side, 0.8, meta={"phi": phi}).gradient()
+    wrong_shape = {"phi": np.zeros((2, 2))}
+    with pytest.raises(ValueError, match=r"phi: expected \(discount, lambda\)"):
+        SurrogateBatch(LambdaReturn(), batch, side, 0.8, meta=wrong_shape).gradient()
     with pytest.raises(ValueError, match="other: expected two players, got one"):
         SurrogateBatch(Dice(), batch, side, mdp.discount).other_gradient()
 
@@ -218,4 +242,3 @@ def test_tmaml_with_coefficient_one_is_loaded_dice():
     assert close(one, other)
     assert not close(one, plain)
     assert close(plain, SurrogateBatch(Dice(), batch, side, 0.8).pull_back(several).own)
-    assert LVC() != AD()

@@ -8,11 +8,12 @@ import pytest
 from meta_settings import TWO_ARMS, close, exact_mean, maml, small
 
 from analytic.bilevel import Lirpg, Lola, Maml, Mgrl
-from analytic.derivatives import gradient
+from analytic.derivatives import gradient, state_action_occupancy
 from analytic.games import StochasticGame, prisoners_dilemma
 from analytic.logits import policy_at
 from analytic.metagradients import inner_loop, meta_gradient
 from analytic.policies import TABULAR, LinearSoftmax
+from analytic.problems import TabularMDP
 from analytic.sampled_steps import sampled_step_objective
 from analytic.targets import GivenTarget
 from analytic.trajectory_classes import Credit
@@ -239,7 +240,8 @@ def test_the_report_names_target_and_slots():
     report = measure_meta_gradient(maml(mdp), theta, exact=Maml(mdp))
     text = str(report)
     assert report.verdict is Verdict.BIASED
-    assert "after 1 expected inner steps" in text or "after 1 expected inner step" in text
+    assert "after 1 expected inner steps" in text
+    assert "of one estimate\n" in text
     assert "value AD() x 1, Hessian Dice() x 1, outer AD() x 1" in text
     given = maml(mdp, value=Given(Maml(mdp)))
     assert measure_meta_gradient(given, theta, exact=Maml(mdp)).verdict is Verdict.UNBIASED
@@ -253,10 +255,76 @@ def test_the_report_names_target_and_slots():
     assert measure_meta_gradient(emaml, theta, target=target).verdict is Verdict.UNBIASED
 
 
+def ending():
+    """The second state is terminal."""
+    rows = np.array([[[0.3, 0.7], [0.6, 0.4]], [[0.0, 1.0], [0.0, 1.0]]])
+    return TabularMDP(rows, [[1.0, -0.5], [0.0, 0.0]], 0.8, [1.0, 0.0], 3)
+
+
+def test_an_intrinsic_reward_that_ends_with_the_episode():
+    """Sampled trajectories pay nothing after their end; `Lirpg` does unless it is told not to."""
+    mdp, rng = ending(), np.random.default_rng(0)
+    theta, phi = rng.normal(size=(2, 2, 2))
+    for paid_at_end in (False, True):
+        problem = Lirpg(mdp, paid_at_end=paid_at_end)
+        slot = Sampled(IntrinsicReward(dice), 1)
+        estimator = MetaGradient(
+            SampledLoop(mdp), 2, 0.7, Given(problem), slot, Given(problem), jacobian=slot
+        )
+        found = exact_mean(estimator, phi, theta)
+        wanted = meta_gradient(problem, phi, theta, steps=2, step_size=0.7)
+        assert close(found, wanted) != paid_at_end
+        assert (found[1] == 0.0).all()
+
+
+def test_the_report_says_where_the_target_has_another_horizon():
+    rng = np.random.default_rng(15)
+    mdp = TabularMDP.random(2, 2, rng=rng, discount=0.8)
+    given, theta = Given(Maml(mdp)), rng.normal(size=(2, 2))
+    loop = SampledLoop(mdp, starts_at_meta=True, length=2)
+    estimator = MetaGradient(loop, 1, 0.7, given, given, Sampled(dice, 1))
+    text = str(measure_meta_gradient(estimator, theta, exact=Maml(mdp)))
+    assert "infinite-horizon discounted return" in text
+    assert "trajectories are cut at 2 steps, the target has an infinite horizon" in text
+
+
+def test_an_outer_surrogate_that_reads_phi_has_the_return_as_its_value():
+    """The outer return of r + phi, whose derivative in phi is the occupancy: DiCE's value is the
+    return, AD's is not."""
+    mdp, theta, rng = small(16)
+    phi = rng.normal(size=(2, 2))
+    paid = replace(mdp, reward=mdp.reward + phi)
+    for surrogate, right in ((dice, True), (ad, False)):
+        estimator = MetaGradient(
+            SampledLoop(mdp),
+            1,
+            0.7,
+            Given(Lirpg(mdp)),
+            FIRST_ORDER,
+            Sampled(IntrinsicReward(surrogate), 1),
+            jacobian=Sampled(IntrinsicReward(ad), 1),
+        )
+        through = replace(estimator, outer=Given(_Paid(paid, mdp)))
+        direct = exact_mean(estimator, phi, theta) - exact_mean(through, phi, theta)
+        after = inner_loop(Lirpg(mdp), phi, theta, steps=1, step_size=0.7)[-1]
+        assert close(direct, state_action_occupancy(mdp, after)) == right
+
+
+class _Paid:
+    """The outer return of r + phi, without its own derivative in phi."""
+
+    def __init__(self, paid, mdp):
+        self.paid, self.inner_step = paid, Lirpg(mdp).inner_step
+
+    def outer(self, phi, theta):
+        return Maml(self.paid).outer(phi, theta)
+
+
 def test_bad_input_is_named():
     mdp, theta, _ = small()
     loop = SampledLoop(mdp, starts_at_meta=True)
     slot, numbers = Sampled(ad, 2), count()
+    huge = replace(mdp, reward=mdp.reward * 1e95)
     given = Given(Maml(mdp))
     for make, message in (
         (lambda: Sampled(ad, 0), "n: expected"),
@@ -280,7 +348,52 @@ def test_bad_input_is_named():
         (lambda: SampledGame(prisoners_dilemma(horizon=2), player=3), "player"),
         (lambda: exact_mean(maml(mdp), np.zeros((3, 2))), "theta"),
         (lambda: exact_mean(maml(mdp), theta, theta + 1), "theta: expected None"),
-        (lambda: exact_mean(maml(mdp, step_size=1e12, steps=30), theta), "step_size|enumeration"),
+        (
+            lambda: exact_mean(maml(huge, step_size=1e12, value=Given(Maml(huge))), theta),
+            "step_size: expected parameters that stay below",
+        ),
+        (lambda: MetaGradient(loop, 1, 1.0, ad, slot, slot), "value: expected Sampled"),
+        (lambda: MetaGradient(loop, 1, 1.0, slot, None, slot), "hessian: expected Sampled"),
+        (lambda: MetaGradient(loop, 1, 1.0, slot, slot, FIRST_ORDER), "outer: expected Sampled"),
+        (lambda: MetaGradient(mdp, 1, 1.0, slot, slot, slot), "loop: expected a SampledLoop"),
+        (lambda: MetaGradient(loop, 1, 1.0, slot, slot, slot, reuse="none"), "reuse: expected a"),
+        (lambda: Given(mdp), "problem: expected one with exact inner steps"),
+        (lambda: Sampled("ad", 1), "surrogate: expected a function"),
+        (lambda: SampledLoop(Maml(mdp)), "mdp: expected a TabularMDP"),
+        (lambda: SampledGame(mdp), "game: expected a StochasticGame"),
+        (lambda: SampledLoop(ending(), critic=np.ones(2)), "critic: expected 0 at terminal"),
+        (lambda: SampledLoop(mdp, critic=np.ones(3)), "critic: expected shape"),
+        (
+            lambda: exact_mean(
+                replace(maml(mdp), loop=replace(loop, critic=lambda t: np.ones((len(t), 3, 5)))),
+                theta,
+            ),
+            "critic: expected values of shape",
+        ),
+        (
+            lambda: SampledGame(prisoners_dilemma(horizon=2), critics=(np.ones(5),)),
+            "critics: expected one for each player",
+        ),
+        (
+            lambda: SampledGame(prisoners_dilemma(horizon=2), critics=(None, np.ones(4))),
+            "critics|critic: expected shape",
+        ),
+        (lambda: maml(mdp).estimates(theta, replications=0, rng=None), "replications: expected"),
+        (lambda: maml(mdp).estimates(theta, replications=1, rng=3), "rng: expected a numpy"),
+        (
+            lambda: measure_meta_gradient(maml(mdp), theta, exact=Lirpg(mdp)),
+            "exact: expected starts_at_meta True",
+        ),
+        (
+            lambda: measure_meta_gradient(maml(mdp), theta, exact=Maml(small(1)[0])),
+            "exact: expected the transition of the estimator's problem",
+        ),
+        (
+            lambda: measure_meta_gradient(
+                maml(mdp, outer=lambda r: ad(r) * np.random.rand()), theta, exact=Maml(mdp)
+            ),
+            "random numbers",
+        ),
         (lambda: measure_meta_gradient(maml(mdp), theta), "exact: expected the problem"),
         (
             lambda: measure_meta_gradient(
@@ -298,7 +411,7 @@ def test_bad_input_is_named():
         next(numbers)
         with pytest.raises(ValueError, match=message):
             make()
-    assert next(numbers) == 19
+    assert next(numbers) == 38
 
 
 def test_lvc_is_an_estimate_of_the_same_gradient():
