@@ -9,17 +9,17 @@ at discounts between 0 and 1, then have to agree with it: what is not of this ki
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
-import torch
 
-from analytic.arrays import BoolArray, FloatArray, IntArray
-from stochastic.coefficients import Coefficients, SurrogateCall, coefficients, probe
+from analytic.arrays import FloatArray, IntArray
+from stochastic.coefficients import probe
 from stochastic.estimators import SurrogateEstimator
-from stochastic.records import Tensors
+from stochastic.exact_evaluations import Evaluations, Paths
+from stochastic.exact_polynomials import Polynomial, interpolated
 
 DISCOUNTS = (0.0, 0.4375, 0.8125, 1.0)
 """At which the polynomials are tried on every trajectory."""
@@ -29,39 +29,15 @@ LARGEST_FIT = 400_000
 
 _TOLERANCE = 1e-10
 _LARGEST_NUMBER = 2.0**46
-_DENOMINATORS = 1_000_000
-_BLOCK = 4096
 
-Term = tuple[tuple[tuple[int, int], ...], int, tuple[Fraction, ...]]
-"""(visits, x, polynomial): the derivative in the log-probabilities of ``visits``, each a time and an
-action (-1: the one taken), has ``polynomial`` in the discount, lowest power first, times x: 1, then
-the rewards of steps 0..H-1, then the critic's values at times 0..H."""
+Term = tuple[tuple[tuple[int, int], ...], int, Polynomial]
+"""(visits, x, polynomial): the derivative in the log-probabilities of ``visits``, each a time and
+an action (-1: the one taken), has ``polynomial`` in the discount times x: 1, then the rewards of
+steps 0..H-1, then the critic's values at times 0..H."""
 
 
 class UnfitError(ValueError):
     """A surrogate whose coefficients are not of the kind that can be found exactly."""
-
-
-@dataclass(frozen=True, eq=False)
-class Paths:
-    """B trajectories without their numbers: ``states [B, H + 1]``, ``actions [B, H]`` and
-    ``ended [B, H + 1]``, whether the state is terminal.
-    """
-
-    states: IntArray
-    actions: IntArray
-    ended: BoolArray
-
-    def __getitem__(self, index: IntArray | slice) -> Paths:
-        """Some of them."""
-        return Paths(self.states[index], self.actions[index], self.ended[index])
-
-    @property
-    def inputs(self) -> BoolArray:
-        """``[B, 2H + 2]``: which of x (see `Term`) can differ from 0."""
-        alive = ~self.ended
-        first = np.ones((len(self.actions), 1), dtype=np.bool_)
-        return np.concatenate([first, alive[:, :-1], alive], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +62,7 @@ class ExactCoefficients:
             "on every trajectory the surrogate's derivatives are affine in rewards and critic "
             f"values, polynomials in the discount of degree at most {self.degree}, and the same at "
             f"every policy: found from {self.evaluations:,} evaluations ({kind}), and "
-            f"{self.checks:,} more at random points agree"
+            f"{self.checks:,} more at random points agree to 1e-10"
         )
 
 
@@ -99,8 +75,8 @@ def exact_coefficients(
         UnfitError: they depend on the policy, couple trajectories, or are no such polynomials.
         SurrogateError: as `stochastic.coefficients.probe`.
     """
-    fit = _Fit(estimator, n_states, n_actions, paths.actions.shape[1])
-    fit.check_policy(paths)
+    fit = _Fit(estimator, n_states, n_actions, paths.actions.shape[1], vmapped=False)
+    fit = replace(fit, vmapped=fit.check_policy(paths))
     longest = np.argmax((~paths.ended).sum(axis=1))
     tables = fit.tables(paths[np.array([longest])])
     shared = fit.agrees(paths, tables)
@@ -121,7 +97,9 @@ def exact_coefficients(
     fit.check_coupling(paths)
     terms = tables.terms(fit)
     keys = zip(paths.states.tolist(), paths.actions.tolist(), strict=True)
-    of_path = {} if shared else {(tuple(s), tuple(a)): t for (s, a), t in zip(keys, terms)}  # noqa: B905
+    of_path = (
+        {} if shared else {(tuple(s), tuple(a)): t for (s, a), t in zip(keys, terms, strict=False)}
+    )
     return ExactCoefficients(
         order=estimator.order,
         degree=fit.degree,
@@ -139,7 +117,7 @@ class _Tables:
 
     leaves: tuple[str, ...]
     numbers: tuple[IntArray, ...]
-    polynomials: tuple[tuple[Fraction, ...], ...]
+    polynomials: tuple[Polynomial, ...]
     rounded: bool
 
     def predicted(self, k: int, inputs: FloatArray, discount: float) -> tuple[FloatArray, float]:
@@ -150,10 +128,8 @@ class _Tables:
         ]
         values = np.array(powers)[self.numbers[k - 1]]
         flat = values.reshape(*values.shape[:2], -1)
-        if len(flat) == 1:
-            found = inputs @ flat[0]
-        else:
-            found = np.einsum("bx,bxm->bm", inputs, flat)
+        one = len(flat) == 1
+        found = inputs @ flat[0] if one else np.einsum("bx,bxm->bm", inputs, flat)
         size = float(np.abs(inputs).sum(axis=1).max() * np.abs(flat).max(initial=0.0))
         return found.reshape(len(inputs), *values.shape[2:]), size
 
@@ -174,11 +150,8 @@ class _Tables:
 
 
 @dataclass(frozen=True, eq=False)
-class _Fit:
-    estimator: SurrogateEstimator
-    n_states: int
-    n_actions: int
-    steps: int
+class _Fit(Evaluations):
+    """Finds the polynomials, and tries them."""
 
     @property
     def degree(self) -> int:
@@ -190,72 +163,14 @@ class _Fit:
         """Evaluations that a path's polynomials are found from."""
         return (self.degree + 1) * (2 * self.steps + 2)
 
-    def visits(self, leaves: tuple[str, ...]) -> list[tuple[int, int]]:
-        """Time and action of each leaf's entries."""
-        found = []
-        for leaf in leaves:
-            actions = [-1] if leaf == "log_probs" else list(range(self.n_actions))
-            found += [(t, a) for t in range(self.steps) for a in actions]
-        return found
-
-    def tensors(self, paths: Paths, inputs: FloatArray, seed: int | None, n: int = 1) -> Tensors:
-        """Records of the paths, ``n`` a batch, with rewards and values from ``inputs [B, 2H + 2]``,
-        at random policies, or (without a seed) at the uniform one.
+    def check_policy(self, paths: Paths) -> bool:
+        """Whether vmap may be used. Raises UnfitError where some path's coefficients differ between
+        two policies.
         """
-        count, steps = paths.actions.shape
-        alive = ~paths.ended[:, :-1]
-        logits = np.zeros((1, self.n_states, self.n_actions))
-        if seed is not None:
-            rng = np.random.default_rng(seed)
-            logits = rng.normal(size=(count // n, self.n_states, self.n_actions))
-        table = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-        rows = np.minimum(np.arange(count) // n, len(table) - 1)
-        policy = np.where(alive[..., None], table[rows[:, None], paths.states[:, :-1]], 0.0)
-        own = np.take_along_axis(policy, paths.actions[..., None], axis=-1)[..., 0]
-        arrays = {
-            "log_probs": own,
-            "log_policy": policy,
-            "behaviour_log_probs": own,
-            "rewards": inputs[:, 1 : steps + 1],
-            "states": paths.states,
-            "actions": paths.actions,
-            "alive": alive,
-            "values": inputs[:, steps + 1 :],
-        }
-        return {
-            name: torch.from_numpy(np.array(a).reshape(count // n, n, *a.shape[1:]))
-            for name, a in arrays.items()
-        }
-
-    def derivatives(self, tensors: Tensors, discount: float) -> Coefficients:
-        """At one discount, all orders, through vmap where it can."""
-        estimator = self.estimator
-        call = SurrogateCall(estimator.function, estimator.name, discount, {})
-        few = {name: tensor[:2] for name, tensor in tensors.items()}
-        mapped = probe(call, few, estimator.order) is None
-        parts = [
-            coefficients(
-                call,
-                {name: tensor[begin : begin + _BLOCK] for name, tensor in tensors.items()},
-                estimator.order,
-                vmapped=mapped,
-            )
-            for begin in range(0, len(tensors["actions"]), _BLOCK)
-        ]
-        joined = [np.concatenate(group) for group in zip(*(p.derivatives for p in parts), strict=True)]
-        return Coefficients(parts[0].leaves, tuple(joined))
-
-    def random_inputs(self, paths: Paths, seed: int) -> FloatArray:
-        """Whole numbers ``[B, 2H + 2]``, the first 1; 0 after the end."""
-        rng = np.random.default_rng(seed)
-        found = rng.integers(-9, 10, size=paths.inputs.shape).astype(np.float64)
-        found[:, 0] = 1.0
-        return np.where(paths.inputs, found, 0.0)
-
-    def check_policy(self, paths: Paths) -> None:
-        """Raises UnfitError where some path's coefficients differ between two policies."""
         some = paths[np.linspace(0, len(paths.actions) - 1, 16).astype(np.int64)]
         inputs = self.random_inputs(some, 0)
+        few = {name: tensor[:2] for name, tensor in self.tensors(some, inputs, 1).items()}
+        vmapped = probe(self.call(0.5), few, self.estimator.order) is None
         one, other = (self.derivatives(self.tensors(some, inputs, s), 0.5) for s in (1, 2))
         for a, b in zip(one.derivatives, other.derivatives, strict=True):
             if not np.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE):
@@ -263,6 +178,7 @@ class _Fit:
                     f"{self.estimator.name}: its coefficients depend on the policy at which the "
                     "actions are drawn"
                 )
+        return vmapped
 
     def tables(self, paths: Paths) -> _Tables:
         """The polynomials of each path, from whole discounts 2, 3, ... and unit inputs."""
@@ -274,7 +190,7 @@ class _Fit:
         tensors = self.tensors(repeated, inputs, None)
         found = [self.derivatives(tensors, 2.0 + d) for d in range(self.degree + 1)]
         numbers, rounded = [], False
-        polynomials: dict[tuple[Fraction, ...], int] = {}
+        polynomials: dict[Polynomial, int] = {}
         for k in range(self.estimator.order):
             values = np.stack([f.derivatives[k] for f in found], axis=-1)
             values = values.reshape(count, width, *values.shape[1:])
@@ -285,7 +201,7 @@ class _Fit:
             columns, which = np.unique(
                 values.reshape(-1, values.shape[-1]), axis=0, return_inverse=True
             )
-            own = [_interpolated(column) for column in columns]
+            own = [interpolated(column) for column in columns]
             ids = np.array([polynomials.setdefault(p, len(polynomials)) for p in own])
             numbers.append(ids[which.reshape(values.shape[:-1])])
         return _Tables(found[0].leaves, tuple(numbers), tuple(polynomials), rounded)
@@ -299,19 +215,10 @@ class _Fit:
                 return False
             for k, derivative in enumerate(found.derivatives, start=1):
                 said, size = tables.predicted(k, inputs, discount)
-                gaps = (derivative - said) * self._alive(paths, found.leaves, k)
+                gaps = (derivative - said) * self.alive(paths, found.leaves, k)
                 if np.abs(gaps).max(initial=0.0) > _TOLERANCE * max(size, 1.0):
                     return False
         return True
-
-    def _alive(self, paths: Paths, leaves: tuple[str, ...], k: int) -> FloatArray:
-        """``[B, M, ...]``: 1 where all k visits are before the end."""
-        times = [t for t, _ in self.visits(leaves)]
-        alive = (~paths.ended[:, times]).astype(np.float64)
-        found = alive
-        for _ in range(k - 1):
-            found = found[..., None] * alive.reshape(len(alive), *(1,) * (found.ndim - 1), -1)
-        return found
 
     def check_coupling(self, paths: Paths) -> None:
         """Raises UnfitError where a batch of two's coefficients are not half of each one's own."""
@@ -324,46 +231,8 @@ class _Fit:
             zip(alone.derivatives, together.derivatives, strict=True), start=1
         ):
             wanted = np.zeros_like(both)
-            for n, at in enumerate(self._members(alone.leaves)):
-                wanted[(slice(None), *np.ix_(*[at] * k))] = own[n::2] / 2
+            for n, at in enumerate(self.members(alone.leaves)):
+                block: tuple[Any, ...] = (slice(None), *np.ix_(*[at] * k))
+                wanted[block] = own[n::2] / 2
             if not np.allclose(both, wanted, rtol=_TOLERANCE, atol=_TOLERANCE):
                 raise UnfitError(f"{self.estimator.name}: couples the trajectories of a batch")
-
-    def _members(self, leaves: tuple[str, ...]) -> Iterator[IntArray]:
-        """Where each of two trajectories' leaf entries stand."""
-        for n in range(2):
-            parts, begin = [], 0
-            for leaf in leaves:
-                size = self.steps * (1 if leaf == "log_probs" else self.n_actions)
-                parts.append(begin + n * size + np.arange(size))
-                begin += 2 * size
-            yield np.concatenate(parts)
-
-
-def _interpolated(column: FloatArray) -> tuple[Fraction, ...]:
-    """The polynomial through values at 2, 3, ..., lowest power first, without leading zeros."""
-    found: list[Fraction] = [Fraction(0)] * len(column)
-    basis = [Fraction(1)]
-    slopes = [_simple(value) for value in column.tolist()]
-    for d in range(len(column)):  # Newton's divided differences
-        for power, factor in enumerate(basis):
-            found[power] += slopes[0] * factor
-        basis = _times_root(basis, 2 + d)
-        slopes = [(b - a) / (d + 1) for a, b in zip(slopes, slopes[1:], strict=False)]
-    while found and found[-1] == 0:
-        found.pop()
-    return tuple(found)
-
-
-def _times_root(polynomial: list[Fraction], root: int) -> list[Fraction]:
-    """Times ``(x - root)``."""
-    shifted = [Fraction(0), *polynomial]
-    return [a - root * b for a, b in zip(shifted, [*polynomial, Fraction(0)], strict=True)]
-
-
-def _simple(value: float) -> Fraction:
-    """The whole number nearby, or else the fraction of a moderate denominator."""
-    whole = round(value)
-    if abs(value - whole) <= 1e-9:
-        return Fraction(whole)
-    return Fraction(value).limit_denominator(_DENOMINATORS)

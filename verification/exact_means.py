@@ -19,13 +19,11 @@ from itertools import product
 from typing import Any
 
 from stochastic.exact_coefficients import ExactCoefficients, Term
-from verification.exact_problems import ExactProblem, SymbolicProblem
+from verification.exact_problems import ExactProblem
+from verification.score_algebra import Array, centred, second_bends, third_bends
 
-Visit = tuple[int, int]
-"""A state and an action."""
-
-Array = dict[tuple[int, ...], Any]
-"""By flat parameters (state x A + action), one an axis."""
+Beginning = tuple[tuple[int, ...], tuple[int, ...], Any]
+"""States, actions and their probability."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,11 @@ def mean_derivative(problem: ExactProblem, found: ExactCoefficients) -> Array:
     n_states, n_actions, _ = problem.shape
     size = n_states * n_actions
     if found.order == 1:
-        return _centred(tables[0], 0, problem)
+        return centred(tables[0], 0, problem)
     result = tables[found.order - 1]
     for axis in range(found.order):
-        result = _centred(result, axis, problem)
-    bends = _second_bends if found.order == 2 else _third_bends
+        result = centred(result, axis, problem)
+    bends = second_bends if found.order == 2 else third_bends
     for key, element in bends(tables, problem):
         result[key] = result[key] + element
     assert len(result) == size**found.order
@@ -159,16 +157,12 @@ def _add(
     n_actions, lived = problem.shape[1], len(actions)
     for at in group.visits:
         if all(t < lived and not problem.ended[states[t]] for t, _ in at):
-            key = tuple(
-                states[t] * n_actions + (actions[t] if a < 0 else a) for t, a in at
-            )
+            key = tuple(states[t] * n_actions + (actions[t] if a < 0 else a) for t, a in at)
             sums.add((group.polynomial, key), weighted)
 
 
-def _input(
-    problem: ExactProblem, x: int, states: tuple[int, ...], actions: tuple[int, ...]
-) -> Any:
-    """x (see `Term`) on a trajectory, or on a beginning: its mean over the state that follows."""
+def _input(problem: ExactProblem, x: int, states: tuple[int, ...], actions: tuple[int, ...]) -> Any:
+    """X (see `Term`) on a trajectory, or on a beginning: its mean over the state that follows."""
     steps = problem.shape[2]
     if x == 0:
         return problem.one
@@ -187,12 +181,12 @@ def _input(
 
 def _beginnings(
     problem: ExactProblem,
-) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], Any]]:
+) -> Iterator[Beginning]:
     """States ``s_0..s_t``, actions ``a_0..a_t`` and their probability, for every t; only those
     without an end.
     """
     _, n_actions, steps = problem.shape
-    pending = [
+    pending: list[Beginning] = [
         ((s,), (), p) for s, p in enumerate(problem.start) if p and not problem.ended[s]
     ]
     while pending:
@@ -209,10 +203,10 @@ def _beginnings(
 
 def _whole_paths(
     problem: ExactProblem,
-) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], Any]]:
+) -> Iterator[Beginning]:
     """All states ``s_0..s_H``, actions and probabilities."""
     _, n_actions, steps = problem.shape
-    pending = [((s,), (), p) for s, p in enumerate(problem.start) if p]
+    pending: list[Beginning] = [((s,), (), p) for s, p in enumerate(problem.start) if p]
     while pending:
         states, actions, probability = pending.pop()
         now = states[-1]
@@ -226,80 +220,3 @@ def _whole_paths(
                 for u, p in enumerate(problem.transition[now][a]):
                     if p:
                         pending.append(((*states, u), (*actions, a), acted * p))
-
-
-def _centred(table: Array, axis: int, problem: ExactProblem) -> Array:
-    """``sum_i table_i u_i`` along one axis: each entry less the state's total times pi."""
-    totals = _totals(table, axis, problem)
-    n_actions = problem.shape[1]
-    found = {}
-    for key, element in table.items():
-        s, a = divmod(key[axis], n_actions)
-        total = totals[(*key[:axis], s, *key[axis + 1 :])]
-        found[key] = element - problem.policy[s][a] * total
-    return found
-
-
-def _totals(table: Array, axis: int, problem: ExactProblem) -> Array:
-    """Summed over one axis's actions: its entries are states."""
-    found: Array = {}
-    for key, element in table.items():
-        at = (*key[:axis], key[axis] // problem.shape[1], *key[axis + 1 :])
-        found[at] = found[at] + element if at in found else element
-    return found
-
-
-def _second_bends(tables: list[Array], problem: ExactProblem) -> Iterator[tuple[Any, Any]]:
-    """``sum_i b_i grad u_i``: minus the state's total times ``diag(pi) - pi pi^T``."""
-    n_states, n_actions, _ = problem.shape
-    totals = _totals(tables[0], 0, problem)
-    for s, a, b in product(range(n_states), range(n_actions), range(n_actions)):
-        key = (s * n_actions + a, s * n_actions + b)
-        yield key, -totals[(s,)] * _covariance(problem, s, a, b)
-
-
-def _covariance(problem: ExactProblem, s: int, a: int, b: int) -> Any:
-    own = problem.policy[s]
-    return own[a] * ((a == b) - own[b])
-
-
-def _third_bends(tables: list[Array], problem: ExactProblem) -> Iterator[tuple[Any, Any]]:
-    """``sum_ij b_ij grad u_i u_j`` in its three placements, and ``sum_i b_i grad^2 u_i``."""
-    n_states, n_actions, _ = problem.shape
-    mixed = _centred(_totals(tables[1], 0, problem), 1, problem)
-    totals = _totals(tables[0], 0, problem)
-    actions = range(n_actions)
-    for s, a, b in product(range(n_states), actions, actions):
-        one, two = s * n_actions + a, s * n_actions + b
-        bend = _covariance(problem, s, a, b)
-        for other in range(n_states * n_actions):
-            element = -bend * mixed[s, other]
-            yield (one, two, other), element
-            yield (one, other, two), element
-            yield (other, one, two), element
-        for c in actions:
-            own = problem.policy[s]
-            # d/dtheta_c of pi_a (delta_ab - pi_b)
-            moved = own[a] * ((a == c) - own[c]) * ((a == b) - own[b])
-            moved = moved - own[a] * own[b] * ((b == c) - own[c])
-            yield (one, two, s * n_actions + c), -totals[(s,)] * moved
-
-
-def return_derivatives(symbolic: SymbolicProblem, order: int) -> Array:
-    """The return's derivatives in the logits, by backward recursion and softmax's derivation."""
-    problem, ring = symbolic.problem, symbolic.ring
-    total = ring.total([p * v for p, v in zip(problem.start, problem.values[0], strict=True)])
-    cleared, scale = ring.cleared(total)
-    level = {(): cleared}
-    size = len(symbolic.player.parameters)
-    for _ in range(order):
-        following: Array = {}
-        for key, element in level.items():
-            for k in range(key[-1] if key else 0, size):
-                following[(*key, k)] = ring.derivative(element, 0, k)
-        level = following
-    factor = ring.rational.domain(1, int(scale))
-    found = {key: element.set_ring(ring.rational) * factor for key, element in level.items()}
-    return {
-        key: found[tuple(sorted(key))] for key in product(range(size), repeat=order)
-    }

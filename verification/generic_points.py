@@ -18,15 +18,16 @@ import numpy as np
 from analytic.arrays import whole_number
 from stochastic.estimators import Estimator
 from stochastic.exact_coefficients import ExactCoefficients
-from verification.certificates import checked_surrogate, coefficients_of, evaluated_array
-from verification.exact_means import Array, mean_derivative, return_derivatives
+from verification.certificates import checked_surrogate, coefficients_of
+from verification.exact_means import mean_derivative
 from verification.exact_problems import (
     ExactProblem,
     check_critic,
     checked_shape,
-    random_problem,
-    with_symbolic_policy,
 )
+from verification.proofs import evaluated_array
+from verification.random_points import random_problem, with_symbolic_policy
+from verification.score_algebra import Array, return_derivatives
 
 SIZE = 2**60
 """Numbers that each coordinate is drawn from."""

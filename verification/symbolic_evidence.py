@@ -1,4 +1,4 @@
-"""Symbolic evidence: what was enumerated at one policy, proved for every policy, or as a formula."""
+"""Symbolic evidence: what is enumerated at one policy, proved for every policy or as a formula."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from analytic.arrays import FloatArray
 from analytic.critics import critic_rows
 from analytic.policies import TabularSoftmax
 from analytic.targets import AnyTarget, return_derivative
-from verification.certificates import LARGEST_PROOF, BiasFormula, Proof, proof_or_formula
-from verification.exact_problems import of_mdp
+from verification.certificates import LARGEST_PROOF, proof_or_formula
+from verification.problem_symbols import of_mdp
+from verification.proofs import BiasFormula, Proof
 from verification.reports import Evidence
 from verification.requests import Request
 from verification.verdicts import Found
