@@ -76,7 +76,8 @@ def exact_coefficients(
         SurrogateError: as `stochastic.coefficients.probe`.
     """
     fit = _Fit(estimator, n_states, n_actions, paths.actions.shape[1], vmapped=False)
-    fit = replace(fit, vmapped=fit.check_policy(paths))
+    fit = replace(fit, vmapped=fit.can_be_mapped(paths))
+    fit.check_policy(paths)
     longest = np.argmax((~paths.ended).sum(axis=1))
     tables = fit.tables(paths[np.array([longest])])
     shared = fit.agrees(paths, tables)
@@ -163,14 +164,16 @@ class _Fit(Evaluations):
         """Evaluations that a path's polynomials are found from."""
         return (self.degree + 1) * (2 * self.steps + 2)
 
-    def check_policy(self, paths: Paths) -> bool:
-        """Whether vmap may be used. Raises UnfitError where some path's coefficients differ between
-        two policies.
-        """
+    def can_be_mapped(self, paths: Paths) -> bool:
+        """Whether vmap may be used. Raises SurrogateError as `stochastic.coefficients.probe`."""
+        few = paths[np.array([0, -1])]
+        tensors = self.tensors(few, self.random_inputs(few, 0), 1)
+        return probe(self.call(0.5), tensors, self.estimator.order) is None
+
+    def check_policy(self, paths: Paths) -> None:
+        """Raises UnfitError where some path's coefficients differ between two policies."""
         some = paths[np.linspace(0, len(paths.actions) - 1, 16).astype(np.int64)]
         inputs = self.random_inputs(some, 0)
-        few = {name: tensor[:2] for name, tensor in self.tensors(some, inputs, 1).items()}
-        vmapped = probe(self.call(0.5), few, self.estimator.order) is None
         one, other = (self.derivatives(self.tensors(some, inputs, s), 0.5) for s in (1, 2))
         for a, b in zip(one.derivatives, other.derivatives, strict=True):
             if not np.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE):
@@ -178,7 +181,6 @@ class _Fit(Evaluations):
                     f"{self.estimator.name}: its coefficients depend on the policy at which the "
                     "actions are drawn"
                 )
-        return vmapped
 
     def tables(self, paths: Paths) -> _Tables:
         """The polynomials of each path, from whole discounts 2, 3, ... and unit inputs."""

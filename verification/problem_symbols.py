@@ -49,7 +49,12 @@ def of_symbolic_mdp(mdp: SymbolicMDP, critic: str) -> SymbolicProblem:
     others = ", ".join(map(str, free_symbols(entries)))
     names = "every policy" + (f" and {others}" if others else "") + ", of the given problem"
     shape = (*mdp.shape, mdp.horizon)
-    return _assembled(entries, shape, critic, names, (False,) * shape[0])
+    ended = tuple(
+        all(row[s] == 1 for row in entries["transition"][s])
+        and not any(entries["rewards"][..., s, :].ravel())
+        for s in range(shape[0])
+    )
+    return _assembled(entries, shape, critic, names, ended)
 
 
 def of_mdp(mdp: TabularMDP, critic: Any) -> SymbolicProblem:
