@@ -81,32 +81,16 @@ def exact_coefficients(
     longest = np.argmax((~paths.ended).sum(axis=1))
     tables = fit.tables(paths[np.array([longest])])
     shared = fit.agrees(paths, tables)
-    count = fit.points
     if not shared:
-        count *= len(paths.actions)
-        if count > LARGEST_FIT:
-            raise UnfitError(
-                f"{estimator.name}: its coefficients differ between trajectories, and "
-                f"{count:,} evaluations to find them are more than {LARGEST_FIT:,}"
-            )
-        tables = fit.tables(paths)
-        if not fit.agrees(paths, tables):
-            raise UnfitError(
-                f"{estimator.name}: its coefficients are not affine in rewards and critic values "
-                f"and polynomials of degree {fit.degree} in the discount"
-            )
+        tables = fit.tables_of_each(paths)
     fit.check_coupling(paths)
     terms = tables.terms(fit)
-    keys = zip(paths.states.tolist(), paths.actions.tolist(), strict=True)
-    of_path = (
-        {} if shared else {(tuple(s), tuple(a)): t for (s, a), t in zip(keys, terms, strict=False)}
-    )
     return ExactCoefficients(
         order=estimator.order,
         degree=fit.degree,
         shared=terms[0] if shared else None,
-        of_path=of_path,
-        evaluations=count,
+        of_path={} if shared else dict(zip(paths.keys(), terms, strict=True)),
+        evaluations=fit.points * len(terms),
         checks=len(DISCOUNTS) * len(paths.actions),
         rounded=tables.rounded,
     )
@@ -207,6 +191,22 @@ class _Fit(Evaluations):
             ids = np.array([polynomials.setdefault(p, len(polynomials)) for p in own])
             numbers.append(ids[which.reshape(values.shape[:-1])])
         return _Tables(found[0].leaves, tuple(numbers), tuple(polynomials), rounded)
+
+    def tables_of_each(self, paths: Paths) -> _Tables:
+        """Where paths differ. Raises UnfitError if they are too many, or still do not agree."""
+        name, count = self.estimator.name, self.points * len(paths.actions)
+        if count > LARGEST_FIT:
+            raise UnfitError(
+                f"{name}: its coefficients differ between trajectories, and {count:,} evaluations "
+                f"to find them are more than {LARGEST_FIT:,}"
+            )
+        tables = self.tables(paths)
+        if not self.agrees(paths, tables):
+            raise UnfitError(
+                f"{name}: its coefficients are not affine in rewards and critic values and "
+                f"polynomials of degree {self.degree} in the discount"
+            )
+        return tables
 
     def agrees(self, paths: Paths, tables: _Tables) -> bool:
         """Whether the polynomials say what random evaluations do, on every path."""

@@ -30,6 +30,11 @@ class Paths:
         """Some of them."""
         return Paths(self.states[index], self.actions[index], self.ended[index])
 
+    def keys(self) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Each one's states and actions."""
+        for states, actions in zip(self.states.tolist(), self.actions.tolist(), strict=True):
+            yield tuple(states), tuple(actions)
+
     @property
     def inputs(self) -> BoolArray:
         """``[B, 2H + 2]``: which of x (see `Term`) can differ from 0."""

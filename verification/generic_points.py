@@ -101,16 +101,13 @@ def certify(
     if sizes[1] == 1:
         raise ValueError("shape: expected two actions or more, with one there is no derivative")
     rng = np.random.default_rng(0) if rng is None else rng
-    found: ExactCoefficients | None = None
-    left: Array = {}
-    for _ in range(points):
-        problem = random_problem(sizes, critic, SIZE, rng)
-        if found is None:
-            found = coefficients_of(own, problem)
-        left = exact_bias(problem, found)
-        if left:
-            break
-    assert found is not None
+    problem = random_problem(sizes, critic, SIZE, rng)
+    found = coefficients_of(own, problem)
+    left = exact_bias(problem, found)
+    for _ in range(points - 1):
+        if not left:
+            problem = random_problem(sizes, critic, SIZE, rng)
+            left = exact_bias(problem, found)
     degree = bias_degree(sizes, own.order, found.degree, critic)
     return Certificate(
         estimator=own.name,

@@ -89,14 +89,13 @@ def _assembled(
         [[sympy.Symbol(f"v_{t}_{s}") for s in range(n_states)] for t in range(steps + 1)]
     )
     symbols = list(free_symbols(entries))
-    if isinstance(critic, str):
-        if critic.startswith("any"):
-            symbols += list(anything.ravel())
-            names += ", any critic" + (" that is 0 at the horizon" if "0" in critic else "")
-        else:
-            names += f", {critic} critic"
-    else:
+    if not isinstance(critic, str):
         anything = each(exact, critic)
+    elif critic.startswith("any"):
+        symbols += _not_taken(list(anything.ravel()), symbols)
+        names += ", any critic" + (" that is 0 at the horizon" if "0" in critic else "")
+    else:
+        names += f", {critic} critic"
     player = PolicySymbols.of(TABULAR, n_states, n_actions)
     ring = PolicyRing((player,), tuple(symbols))
     rewards = np.asarray(entries["rewards"], dtype=object)
@@ -118,6 +117,14 @@ def _assembled(
     values = _lifted(ring, anything) if kind.startswith("any") else None
     problem = problem.with_critic(kind, values)
     return SymbolicProblem(ring, problem, names)
+
+
+def _not_taken(new: list[Any], symbols: list[Any]) -> list[Any]:
+    """The critic's symbols. Raises ValueError where the problem has some of their names."""
+    taken = sorted({str(s) for s in new} & {str(s) for s in symbols})
+    if taken:
+        raise ValueError(f"entries: expected symbols other than the critic's, got {taken[0]}")
+    return new
 
 
 def _lifted(ring: PolicyRing, array: Any) -> Any:

@@ -348,6 +348,7 @@ def test_bad_requests_are_refused_in_one_sentence():
     estimator = from_surrogate(Dice(), 2)
     direct = from_callable(lambda batch, theta: np.zeros((2, 2)), 1, name="direct")
     bandit = SymbolicMDP([[["1"], ["1"]]], [["0", "0"]], "gamma", ["1"], 1)
+    named = replace(bandit, reward=[["v_0_0", "0"]])
     for arguments, options, text in [
         ((estimator, (2, 2)), {}, "shape: expected \\(states, actions, steps\\)"),
         ((estimator, (2, 0, 1)), {}, "shape: actions"),
@@ -356,6 +357,7 @@ def test_bad_requests_are_refused_in_one_sentence():
         ((estimator, (2, 1, 1)), {}, "nothing to prove"),
         ((estimator, bandit), {}, "nothing to prove"),
         ((estimator, replace(bandit, horizon=None)), {}, "finite horizon"),
+        ((estimator, named), {"critic": ANY}, "other than the critic's, got v_0_0"),
         ((estimator, (2, 2, 2)), {"largest": 10}, "expected at most 10 terms"),
         ((estimator, (9, 9, 5)), {}, "at most 200,000 trajectories"),
     ]:

@@ -52,6 +52,21 @@ def test_formula_and_enumeration_agree_with_ends_and_rewards_over_time(name, ord
     assert everywhere == (found.verdict is Verdict.UNBIASED)
 
 
+def without_masks(record):
+    """Weights of states and actions, at dead steps too, where log-probabilities are constants."""
+    weights = 1.0 + record.states[..., :-1] + 2.0 * record.actions
+    return (weights * record.log_probs * rewards_to_go(record)[..., :1]).sum(-1).mean()
+
+
+def test_dead_steps_carry_nothing_where_coefficients_differ_between_trajectories():
+    mdp, theta, critic = ending()
+    report = measure_bias(
+        from_surrogate(without_masks, 2), mdp, theta, critic=critic, evidence="symbolic"
+    )
+    assert report.verdict is Verdict.BIASED
+    assert not report.bias[2].any()
+
+
 def test_a_report_says_for_every_policy_and_carries_the_identity():
     report = measure_bias(from_surrogate(dice, 2), plain(), np.ones((2, 2)), evidence="symbolic")
     assert report.verdict is Verdict.UNBIASED
