@@ -285,6 +285,19 @@ def test_the_stated_degree_bounds_the_bias_s_own(surrogate, order, critic):
     assert 4 < own <= bias_degree((2, 2, 2), order, 3, critic)
 
 
+def one_path_alone(record):
+    """The longest coefficient there is: of one trajectory, with its first value."""
+    here = ((record.actions == 0).all(-1) & (record.states == 0).all(-1)).double()
+    scores = record.log_policy[..., -1, 0]
+    return record.discount**3 * (here * record.values[..., 0] * scores).mean()
+
+
+def test_the_degree_counts_the_policy_s_own_values():
+    found = proof(one_path_alone, 1, (2, 2, 2), critic=EXACT)
+    own = max(sum(m) for element in found.components.values() for m in element)
+    assert bias_degree((2, 2, 2), 1, 3, ZERO) < own <= bias_degree((2, 2, 2), 1, 3, EXACT)
+
+
 def test_coefficients_are_found_as_the_polynomials_that_they_are():
     paths = of_shape((2, 2, 3), ZERO).problem.paths
     found = exact_coefficients(from_surrogate(AD(), 1), paths, 2, 2)
