@@ -9,12 +9,17 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import tyro
 
 from experiments.commands import Check, Command, List, Report
 
+if TYPE_CHECKING:
+    from experiments.certificate_files import KeptCertificate
+
 EXIT_STATUS = {"UNBIASED": 0, "BIASED": 1, "UNDECIDED": 3, "VACUOUS": 3}
+CHANGED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -106,9 +111,11 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 
 def _check(command: Check) -> int:
+    from experiments.certificate_files import KeptCertificate
     from experiments.checking import run_check
     from experiments.folders import abandon_folder, claim_folder, write_folder
 
+    kept = None if command.certificate is None else KeptCertificate.at(command.certificate)
     folder = None if command.out is None else claim_folder(command.out)
     # What the user's code prints must not get into the report.
     try:
@@ -119,6 +126,7 @@ def _check(command: Check) -> int:
             abandon_folder(folder)
         raise
     report = checked.report
+    change = None if kept is None else kept.settle(report)
     page = None if folder is None else write_folder(folder, command, checked)
     if command.json:
         print(json.dumps(report.as_dict(), allow_nan=False))
@@ -127,4 +135,16 @@ def _check(command: Check) -> int:
         print(f"  time        {report.seconds:.2f} s")
         if page is not None:
             print(f"  report      {page}")
-    return EXIT_STATUS[report.verdict.value]
+    status = EXIT_STATUS[report.verdict.value]
+    return status if kept is None else _settled(kept, change, status)
+
+
+def _settled(kept: KeptCertificate, change: str | None, status: int) -> int:
+    """The exit status beside a certificate: its own run's, or whether that still holds."""
+    if kept.found is None:
+        print(f"gradbias: wrote the certificate {kept.path}", file=sys.stderr)
+        return status
+    if change is not None:
+        print(f"gradbias: certificate {kept.path.name}: {change}", file=sys.stderr)
+        return CHANGED
+    return 0

@@ -11,7 +11,7 @@ import tyro
 @dataclass(frozen=True)
 class Check:
     """Is an estimator biased? Exit status: 0 unbiased, 1 biased, 2 bad input, 3 undecided or
-    vacuous.
+    vacuous; where a certificate is there to compare with: 0 unchanged, 1 changed.
     """
 
     estimator: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.py:NAME|BUILTIN")]
@@ -43,7 +43,7 @@ class Check:
     """N, the batch size; needed where the estimator couples the trajectories of a batch."""
     critic: str = "zero"
     """The values that the record carries: 'zero', 'exact' or FILE.npy."""
-    evidence: Literal["auto", "enumeration", "moments", "sampling"] = "auto"
+    evidence: Literal["auto", "symbolic", "enumeration", "moments", "sampling"] = "auto"
     """Where the expectation comes from."""
     tolerance: float = 0.01
     """The largest relative bias that sampling evidence still calls unbiased."""
@@ -53,6 +53,8 @@ class Check:
     """Trajectories that sampling evidence may draw."""
     out: str | None = None
     """A folder for the report, its pictures and numbers, and all that is needed to repeat it."""
+    certificate: str | None = None
+    """A file to keep the answer in, or, where it exists, to compare it with."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object instead of text."""
 

@@ -8,17 +8,27 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from verification.certificates import prove_unbiased as prove_unbiased
+    from verification.generic_points import Certificate as Certificate
+    from verification.generic_points import certify as certify
     from verification.measurement import assert_unbiased as assert_unbiased
     from verification.measurement import measure_bias as measure_bias
     from verification.meta_measurement import measure_meta_gradient as measure_meta_gradient
+    from verification.proofs import BiasFormula as BiasFormula
+    from verification.proofs import Proof as Proof
     from verification.reports import BiasReport as BiasReport
     from verification.reports import Evidence as Evidence
     from verification.reports import Verdict as Verdict
 
 _HOME = {
+    "prove_unbiased": "certificates",
+    "Certificate": "generic_points",
+    "certify": "generic_points",
     "assert_unbiased": "measurement",
     "measure_bias": "measurement",
     "measure_meta_gradient": "meta_measurement",
+    "BiasFormula": "proofs",
+    "Proof": "proofs",
     "BiasReport": "reports",
     "Evidence": "reports",
     "Verdict": "reports",

@@ -35,6 +35,7 @@ from verification.recursions import (
 )
 from verification.reports import BiasReport, Evidence, Verdict
 from verification.requests import Request
+from verification.symbolic_evidence import with_proof
 from verification.verdicts import ErrorRates, Found, judge, subject_of
 
 ENUMERATION_LIMIT = 1_000_000
@@ -81,7 +82,8 @@ def measure_bias(
     at ``behaviour`` (default theta); off policy the report says what share of them the ratios of
     whole trajectories leave as effective sample size, and one below ``least_effective`` is refused.
     ``critic`` is ``[S]`` or ``[H + 1, S]``, 0 at terminal states.
-    ``evidence`` is "enumeration" (exact), "moments" (exact: the built-in estimators' recursions),
+    ``evidence`` is "symbolic" (exact, for every policy: see `verification.certificates`),
+    "enumeration" (exact), "moments" (exact: the built-in estimators' recursions),
     "sampling" (an interval at the ``false_alarm`` rate against the relative ``tolerance``, from
     ``samples`` trajectories drawn with ``rng``, by default seeded 0), or "auto": enumeration where
     at most ``enumeration_limit`` outcomes are to be enumerated, else moments where there are, else
@@ -135,7 +137,11 @@ def measure_bias(
     remarks = _off_policy(asked, least_effective)
     wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
     exact = _target_value(wanted, asked)
-    found = _moments(asked, wanted_evidence(evidence), trajectories)
+    if evidence in (Evidence.SYMBOLIC, Evidence.SYMBOLIC.value):
+        enumerated = _moments(asked, Evidence.ENUMERATION, trajectories)
+        found = with_proof(asked, wanted, exact, enumerated)
+    else:
+        found = _moments(asked, wanted_evidence(evidence), trajectories)
     found = replace(found, notes=(*found.notes, *remarks))
     subject = subject_of(asked, visited, wanted, exact, found)
     report = judge(subject, wanted, exact, found, rates)
@@ -168,8 +174,8 @@ def wanted_evidence(wanted: str | Evidence) -> Evidence | None:
         raise ValueError(f"evidence: expected one of {known}, got {wanted!r}") from None
     if evidence is Evidence.SYMBOLIC:
         raise ValueError(
-            "evidence: symbolic is not implemented for any estimator; use enumeration, moments or "
-            "sampling"
+            "evidence: symbolic is for estimators of the return's derivatives alone; use "
+            "enumeration, moments or sampling"
         )
     return evidence
 

@@ -65,13 +65,17 @@ _ASSUMPTIONS = {
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Moments of one estimate from ``trajectories`` trajectories, and how they were come by."""
+    """Moments of one estimate from ``trajectories`` trajectories, and how they were come by; a
+    ``scope`` or an ``assumption`` of its own, where the evidence has one.
+    """
 
     moments: Moments
     evidence: Evidence
     trajectories: int
     coupled: bool
     notes: tuple[str, ...]
+    scope: str | None = None
+    assumption: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def subject_of(
         )
     return Subject(
         asked.estimator.name,
-        _scope(asked, found),
+        found.scope or _scope(asked, found),
         visited.scale,
         visited.rounding_scale,
         unpaid,
@@ -136,7 +140,7 @@ def judge(
         interval=None,
         bias_norm=distance,
         evidence=found.evidence,
-        assumption=_ASSUMPTIONS.get(found.evidence, ""),
+        assumption=found.assumption or _ASSUMPTIONS.get(found.evidence, ""),
         scope=subject.scope,
         trajectories=found.trajectories,
         coupled=found.coupled,

@@ -304,7 +304,7 @@ def test_direction_splits_a_mean_along_its_target():
     ("options", "complaint"),
     [
         ({"evidence": "guessing"}, "evidence: expected one of auto, .*, got 'guessing'"),
-        ({"evidence": "symbolic"}, "evidence: symbolic is not implemented"),
+        ({"evidence": "symbolic", "reference": np.ones((2, 2))}, "evidence: symbolic is for"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"false_alarm": 1.0}, "false_alarm"),
         ({"missed_bias": float("nan")}, "missed_bias"),

@@ -1,0 +1,141 @@
+"""A check that is kept as a file and compared with the next run.
+
+The file holds what `check --json` prints. A run agrees with it if verdict, target, evidence and
+scope are the same and the bias is, to the tolerance of exact evidence, or, of sampled biases, if
+their intervals meet.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analytic.arrays import FloatArray
+from verification.reports import BiasReport, Evidence
+
+_WORDS = ("verdict", "target", "evidence", "scope")
+_NUMBERS = ("bias_norm", "target_norm", "tolerance")
+_LEAST = 1e-12
+"""Of the larger norm: what rounding moves between machines."""
+
+
+@dataclass(frozen=True)
+class KeptCertificate:
+    """A certificate's file, and what it holds (None: no such file yet)."""
+
+    path: Path
+    found: dict[str, Any] | None
+
+    @classmethod
+    def at(cls, name: str) -> KeptCertificate:
+        """What is there. Raises ValueError where it is no certificate, or cannot be written."""
+        if not name:
+            raise ValueError("--certificate: expected a file, got an empty name")
+        path = Path(name).absolute()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+                raise ValueError(f"--certificate {name}: cannot be written there") from None
+            return cls(path, None)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"--certificate {name}: cannot be read ({error})") from None
+        return cls(path, _checked(name, text))
+
+    def settle(self, report: BiasReport) -> str | None:
+        """Writes the certificate, or says in one line what has changed since; None where nothing
+        has.
+
+        Raises:
+            ValueError: the file is that of another check, or cannot be written.
+        """
+        if self.found is None:
+            self._write(report)
+            return None
+        now = report.as_dict()
+        for key in ("estimator", "order"):
+            if now[key] != self.found[key]:
+                raise ValueError(
+                    f"--certificate {self.path.name}: is of another check: {key} "
+                    f"{self.found[key]!r}, here {now[key]!r}"
+                )
+        changes = [
+            f"{key} was {self.found[key]}, is {now[key]}"
+            for key in _WORDS
+            if now[key] != self.found[key]
+        ]
+        moved = _moved(self.found, now)
+        changes += [] if moved is None else [moved]
+        return "; ".join(changes) or None
+
+    def _write(self, report: BiasReport) -> None:
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n")
+            temporary.replace(self.path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise ValueError(f"--certificate {self.path}: cannot be written ({error})") from None
+
+
+def _checked(name: str, text: str) -> dict[str, Any]:
+    """A certificate's object. Raises ValueError for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"--certificate {name}: expected JSON, as `check --json` prints") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"--certificate {name}: expected one JSON object")
+    wrong = [key for key in (*_WORDS, "estimator") if not isinstance(found.get(key), str)]
+    wrong += [key for key in _NUMBERS if not _is_number(found.get(key))]
+    wrong += [] if found.get("order") in (1, 2, 3) else ["order"]
+    wrong += [] if _bias(found) is not None else ["bias"]
+    if found.get("interval") is not None and not _is_pair(found["interval"]):
+        wrong.append("interval")
+    if wrong:
+        raise ValueError(
+            f"--certificate {name}: expected what `check --json` prints, got no proper {wrong[0]!r}"
+        )
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_is_number(x) for x in value)
+
+
+def _bias(found: dict[str, Any]) -> FloatArray | None:
+    try:
+        array = np.asarray(found.get("bias"), dtype=np.float64)
+    except (ValueError, TypeError):
+        return None
+    return array if array.ndim > 0 and np.isfinite(array).all() else None
+
+
+def _moved(then: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """How far the bias has moved, where that is more than what is allowed."""
+    before, after = _bias(then), _bias(now)
+    if before is None or after is None or before.shape != after.shape:
+        return "the estimate has another shape"
+    unit = max(float(found[key]) for found in (then, now) for key in ("target_norm", "bias_norm"))
+    gap = float(np.linalg.norm(after - before))
+    if Evidence.SAMPLING.value in (then["evidence"], now["evidence"]):
+        low, high = then["interval"] or (then["bias_norm"],) * 2
+        lower, higher = now["interval"] or (now["bias_norm"],) * 2
+        apart = max(low - higher, lower - high)
+        if apart <= _LEAST * unit:
+            return None
+        return f"bias norm was in [{low:.3g}, {high:.3g}], is in [{lower:.3g}, {higher:.3g}]"
+    if gap <= max(then["tolerance"], now["tolerance"], _LEAST) * unit:
+        return None
+    moved = f"bias norm was {then['bias_norm']:.6g}, is {now['bias_norm']:.6g}"
+    return f"{moved} (moved by {gap:.3g})"

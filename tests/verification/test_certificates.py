@@ -1,0 +1,389 @@
+"""Proofs for every policy, formulas of biases, and certificates from one random point."""
+
+import doctest
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sympy
+import torch
+from comparing import close
+from surrogates_zoo import cubic, entropy_bonus, lvc_with_detach
+
+from analytic.problems import TabularMDP
+from analytic.symbolic import SymbolicMDP
+from stochastic.estimators import from_callable, from_surrogate
+from stochastic.exact_coefficients import exact_coefficients
+from stochastic.surrogates.catalogue import CATALOGUE
+from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
+from stochastic.surrogates.returns import discounts, path_ratios, probability_ratios
+from stochastic.surrogates.score_function import AD, LVC
+from stochastic.surrogates.taylor import Taylor, VTrace
+from verification.certificates import prove_unbiased
+from verification.generic_points import SIZE, bias_degree, certify
+from verification.measurement import measure_bias
+from verification.problem_symbols import of_shape
+from verification.reports import Verdict
+
+ZERO, EXACT, ANY, NO_END = "zero", "exact", "any", "any, then 0"
+
+
+def proof(surrogate, order, shape, **options):
+    return prove_unbiased(from_surrogate(surrogate, order), shape, **options)
+
+
+@dataclass(frozen=True)
+class TmamlWithOwnStep(Tmaml):
+    """The control variate with step t's own ratio in W."""
+
+    def __call__(self, record):
+        crossed = (1.0 - path_ratios(record)) * (1.0 - probability_ratios(record))
+        variate = crossed * record.values[..., :-1] * record.alive
+        return Dice.__call__(self, record) - (discounts(record) * variate).sum(dim=-1).mean()
+
+
+def dice_times(factor):
+    def scaled(record):
+        return factor * Dice()(record)
+
+    return scaled
+
+
+def dice_with_shifted_discount(record):
+    weights = discounts(record) * record.discount
+    return (weights * record.rewards * path_ratios(record)).sum(-1).mean()
+
+
+def dice_without_the_last_reward(record):
+    terms = discounts(record) * record.rewards * path_ratios(record)
+    return terms[..., :-1].sum(-1).mean()
+
+
+def baseline(table):
+    """DiCE with a baseline of the caller's own, by state or by state and action."""
+
+    def surrogate(record):
+        values = table(record.states[..., :-1].double(), record.actions.double())
+        extra = discounts(record) * (1.0 - probability_ratios(record)) * values
+        return Dice()(record) + (extra * record.alive).sum(-1).mean()
+
+    return surrogate
+
+
+by_state = baseline(lambda states, actions: 3.0 * states - 1.0)
+by_action = baseline(lambda states, actions: states + 2.0 * actions)
+
+
+def all_actions(record):
+    """Both leaves, and products of them."""
+    weights = discounts(record) * record.rewards * record.alive
+    second = torch.exp(record.log_policy[..., 1] - record.log_policy[..., 1].detach())
+    mixed = probability_ratios(record) * second + record.log_policy[..., 0]
+    return (weights * mixed).sum(-1).mean()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("order", [1, 2])
+def test_dice_is_proved_unbiased_for_every_policy_and_problem_of_two_states_and_actions(
+    steps, order
+):
+    found = proof(Dice(), order, (2, 2, steps))
+    assert found.proved
+    assert found.trajectories == 2 * 4**steps
+    assert found.terms > 0
+    assert "every policy, transition law, reward r(s, a), discount and start" in found.holds_for
+    assert "= 0, all" in str(found)
+
+
+@pytest.mark.slow
+def test_dice_s_hessian_is_proved_for_four_steps():
+    assert proof(Dice(), 2, (2, 2, 4), critic=ANY).proved
+
+
+PROVED = [
+    (AD(), 1, ANY),
+    (LVC(), 1, ANY),
+    (AD(reward_to_go=False), 1, ANY),
+    (AD(gae_lambda=0.5), 1, EXACT),
+    (CATALOGUE["actor_critic"], 1, EXACT),
+    (Dice(), 3, ZERO),
+    (Tmaml(0.25), 2, ANY),
+    (LoadedDice(), 2, NO_END),
+    (LoadedDice(0.3), 2, EXACT),
+    (Taylor(2), 2, NO_END),
+    (VTrace(), 2, NO_END),
+    (by_state, 2, ZERO),
+]
+BIASED = [
+    (AD(), 2, ZERO),
+    (LVC(), 2, ZERO),
+    (AD(gae_lambda=0.5), 1, NO_END),
+    (CATALOGUE["actor_critic"], 1, ANY),
+    (LoadedDice(), 1, ANY),
+    (LoadedDice(0.3), 2, ZERO),
+    (Taylor(1), 2, NO_END),
+    (AD(), 3, ZERO),
+    (VTrace(), 1, ANY),
+    (TmamlWithOwnStep(), 2, NO_END),
+    (dice_times(1.001), 1, ZERO),
+    (dice_times(1.001), 2, ZERO),
+    (dice_with_shifted_discount, 1, ZERO),
+    (dice_without_the_last_reward, 2, ZERO),
+    (by_action, 1, ZERO),
+    (all_actions, 2, ZERO),
+]
+
+
+@pytest.mark.parametrize(("surrogate", "order", "critic"), PROVED)
+def test_what_enumeration_finds_unbiased_is_proved_and_certified(surrogate, order, critic):
+    assert proof(surrogate, order, (2, 2, 2), critic=critic).proved
+    certificate = certify(from_surrogate(surrogate, order), (2, 2, 2), critic=critic)
+    assert certificate.unbiased
+    assert certificate.problem is None
+
+
+def numbers(rng, critic, steps=2):
+    """A random problem of (2, 2, steps), its critic, and the same by the formula's symbols."""
+    mdp = TabularMDP(
+        rng.dirichlet([1.0, 1.0], size=(2, 2)),
+        rng.normal(size=(2, 2)),
+        rng.uniform(0.1, 1.0),
+        rng.dirichlet([1.0, 1.0]),
+        steps,
+    )
+    named = {"gamma": mdp.discount, "rho_0": mdp.start[0]}
+    for s, a in np.ndindex(2, 2):
+        named |= {f"P_{s}_{a}_0": mdp.transition[s, a, 0], f"r_{s}_{a}": mdp.reward[s, a]}
+    values = None
+    if critic in (ANY, NO_END):
+        values = rng.normal(size=(steps + 1, 2))
+        values[-1] *= critic == ANY
+        named |= {f"v_{t}_{s}": values[t, s] for t in range(steps + 1) for s in range(2)}
+    return mdp, values, named
+
+
+@pytest.mark.parametrize(("surrogate", "order", "critic"), BIASED)
+def test_a_biased_twin_is_not_proved_and_its_formula_is_what_enumeration_measures(
+    surrogate, order, critic
+):
+    estimator = from_surrogate(surrogate, order)
+    formula = prove_unbiased(estimator, (2, 2, 2), critic=critic)
+    assert not formula.proved
+    assert formula.terms > 0
+    rng = np.random.default_rng(3)
+    mdp, values, named = numbers(rng, critic)
+    theta = rng.normal(size=(2, 2))
+    report = measure_bias(estimator, mdp, theta, critic=values, evidence="enumeration")
+    found = formula.at(theta, named)
+    assert close(found, report.bias, report.normaliser)
+    assert not close(found * (1 + 1e-6), report.bias, 0.0)
+    certificate = certify(estimator, (2, 2, 2), critic=critic)
+    assert not certificate.unbiased
+    assert certificate.components
+    assert certificate.probability == 0.0
+
+
+def test_the_formula_s_expression_is_what_it_evaluates_to():
+    formula = proof(LVC(), 2, (2, 2, 2))
+    rng = np.random.default_rng(5)
+    _, _, named = numbers(rng, ZERO)
+    theta = rng.normal(size=(2, 2))
+    symbols = sorted(named)
+    function = formula.bias.function(*(sympy.Symbol(name) for name in symbols))
+    assert close(function(theta, *(named[n] for n in symbols)), formula.at(theta, named), 1.0)
+
+
+def test_lvc_s_hessian_bias_vanishes_where_actions_do_not_move_the_state():
+    formula = proof(LVC(), 2, (2, 2, 2))
+    same = {sympy.Symbol(f"P_{s}_1_0"): sympy.Symbol(f"P_{s}_0_0") for s in range(2)}
+    entries = [entry.xreplace(same).expand() for entry in formula.bias.entries.ravel()]
+    assert set(entries) == {0}
+    assert not any(entry.expand() == 0 for entry in formula.bias.entries.ravel())
+    kernel = [[["p", "1 - p"]] * 2, [["q", "1 - q"]] * 2]
+    moving = [[["p", "1 - p"], ["q", "1 - q"]], [["q", "1 - q"]] * 2]
+    rewards = [["x", "y"], ["z", "w"]]
+    unmoved = SymbolicMDP(kernel, rewards, "gamma", ["u", "1 - u"], 3)
+    found = proof(LVC(), 2, unmoved)
+    assert found.proved
+    assert "every policy and gamma, p, q, u, w, x, y, z" in found.holds_for
+    assert not proof(LVC(), 2, replace(unmoved, transition=moving)).proved
+
+
+def test_a_given_problem_s_trajectories_end_where_nothing_can_follow():
+    """A loss that adds a constant for each dead step is right only if steps are never dead."""
+    kernel = [[["p", "1 - p"], ["q", "1 - q"]], [["0", "1"]] * 2]
+    endless = SymbolicMDP(kernel, [["x", "y"], ["1", "0"]], "gamma", ["1", "0"], 2)
+    ending = replace(endless, reward=[["x", "y"], ["0", "0"]])
+
+    def punishes_ends(record):
+        dead = (1.0 - record.alive.double()).sum(-1)
+        return Dice()(record) + (dead * record.log_probs[..., 0]).mean()
+
+    assert proof(punishes_ends, 1, endless).proved
+    assert not proof(punishes_ends, 1, ending).proved
+    assert proof(Dice(), 1, ending).proved
+
+
+def test_ad_s_hessian_has_mean_zero_under_the_policy_s_own_values():
+    """So its bias is minus the Hessian, derived apart."""
+    formula = proof(AD(), 2, (2, 2, 2), critic=EXACT)
+    assert not any(formula.means.values())
+    assert any(proof(AD(), 2, (2, 2, 2)).means.values())
+    numeric = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.5, horizon=2)
+    mdp = SymbolicMDP.of(numeric)
+    hessian = mdp.hessian().entries
+    bias = proof(AD(), 2, mdp, critic=EXACT).bias.entries
+    gaps = [(b + h).expand() for b, h in zip(bias.ravel(), hessian.ravel(), strict=True)]
+    assert set(gaps) == {0}
+
+
+def test_a_random_point_decides_where_polynomials_are_too_large():
+    with pytest.raises(ValueError, match="use `certify`"):
+        proof(Dice(), 2, (3, 3, 3))
+    certificate = certify(from_surrogate(Dice(), 2), (3, 3, 3), critic=ANY)
+    assert certificate.unbiased
+    assert certificate.probability == certificate.degree / SIZE < 1e-15
+    twice = certify(from_surrogate(Dice(), 1), (2, 2, 2), points=2)
+    assert twice.probability == (twice.degree / SIZE) ** 2
+    assert "exactly 0 at 2 random points" in str(twice)
+
+
+@pytest.mark.slow
+def test_four_steps_of_three_states_and_actions_are_certified():
+    assert certify(from_surrogate(Dice(), 2), (3, 3, 4), critic=ANY).unbiased
+
+
+@pytest.mark.parametrize("surrogate", [LVC(), AD()])
+def test_where_the_bias_is_not_zero_the_point_says_so_and_enumeration_agrees(surrogate):
+    estimator = from_surrogate(surrogate, 2)
+    certificate = certify(estimator, (2, 3, 2))
+    at = certificate.problem
+
+    def floats(part):
+        return [floats(p) for p in part] if isinstance(part, list) else float(part)
+
+    rewards = np.array(floats(at.rewards)) / SIZE
+    law = floats(at.transition)
+    mdp = TabularMDP(law, rewards, float(at.discount), floats(at.start), 2)
+    report = measure_bias(estimator, mdp, np.log(floats(at.policy)), evidence="enumeration")
+    bias = np.zeros((6, 6))
+    for key, value in certificate.components.items():
+        bias[key] = float(value / SIZE)
+    assert close(bias.reshape(2, 3, 2, 3), report.bias, report.normaliser)
+    assert report.verdict is Verdict.BIASED
+
+
+@pytest.mark.parametrize("critic", [ZERO, ANY, EXACT])
+@pytest.mark.parametrize(("surrogate", "order"), [(LVC(), 2), (AD(), 2), (LoadedDice(0.5), 1)])
+def test_the_stated_degree_bounds_the_bias_s_own(surrogate, order, critic):
+    found = proof(surrogate, order, (2, 2, 2), critic=critic)
+    if found.proved:
+        return
+    own = max(sum(m) for element in found.components.values() for m in element)
+    assert 4 < own <= bias_degree((2, 2, 2), order, 3, critic)
+
+
+def one_path_alone(record):
+    """The longest coefficient there is: of one trajectory, with its first value."""
+    here = ((record.actions == 0).all(-1) & (record.states == 0).all(-1)).double()
+    scores = record.log_policy[..., -1, 0]
+    return record.discount**3 * (here * record.values[..., 0] * scores).mean()
+
+
+def test_the_degree_counts_the_policy_s_own_values():
+    found = proof(one_path_alone, 1, (2, 2, 2), critic=EXACT)
+    own = max(sum(m) for element in found.components.values() for m in element)
+    assert bias_degree((2, 2, 2), 1, 3, ZERO) < own <= bias_degree((2, 2, 2), 1, 3, EXACT)
+
+
+def test_coefficients_are_found_as_the_polynomials_that_they_are():
+    paths = of_shape((2, 2, 3), ZERO).problem.paths
+    found = exact_coefficients(from_surrogate(AD(), 1), paths, 2, 2)
+    wanted = set()
+    for t in range(3):
+        for k in range(t, 3):  # gamma^t gamma^(k-t) r_k
+            wanted.add((((t, -1),), 1 + k, (*[Fraction(0)] * k, Fraction(1))))
+        wanted.add((((t, -1),), 4 + t, (*[Fraction(0)] * t, Fraction(-1))))
+    assert set(found.shared) == wanted
+    loaded = exact_coefficients(from_surrogate(LoadedDice(0.3), 1), paths, 2, 2)
+    lam = Fraction(3, 10)
+    values = {p[-1] for _, x, p in loaded.shared if x == 3 and len(p) == 3}
+    assert values == {lam**2, lam, 1}
+    assert loaded.rounded
+    assert not found.rounded
+
+
+def test_states_and_actions_may_enter_a_coefficient():
+    paths = of_shape((2, 2, 2), ZERO).problem.paths
+    assert exact_coefficients(from_surrogate(Dice(), 1), paths, 2, 2).shared is not None
+    found = exact_coefficients(from_surrogate(by_action, 1), paths, 2, 2)
+    assert found.shared is None
+    assert len(found.of_path) == len(paths.actions)
+
+
+def squared_rewards(record):
+    return (record.log_probs * record.rewards**2).sum(-1).mean()
+
+
+def rational_discount(record):
+    return (record.log_probs * record.rewards).sum(-1).mean() / (1.0 + record.discount)
+
+
+def slightly_rounded(record):
+    return (record.log_probs * record.rewards * (1.0 + 1e-8)).sum(-1).mean()
+
+
+def absolute_rewards(record):
+    return (record.log_probs * record.rewards.abs()).sum(-1).mean()
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "reason"),
+    [
+        (entropy_bonus, "depend on the policy"),
+        (cubic, "depend on the policy"),
+        (squared_rewards, "not affine in rewards"),
+        (absolute_rewards, "not affine in rewards"),
+        (rational_discount, "not affine in rewards and critic values and polynomials"),
+        (slightly_rounded, "not affine in rewards"),
+        (lvc_with_detach, "couples the trajectories"),
+    ],
+)
+def test_a_surrogate_whose_coefficients_are_no_exact_polynomials_is_refused(surrogate, reason):
+    for function in (prove_unbiased, certify):
+        with pytest.raises(ValueError, match=reason):
+            function(from_surrogate(surrogate, 1), (2, 2, 2))
+
+
+def test_bad_requests_are_refused_in_one_sentence():
+    estimator = from_surrogate(Dice(), 2)
+    direct = from_callable(lambda batch, theta: np.zeros((2, 2)), 1, name="direct")
+    bandit = SymbolicMDP([[["1"], ["1"]]], [["0", "0"]], "gamma", ["1"], 1)
+    named = replace(bandit, reward=[["v_0_0", "0"]])
+    for arguments, options, text in [
+        ((estimator, (2, 2)), {}, "shape: expected \\(states, actions, steps\\)"),
+        ((estimator, (2, 0, 1)), {}, "shape: actions"),
+        ((estimator, (2, 2, 1)), {"critic": "some"}, "critic: expected one of"),
+        ((direct, (2, 2, 1)), {}, "direct: expected an estimator that"),
+        ((estimator, (2, 1, 1)), {}, "nothing to prove"),
+        ((estimator, bandit), {}, "nothing to prove"),
+        ((estimator, replace(bandit, horizon=None)), {}, "finite horizon"),
+        ((estimator, named), {"critic": ANY}, "other than the critic's, got v_0_0"),
+        ((estimator, (2, 2, 2)), {"largest": 10}, "expected at most 10 terms"),
+        ((estimator, (9, 9, 5)), {}, "at most 200,000 trajectories"),
+    ]:
+        with pytest.raises(ValueError, match=text):
+            prove_unbiased(*arguments, **options)
+    with pytest.raises(ValueError, match="two actions or more"):
+        certify(estimator, (2, 1, 1))
+    with pytest.raises(ValueError, match="symbols: expected numbers for"):
+        proof(LVC(), 2, (2, 2, 2)).at(np.zeros((2, 2)), {"gamma": 0.5})
+
+
+def test_the_documents_examples_run():
+    page = Path(__file__).resolve().parents[2] / "docs" / "certificates.md"
+    found = doctest.testfile(str(page), module_relative=False)
+    assert found.failed == 0
+    assert found.attempted > 8

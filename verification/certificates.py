@@ -1,0 +1,131 @@
+"""Proofs: an estimator's bias as a polynomial that reduces to 0, or what it is instead."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from analytic.arrays import whole_number
+from analytic.symbolic import SymbolicMDP
+from stochastic.estimators import Estimator, SurrogateEstimator
+from stochastic.exact_coefficients import ExactCoefficients, exact_coefficients
+from verification.exact_means import mean_derivative
+from verification.exact_problems import (
+    ExactProblem,
+    SymbolicProblem,
+    check_critic,
+    checked_shape,
+)
+from verification.problem_symbols import of_shape, of_symbolic_mdp
+from verification.proofs import BiasFormula, Proof
+from verification.score_algebra import return_derivatives
+
+LARGEST_PROOF = 1_500_000
+"""Terms (an upper bound) that a proof adds up at most."""
+
+
+def prove_unbiased(
+    estimator: Estimator,
+    shape: tuple[int, int, int] | SymbolicMDP,
+    *,
+    critic: str = "zero",
+    largest: int = LARGEST_PROOF,
+) -> Proof | BiasFormula:
+    """A proof that a surrogate's derivative is unbiased for the return's, or its bias.
+
+    ``shape`` is (states, actions, steps): then policy, transition law, rewards, discount and start
+    are symbols, and a proof holds for all problems of that shape without terminal states, with
+    a batch of one trajectory drawn from the policy itself. Or it is a problem with entries of the
+    caller's, numbers and symbols. ``critic`` is "zero", "exact" (the policy's own values), "any" or
+    "any, then 0" (at the horizon). ``largest`` bounds the terms that are added up.
+
+    Raises:
+        ValueError: an estimator that is no surrogate, or whose coefficients are not exact
+            polynomials (see `stochastic.exact_coefficients`), a shape that is too large, or one
+            where estimate and derivative are both identically 0.
+
+    >>> from stochastic.estimators import from_surrogate
+    >>> from stochastic.surrogates.dice import dice
+    >>> from stochastic.surrogates.score_function import lvc
+    >>> prove_unbiased(from_surrogate(dice, 2), (2, 2, 2)).proved
+    True
+    >>> prove_unbiased(from_surrogate(lvc, 2), (2, 2, 2)).proved
+    False
+    """
+    check_critic(critic)
+    if isinstance(shape, SymbolicMDP):
+        symbolic = of_symbolic_mdp(shape, critic)
+    else:
+        symbolic = of_shape(checked_shape(shape), critic)
+    return proof_or_formula(estimator, symbolic, largest)
+
+
+def proof_or_formula(
+    estimator: Estimator, symbolic: SymbolicProblem, largest: int
+) -> Proof | BiasFormula:
+    """As `prove_unbiased`, of a problem in symbols."""
+    began = time.perf_counter()
+    problem = symbolic.problem
+    own = checked_surrogate(estimator)
+    check_terms(problem, own.order, whole_number("largest", largest, at_least=1))
+    found = coefficients_of(own, problem)
+    mean = mean_derivative(problem, found)
+    exact = return_derivatives(symbolic, own.order)
+    bias = {key: element - exact[key] for key, element in mean.items()}
+    if not any(mean.values()) and not any(exact.values()):
+        raise ValueError(
+            "shape: nothing to prove, the estimate's mean and the derivative are identically 0"
+        )
+    known: dict[str, Any] = {
+        "estimator": own.name,
+        "shape": problem.shape,
+        "order": own.order,
+        "holds_for": symbolic.entries,
+        "assumption": found.assumption,
+        "trajectories": len(problem.paths.actions),
+        "seconds": time.perf_counter() - began,
+    }
+    if any(bias.values()):
+        return BiasFormula(**known, symbolic=symbolic, components=bias, means=mean)
+    return Proof(**known, terms=sum(len(element) for element in exact.values()))
+
+
+def checked_surrogate(estimator: Estimator) -> SurrogateEstimator:
+    """The estimator. Raises ValueError unless it is made from a surrogate."""
+    if not isinstance(estimator, SurrogateEstimator):
+        raise ValueError(
+            f"{estimator.name}: expected an estimator that `from_surrogate` made: only a "
+            "surrogate's coefficients can be told exactly"
+        )
+    return estimator
+
+
+def coefficients_of(estimator: SurrogateEstimator, problem: ExactProblem) -> ExactCoefficients:
+    """On all trajectories of a problem."""
+    n_states, n_actions, _ = problem.shape
+    return exact_coefficients(estimator, problem.paths, n_states, n_actions)
+
+
+def check_terms(problem: ExactProblem, order: int, largest: int) -> None:
+    """Raises ValueError where trajectories' probabilities have too many terms in all."""
+    n_states, n_actions, steps = problem.shape
+    sizes = [len(p) for p in problem.start]
+    for t in range(steps):
+        acted = [sizes[s] * sum(len(p) for p in problem.policy[s]) for s in range(n_states)]
+        if t + 1 == steps:
+            sizes = acted
+            break
+        sizes = [
+            sum(
+                acted[s] * sum(len(problem.transition[s][a][u]) for a in range(n_actions))
+                for s in range(n_states)
+            )
+            // n_actions
+            for u in range(n_states)
+        ]
+    total = sum(sizes) * (steps**order + order * (n_states * n_actions) ** order)
+    if total > largest:
+        raise ValueError(
+            f"shape: expected at most {largest:,} terms to add up, got about {total:,}; use "
+            "`certify`, which takes far larger shapes, or fewer symbols, or raise `largest`"
+        )
