@@ -10,7 +10,7 @@ from analytic.arrays import FloatArray, IntArray
 from analytic.policies import TABULAR
 from analytic.problems import TabularMDP
 from stochastic.contexts import Context
-from stochastic.estimators import DrawEstimator, Estimator, estimate
+from stochastic.estimators import DrawEstimator, Estimator
 from stochastic.trajectories import Trajectories, sample
 from verification.draw_trees import explored_moments
 from verification.enumeration import Enumeration, EnumerationSizeError
@@ -100,12 +100,8 @@ class Distribution:
     reach: FloatArray
 
 
-def distribution(
-    estimator: Estimator, setup: Setup, n: int, at: FloatArray | None = None
-) -> Distribution:
-    """Over all batches of n trajectories."""
-    batches, weights = setup.enumeration(at).all_batches(n, ordered=True)
-    found = estimate(estimator, batches, setup.context)
+def distribution(found: FloatArray, weights: FloatArray) -> Distribution:
+    """Of outcomes ``[B, *shape]`` with probabilities ``[B]``."""
     mean = np.tensordot(weights, found, axes=1)
     centred = np.abs(found - mean)
     return Distribution(mean, np.tensordot(weights, centred**2, axes=1), centred.max(axis=0))

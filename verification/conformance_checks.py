@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray
-from stochastic.estimators import DrawEstimator, Estimator, estimate
+from stochastic.estimators import DrawEstimator, Estimator, Evaluator
 from stochastic.trajectories import Trajectories
 from verification.conformance_cases import (
     Distribution,
@@ -62,6 +62,7 @@ class Trial:
     seed: int
     samples: int
     false_alarm: float
+    _prepared: dict[tuple[Setup, tuple[int, ...]], Evaluator] = field(default_factory=dict)
 
     def rng(self, which: int) -> np.random.Generator:
         """A generator for one of the checks' uses."""
@@ -86,26 +87,33 @@ class Trial:
         return found
 
     def estimates(self, batch: Trajectories, setup: Setup | None = None) -> FloatArray:
-        """``[R, *shape]``. Raises NotApplicable for estimates that draw their own batches."""
+        """``[..., *shape]``. Raises NotApplicable for estimates that draw their own batches."""
         if isinstance(self.estimator, DrawEstimator):
             raise NotApplicable("the estimate draws its own batches")
-        return estimate(self.estimator, batch, (setup or self.setup).context)
+        where = self.setup if setup is None else setup
+        flat = batch.reshape(-1, batch.shape[-2])
+        key = (where, flat.shape[1:])
+        if key not in self._prepared:
+            self._prepared[key] = self.estimator.prepare(flat, where.context)
+        dense = self._prepared[key].rows(flat).dense()
+        return dense.reshape(*batch.shape[:-2], *dense.shape[1:])
 
     def distribution(self, setup: Setup, at: FloatArray | None = None) -> Distribution:
         """Exact, over all batches. Raises NotApplicable likewise."""
-        if isinstance(self.estimator, DrawEstimator):
-            raise NotApplicable("the estimate draws its own batches")
-        return distribution(self.estimator, setup, self.n, at)
+        batches, weights = setup.enumeration(at).all_batches(self.n, ordered=True)
+        return distribution(self.estimates(batches, setup), weights)
 
-    def one_run(self, seed: int) -> FloatArray:
-        """One estimate of an estimator that draws, with draws seeded."""
-        assert isinstance(self.estimator, DrawEstimator)
+    def one_run(self, estimator: DrawEstimator, seed: int) -> tuple[FloatArray, FloatArray]:
+        """One estimate with seeded draws, and the parameters that were drawn at."""
         rng = np.random.default_rng([self.seed, seed])
+        asked: list[FloatArray] = []
 
         def draw(theta: npt.ArrayLike, n: int) -> Trajectories:
-            return replace(self.setup, theta=np.asarray(theta)).drawn(rng, 1, n)[0]
+            asked.append(np.array(theta))
+            return replace(self.setup, theta=asked[-1]).drawn(rng, 1, n)[0]
 
-        return self.estimator.run(draw, self.setup.context)
+        found = estimator.run(draw, self.setup.context)
+        return found, np.array(asked)
 
 
 def check_equal(found: npt.ArrayLike, wanted: npt.ArrayLike, what: str) -> int:
@@ -121,7 +129,7 @@ def check_equal(found: npt.ArrayLike, wanted: npt.ArrayLike, what: str) -> int:
 def runs(trial: Trial) -> int:
     """Estimates have theta's axes, once for each order, and are finite, whatever R and N."""
     if isinstance(trial.estimator, DrawEstimator):
-        trial.one_run(0)  # refuses another shape
+        trial.one_run(trial.estimator, 0)  # refuses another shape
         return 1
     shape = trial.setup.theta.shape * trial.estimator.order
     sizes = (trial.n,) if trial.coupled else (1, 2, 3)
@@ -140,9 +148,13 @@ def runs(trial: Trial) -> int:
 def purity(trial: Trial) -> int:
     """The same estimate again, whatever came between; nothing is changed, nothing random."""
     if isinstance(trial.estimator, DrawEstimator):
-        first = trial.one_run(0)
-        trial.one_run(1)
-        return check_equal(trial.one_run(0), first, "run again with the same draws")
+        first = trial.one_run(trial.estimator, 0)
+        trial.one_run(trial.estimator, 1)
+        again = trial.one_run(trial.estimator, 0)
+        if again[1].shape != first[1].shape:
+            raise NotSatisfied("run again, it draws another number of times")
+        made = check_equal(again[1], first[1], "run again, the parameters that it draws at")
+        return made + check_equal(again[0], first[0], "run again with the same draws")
     other = Setup.random(trial.rng(3), (2, 3, 2))
     batch, before = trial.batch, _arrays(trial.batch)
     state = np.random.get_state(legacy=False)["state"]["pos"]
