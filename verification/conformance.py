@@ -115,7 +115,9 @@ class ConformanceReport:
         lines += [f"  {check}" for check in self.checks]
         if self.enumerated:
             lines.append(f"  means over all batches, on {self.enumerated}")
-        lines.append(f"  {self.comparisons} comparisons; false alarms: {self.false_alarm:g} at most")
+        lines.append(
+            f"  {self.comparisons} comparisons; false alarms: {self.false_alarm:g} at most"
+        )
         return "\n".join(lines)
 
 

@@ -201,5 +201,3 @@ def single_state(batch: Trajectories, state: int) -> Trajectories:
     if (batch.states[..., 0] != state).any() or batch.actions.shape[-1] != 1:
         raise ValueError(f"batch: expected one step from state {state}")
     return replace(batch, states=np.zeros_like(batch.states))
-
-

@@ -148,13 +148,7 @@ def runs(trial: Trial) -> int:
 def purity(trial: Trial) -> int:
     """The same estimate again, whatever came between; nothing is changed, nothing random."""
     if isinstance(trial.estimator, DrawEstimator):
-        first = trial.one_run(trial.estimator, 0)
-        trial.one_run(trial.estimator, 1)
-        again = trial.one_run(trial.estimator, 0)
-        if again[1].shape != first[1].shape:
-            raise NotSatisfied("run again, it draws another number of times")
-        made = check_equal(again[1], first[1], "run again, the parameters that it draws at")
-        return made + check_equal(again[0], first[0], "run again with the same draws")
+        return _same_runs(trial, trial.estimator)
     other = Setup.random(trial.rng(3), (2, 3, 2))
     batch, before = trial.batch, _arrays(trial.batch)
     state = np.random.get_state(legacy=False)["state"]["pos"]
@@ -167,6 +161,16 @@ def purity(trial: Trial) -> int:
     if np.random.get_state(legacy=False)["state"]["pos"] != state:
         raise NotSatisfied("drew from numpy's global generator")
     return made + len(before) + 1
+
+
+def _same_runs(trial: Trial, estimator: DrawEstimator) -> int:
+    first, asked = trial.one_run(estimator, 0)
+    trial.one_run(estimator, 1)
+    again, asked_again = trial.one_run(estimator, 0)
+    if asked.shape != asked_again.shape:
+        raise NotSatisfied("run again, it draws another number of times")
+    made = check_equal(asked_again, asked, "run again, the parameters that it draws at")
+    return made + check_equal(again, first, "run again with the same draws")
 
 
 def independence(trial: Trial) -> int:
@@ -313,9 +317,10 @@ def mean_reward_shift(trial: Trial) -> int:
 
 def critic_ignored(trial: Trial) -> int:
     """Another critic, or none: the same estimate."""
+    assert trial.setup.critic is not None
     wanted = trial.estimates(trial.batch)
     made = 0
-    for critic in (None, trial.rng(16).normal(size=np.shape(trial.setup.critic))):
+    for critic in (None, trial.rng(16).normal(size=trial.setup.critic.shape)):
         found = trial.estimates(trial.batch, replace(trial.setup, critic=critic))
         made += check_equal(found, wanted, "with another critic")
     return made

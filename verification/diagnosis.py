@@ -22,11 +22,9 @@ from analytic.problems import TabularMDP
 from verification.gradient_mistakes import gradient_families, gradient_mistakes
 from verification.hessian_mistakes import hessian_families, hessian_mistakes
 from verification.intervals import Spread
-from verification.mistakes import Family, Mistake, Setting
+from verification.mistakes import Mistake, Setting, best_number
 from verification.reports import BiasReport, Direction, Evidence, Verdict
 
-_GRID = 33
-_REFINEMENTS = 40
 _EXACT = 1e-9
 _SHOWN = 3
 
@@ -207,37 +205,11 @@ def _fitted(found: _Mean, setting: Setting, order: int) -> Iterator[tuple[Match,
         yield _scaled(found, target)
     families = {1: gradient_families, 2: hessian_families}.get(order)
     for family in () if families is None else families(setting):
-        best = _best_number(found, family)
+        best = best_number(found.mean, family)
         value = family.value(best)
         known = Mistake(family.name, family.what.format(x=f"{best:.6g}"), value)
         if found.told_from_target(known):
             yield found.match(known, best), value
-
-
-def _best_number(found: _Mean, family: Family) -> float:
-    """Where in [0, 1] the family is nearest: the best of a grid, then secant steps of Gauss and
-    Newton, which are as exact as the family where the residual is 0.
-    """
-    grid = np.linspace(0.0, 1.0, _GRID)
-    sizes = [found.distance(family.value(float(x))) for x in grid]
-    best = float(grid[int(np.argmin(sizes))])
-    size, step = min(sizes), 0.5 / (_GRID - 1)
-    for _ in range(_REFINEMENTS):
-        here, gap = family.value(best), found.mean - family.value(best)
-        other = best + step if best + step <= 1.0 else best - step
-        slope = (family.value(other) - here) / (other - best)
-        steepness = float(np.vdot(slope, slope))
-        if steepness == 0.0:
-            break
-        moved = float(np.clip(best + np.vdot(slope, gap) / steepness, 0.0, 1.0))
-        reached = found.distance(family.value(moved))
-        if reached < size:
-            step, best, size = max(abs(moved - best), 1e-7), moved, reached
-        else:
-            step /= 4
-            if step < 1e-7:
-                break
-    return best
 
 
 def _scaled(found: _Mean, known: Mistake) -> tuple[Match, FloatArray]:

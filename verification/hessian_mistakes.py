@@ -64,7 +64,9 @@ def hessian_families(setting: Setting) -> Iterator[Family]:
     for curvature, which in _KEPT.items():
         traced = partial(_traced, setting, curvature)
         name = "GAE" if curvature is Curvature.DICE else f"{curvature.name}, GAE"
-        yield Family(name, f"{which} of advantages GAE(lambda) of the critic, lambda = {{x}}", traced)
+        yield Family(
+            name, f"{which} of advantages GAE(lambda) of the critic, lambda = {{x}}", traced
+        )
 
 
 def _traced(setting: Setting, curvature: Curvature, gae_lambda: float) -> FloatArray:

@@ -165,7 +165,7 @@ def test_once_an_estimator_is_no_function_nothing_else_is_asked():
     report = check_estimator(BROKEN["purity"])
     assert report.ran == 2
     skipped = [check for check in report.checks if check.outcome is Outcome.SKIPPED]
-    assert all("says nothing, as purity failed" == check.detail for check in skipped)
+    assert all(check.detail == "says nothing, as purity failed" for check in skipped)
 
 
 def drawing(change):
