@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from verification.conformance import Claim as Claim
+    from verification.conformance import assert_conforms as assert_conforms
+    from verification.conformance import check_estimator as check_estimator
+    from verification.diagnosis import diagnose as diagnose
+    from verification.fields import field_report as field_report
     from verification.measurement import assert_unbiased as assert_unbiased
     from verification.measurement import measure_bias as measure_bias
     from verification.meta_measurement import measure_meta_gradient as measure_meta_gradient
@@ -16,6 +21,11 @@ if TYPE_CHECKING:
     from verification.reports import Verdict as Verdict
 
 _HOME = {
+    "assert_conforms": "conformance",
+    "check_estimator": "conformance",
+    "Claim": "conformance",
+    "diagnose": "diagnosis",
+    "field_report": "fields",
     "assert_unbiased": "measurement",
     "measure_bias": "measurement",
     "measure_meta_gradient": "meta_measurement",

@@ -14,7 +14,9 @@ from typing import Any
 from analytic.arrays import real_number, whole_number
 from stochastic.estimators import Estimator
 from verification import conformance_checks as checks
-from verification.conformance_checks import Check, NotApplicable, NotSatisfied, Trial
+from verification import conformance_claims as claimed_checks
+from verification.conformance_sampling import sampling
+from verification.conformance_trials import Check, NotApplicable, NotSatisfied, Trial
 
 
 class Claim(Enum):
@@ -55,13 +57,13 @@ _UNIVERSAL: Mapping[str, Check] = {
     "dead steps carry nothing": checks.endings,
 }
 _CLAIMED: Mapping[Claim, Check] = {
-    Claim.REWARD_SCALE: checks.reward_scale,
-    Claim.REWARD_SHIFT: checks.reward_shift,
-    Claim.MEAN_REWARD_SHIFT: checks.mean_reward_shift,
-    Claim.CRITIC_IGNORED: checks.critic_ignored,
-    Claim.CRITIC_IS_BASELINE: checks.critic_is_baseline,
-    Claim.BEHAVIOUR_IGNORED: checks.behaviour_ignored,
-    Claim.OFF_POLICY: checks.off_policy,
+    Claim.REWARD_SCALE: claimed_checks.reward_scale,
+    Claim.REWARD_SHIFT: claimed_checks.reward_shift,
+    Claim.MEAN_REWARD_SHIFT: claimed_checks.mean_reward_shift,
+    Claim.CRITIC_IGNORED: claimed_checks.critic_ignored,
+    Claim.CRITIC_IS_BASELINE: claimed_checks.critic_is_baseline,
+    Claim.BEHAVIOUR_IGNORED: claimed_checks.behaviour_ignored,
+    Claim.OFF_POLICY: claimed_checks.off_policy,
 }
 _SAMPLING = "sampling agrees with enumeration"
 
@@ -189,7 +191,7 @@ def assert_conforms(estimator: Estimator, **options: Any) -> ConformanceReport:
 
 def _every_check() -> dict[str, Check]:
     claimed = {_name(claim): check for claim, check in _CLAIMED.items()}
-    return {**_GATES, **_UNIVERSAL, **claimed, _SAMPLING: checks.sampling}
+    return {**_GATES, **_UNIVERSAL, **claimed, _SAMPLING: sampling}
 
 
 def _results(trial: Trial, excused: Mapping[str, str]) -> tuple[CheckResult, ...]:

@@ -85,7 +85,7 @@ def diagnose(
     >>> from stochastic.surrogates.score_function import lvc
     >>> from verification.measurement import measure_bias
     >>> mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=3)
-    >>> theta = np.zeros((3, 2))
+    >>> theta = [[1.0, 0.0], [0.0, 0.5], [0.3, 0.0]]
     >>> report = measure_bias(from_surrogate(lvc, 2), mdp, theta)
     >>> [match.name for match in diagnose(report, mdp, theta).matches]
     ['LVC']
