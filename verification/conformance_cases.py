@@ -21,7 +21,7 @@ OUTCOMES = 4096
 """Batches that are enumerated at most."""
 
 LEAVES = 1024
-"""Outcomes at most of an estimate that draws, which is run three times for each."""
+"""Outcomes at most of an estimate that draws, which is run twice for each."""
 
 _SIZES = ((3, 2, 3), (3, 2, 2), (2, 2, 2), (2, 2, 1), (1, 2, 1))
 _DISCOUNT = 0.8

@@ -246,6 +246,29 @@ def test_a_baseline_that_depends_on_the_action_is_diagnosed():
     assert not diagnose(report, mdp, theta, action_baseline=1.01 * baseline).matches
 
 
+def ending(seed):
+    """One state ends the episode."""
+    mdp, theta, critic, baseline = problem(seed)
+    rows, reward = np.array(mdp.transition), np.array(mdp.reward)
+    rows[2], reward[2], critic[2] = [0.0, 0.0, 1.0], 0.0, 0.0
+    return replace(mdp, transition=rows, reward=reward), theta, critic, baseline
+
+
+@pytest.mark.parametrize("name", ["action baseline", *GRADIENTS])
+def test_where_episodes_end_early_mistakes_are_diagnosed_as_well(name):
+    mdp, theta, _, baseline = ending(14)
+    table = torch.tensor(baseline)
+
+    def based(record):
+        return scored(record, to_go(record) - table[record.states[:, :-1], record.actions])
+
+    report = measure_bias(
+        from_surrogate({**GRADIENTS, "action baseline": based}[name], 1), mdp, theta
+    )
+    found = diagnose(report, mdp, theta, action_baseline=baseline)
+    assert [match.name for match in found.matches] == [name]
+
+
 def test_the_gradient_itself_is_named_where_another_field_was_wanted():
     mdp, theta, _, _ = problem(6)
     target = update_field(horizon=STEPS)
