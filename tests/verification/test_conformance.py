@@ -322,3 +322,8 @@ def test_no_false_alarms_over_many_seeds():
 def test_surrogates_are_checked_as_they_come():
     assert isinstance(BROKEN["relabelling"], SurrogateEstimator)
     assert not check_estimator(from_surrogate(AD(), 3)).failed
+
+
+def test_a_critic_that_is_bootstrapped_from_is_a_baseline_where_it_ends_in_0():
+    estimator = from_surrogate(AD(gae_lambda=1.0), 1)
+    assert not check_estimator(estimator, claims=[Claim.CRITIC_IS_BASELINE]).failed
