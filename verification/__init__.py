@@ -9,6 +9,11 @@ from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
     from verification.certificates import prove_unbiased as prove_unbiased
+    from verification.conformance import Claim as Claim
+    from verification.conformance import assert_conforms as assert_conforms
+    from verification.conformance import check_estimator as check_estimator
+    from verification.diagnosis import diagnose as diagnose
+    from verification.fields import field_report as field_report
     from verification.generic_points import Certificate as Certificate
     from verification.generic_points import certify as certify
     from verification.measurement import assert_unbiased as assert_unbiased
@@ -22,6 +27,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "prove_unbiased": "certificates",
+    "Claim": "conformance",
+    "assert_conforms": "conformance",
+    "check_estimator": "conformance",
+    "diagnose": "diagnosis",
+    "field_report": "fields",
     "Certificate": "generic_points",
     "certify": "generic_points",
     "assert_unbiased": "measurement",

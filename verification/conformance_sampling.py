@@ -1,0 +1,63 @@
+"""Do sampled estimates have the mean of enumerated ones?
+
+By a bound on false alarms that holds for any number of samples: Bernstein's inequality, with the
+enumerated variance and range.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from analytic.arrays import FloatArray
+from stochastic.estimators import DrawEstimator
+from stochastic.trajectories import Trajectories
+from verification.conformance_cases import Distribution, Setup, drawn_moments
+from verification.conformance_trials import TOLERANCE, NotSatisfied, Trial
+
+
+def sampling(trial: Trial) -> int:
+    """The mean of sampled estimates is that of enumerated ones."""
+    setup, rng = trial.enumerable, trial.rng(20)
+    if isinstance(trial.estimator, DrawEstimator):
+        moments = drawn_moments(trial.estimator, setup)
+        reach = np.full(moments.mean.shape, 2 * moments.largest)
+        exact = Distribution(moments.mean, moments.variance, reach)
+        found = _sampled_runs(trial.estimator, setup, trial.samples, rng)
+    else:
+        exact = trial.distribution(setup)
+        found = trial.estimates(setup.drawn(rng, trial.samples, trial.n), setup).mean(axis=0)
+    allowed = bernstein(exact, trial.samples, trial.false_alarm / found.size)
+    allowed += TOLERANCE * float((np.abs(exact.mean) + exact.reach).max())
+    gaps = np.abs(found - exact.mean)
+    if (gaps > allowed).any():
+        worst = np.unravel_index(int(np.argmax(gaps - allowed)), gaps.shape)
+        raise NotSatisfied(
+            f"{trial.samples:,} sampled estimates and all outcomes: means differ by "
+            f"{gaps[worst]:.3g} at {tuple(map(int, worst))}, allowed {allowed[worst]:.3g}"
+        )
+    return int(found.size)
+
+
+def bernstein(exact: Distribution, samples: int, rate: float) -> FloatArray:
+    """How far each entry's mean of n estimates strays from its expectation, but for probability
+    ``rate``. Source: Boucheron, Lugosi and Massart 2013, eq. 2.10.
+    """
+    size = math.log(2.0 / rate)
+    linear = exact.reach * size / (3.0 * samples)
+    found: FloatArray = linear + np.sqrt(linear**2 + 2.0 * exact.variance * size / samples)
+    return found
+
+
+def _sampled_runs(
+    estimator: DrawEstimator, setup: Setup, samples: int, rng: np.random.Generator
+) -> FloatArray:
+    def draw(theta: npt.ArrayLike, n: int) -> Trajectories:
+        return replace(setup, theta=np.asarray(theta)).drawn(rng, 1, n)[0]
+
+    runs = [estimator.run(draw, setup.context) for _ in range(samples)]
+    found: FloatArray = np.mean(runs, axis=0)
+    return found

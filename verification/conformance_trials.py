@@ -1,0 +1,106 @@
+"""An estimator on trial: its problem, its batches, and when two sets of numbers are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from analytic.arrays import FloatArray
+from stochastic.estimators import DrawEstimator, Estimator, Evaluator
+from stochastic.trajectories import Trajectories
+from verification.conformance_cases import Distribution, Setup, distribution, enumerable
+
+TOLERANCE = 1e-8
+"""Relative to the largest entry of what is compared."""
+
+REPLICATIONS = 6
+
+
+class NotSatisfied(Exception):  # noqa: N818
+    """The estimator fails a check; says how."""
+
+
+class NotApplicable(Exception):  # noqa: N818
+    """A check that has nothing to say here; says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """An estimator on trial: ``n`` trajectories a batch, ``coupled`` where that was declared."""
+
+    estimator: Estimator
+    n: int
+    coupled: bool
+    seed: int
+    samples: int
+    false_alarm: float
+    _prepared: dict[tuple[Setup, tuple[int, ...]], Evaluator] = field(default_factory=dict)
+
+    def rng(self, which: int) -> np.random.Generator:
+        """A generator for one of the checks' uses."""
+        return np.random.default_rng([self.seed, which])
+
+    @cached_property
+    def setup(self) -> Setup:
+        """The problem of most checks."""
+        return Setup.random(self.rng(0), (3, 2, 3))
+
+    @cached_property
+    def batch(self) -> Trajectories:
+        """Its batches ``[R, N, H]``."""
+        return self.setup.drawn(self.rng(1), REPLICATIONS, self.n)
+
+    @cached_property
+    def enumerable(self) -> Setup:
+        """A problem of which all batches can be enumerated. Raises NotApplicable."""
+        found = enumerable(self.estimator, self.rng(2), self.n)
+        if found is None:
+            raise NotApplicable(f"batches of {self.n} are too many to enumerate, on any problem")
+        return found
+
+    def estimates(self, batch: Trajectories, setup: Setup | None = None) -> FloatArray:
+        """``[..., *shape]``. Raises NotApplicable for estimates that draw their own batches."""
+        if isinstance(self.estimator, DrawEstimator):
+            raise NotApplicable("the estimate draws its own batches")
+        where = self.setup if setup is None else setup
+        flat = batch.reshape(-1, batch.shape[-2])
+        key = (where, flat.shape[1:])
+        if key not in self._prepared:
+            self._prepared[key] = self.estimator.prepare(flat, where.context)
+        dense = self._prepared[key].rows(flat).dense()
+        return dense.reshape(*batch.shape[:-2], *dense.shape[1:])
+
+    def distribution(self, setup: Setup, at: FloatArray | None = None) -> Distribution:
+        """Exact, over all batches. Raises NotApplicable likewise."""
+        batches, weights = setup.enumeration(at).all_batches(self.n, ordered=True)
+        return distribution(self.estimates(batches, setup), weights)
+
+    def one_run(self, estimator: DrawEstimator, seed: int) -> tuple[FloatArray, FloatArray]:
+        """One estimate with seeded draws, and the parameters that were drawn at."""
+        rng = np.random.default_rng([self.seed, seed])
+        asked: list[FloatArray] = []
+
+        def draw(theta: npt.ArrayLike, n: int) -> Trajectories:
+            asked.append(np.array(theta))
+            return replace(self.setup, theta=asked[-1]).drawn(rng, 1, n)[0]
+
+        found = estimator.run(draw, self.setup.context)
+        return found, np.array(asked)
+
+
+def check_equal(found: npt.ArrayLike, wanted: npt.ArrayLike, what: str) -> int:
+    """1. Raises NotSatisfied where they differ by more than rounding."""
+    one, other = np.asarray(found), np.asarray(wanted)
+    size = max(float(np.abs(one).max(initial=0.0)), float(np.abs(other).max(initial=0.0)))
+    gap = float(np.abs(one - other).max(initial=0.0))
+    if gap > TOLERANCE * size:
+        raise NotSatisfied(f"{what}: differs by {gap / size:.3g} of the largest entry")
+    return 1
+
+
+Check = Callable[[Trial], int]
+"""How many comparisons it made. Raises NotSatisfied or, where it does not apply, NotApplicable."""
