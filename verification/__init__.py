@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from verification.ledgers import Ledger as Ledger
     from verification.measurement import assert_unbiased as assert_unbiased
     from verification.measurement import measure_bias as measure_bias
     from verification.meta_measurement import measure_meta_gradient as measure_meta_gradient
+    from verification.properties import for_all_mdps as for_all_mdps
     from verification.reports import BiasReport as BiasReport
     from verification.reports import Evidence as Evidence
     from verification.reports import Verdict as Verdict
+    from verification.strategies import games as games
+    from verification.strategies import joint_policies_for as joint_policies_for
+    from verification.strategies import policies_for as policies_for
+    from verification.strategies import tabular_mdps as tabular_mdps
 
 _HOME = {
     "assert_unbiased": "measurement",
@@ -22,5 +28,11 @@ _HOME = {
     "BiasReport": "reports",
     "Evidence": "reports",
     "Verdict": "reports",
+    "Ledger": "ledgers",
+    "for_all_mdps": "properties",
+    "games": "strategies",
+    "joint_policies_for": "strategies",
+    "policies_for": "strategies",
+    "tabular_mdps": "strategies",
 }
 __getattr__, __dir__, __all__ = lazy_exports(__name__, _HOME)
