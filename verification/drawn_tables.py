@@ -74,9 +74,11 @@ def drawn_rewards(
     kind = draw(st.sampled_from(2 * [k for k in fitting if k is not Rewards.ZERO] + fitting))
     if kind in (Rewards.ZERO, Rewards.SPARSE):
         table = np.zeros((n_states, n_actions))
+        # No kind makes fewer choices than the plainest: Hypothesis would take it for plainer still.
+        state, action = (draw(st.integers(0, most - 1)) for most in largest[1:3])
+        paid = draw(numbers)
         if kind is Rewards.SPARSE:
-            state, action = (draw(st.integers(0, most - 1)) for most in largest[1:3])
-            table[min(state, n_states - 1), min(action, n_actions - 1)] = draw(numbers)
+            table[min(state, n_states - 1), min(action, n_actions - 1)] = paid
         return table
     entries = st.one_of(st.just(0.0), numbers)
     if kind is Rewards.BY_ACTION:

@@ -1,6 +1,6 @@
 """The pytest plugin: claims within the suite's false-alarm budget, and their summary.
 
-The fixture ``gradbias`` is the test's `Ledger`, ``gradbias.assert_unbiased(estimator, mdp, theta)``.
+The fixture ``gradbias`` is the test's `Ledger`: ``gradbias.assert_unbiased(estimator, mdp, ...)``.
 ``--gradbias-budget`` is the false-alarm rate of the whole run. Each test that asks for the fixture
 gets an equal share, of all that were collected, so that workers of pytest-xdist, which collect the
 same tests, agree without talking. Nothing heavy is imported, and nothing printed, until it is used.

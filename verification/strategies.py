@@ -72,6 +72,7 @@ def tabular_mdps(
     factors = [factor for factor in discounts if horizon is not None or factor < 1.0]
     discount = draw(st.sampled_from(factors))
     kind = draw(st.sampled_from(dynamics))
+    start = draw(drawn_start(n_states, max_states))
     paid = st.sampled_from(NUMBERS) if numbers is None else numbers
     largest = (max_horizon, max_states, max_actions, max_states)
     reward = draw(drawn_rewards((horizon, n_states, n_actions), largest, tuple(rewards), paid))
@@ -79,7 +80,6 @@ def tabular_mdps(
     if kind is Dynamics.ABSORBING and n_states > 1:
         rows[-1] = np.eye(n_states)[-1]
         reward[(slice(None), -1) if reward.ndim == 4 else -1] = 0.0
-    start = draw(drawn_start(n_states, max_states))
     return TabularMDP(rows, reward, discount, start, horizon)
 
 
@@ -120,6 +120,7 @@ def games(
     entry = st.sampled_from((0.0, *NUMBERS))
     if memory_one and draw(st.booleans()):
         return memory_one_game(draw(drawn_table((2, 2, 2), (2, 2, 2), entry)), discount, horizon)
+    start = draw(drawn_start(n_states, max_states))
     kind = draw(st.sampled_from(tuple(Dynamics)))
     size, largest = (n_states, first, second), (max_states, max_actions, max_actions)
     payoffs = draw(drawn_table((2, *size), (2, *largest), entry))
@@ -127,7 +128,6 @@ def games(
     if kind is Dynamics.ABSORBING and n_states > 1:
         rows[-1] = np.eye(n_states)[-1]
         payoffs[:, -1] = 0.0
-    start = draw(drawn_start(n_states, max_states))
     return StochasticGame(rows, payoffs, discount, start, horizon)
 
 
