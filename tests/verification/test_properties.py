@@ -111,7 +111,7 @@ def test_options_may_depend_on_the_problem():
         return {"critic": evaluate_parameters(mdp, theta, TABULAR).values}
 
     small = {"max_states": 1, "max_actions": 2, "max_horizon": 1}
-    mdp, theta = pasted(failure(for_all_mdps(ad, order=2, options=with_values, **small)))
+    _, theta = pasted(failure(for_all_mdps(ad, order=2, options=with_values, **small)))
     assert len(seen) > 1
     assert theta.any()  # at the uniform policy the Hessian is 0 as well
     with pytest.raises(ValueError, match="critic"):
