@@ -63,6 +63,7 @@ def test_the_plain_loss_s_hessian_fails_on_a_bandit_of_one_step():
     assert np.abs(report.bias.reshape(2, 2) - expected).max() < 1e-15
 
 
+@pytest.mark.slow
 def test_lvc_s_hessian_fails_on_two_states_that_an_action_chooses_between():
     """Neither a state, nor an action, nor a step less has the bias: for any of them it holds."""
     mdp, theta = pasted(failure(for_all_mdps(lvc, order=2)))
@@ -82,6 +83,7 @@ def test_lvc_s_hessian_fails_on_two_states_that_an_action_chooses_between():
         assert np.abs(report.bias - expected).max() < 1e-15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("less", [{"max_states": 1}, {"max_horizon": 1}])
 def test_lvc_s_hessian_is_unbiased_on_anything_smaller(less):
     problems = tabular_mdps(**(SMALL | less), min_actions=2, rewards=[Rewards.BY_ACTION])
@@ -92,6 +94,7 @@ def test_lvc_s_hessian_is_unbiased_on_anything_smaller(less):
     for_all_mdps(lvc, order=2, problems=problems, policies=tilted, max_examples=30)(Ledger())
 
 
+@pytest.mark.slow
 def test_the_target_may_depend_on_the_problem():
     """The gradient without gamma^t is biased for the return's, and right for the update field."""
     plain = AD(weighting=Undiscounted())
@@ -102,6 +105,7 @@ def test_the_target_may_depend_on_the_problem():
     for_all_mdps(plain, target=lambda mdp: update_field(horizon=mdp.horizon), **sizes)(Ledger())
 
 
+@pytest.mark.slow
 def test_options_may_depend_on_the_problem():
     """With the exact baseline AD's Hessian is 0 on average: another bias, on another problem."""
     seen = []
@@ -153,6 +157,7 @@ def test_sampled_examples_that_decide_nothing_do_not_count():
     assert re.search(told, failure(property_))
 
 
+@pytest.mark.slow
 def test_a_sampled_bias_is_found_and_printed_with_its_rate():
     options = {"evidence": "sampling", "samples": 5_000}
     text = failure(for_all_mdps(ad, order=2, options=options, max_examples=20, **SMALL))

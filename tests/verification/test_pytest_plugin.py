@@ -75,6 +75,7 @@ def test_the_summary_adds_up_what_was_claimed(tmp_path):
     check_summary(text, 1e-4)
 
 
+@pytest.mark.slow
 def test_workers_spend_what_one_process_would(tmp_path):
     status, text = run(tmp_path, CLAIMS, "-n", "2", "--gradbias-budget", "0.01")
     assert status == 0, text
@@ -113,6 +114,7 @@ def test_a_run_that_claims_nothing_is_silent(tmp_path):
     assert "gradbias" not in text
 
 
+@pytest.mark.slow
 def test_deselected_tests_keep_their_share(tmp_path):
     """So that a part of the suite gives the verdicts that the whole gives."""
     _, text = run(tmp_path, CLAIMS, "-k", "sampled")
@@ -121,6 +123,7 @@ def test_deselected_tests_keep_their_share(tmp_path):
     assert spent == pytest.approx(spent_by_claims(1e-4), rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_test_that_spends_beyond_its_share_is_stopped(tmp_path):
     text = """
 from verification.ledgers import Claim

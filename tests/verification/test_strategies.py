@@ -57,7 +57,7 @@ def test_transitions_are_of_the_kind_that_was_asked_for(kind):
     """And its broken twins: each of the other kinds is found not to be that, but where it must."""
 
     @given(tabular_mdps(4, 3, dynamics=[kind]))
-    @settings(max_examples=25)
+    @settings(max_examples=12)
     def check_kind(mdp):
         assert CLAIMS[kind](mdp.transition)
 
@@ -75,7 +75,7 @@ def test_rewards_are_of_the_kind_that_was_asked_for(kind):
     sized = {"max_states": 2, "max_actions": 2, "min_states": 2, "min_actions": 2}
 
     @given(tabular_mdps(**sized, max_horizon=3, rewards=[kind], dynamics=[Dynamics.DENSE]))
-    @settings(max_examples=25)
+    @settings(max_examples=12)
     def check_kind(mdp):
         by_kind = {Rewards.BY_NEXT_STATE: (2, 2, 2), Rewards.OVER_TIME: (mdp.horizon, 2, 2, 1)}
         assert mdp.reward.shape == by_kind.get(kind, (2, 2))
@@ -103,7 +103,7 @@ def test_policies_are_of_the_kind_that_was_asked_for(kind, low, high):
     mdp = TabularMDP(np.full((2, 2, 2), 0.5), np.ones((2, 2)), 0.5, [1.0, 0.0])
 
     @given(policies_for(mdp, [kind]))
-    @settings(max_examples=25)
+    @settings(max_examples=12)
     def check_kind(theta):
         assert theta.shape == (2, 2)
         most = softmax(theta).max(axis=1)
@@ -120,6 +120,7 @@ def test_games_and_their_policies_fit_together(data):
     assert [theta.shape for theta in drawn] == [tuple(shape) for shape in shapes_of(game)]
 
 
+@pytest.mark.slow
 def test_the_plainest_of_all_problems():
     """One state, one action, one step, one reward of 1: whatever the seed."""
     for seed in SEEDS:
@@ -128,6 +129,7 @@ def test_the_plainest_of_all_problems():
         assert (mdp.reward.tolist(), mdp.discount, mdp.horizon) == ([[1.0]], 1.0, 1)
 
 
+@pytest.mark.slow
 def test_what_needs_a_size_shrinks_to_it_and_to_no_more():
     needs = {
         (2, 1, 1): lambda mdp: mdp.n_states > 1,
@@ -143,6 +145,7 @@ def test_what_needs_a_size_shrinks_to_it_and_to_no_more():
             assert set(mdp.transition.ravel()) <= {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_numbers_shrink_to_round_ones():
     """Integers before fractions, halves before eighths, deterministic where that will do."""
     small = tabular_mdps(2, 2, 2)
