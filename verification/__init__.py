@@ -16,14 +16,20 @@ if TYPE_CHECKING:
     from verification.fields import field_report as field_report
     from verification.generic_points import Certificate as Certificate
     from verification.generic_points import certify as certify
+    from verification.ledgers import Ledger as Ledger
     from verification.measurement import assert_unbiased as assert_unbiased
     from verification.measurement import measure_bias as measure_bias
     from verification.meta_measurement import measure_meta_gradient as measure_meta_gradient
     from verification.proofs import BiasFormula as BiasFormula
     from verification.proofs import Proof as Proof
+    from verification.properties import for_all_mdps as for_all_mdps
     from verification.reports import BiasReport as BiasReport
     from verification.reports import Evidence as Evidence
     from verification.reports import Verdict as Verdict
+    from verification.strategies import games as games
+    from verification.strategies import joint_policies_for as joint_policies_for
+    from verification.strategies import policies_for as policies_for
+    from verification.strategies import tabular_mdps as tabular_mdps
 
 _HOME = {
     "prove_unbiased": "certificates",
@@ -34,13 +40,19 @@ _HOME = {
     "field_report": "fields",
     "Certificate": "generic_points",
     "certify": "generic_points",
+    "Ledger": "ledgers",
     "assert_unbiased": "measurement",
     "measure_bias": "measurement",
     "measure_meta_gradient": "meta_measurement",
     "BiasFormula": "proofs",
     "Proof": "proofs",
+    "for_all_mdps": "properties",
     "BiasReport": "reports",
     "Evidence": "reports",
     "Verdict": "reports",
+    "games": "strategies",
+    "joint_policies_for": "strategies",
+    "policies_for": "strategies",
+    "tabular_mdps": "strategies",
 }
 __getattr__, __dir__, __all__ = lazy_exports(__name__, _HOME)

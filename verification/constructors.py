@@ -1,0 +1,54 @@
+"""Problems as the Python that makes them, to be pasted into a test."""
+
+from __future__ import annotations
+
+from analytic.arrays import FloatArray
+from analytic.problems import TabularMDP
+
+_WIDTH = 88
+
+
+def as_constructor(mdp: TabularMDP) -> str:
+    """The call that makes this very problem, an argument a line.
+
+    >>> print(as_constructor(TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], 1)))
+    TabularMDP(
+        transition=[[[1], [1]]],
+        reward=[[1, 0]],
+        discount=0.9,
+        start=[1],
+        horizon=1,
+    )
+    """
+    arguments = {
+        "transition": as_lists(mdp.transition, indent=8),
+        "reward": as_lists(mdp.reward, indent=8),
+        "discount": _number(mdp.discount),
+        "start": as_lists(mdp.start, indent=8),
+        "horizon": str(mdp.horizon),
+    }
+    lines = [f"    {name}={text}," for name, text in arguments.items()]
+    return "\n".join(["TabularMDP(", *lines, ")"])
+
+
+def as_lists(array: FloatArray, *, indent: int = 4) -> str:
+    """An array as nested lists with every digit, whole numbers without a point; a row a line where
+    one line is too short.
+    """
+    flat = as_line(array)
+    if array.ndim < 2 or len(flat) + indent <= _WIDTH:
+        return flat
+    margin = " " * indent
+    rows = [f"{margin}{as_lists(row, indent=indent + 4)}," for row in array]
+    return "\n".join(["[", *rows, f"{margin[4:]}]"])
+
+
+def as_line(array: FloatArray) -> str:
+    """An array as nested lists, on one line."""
+    if array.ndim == 0:
+        return _number(float(array))
+    return "[" + ", ".join(as_line(row) for row in array) + "]"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
