@@ -6,6 +6,7 @@ tolerance. Neither says anything where the target, the rewards or the estimator 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,6 +64,10 @@ _ASSUMPTIONS = {
 }
 
 
+SampledVerdict = Callable[[BiasReport, Moments, float, ErrorRates], BiasReport]
+"""``(report, moments, distance of mean and target, rates)`` to the report with its verdict."""
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """Moments of one estimate from ``trajectories`` trajectories, and how they were come by."""
@@ -115,8 +120,11 @@ def judge(
     exact: FloatArray,
     found: Found,
     rates: ErrorRates,
+    sampled: SampledVerdict | None = None,
 ) -> BiasReport:
-    """The report on ``found`` against the target's value ``exact``."""
+    """The report on ``found`` against the target's value ``exact``; ``sampled`` completes that on
+    samples (by default with `verification.intervals`, for one sample of fixed size).
+    """
     moments = found.moments
     solved = 0.0 if isinstance(target, GivenTarget) else _SOLVED * subject.rounding_scale
     rounding = max(_SUMMED * moments.absolute, solved)
@@ -157,7 +165,7 @@ def judge(
         notes = (*report.notes, *_single_precision(verdict, distance, normaliser))
         report = replace(report, verdict=verdict, tolerance=tolerance, notes=notes)
     else:
-        report = _judge_samples(report, moments, distance, rates)
+        report = (sampled or _judge_samples)(report, moments, distance, rates)
     reason = _vacuous(subject, moments, is_zero, report)
     return report if reason is None else replace(report, verdict=Verdict.VACUOUS, reason=reason)
 
