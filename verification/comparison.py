@@ -25,7 +25,7 @@ from verification.readings import ControlVariate, Reading, pilot_direction
 from verification.reports import Evidence
 from verification.scaled_sequences import Method, ScaledSequence
 from verification.sequential_draws import Draws
-from verification.sequential_reports import LARGEST_SHARE
+from verification.sequential_reports import believed_share
 from verification.streams import Run, SampledBlock, Stream, with_generator
 from verification.verdicts import ErrorRates
 
@@ -75,10 +75,10 @@ class ComparisonReport:
 
     def __str__(self) -> str:
         low, high = self.relative_interval
+        design = f"tolerance {self.tolerance:g}, false alarm {self.false_alarm:g}"
         lines = [
             f"{self.first} and {self.second}: {self.verdict.value}{self.reason}",
-            f"  difference  relative in [{low:.3g}, {high:.3g}], tolerance {self.tolerance:g}, "
-            f"false alarm {self.false_alarm:g}",
+            f"  difference  relative in [{low:.3g}, {high:.3g}], {design}",
             f"  evidence    sampling on both sides, {self.samples:,} estimates ({self.stopped})",
             f"  assumption  {self.assumption}",
         ]
@@ -195,20 +195,20 @@ def _norms(
     """Intervals of the difference's norm and of the reference's: a quarter of the rate for the
     direction, three for the components.
     """
-    claims = int(stream.intervals.claims[: 2 * size].sum())
-    low, high = stream.intervals.bounds(0.75 * rate / max(claims, 1))
+    claims = stream.intervals.claims
+    rates = np.full(len(claims), 0.75 * rate / max(int(claims[: 2 * size].sum()), 1))
+    rates[2 * size :] = rate / 4
+    low, high = stream.intervals.bounds(rates)
     found = Reading(None, None)
     difference = found.norm_interval(low[:size], high[:size], 0.0)
     reference = found.norm_interval(low[size : 2 * size], high[size : 2 * size], 0.0)
-    if len(low) > 2 * size:
-        along = stream.intervals.bounds(rate / 4)[0][-1]
-        difference = (max(difference[0], float(along)), difference[1])
-    return difference, reference
+    along = float(low[2 * size :].max(initial=0.0))
+    return (max(difference[0], along), difference[1]), reference
 
 
 def _judged(report: ComparisonReport, stream: Stream) -> ComparisonReport:
     low, high = report.relative_interval
-    if stream.intervals.low is None and stream.largest_share > LARGEST_SHARE:
+    if stream.intervals.low is None and stream.largest_share > believed_share(stream.count):
         share = 100 * stream.largest_share
         return replace(report, reason=f": one estimate makes {share:.3g}% of the sum of squares")
     if low > report.tolerance:

@@ -35,7 +35,11 @@ BETS = 0.5 ** np.arange(1, 17)
 QUARTIC = 16.0 * (math.log(2.0) - 2.0 / 3.0)
 """What makes the polynomial of degree four a lower bound of log(1 + z) on [-1/2, 1/2]."""
 
-_HALVINGS = 60
+_HALVINGS = 42
+
+Rates = float | FloatArray
+"""One for all means, or ``[D]``."""
+
 
 State = Mapping[str, npt.NDArray[Any]]
 
@@ -47,9 +51,9 @@ class Sequence(Protocol):
         """With observations ``[B, D]`` more."""
         ...
 
-    def bounds(self, rate: float) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, rate: Rates) -> tuple[FloatArray, FloatArray]:
         """Lower and upper ends ``[D]``; each mean is outside its own, at any time, with probability
-        ``rate`` at most.
+        its ``rate`` at most.
         """
         ...
 
@@ -96,16 +100,16 @@ class Betting:
         wealth: FloatArray = highest + np.log(np.exp(logs - highest).mean(axis=0))
         return wealth
 
-    def bounds(self, rate: float) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, rate: Rates) -> tuple[FloatArray, FloatArray]:
         """See `Sequence`: half of ``rate`` on each side."""
         size = self.sums.shape[1]
         if self.count == 0:
             return np.zeros(size), np.ones(size)
-        needed = math.log(2.0 / rate)
+        needed = np.log(2.0 / np.asarray(rate))
         mean = np.clip(self.sums[0] / self.count, 0.0, 1.0)
         return self._end(mean, 0.0, 1.0, needed), self._end(mean, 1.0, -1.0, needed)
 
-    def _end(self, mean: FloatArray, limit: float, sign: float, needed: float) -> FloatArray:
+    def _end(self, mean: FloatArray, limit: float, sign: float, needed: FloatArray) -> FloatArray:
         """The refuted candidate next to the mean, by bisection, or the range's ``limit``."""
         refuted, possible = np.full_like(mean, limit), mean
         for _ in range(_HALVINGS):
@@ -165,13 +169,13 @@ class EmpiricalBernstein:
         added = [weight * len(observed), weight * first, penalty * squares, first, second]
         return EmpiricalBernstein(self.sums + np.stack(added), self.rate, later)
 
-    def bounds(self, rate: float) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, rate: Rates) -> tuple[FloatArray, FloatArray]:
         """See `Sequence`."""
         size = self.sums.shape[1]
         if self.count == 0:
             return np.zeros(size), np.ones(size)
         centre = self.sums[1] / self.sums[0]
-        radius = (math.log(2 / rate) + self.sums[2]) / self.sums[0]
+        radius = (np.log(2 / np.asarray(rate)) + self.sums[2]) / self.sums[0]
         return np.maximum(centre - radius, 0.0), np.minimum(centre + radius, 1.0)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -211,7 +215,7 @@ class Asymptotic:
         added = np.stack([gaps.sum(axis=0), (gaps**2).sum(axis=0)])
         return Asymptotic(self.sums + added, centre, self.intended, self.count + len(observed))
 
-    def bounds(self, rate: float) -> tuple[FloatArray, FloatArray]:
+    def bounds(self, rate: Rates) -> tuple[FloatArray, FloatArray]:
         """See `Sequence`; approximate."""
         n = self.count
         if n < 2:
@@ -231,9 +235,10 @@ class Asymptotic:
         return Asymptotic(arrays["sums"], arrays["centre"], self.intended, int(arrays["count"]))
 
 
-def mixture_radius(n: int, intended: int, rate: float) -> float:
+def mixture_radius(n: int, intended: int, rate: Rates) -> FloatArray:
     """In standard deviations of one observation: the normal mixture's boundary after n."""
-    size = -2 * math.log(rate)
-    squared = (size + math.log(size + 1)) / intended
+    size = -2 * np.log(np.asarray(rate))
+    squared = (size + np.log(size + 1)) / intended
     grown = n * squared + 1
-    return math.sqrt(2 * grown / (n**2 * squared) * math.log(math.sqrt(grown) / rate))
+    radius: FloatArray = np.sqrt(2 * grown / (n**2 * squared) * np.log(np.sqrt(grown) / rate))
+    return radius

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,8 @@ class ErrorBudget:
         pieces = math.prod(parts)
         rate = self.total / pieces
         # Rounded down, so that the sum is not above the total by rounding either.
-        return rate if rate * pieces <= self.total else math.nextafter(rate, 0.0)
+        fits = Fraction(rate) * pieces <= Fraction(self.total)
+        return rate if fits else math.nextafter(rate, 0.0)
 
     def share(self, index: int) -> float:
         """The rate of claim number ``index`` = 0, 1, ... of any number: total / ((k + 1) (k + 2)),

@@ -20,6 +20,7 @@ from verification.confidence_sequences import (
     Asymptotic,
     Betting,
     EmpiricalBernstein,
+    Rates,
     Sequence,
     State,
 )
@@ -83,8 +84,8 @@ class ScaledSequence:
             )
         return replace(self, sequence=self.sequence.updated(np.clip(unit, 0.0, 1.0)))
 
-    def bounds(self, rates: float) -> tuple[FloatArray, FloatArray]:
-        """``[D]`` each: every mean is outside its own with probability at most ``rates``."""
+    def bounds(self, rates: Rates) -> tuple[FloatArray, FloatArray]:
+        """``[D]`` each: a mean is outside its own, at any time, with its rate at most."""
         low, high = self.sequence.bounds(rates)
         if self.low is not None and self.high is not None:
             low = np.minimum(self.low + self._width * low, self.high)

@@ -45,6 +45,9 @@ from verification.verdicts import ErrorRates, judge, subject_of
 
 _FEWEST = 400
 
+_FIRST_LOOK = 0.1
+"""Share of the budget before which a normal mean decides nothing: few samples show few tails."""
+
 
 def measure_bias_sequentially(
     estimator: Estimator,
@@ -109,7 +112,7 @@ def measure_bias_sequentially(
     else:
         plan = fresh_plan(draws, given, rates, exact, limit)
     claim = _Claim(
-        asked, draws, plan, wanted, exact, visited, rates, _off_policy_doubt(asked, limit)
+        asked, draws, plan, wanted, exact, visited, rates, _off_policy_doubt(asked, limit), limit
     )
 
     def save(stream: Stream) -> None:
@@ -142,9 +145,13 @@ class _Claim:
     visited: Evaluation
     rates: ErrorRates
     doubt: str | None
+    limit: int
 
     def is_decided(self, stream: Stream) -> bool:
         """Whether more samples would not change the verdict."""
+        plan = self.plan
+        if plan.method is Method.ASYMPTOTIC and stream.count < self.limit * _FIRST_LOOK:
+            return False
         return self._judged(stream)[1].verdict in (Verdict.BIASED, Verdict.UNBIASED)
 
     def report(self, stream: Stream, stopped: str) -> SequentialReport:

@@ -17,7 +17,9 @@ from verification.streams import Stream
 from verification.verdicts import ErrorRates
 
 LARGEST_SHARE = 0.01
-"""Of one estimate in the sum of squares, up to which a normal mean is believed."""
+"""Of one estimate in the sum of squares, up to which a normal mean is believed: in few samples
+that of one which is five deviations off.
+"""
 
 LEAST_EFFECTIVE = 1000.0
 """Effective trajectories off policy, from which on a normal mean is believed."""
@@ -66,10 +68,10 @@ def box_of(stream: Stream, reading: Reading, exact: FloatArray, rate: float) -> 
     spread = rest / 2 if reading.projections is not None else 0.0
     claims = stream.intervals.claims
     others = int(claims.sum()) - int(directed and bool(claims[-1]))
-    low, high = stream.intervals.bounds((rest - spread) / max(others, 1))
+    rates = np.full(len(claims), (rest - spread) / max(others, 1))
     if directed:
-        ends = stream.intervals.bounds(rate / 2)
-        low[-1], high[-1] = ends[0][-1], ends[1][-1]
+        rates[-1] = rate / 2
+    low, high = stream.intervals.bounds(rates)
     target = reading.of(exact.reshape(1, -1))[0]
     # Infinities (no interval yet) stay what they are.
     return Box(low, high, reading.norm_interval(low - target, high - target, spread))
@@ -126,7 +128,7 @@ class SequentialVerdict:
         if self.unreliable is not None:
             return self.unreliable
         share = self.stream.largest_share
-        if self.stream.count and share > LARGEST_SHARE:
+        if share > believed_share(self.stream.count):
             return (
                 f"one of {self.stream.count:,} estimates makes {100 * share:.3g}% of their sum of "
                 "squares: their mean is not taken for normal; give bounds or a second_moment"
@@ -140,6 +142,11 @@ class SequentialVerdict:
         else:
             radius = float(np.linalg.norm(box.high - box.low)) / 2
         return radius + math.sqrt(-2 * math.log(missed_bias) * trace / max(self.stream.count, 1))
+
+
+def believed_share(n: int) -> float:
+    """The largest share of one of n estimates that a normal mean is believed with."""
+    return max(LARGEST_SHARE, 25.0 / max(n, 1))
 
 
 def _samples_to_decide(n: int, box: Box, point: float, tolerated: float) -> int | None:
