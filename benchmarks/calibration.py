@@ -79,48 +79,52 @@ def table(found, runs, rate):
     return [f"Nominal {100 * rate:g}%:", "", *lines, ""]
 
 
+INTRODUCTION = """\
+# Calibration
+
+Share of {runs:,} seeded runs in which the interval left out the true mean: at some of the looks
+after {looks} estimates / at the last. An interval that may be looked at any time must keep its rate
+in the first number; the t-interval is made for the second. Betting and empirical Bernstein use the
+range, truncated means the second moment (of the Pareto law nothing else is known); the last two
+columns are approximations and rest on a normal mean. `python -m benchmarks.calibration` makes this
+page.
+
+![Measured against nominal rates](calibration.png)
+"""
+
+REMARKS = """\
+The zeros are the price of validity for all laws, at all times, on both sides: these methods are
+conservative, not exact. Where a rare prize has not been seen, no interval that rests on the
+sample's own deviation can know of it; a range or a moment can.
+
+Vector estimates (AD's gradient, six components, {norm_runs:,} runs, two looks): a component's
+interval or the norm's was wrong in {norms}.
+
+## Power
+
+Biases that `MeanTest` missed in {runs:,} runs, at the samples that it asks for (`samples_needed`)
+with a designed missed-bias rate of 10% and a false-alarm rate of 5%; biases of a fifth of the
+range, or of one deviation where the variance is given:
+
+| estimator | known | samples | missed |
+|---|---|---|---|
+{rows}
+
+The design is a guarantee for every law with that range and variance, so that a given one is found
+more often than designed.
+"""
+
+
 def page(found, norms, power, runs, looks):
     """The page's text."""
-    lines = [
-        "# Calibration",
-        "",
-        f"Share of {runs:,} seeded runs in which the interval left out the true mean: at some of "
-        f"the looks after {', '.join(map(str, looks))} estimates / at the last. An interval that "
-        "may be looked at any time must keep its rate in the first number; the t-interval is made "
-        "for the second. Betting and empirical Bernstein use the range, truncated means the second "
-        "moment (of the Pareto law nothing else is known); the last two columns are approximations "
-        "and rest on a normal mean. `python -m benchmarks.calibration` makes this page.",
-        "",
-        "![Measured against nominal rates](calibration.png)",
-        "",
-    ]
-    for rate in RATES:
-        lines += table(found[rate], runs, rate)
-    lines += [
-        "The zeros are the price of validity for all laws, at all times, on both sides: these "
-        "methods are conservative, not exact. Where a rare prize has not been seen, no interval "
-        "that rests on the sample's own deviation can know of it; a range or a moment can.",
-        "",
-        f"Vector estimates (AD's gradient, six components, {NORM_RUNS:,} runs, two looks): a "
-        "component's interval or the norm's was wrong in "
-        + ", ".join(f"{percent(norms[r], NORM_RUNS)} at a nominal {100 * r:g}%" for r in RATES)
-        + ".",
-        "",
-        "## Power",
-        "",
-        f"Biases that `MeanTest` missed in {runs // 2:,} runs, at the samples that it asks for "
-        "(`samples_needed`) with a designed missed-bias rate of 10% and a false-alarm rate of 5%; "
-        "biases of a fifth of the range, or of one deviation where the variance is given:",
-        "",
-        "| estimator | known | samples | missed |",
-        "|---|---|---|---|",
-        *(f"| {c.name} | {what} | {n:,} | {100 * missed:.2f}% |" for c, what, n, missed in power),
-        "",
-        "The design is a guarantee for every law with that range and variance, so that a given one "
-        "is found more often than designed.",
-        "",
-    ]
-    return "\n".join(lines)
+    tables = [line for rate in RATES for line in table(found[rate], runs, rate)]
+    wrong = [f"{percent(norms[r], NORM_RUNS)} at a nominal {100 * r:g}%" for r in RATES]
+    rows = [f"| {c.name} | {what} | {n:,} | {100 * m:.2f}% |" for c, what, n, m in power]
+    begin = INTRODUCTION.format(runs=runs, looks=", ".join(map(str, looks)))
+    end = REMARKS.format(
+        norm_runs=NORM_RUNS, norms=" and in ".join(wrong), runs=runs // 2, rows="\n".join(rows)
+    )
+    return "\n".join([begin, *tables, end])
 
 
 def draw(found, runs, path):

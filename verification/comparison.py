@@ -153,7 +153,7 @@ def compare_estimators(
         return report(stream, "").verdict is not Agreement.UNDECIDED
 
     run = Run(take, asked.rng, limit, draws.block, decided, None, progress)
-    stream, stopped = run.from_(stream)
+    stream, stopped = run.advanced(stream)
     return replace(report(stream, stopped), seconds=time.perf_counter() - began)
 
 

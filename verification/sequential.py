@@ -80,7 +80,8 @@ def measure_bias_sequentially(
     approximate: the verdict is UNDECIDED where the sample, or importance weights, show heavy
     tails. "auto" takes the first of truncated, betting, asymptotic that has what it needs.
 
-    ``control`` takes a control variate off; ``projections`` reads that many random projections in
+    ``control`` takes a control variate off (``bounds`` and ``second_moment`` are of what is left);
+    ``projections`` reads that many random projections in
     place of the components, for large estimates. ``checkpoint`` names a file that the run is saved
     to and goes on from, if it is there: whatever ``progress(done, limit)`` reported is in it.
     An interruption (Ctrl-C) returns the report so far. ``options`` are `measure_bias`'s critic,
@@ -128,7 +129,7 @@ def measure_bias_sequentially(
         None if checkpoint is None else save,
         progress,
     )
-    stream, stopped = run.from_(plan.stream)
+    stream, stopped = run.advanced(plan.stream)
     report = claim.report(stream, stopped)
     return replace(report, seconds=time.perf_counter() - began)
 

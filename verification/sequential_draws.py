@@ -8,7 +8,7 @@ import numpy as np
 
 from analytic.arrays import FloatArray, whole_number
 from stochastic.estimators import DrawEstimator, Evaluator
-from verification.coupling import prepared
+from verification.coupling import Coupling, prepared
 from verification.draw_trees import RepeatedRuns, placeholders
 from verification.readings import ControlVariate
 from verification.reports import Evidence
@@ -45,23 +45,15 @@ class Draws:
                 raise ValueError(f"{estimator.name} draws its own batches: no N, no control")
             return cls(asked, RepeatedRuns(asked, estimator), None, None, 1, 1, True, ())
         coupling = prepared(asked, estimator, given)
-        n = given if given is not None and coupling.coupled else 1
         notes = coupling.evaluator.notes
         if not coupling.coupled:
             notes = (*notes, coupling.note)
-        other = None
+        coupled, other = coupling.coupled, None
         if control is not None:
-            if isinstance(control.estimator, DrawEstimator):
-                raise ValueError("control: expected an estimate from given batches")
-            if control.estimator.order != estimator.order:
-                raise ValueError(
-                    f"control: expected order {estimator.order}, got {control.estimator.order}"
-                )
-            beside = replace(asked, estimator=control.estimator)
-            other = prepared(beside, control.estimator, n if n > 1 else None).evaluator
-        return cls(
-            asked, coupling.evaluator, control, other, n, given or 1, coupling.coupled, notes
-        )
+            beside = _prepared_beside(asked, control, given)
+            coupled, other = coupled or beside.coupled, beside.evaluator
+        n = given if given is not None and coupled else 1
+        return cls(asked, coupling.evaluator, control, other, n, given or 1, coupled, notes)
 
     @property
     def block(self) -> int:
@@ -108,3 +100,13 @@ class Draws:
             return Found(moments, Evidence.SAMPLING, self.n, True, self.notes)
         of_mean = replace(moments, variance=moments.variance / self.trajectories)
         return Found(of_mean, Evidence.SAMPLING, self.trajectories, False, self.notes)
+
+
+def _prepared_beside(asked: Request, control: ControlVariate, given: int | None) -> Coupling:
+    """A second estimator, from the same batches."""
+    estimator, order = control.estimator, asked.estimator.order
+    if isinstance(estimator, DrawEstimator):
+        raise ValueError(f"control: expected an estimate from given batches, got {estimator.name}")
+    if estimator.order != order:
+        raise ValueError(f"control: expected order {order}, got {estimator.order}")
+    return prepared(replace(asked, estimator=estimator), estimator, given)

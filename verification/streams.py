@@ -129,7 +129,7 @@ class Run:
     save: Callable[[Stream], None] | None = None
     progress: Progress | None = None
 
-    def from_(self, stream: Stream) -> tuple[Stream, str]:
+    def advanced(self, stream: Stream) -> tuple[Stream, str]:
         """The last stream, and why it is the last: "decided", "budget" or "interrupted"."""
         stopped = "budget"
         saved = time.monotonic()

@@ -4,7 +4,7 @@ import drawn
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from analytic.policies import TABULAR
 from analytic.problems import TabularMDP
@@ -57,6 +57,7 @@ def excess(asked):
 
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("name", sorted(SURROGATES))
+@settings(max_examples=20)
 @given(mdp=drawn.mdps(horizons=(1, 2, 3), sizes=(3, 2)))
 def test_no_trajectory_s_estimate_is_outside(name, order, mdp):
     theta = np.random.default_rng(mdp.n_states).normal(size=(mdp.n_states, mdp.n_actions))

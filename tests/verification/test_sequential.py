@@ -26,13 +26,17 @@ from verification.checkpoints import (
     save_checkpoint,
 )
 from verification.comparison import Agreement, compare_estimators
-from verification.measurement import measure_bias
+from verification.confidence_sequences import Betting
+from verification.measurement import measure_bias, request_of
 from verification.readings import ControlVariate, Reading, pilot_direction
 from verification.reports import Evidence, Verdict
 from verification.scaled_sequences import Method, ScaledSequence
 from verification.sequential import measure_bias_sequentially
-from verification.sequential_reports import tolerance_e_value
+from verification.sequential_draws import Draws
+from verification.sequential_plans import MethodChoice, fresh_plan
+from verification.sequential_reports import box_of, tolerance_e_value
 from verification.streams import SampledBlock, Stream
+from verification.verdicts import ErrorRates
 
 MDP = oracles.random_mdp(0, horizon=3, n_states=3, n_actions=2)
 THETA = np.random.default_rng(1).normal(size=(3, 2))
@@ -256,6 +260,50 @@ def test_e_values_of_an_unbiased_estimator_have_mean_at_most_one():
     assert np.mean([wealth(mean + 0.3) for _ in range(20)]) > 10
 
 
+def test_the_rate_is_split_over_components_and_the_direction():
+    """Half for the direction, the rest evenly for the components that have a width."""
+    values, cumulative, known = calibration_cases.vector_law(MDP, THETA)
+    mean = np.diff(cumulative, prepend=0.0) @ values
+    low, high = known.low.ravel(), known.high.ravel()
+    constant = np.zeros(2)  # two components more that are always 0
+    low, high = (np.concatenate([end, constant]) for end in (low, high))
+    direction = pilot_direction(np.arange(1.0, 9.0))
+    reading = Reading(None, direction)
+    ends = reading.range_of(low, high)
+    np.testing.assert_allclose(ends[1][-1], np.maximum(direction * low, direction * high).sum())
+    np.testing.assert_allclose(ends[0][-1], np.minimum(direction * low, direction * high).sum())
+    block = np.concatenate([values, np.zeros((len(values), 2))], axis=1)
+    exact = np.concatenate([mean, constant])
+    empty = Stream.empty(ScaledSequence.bounded(*ends, Method.BETTING, 0.1), exact)
+    box = box_of(
+        empty.updated(SampledBlock(block, reading.of(block), 1.0), {}), reading, exact, 0.1
+    )
+    unit = (reading.of(block) - ends[0]) / np.where(ends[1] > ends[0], ends[1] - ends[0], 1.0)
+    alone = Betting.empty(9).updated(unit)
+    for k in (*range(6), 8):
+        rate = 0.05 if k == 8 else 0.05 / 6
+        for found, expected in zip((box.low, box.high), alone.bounds(rate), strict=True):
+            scaled_up = ends[0][k] + expected[k] * (ends[1][k] - ends[0][k])
+            assert abs(found[k] - scaled_up) < 1e-12
+    assert (box.low[6:8] == 0).all()
+    assert (box.high[6:8] == 0).all()
+    gaps = np.maximum(np.abs(box.low - reading.of(exact[None])[0]), 0)[:8]
+    assert box.norm[1] >= np.linalg.norm(np.minimum(gaps, np.abs(box.high[:8] - exact)))
+
+
+def test_a_pilot_is_not_counted():
+    """What it fixes would otherwise be tested on the estimates that it was chosen by."""
+    asked = request_of(from_surrogate(ad, 1), MDP, THETA, samples=4000)
+    draws = Draws.of(asked, None, None)
+    before = generator_state(asked.rng)
+    choice = MethodChoice("auto", None, None, None)
+    plan = fresh_plan(draws, choice, ErrorRates(0.01, 0.1, 0.1), gradient(MDP, THETA), 4000)
+    assert plan.stream.count == 0
+    assert not plan.stream.sums.any()
+    assert not plan.stream.intervals.arrays()["sums"].any()
+    assert plan.stream.generator == generator_state(asked.rng) != before
+
+
 def interrupting(after):
     """A progress callback that is Ctrl-C at its call number ``after``, and what it was told."""
     told = []
@@ -471,6 +519,10 @@ def test_two_estimators_are_compared_and_never_exactly():
         assert low - 1e-12 <= np.linalg.norm(ours - theirs) <= high + 1e-12
         low, high = report.reference_interval
         assert low - 1e-12 <= np.linalg.norm(theirs) <= high + 1e-12
+    coupled = from_callable(lambda b, t: np.full((3, 2), b.rewards.sum()), 1)
+    for pair in ((coupled, scaled(1.0)), (scaled(1.0), coupled)):
+        report = compare_estimators(*pair, MDP, THETA, samples=2000, trajectories=2)
+        assert report.verdict is Agreement.DIFFER
     few = compare_estimators(*cases[1][:2], MDP, THETA, samples=500)
     assert few.verdict is Agreement.UNDECIDED
     assert few.relative_interval[0] == 0.0
