@@ -107,7 +107,7 @@ def test_blocks_and_order_do_not_matter_to_betting():
 
 def test_empirical_bernstein_is_the_published_formula():
     """Theorem 2 written out, one observation at a time."""
-    x, rate = np.random.default_rng(1).beta(2, 5, 200), 0.05
+    x, rate = np.random.default_rng(1).beta(2, 5, 1500), 0.05
     weights, weighted, penalty = 0.0, 0.0, math.log(2 / rate)
     for t in range(1, len(x) + 1):
         mean = (0.5 + x[: t - 1].sum()) / t
@@ -171,6 +171,18 @@ def test_cutting_off_moves_a_mean_by_no_more_than_the_slack():
     # 2 T with any probability attains it.
     level = np.array([3.0])
     assert abs(0.1 * (6.0 - 3.0) - truncation_slack(np.array([0.1 * 36]), level)[0]) < 1e-12
+
+
+def test_truncated_intervals_are_widened_by_the_slack():
+    level, slack = np.array([4.0]), np.array([0.3])
+    x = np.clip(np.random.default_rng(0).normal(size=(500, 1)), -4, 4)
+    narrow = ScaledSequence.truncated(level, 0.0 * slack).updated(x)
+    wide = ScaledSequence.truncated(level, slack).updated(x)
+    for sign, (one, other) in zip((-1, 1), zip(wide.bounds(0.1), narrow.bounds(0.1), strict=True)):
+        np.testing.assert_allclose(one - other, sign * slack)
+    # Wealth too: at most 1 against what the slack allows.
+    candidate = x.mean(axis=0) - 0.25
+    assert wide.log_wealth(candidate, 1.0)[0] <= 0.0 < narrow.log_wealth(candidate, 1.0)[0]
 
 
 def test_what_is_out_of_range_is_refused_and_what_has_no_width_is_known():
