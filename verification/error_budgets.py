@@ -24,7 +24,7 @@ class ErrorBudget:
         ValueError: a total outside (0, 0.5].
 
     >>> budget = ErrorBudget(0.01)
-    >>> budget.split(claims=4, examples=25)
+    >>> round(budget.split(claims=4, examples=25), 12)
     0.0001
     >>> sum(budget.share(k) for k in range(100_000)) < 0.01
     True

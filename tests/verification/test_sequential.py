@@ -536,3 +536,9 @@ def test_common_random_numbers_make_a_difference_small():
     assert report.verdict is Agreement.DIFFER
     alone = measure_bias_sequentially(first, MDP, THETA, **(options | {"samples": report.samples}))
     assert alone.verdict is Verdict.UNDECIDED
+
+
+def test_the_direction_s_lower_end_is_one_of_the_norm():
+    reading = Reading(None, pilot_direction(np.array([3.0, 4.0])))
+    low, high = np.array([-1.0, -1.0, 0.2]), np.array([1.0, 1.0, 2.0])
+    assert reading.norm_interval(low, high, 0.0) == (0.2, np.sqrt(2.0))
