@@ -9,23 +9,30 @@ from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
     from verification.certificates import prove_unbiased as prove_unbiased
+    from verification.comparison import compare_estimators as compare_estimators
     from verification.conformance import Claim as Claim
     from verification.conformance import assert_conforms as assert_conforms
     from verification.conformance import check_estimator as check_estimator
     from verification.diagnosis import diagnose as diagnose
+    from verification.error_budgets import ErrorBudget as ErrorBudget
+    from verification.error_budgets import benjamini_hochberg as benjamini_hochberg
+    from verification.error_budgets import e_benjamini_hochberg as e_benjamini_hochberg
     from verification.fields import field_report as field_report
     from verification.generic_points import Certificate as Certificate
     from verification.generic_points import certify as certify
     from verification.ledgers import Ledger as Ledger
+    from verification.mean_tests import MeanTest as MeanTest
     from verification.measurement import assert_unbiased as assert_unbiased
     from verification.measurement import measure_bias as measure_bias
     from verification.meta_measurement import measure_meta_gradient as measure_meta_gradient
     from verification.proofs import BiasFormula as BiasFormula
     from verification.proofs import Proof as Proof
     from verification.properties import for_all_mdps as for_all_mdps
+    from verification.readings import ControlVariate as ControlVariate
     from verification.reports import BiasReport as BiasReport
     from verification.reports import Evidence as Evidence
     from verification.reports import Verdict as Verdict
+    from verification.sequential import measure_bias_sequentially as measure_bias_sequentially
     from verification.strategies import games as games
     from verification.strategies import joint_policies_for as joint_policies_for
     from verification.strategies import policies_for as policies_for
@@ -33,23 +40,30 @@ if TYPE_CHECKING:
 
 _HOME = {
     "prove_unbiased": "certificates",
+    "compare_estimators": "comparison",
     "Claim": "conformance",
     "assert_conforms": "conformance",
     "check_estimator": "conformance",
     "diagnose": "diagnosis",
+    "ErrorBudget": "error_budgets",
+    "benjamini_hochberg": "error_budgets",
+    "e_benjamini_hochberg": "error_budgets",
     "field_report": "fields",
     "Certificate": "generic_points",
     "certify": "generic_points",
     "Ledger": "ledgers",
+    "MeanTest": "mean_tests",
     "assert_unbiased": "measurement",
     "measure_bias": "measurement",
     "measure_meta_gradient": "meta_measurement",
     "BiasFormula": "proofs",
     "Proof": "proofs",
     "for_all_mdps": "properties",
+    "ControlVariate": "readings",
     "BiasReport": "reports",
     "Evidence": "reports",
     "Verdict": "reports",
+    "measure_bias_sequentially": "sequential",
     "games": "strategies",
     "joint_policies_for": "strategies",
     "policies_for": "strategies",

@@ -104,6 +104,57 @@ def measure_bias(
     """
     began = time.perf_counter()
     rates = ErrorRates(tolerance, false_alarm, missed_bias)
+    if trajectories is not None:
+        whole_number("trajectories", trajectories, at_least=1)
+    asked = request_of(
+        estimator,
+        mdp,
+        theta,
+        critic=critic,
+        policy=policy,
+        behaviour=behaviour,
+        reference=reference,
+        meta=meta,
+        length=length,
+        samples=samples,
+        enumeration_limit=enumeration_limit,
+        rng=rng,
+        progress=progress,
+        covariance=covariance,
+    )
+    visited = checked_values(asked)
+    remarks = off_policy_notes(asked, least_effective)
+    wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
+    exact = target_value(wanted, asked)
+    if evidence in (Evidence.SYMBOLIC, Evidence.SYMBOLIC.value):
+        enumerated = _moments(asked, Evidence.ENUMERATION, trajectories)
+        found = with_proof(asked, wanted, exact, enumerated)
+    else:
+        found = _moments(asked, wanted_evidence(evidence), trajectories)
+    found = replace(found, notes=(*found.notes, *remarks))
+    subject = subject_of(asked, visited, wanted, exact, found)
+    report = judge(subject, wanted, exact, found, rates)
+    return replace(report, seconds=time.perf_counter() - began)
+
+
+def request_of(
+    estimator: Estimator,
+    mdp: TabularMDP,
+    theta: npt.ArrayLike,
+    *,
+    critic: npt.ArrayLike | None = None,
+    policy: Policy = TABULAR,
+    behaviour: npt.ArrayLike | None = None,
+    reference: npt.ArrayLike | None = None,
+    meta: Mapping[str, Any] | None = None,
+    length: int | None = None,
+    samples: int = 200_000,
+    enumeration_limit: int = ENUMERATION_LIMIT,
+    rng: np.random.Generator | None = None,
+    progress: Progress | None = None,
+    covariance: bool = False,
+) -> Request:
+    """What a measurement is asked, checked; the arguments are `measure_bias`'s."""
     steps = _checked_steps(mdp, length)
     parameters = checked_parameters(policy, theta, mdp.n_states, mdp.n_actions)
     drawn_at = parameters
@@ -111,8 +162,6 @@ def measure_bias(
         drawn_at = checked_parameters(policy, behaviour, mdp.n_states, mdp.n_actions, "behaviour")
     if covariance and estimator.order != 1:
         raise ValueError(f"covariance: only for gradients, got an order of {estimator.order}")
-    if trajectories is not None:
-        whole_number("trajectories", trajectories, at_least=1)
     context = Context(
         parameters,
         mdp.discount,
@@ -121,7 +170,7 @@ def measure_bias(
         reference=None if reference is None else np.asarray(reference),
         meta={} if meta is None else meta,
     )
-    asked = Request(
+    return Request(
         estimator,
         mdp,
         context,
@@ -133,19 +182,6 @@ def measure_bias(
         progress=progress,
         covariance=covariance,
     )
-    visited = _checked_values(asked)
-    remarks = _off_policy(asked, least_effective)
-    wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
-    exact = _target_value(wanted, asked)
-    if evidence in (Evidence.SYMBOLIC, Evidence.SYMBOLIC.value):
-        enumerated = _moments(asked, Evidence.ENUMERATION, trajectories)
-        found = with_proof(asked, wanted, exact, enumerated)
-    else:
-        found = _moments(asked, wanted_evidence(evidence), trajectories)
-    found = replace(found, notes=(*found.notes, *remarks))
-    subject = subject_of(asked, visited, wanted, exact, found)
-    report = judge(subject, wanted, exact, found, rates)
-    return replace(report, seconds=time.perf_counter() - began)
 
 
 def assert_unbiased(
@@ -195,7 +231,7 @@ def _checked_critic(critic: npt.ArrayLike | None, mdp: TabularMDP, steps: int) -
     return array
 
 
-def _checked_values(asked: Request) -> Evaluation:
+def checked_values(asked: Request) -> Evaluation:
     """The policy's values. Raises ValueError for rewards whose squares are beyond a float."""
     logits = asked.context.policy.logits(asked.context.theta)
     visited = evaluate(asked.mdp, softmax(logits))
@@ -208,7 +244,7 @@ def _checked_values(asked: Request) -> Evaluation:
     return visited
 
 
-def _off_policy(asked: Request, least: float) -> tuple[str, ...]:
+def off_policy_notes(asked: Request, least: float) -> tuple[str, ...]:
     """A note on the effective sample size; none on policy. Raises ValueError below ``least``."""
     real_number("least_effective", least, low=0.0, high=1.0)
     if np.array_equal(asked.behaviour, asked.context.theta):
@@ -226,7 +262,8 @@ def _off_policy(asked: Request, least: float) -> tuple[str, ...]:
     return (f"off policy: the effective sample size is {share:.3g} of the trajectories",)
 
 
-def _target_value(target: AnyTarget, asked: Request) -> FloatArray:
+def target_value(target: AnyTarget, asked: Request) -> FloatArray:
+    """The target's value. Raises ValueError where it has not the estimates' order and shape."""
     if target.order != asked.estimator.order:
         raise ValueError(
             f"target: expected order {asked.estimator.order} as the estimator's, got "

@@ -6,6 +6,7 @@ tolerance. Neither says anything where the target, the rewards or the estimator 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,6 +62,10 @@ _ASSUMPTIONS = {
     Evidence.ENUMERATION: "none: every outcome is enumerated with its probability",
     Evidence.MOMENTS: "none: mean and variance over all trajectories, by recursion over time",
 }
+
+
+SampledVerdict = Callable[[BiasReport, Moments, float, ErrorRates], BiasReport]
+"""``(report, moments, distance of mean and target, rates)`` to the report with its verdict."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +124,11 @@ def judge(
     exact: FloatArray,
     found: Found,
     rates: ErrorRates,
+    sampled: SampledVerdict | None = None,
 ) -> BiasReport:
-    """The report on ``found`` against the target's value ``exact``."""
+    """The report on ``found`` against the target's value ``exact``; ``sampled`` completes that on
+    samples (by default with `verification.intervals`, for one sample of fixed size).
+    """
     moments = found.moments
     solved = 0.0 if isinstance(target, GivenTarget) else _SOLVED * subject.rounding_scale
     rounding = max(_SUMMED * moments.absolute, solved)
@@ -161,7 +169,7 @@ def judge(
         notes = (*report.notes, *_single_precision(verdict, distance, normaliser))
         report = replace(report, verdict=verdict, tolerance=tolerance, notes=notes)
     else:
-        report = _judge_samples(report, moments, distance, rates)
+        report = (sampled or _judge_samples)(report, moments, distance, rates)
     reason = _vacuous(subject, moments, is_zero, report)
     return report if reason is None else replace(report, verdict=Verdict.VACUOUS, reason=reason)
 

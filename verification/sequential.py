@@ -1,0 +1,221 @@
+"""Measuring a bias by sampling until it is decided: intervals that hold at any stopping time."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analytic.arrays import FloatArray, whole_number
+from analytic.policies import log_softmax
+from analytic.problems import TabularMDP
+from analytic.targets import AnyTarget, return_derivative
+from analytic.values import Evaluation
+from stochastic.estimators import Estimator
+from verification.checkpoints import save_checkpoint
+from verification.effective_size import effective_share
+from verification.measurement import checked_values, off_policy_notes, request_of, target_value
+from verification.moments import Progress
+from verification.readings import ControlVariate
+from verification.reports import BiasReport, Verdict
+from verification.requests import Request
+from verification.scaled_sequences import Method
+from verification.sequential_draws import Draws
+from verification.sequential_plans import (
+    Bounds,
+    MethodChoice,
+    Plan,
+    chosen_method,
+    fresh_plan,
+    resumed_plan,
+)
+from verification.sequential_reports import (
+    LEAST_EFFECTIVE,
+    SequentialReport,
+    SequentialVerdict,
+    sequential_report,
+)
+from verification.streams import Run, Stream
+from verification.verdicts import ErrorRates, judge, subject_of
+
+_FEWEST = 400
+
+_FIRST_LOOK = 0.1
+"""Share of the budget before which a normal mean decides nothing: few samples show few tails."""
+
+
+def measure_bias_sequentially(
+    estimator: Estimator,
+    mdp: TabularMDP,
+    theta: npt.ArrayLike,
+    *,
+    target: AnyTarget | None = None,
+    method: str | Method = "auto",
+    bounds: Bounds | None = None,
+    second_moment: npt.ArrayLike | None = None,
+    control: ControlVariate | None = None,
+    projections: int | None = None,
+    tolerance: float = 0.01,
+    false_alarm: float = 1e-3,
+    missed_bias: float = 1e-2,
+    trajectories: int | None = None,
+    samples: int = 1_000_000,
+    checkpoint: str | Path | None = None,
+    rng: np.random.Generator | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> SequentialReport:
+    """`measure_bias` by sampling, for as long as it takes: until the bias norm is found to be above
+    or within the relative ``tolerance``, or ``samples`` trajectories are drawn.
+
+    The interval holds at all times at once at the rate ``false_alarm``. Methods: "betting" and
+    "empirical Bernstein" need a range of every component, which is known of AD, LVC, DiCE and
+    Loaded-DiCE on policy (`component_range`) and else given as ``bounds=(low, high)``; "truncated"
+    needs ``second_moment``, at least E[x^2] of every component; "asymptotic" needs nothing and is
+    approximate: the verdict is UNDECIDED where the sample, or importance weights, show heavy
+    tails. "auto" takes the first of truncated, betting, asymptotic that has what it needs.
+
+    ``control`` takes a control variate off (``bounds`` and ``second_moment`` are of what is left);
+    ``projections`` reads that many random projections in
+    place of the components, for large estimates. ``checkpoint`` names a file that the run is saved
+    to and goes on from, if it is there: whatever ``progress(done, limit)`` reported is in it.
+    An interruption (Ctrl-C) returns the report so far. ``options`` are `measure_bias`'s critic,
+    policy, behaviour, reference, meta and length.
+
+    Raises:
+        ValueError: an argument that does not fit, an estimate outside its range, or a checkpoint of
+            another measurement.
+
+    >>> from stochastic.estimators import from_surrogate
+    >>> from stochastic.surrogates.score_function import lvc
+    >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
+    >>> report = measure_bias_sequentially(from_surrogate(lvc, 2), mdp, np.zeros((2, 2)))
+    >>> report.verdict.value, report.stopped
+    ('BIASED', 'decided')
+    """
+    began = time.perf_counter()
+    rates = ErrorRates(tolerance, false_alarm, missed_bias)
+    asked = request_of(estimator, mdp, theta, samples=samples, rng=rng, **options)
+    visited = checked_values(asked)
+    wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
+    exact = target_value(wanted, asked)
+    draws = Draws.of(asked, control, trajectories)
+    limit = whole_number("samples", samples, at_least=_FEWEST * draws.n) // draws.n
+    given = MethodChoice(method, bounds, second_moment, projections)
+    identity = identity_of(draws, given, rates, exact, limit)
+    if checkpoint is not None and Path(checkpoint).exists():
+        plan = resumed_plan(Path(checkpoint), draws, given, rates, limit, identity)
+    else:
+        plan = fresh_plan(draws, given, rates, exact, limit)
+    claim = _Claim(
+        asked, draws, plan, wanted, exact, visited, rates, _off_policy_doubt(asked, limit), limit
+    )
+
+    def save(stream: Stream) -> None:
+        header = {"identity": identity, "generator": stream.generator}
+        save_checkpoint(str(checkpoint), stream.arrays() | plan.arrays(), header)
+
+    run = Run(
+        lambda count: plan.block(draws, count),
+        asked.rng,
+        limit,
+        draws.block,
+        claim.is_decided,
+        None if checkpoint is None else save,
+        progress,
+    )
+    stream, stopped = run.advanced(plan.stream)
+    report = claim.report(stream, stopped)
+    return replace(report, seconds=time.perf_counter() - began)
+
+
+@dataclass(frozen=True, eq=False)
+class _Claim:
+    """What is claimed of an estimator, to be judged on a stream."""
+
+    asked: Request
+    draws: Draws
+    plan: Plan
+    target: AnyTarget
+    exact: FloatArray
+    visited: Evaluation
+    rates: ErrorRates
+    doubt: str | None
+    limit: int
+
+    def is_decided(self, stream: Stream) -> bool:
+        """Whether more samples would not change the verdict."""
+        plan = self.plan
+        if plan.method is Method.ASYMPTOTIC and stream.count < self.limit * _FIRST_LOOK:
+            return False
+        return self._judged(stream)[1].verdict in (Verdict.BIASED, Verdict.UNBIASED)
+
+    def report(self, stream: Stream, stopped: str) -> SequentialReport:
+        """The report on the stream as it is."""
+        verdict, report = self._judged(stream)
+        notes = (*report.notes, *off_policy_notes(self.asked, 0.0))
+        return sequential_report(replace(report, notes=notes), verdict, stopped, self.rates)
+
+    def _judged(self, stream: Stream) -> tuple[SequentialVerdict, BiasReport]:
+        plan, asked = self.plan, self.asked
+        verdict = SequentialVerdict(stream, plan.reading, plan.method, plan.assumption, self.doubt)
+        found = self.draws.found(stream, asked.shape)
+        subject = subject_of(asked, self.visited, self.target, self.exact, found)
+        return verdict, judge(subject, self.target, self.exact, found, self.rates, verdict)
+
+
+def _off_policy_doubt(asked: Request, limit: int) -> str | None:
+    """Why a normal mean is not believed of importance-weighted estimates."""
+    if np.array_equal(asked.behaviour, asked.context.theta):
+        return None
+    policy = asked.context.policy
+    wanted, drawn = (
+        log_softmax(policy.logits(at)) for at in (asked.context.theta, asked.behaviour)
+    )
+    effective = limit * effective_share(asked.mdp, wanted, drawn, asked.length)
+    if effective >= LEAST_EFFECTIVE:
+        return None
+    return (
+        f"importance weights leave an effective sample size of {effective:.3g} at the end of the "
+        f"budget, less than {LEAST_EFFECTIVE:g}, so that the mean is not taken for normal; give a "
+        "second_moment, more samples, or a nearer behaviour policy"
+    )
+
+
+def identity_of(
+    draws: Draws, given: MethodChoice, rates: ErrorRates, exact: FloatArray, limit: int
+) -> dict[str, Any]:
+    """By which a checkpoint is known to be this measurement's."""
+    asked = draws.asked
+    method, _ = chosen_method(draws, given)
+    mdp = asked.mdp
+    problem = hashlib.sha256()
+    arrays = [mdp.transition, mdp.reward, mdp.start, asked.context.theta, asked.behaviour, exact]
+    if asked.context.critic is not None:
+        arrays.append(asked.context.critic)
+    for array in arrays:
+        problem.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    problem.update(repr((mdp.discount, mdp.horizon, asked.length)).encode())
+    bounds = None if given.bounds is None else [np.asarray(b).tolist() for b in given.bounds]
+    moment = None if given.second_moment is None else np.asarray(given.second_moment).tolist()
+    # The first two are tuned for the budget, and cannot go on with another.
+    tuned = method in (Method.ASYMPTOTIC, Method.TRUNCATED)
+    return {
+        "estimator": asked.estimator.name,
+        "order": asked.estimator.order,
+        "estimates": [f"{x:.9e}" for x in draws.probe()[:64]],
+        "problem": problem.hexdigest(),
+        "method": method.value,
+        "bounds": bounds,
+        "second_moment": moment,
+        "projections": given.projections,
+        "control": None if draws.control is None else draws.control.estimator.name,
+        "trajectories": draws.n,
+        "rates": [rates.tolerance, rates.false_alarm],
+        "samples": limit if tuned else None,
+    }
