@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import tyro
 
-from experiments.commands import Check, Command, List, Report
+from experiments.commands import Bounds, Check, Command, List, Report
 
 EXIT_STATUS = {"UNBIASED": 0, "BIASED": 1, "UNDECIDED": 3, "VACUOUS": 3}
 BAD_INPUT = 2
@@ -55,7 +55,7 @@ def _parse(arguments: Sequence[str] | None) -> Command | int:
     try:
         with contextlib.redirect_stderr(complaint):
             command: Command = tyro.extras.subcommand_cli_from_dict(
-                {"check": Check, "report": Report, "list": List},
+                {"check": Check, "bounds": Bounds, "report": Report, "list": List},
                 prog="gradbias",
                 description="Is my gradient estimator biased, and by how much?",
                 args=arguments,
@@ -87,6 +87,11 @@ def _run(command: Command) -> int:
         from experiments.folders import draw_again
 
         print(f"wrote {draw_again(command.folder)}")
+        return 0
+    if isinstance(command, Bounds):
+        from experiments.bound_folders import run_bounds
+
+        print(run_bounds(command))
         return 0
     return _check(command)
 

@@ -28,7 +28,7 @@ from analytic.trajectory_classes import Credit, TrajectoryClasses
 from verification.bounds import meta_gradient_bias_bound
 from verification.erring_hessians import with_hessian_error
 
-OUTCOMES = 100_000
+OUTCOMES = 1_000_000
 """Of the inner loop, up to which they are enumerated unless said."""
 
 _INNER_OUTCOMES = 4_000
