@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from analytic.chain_moments import chain_step_moments as chain_step_moments
     from analytic.compositional import CompositionalBias as CompositionalBias
     from analytic.compositional import compositional_bias as compositional_bias
+    from analytic.constants import ReturnConstants as ReturnConstants
+    from analytic.constants import return_constants as return_constants
     from analytic.derivatives import discount_derivative as discount_derivative
     from analytic.derivatives import gradient as gradient
     from analytic.derivatives import hessian as hessian
@@ -74,6 +76,9 @@ if TYPE_CHECKING:
     from analytic.reward_chains import RewardChain as RewardChain
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
+    from analytic.scoped_constants import LoopConstants as LoopConstants
+    from analytic.scoped_constants import Scope as Scope
+    from analytic.scoped_constants import loop_constants as loop_constants
     from analytic.sparse_problems import SparseMDP as SparseMDP
     from analytic.step_objectives import adapted_return as adapted_return
     from analytic.step_objectives import trajectory_law as trajectory_law
@@ -127,6 +132,8 @@ _HOME = {
     "chain_step_moments": "chain_moments",
     "CompositionalBias": "compositional",
     "compositional_bias": "compositional",
+    "ReturnConstants": "constants",
+    "return_constants": "constants",
     "discount_derivative": "derivatives",
     "gradient": "derivatives",
     "hessian": "derivatives",
@@ -173,6 +180,9 @@ _HOME = {
     "RewardChain": "reward_chains",
     "SampledStepObjective": "sampled_steps",
     "sampled_step_objective": "sampled_steps",
+    "LoopConstants": "scoped_constants",
+    "Scope": "scoped_constants",
+    "loop_constants": "scoped_constants",
     "SparseMDP": "sparse_problems",
     "adapted_return": "step_objectives",
     "trajectory_law": "step_objectives",

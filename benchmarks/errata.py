@@ -1,6 +1,6 @@
 """Writes docs/errata.md: what is printed and does not hold, with numbers; a few seconds.
 
-    python -m benchmarks.errata [FILE]
+python -m benchmarks.errata [FILE]
 """
 
 import sys

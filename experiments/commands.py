@@ -72,8 +72,7 @@ class List:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The bias of a sampled meta-gradient beside the bounds of theory, over a sweep of one number.
-    """
+    """The bias of a sampled meta-gradient beside theory's bounds, over a sweep of one number."""
 
     npz: str | None = None
     """The problem: an archive with arrays transition, reward, discount, start[, horizon]."""

@@ -4,15 +4,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import oracles
 from scalar_loops import ScalarLoop, averaged_pair, coin, lopsided
 
 from analytic.bilevel import Lirpg, Maml
 from analytic.compositional import compositional_bias
-from analytic.loop_constants import LoopConstants, Scope, loop_constants
-from analytic.metagradients import inner_loop, meta_gradient
+from analytic.metagradients import meta_gradient
 from analytic.moments import Curvature
 from analytic.problems import TabularMDP
+from analytic.scoped_constants import LoopConstants, Scope, loop_constants
 from verification.bounds import compositional_error_bound, meta_gradient_bias_bound
 from verification.erring_hessians import with_hessian_error
 from verification.variance_bounds import meta_gradient_variance_bound
@@ -75,9 +74,7 @@ def random_scalar(seed):
         outer_in_phi=lambda x: c * q * np.cos(p * x + q * phi),
         start=rng.normal(),
         noise=averaged_pair(noise) if n == 2 else noise,
-        mixed_mean=lambda x: (
-            a * d * np.cos(b * x + d * phi) + linear + delta_j * np.sin(wave * x)
-        ),
+        mixed_mean=lambda x: a * d * np.cos(b * x + d * phi) + linear + delta_j * np.sin(wave * x),
         hessian_mean=lambda x: a * b * np.cos(b * x + d * phi) + h + delta_h * np.cos(wave * x),
         hessian_noise=noises[0] / math.sqrt(n),
         mixed_noise=noises[1] / math.sqrt(n),
@@ -87,12 +84,23 @@ def random_scalar(seed):
     )
     a, b, d, c, p, q, w = map(abs, (a, b, d, c, p, q, wave))
     constants = LoopConstants(
-        **{"c2": a * b + abs(h), "rho2": a * b**2, "chi2": a * b**3},
-        **{"c1": a * d + abs(linear), "rho1": a * d * b, "chi1": a * d * b**2},
-        **{"m2": c * p, "mu2": c * p**2, "nu2": c * p**3},
-        **{"m1": c * q, "mu12": c * p * q, "nu12": c * p**2 * q},
-        **{"delta_h": delta_h, "delta_j": delta_j, "sigma": sigma},
-        **{"change_h": a * b**2 + delta_h * w, "change_j": a * d * b + delta_j * w},
+        c2=a * b + abs(h),
+        rho2=a * b**2,
+        chi2=a * b**3,
+        c1=a * d + abs(linear),
+        rho1=a * d * b,
+        chi1=a * d * b**2,
+        m2=c * p,
+        mu2=c * p**2,
+        nu2=c * p**3,
+        m1=c * q,
+        mu12=c * p * q,
+        nu12=c * p**2 * q,
+        delta_h=delta_h,
+        delta_j=delta_j,
+        sigma=sigma,
+        change_h=a * b**2 + delta_h * w,
+        change_j=a * d * b + delta_j * w,
         **dict(zip(("sigma_h", "sigma_j", "sigma_2", "sigma_1"), noises, strict=True)),
         starts_at_meta=from_phi,
     )
@@ -214,12 +222,22 @@ def instance_findings(instance, scopes=(Scope.GLOBAL, Scope.LOCAL)):
     return found
 
 
-def reached(instance):
-    """How far the expected path goes, over the radius of the ball."""
-    path = inner_loop(instance.problem, instance.phi, instance.theta, **instance.asked)
-    constants = loop_constants(instance.problem, instance.phi, instance.theta, **instance.asked)
-    return max(np.linalg.norm(x - path[0]) for x in path), constants.radius
+def findings(scalar, decision):
+    """All findings of the first so many scalar loops and loops of decision problems."""
+    for seed in range(scalar):
+        yield from scalar_findings(*random_scalar(seed))
+    for seed in range(decision):
+        yield from instance_findings(random_instance(seed))
 
 
-def random_mdp(seed, **options):
-    return oracles.random_mdp(seed, **options)
+def table(every):
+    """Rows (bound, findings, smallest, median, largest looseness)."""
+    loose = {}
+    for found in every:
+        loose.setdefault(found.name, [])
+        if found.looseness is not None:
+            loose[found.name].append(found.looseness)
+    return [
+        (name, len(values), min(values), float(np.median(values)), max(values))
+        for name, values in sorted(loose.items())
+    ]

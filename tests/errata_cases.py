@@ -20,11 +20,11 @@ from analytic.compositional import compositional_bias
 from analytic.derivatives import gradient, hessian, reward_vjp
 from analytic.game_derivatives import game_values
 from analytic.games import memory_one_game
-from analytic.loop_constants import LoopConstants
 from analytic.metagradients import inner_loop, meta_gradient
 from analytic.moments import gradient_moments
 from analytic.policies import softmax
 from analytic.problems import TabularMDP
+from analytic.scoped_constants import LoopConstants
 from verification.bounds import compositional_error_bound, meta_gradient_bias_bound
 from verification.variance_bounds import meta_gradient_variance_bound
 

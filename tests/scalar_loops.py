@@ -120,4 +120,8 @@ class ScalarLoop:
         """``E|e_K|``, ``sqrt(E e_K^2)`` and ``|E e_K|``."""
         weights, paths = self.sampled_paths()
         off = paths[:, -1] - self.expected_path()[1][0, -1]
-        return float(weights @ abs(off)), float(np.sqrt(weights @ off**2)), abs(float(weights @ off))
+        return (
+            float(weights @ abs(off)),
+            float(np.sqrt(weights @ off**2)),
+            abs(float(weights @ off)),
+        )

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray, real_number, whole_number
 from analytic.bilevel import BilevelProblem, Lirpg, Maml
 from analytic.compositional import SampledLoop, compositional_bias, sampled_loop
-from analytic.loop_constants import Scope, loop_constants
 from analytic.metagradients import meta_gradient
 from analytic.moments import Curvature
 from analytic.sampling_expansion import leading_compositional_bias
+from analytic.scoped_constants import Scope, loop_constants
 from analytic.trajectory_classes import Credit, TrajectoryClasses
 from verification.bounds import meta_gradient_bias_bound
 from verification.erring_hessians import with_hessian_error
@@ -215,9 +215,7 @@ class _Row:
     ) -> tuple[float | None, float]:
         """Norms of the exact bias, if it can be had, and of its leading term."""
         loop = _loop(problem, phi, theta, self.steps, self.step_size)
-        erring = with_hessian_error(
-            loop.problem, loop.inner, self.curvature, self.hessian_error
-        )
+        erring = with_hessian_error(loop.problem, loop.inner, self.curvature, self.hessian_error)
         asked = {"steps": self.steps, "step_size": self.step_size}
         expected = _carried(erring, phi, theta, asked) - _carried(problem, phi, theta, asked)
         if self.samples is None:

@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 
 from analytic.arrays import real_number, whole_number
-from analytic.loop_constants import LoopConstants
+from analytic.scoped_constants import LoopConstants
 from verification.path_curvature import second_order_bound
 
 
@@ -177,6 +177,11 @@ def powers(base: float, n: int) -> float:
     return math.fsum(base**i for i in range(n))
 
 
+def power_difference(base: float, rise: float, n: int) -> float:
+    """``(base + rise)^n - base^n``, without the cancellation."""
+    return rise * math.fsum((base + rise) ** i * base ** (n - 1 - i) for i in range(n))
+
+
 def _general(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
     """Theorem 4.5 for theta^0 that does not depend on phi: the iterates' part, the estimates'
     part, and both in compact form.
@@ -184,7 +189,8 @@ def _general(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
     c, k, alpha = loop.constants, loop.steps, loop.step_size
     b, bb = loop.growth, loop.estimated_growth
     plain, erring = powers(b, k), powers(bb, k)
-    estimates = alpha * c.m2 * (c.delta_j * erring + c.c1 * (erring - plain))
+    turned_off = math.fsum(power_difference(b, alpha * c.delta_h, i) for i in range(1, k))
+    estimates = alpha * c.m2 * (c.delta_j * erring + c.c1 * turned_off)
     sampled = (c.mu12 + alpha * c.c1 * c.mu2 * plain) * errors[k]
     for i in range(1, k):
         sampled += alpha * c.m2 * c.rho1 * bb ** (k - 1 - i) * errors[i]
@@ -201,7 +207,7 @@ def _from_phi(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
     """Theorem 4.5 for MAML, which the printed one does not cover: as `_general`."""
     c, k, alpha = loop.constants, loop.steps, loop.step_size
     b, bb = loop.growth, loop.estimated_growth
-    estimates = c.m2 * (bb**k - b**k)
+    estimates = c.m2 * power_difference(b, alpha * c.delta_h, k)
     moved = alpha * c.m2 * c.rho2 * b ** (k - 1)
     sampled = c.mu2 * b**k * errors[k] + moved * sum(errors[1:k])
     of_errors = (c.mu2 * b**k + (k - 1) * moved) * max(errors)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analytic.loop_constants import LoopConstants
+from analytic.scoped_constants import LoopConstants
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,7 @@ class Bounded:
         return Bounded(
             self.value * other.value,
             self.first * other.value + self.value * other.first,
-            self.second * other.value
-            + 2.0 * self.first * other.first
-            + self.value * other.second,
+            self.second * other.value + 2.0 * self.first * other.first + self.value * other.second,
         )
 
     def at(self, moved: Bounded) -> Bounded:

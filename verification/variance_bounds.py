@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from analytic.loop_constants import LoopConstants
-from verification.bounds import Asked, powers
+from analytic.arrays import whole_number
+from analytic.scoped_constants import LoopConstants
+from verification.bounds import Asked, power_difference, powers
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ def meta_gradient_variance_bound(
     >>> meta_gradient_variance_bound(outer_noise, steps=1, step_size=1.0, samples=1)
     VarianceBound(printed=0.0, corrected=1.0)
     """
-    loop = Asked.of(constants, steps, step_size, samples)
+    n = whole_number("samples", samples, at_least=1)
+    loop = Asked.of(constants, steps, step_size, n)
     errors = loop.errors()
-    noise = _Noise.of(constants, samples)
+    noise = _Noise.of(constants, n)
     slopes, reach, spread = (_from_phi if constants.starts_at_meta else _general)(loop, noise)
     by_path = sum(slope * error for slope, error in zip(slopes, errors[1:], strict=True))
     outer = noise.sigma_1 + reach * noise.sigma_2
@@ -90,8 +92,7 @@ def _from_phi(loop: Asked, noise: _Noise) -> tuple[list[float], float, float]:
     """As `_general`, for MAML."""
     c, k, alpha, bb = loop.constants, loop.steps, loop.step_size, loop.estimated_growth
     slopes = [alpha * c.m2 * c.change_h * bb ** (k - 1)] * (k - 1) + [c.mu2 * bb**k]
-    q = bb**2 + (alpha * noise.sigma_h) ** 2
-    return slopes, bb**k, q**k - bb ** (2 * k)
+    return slopes, bb**k, power_difference(bb**2, (alpha * noise.sigma_h) ** 2, k)
 
 
 def _printed(loop: Asked, errors: list[float], noise: _Noise) -> float:
@@ -102,6 +103,6 @@ def _printed(loop: Asked, errors: list[float], noise: _Noise) -> float:
         delta_j, sigma_j = c.delta_h, noise.sigma_h
     second = 2.0 * loop.step_size**2 * (c.m1**2 + 3.0 * noise.sigma_2**2)
     base = first + c.delta_h**2
-    grown = (base + noise.sigma_h**2) ** (k - 1) - base ** (k - 1)
+    grown = power_difference(base, noise.sigma_h**2, k - 1)
     by_path = base ** (k - 1) * (errors[k] ** 2 + (k - 1))
     return by_path + (second + grown) * (delta_j**2 + sigma_j**2)

@@ -2,8 +2,8 @@
 
 For each erratum the printed statement fails numerically and the corrected one holds. The reference
 is autograd through the loop, or enumeration of all trajectories; nothing is compared with itself.
-The numbers of docs/errata.md, and those of *On Merits of Biased Gradient Estimates for Meta-RL*, are
-in the second half.
+The numbers of docs/errata.md, also of *On Merits of Biased Gradient Estimates for Meta-RL*, are in
+the second half.
 """
 
 import itertools

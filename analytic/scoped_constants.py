@@ -93,7 +93,9 @@ class LoopConstants:
     def __post_init__(self) -> None:
         for each in fields(self):
             if each.type == "float":
-                real_number(each.name, getattr(self, each.name), low=0.0, high=math.inf)
+                given = getattr(self, each.name)
+                value = real_number(each.name, given, low=0.0, high=math.inf)
+                object.__setattr__(self, each.name, value)
 
 
 def loop_constants(
@@ -153,15 +155,18 @@ def loop_constants(
     return LoopConstants(**everywhere | found, starts_at_meta=starts, radius=radius, scopes=scopes)
 
 
-def _everywhere(
-    loop: SampledLoop, curvature: Curvature | None, times: float
-) -> dict[str, float]:
+def _everywhere(loop: SampledLoop, curvature: Curvature | None, times: float) -> dict[str, float]:
     """What holds for all theta, by name."""
     inner, outer = return_constants(loop.inner), return_constants(loop.outer)
     found = {
-        **{"c2": inner.curvature, "rho2": inner.third, "chi2": inner.fourth},
-        **{"m2": outer.slope, "mu2": outer.curvature, "nu2": outer.third},
-        **{"sigma": gradient_deviation(loop.inner), "sigma_2": gradient_deviation(loop.outer)},
+        "c2": inner.curvature,
+        "rho2": inner.third,
+        "chi2": inner.fourth,
+        "m2": outer.slope,
+        "mu2": outer.curvature,
+        "nu2": outer.third,
+        "sigma": gradient_deviation(loop.inner),
+        "sigma_2": gradient_deviation(loop.outer),
         "change_h": inner.third,
     }
     if curvature is not None:
@@ -203,9 +208,7 @@ def _in_ball(at: Point, everywhere: dict[str, float], radius: float) -> dict[str
     return found
 
 
-def _along_path(
-    loop: SampledLoop, curvature: Curvature | None, times: float
-) -> dict[str, float]:
+def _along_path(loop: SampledLoop, curvature: Curvature | None, times: float) -> dict[str, float]:
     """The largest values at the expected iterates: of the inner return at those that steps are
     taken from, of the outer one at the last.
     """

@@ -1,0 +1,325 @@
+"""Bounds against exact biases, errors and variances: sums over all samples of small loops."""
+
+import math
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from bandits import bandit
+from bound_instances import (
+    CURVATURES,
+    Found,
+    Instance,
+    findings,
+    found_biases,
+    instance_findings,
+    random_instance,
+    random_scalar,
+    scalar_findings,
+    table,
+)
+from errata_cases import hessian_off, noise_off_the_path, quadratic
+from scalar_loops import ScalarLoop, coin
+
+from analytic.bilevel import Lirpg, Maml
+from analytic.moments import Curvature
+from analytic.problems import TabularMDP
+from analytic.scoped_constants import LoopConstants, Scope, loop_constants
+from stochastic.inner_loops import SampledLoop
+from stochastic.meta_gradients import MetaGradient
+from stochastic.sample_slots import Sampled
+from stochastic.surrogates.catalogue import CATALOGUE
+from stochastic.surrogates.meta_parameters import IntrinsicReward
+from verification.bound_sweeps import (
+    MEASURES,
+    Sweep,
+    bound_versus_empirical,
+    slope_of,
+)
+from verification.bounds import compositional_error_bound, meta_gradient_bias_bound
+from verification.meta_measurement import measure_meta_gradient
+from verification.variance_bounds import meta_gradient_variance_bound
+
+SCALAR, DECISIONS = 500, 60
+"""Loops in every run; the slow test takes 600 of decision problems."""
+
+
+def check_all(every, fewest):
+    ran = 0
+    for found in every:
+        assert found.holds, found
+        ran += 1
+    assert ran >= fewest
+
+
+def test_every_bound_holds_on_scalar_loops_with_every_constant_at_work():
+    """J_out that depends on phi, biased Jacobians and Hessians, noise in all sets: 1 to 3 steps."""
+    check_all((f for s in range(SCALAR) for f in scalar_findings(*random_scalar(s))), 7 * SCALAR)
+    seen = [random_scalar(s)[1] for s in range(100)]
+    for each in fields(LoopConstants):
+        if each.type == "float":
+            assert sum(getattr(c, each.name) > 0.0 for c in seen) >= 20, each.name
+
+
+def test_every_bound_holds_on_bandits_and_small_mdps():
+    every = [random_instance(seed) for seed in range(DECISIONS)]
+    check_all((f for i in every for f in instance_findings(i)), 12 * DECISIONS)
+    assert {i.steps for i in every} == {1, 2, 3}
+    assert {i.curvature for i in every} == set(CURVATURES)
+    assert {type(i.problem) for i in every} == {Maml, Lirpg}
+
+
+@pytest.mark.slow
+def test_every_bound_holds_on_600_bandits_and_small_mdps():
+    check_all(findings(0, 600), 12 * 600)
+
+
+def test_bounds_are_attained_or_nearly():
+    """Else they could be right by being large alone."""
+    every = [f for s in range(SCALAR) for f in scalar_findings(*random_scalar(s))]
+    for name, _, smallest, *_ in table(every):
+        assert smallest < 1.2, name
+
+
+def path_constants(instance):
+    given = (instance.problem, instance.phi, instance.theta)
+    return loop_constants(*given, **instance.asked, scope=Scope.PATH)
+
+
+def test_constants_on_the_expected_path_alone_bound_nothing():
+    """A policy that hardly ever takes the arm that pays: its deviation is small, until it does."""
+    on_path = noise_off_the_path()
+    assert on_path["expected error"] > on_path["eq. (6), sigma on the expected path"]
+    mdp = TabularMDP(np.ones((1, 2, 1)), [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    rare = Instance(Maml(mdp), np.array([[-8.0, 0.0]]), None, 3, 4.0, 1, None)
+    found = instance_findings(rare, (Scope.PATH, Scope.LOCAL))
+    broken = {f.name for f in found if not f.holds}
+    assert "root mean square, path" in broken
+    assert all(name.endswith("path") for name in broken)
+
+
+def without_step_size(bound, step_size):
+    """What remains of a bound if one alpha is forgotten."""
+    return bound / step_size
+
+
+def test_bounds_without_their_step_size_fail():
+    """Three broken twins, where alpha = 2."""
+    off = hessian_off(3, 2.0, 0.3, 0.5)
+    constants = LoopConstants(c2=0.3, m2=1.0, c1=1.0, delta_h=0.5)
+    asked = {"steps": 3, "step_size": 2.0}
+    bias = meta_gradient_bias_bound(constants, **asked, samples=None).corrected
+    assert Found("bias", off.bias(), bias).holds
+    assert not Found("bias", off.bias(), without_step_size(bias, 2.0)).holds
+    noisy = quadratic(1, 2.0, 0.3, noise=coin(1.0))
+    asked = {"steps": 1, "step_size": 2.0, "samples": 1}
+    error = compositional_error_bound(LoopConstants(c2=0.3, m2=1.0, sigma=1.0), **asked).printed
+    assert Found("error", noisy.errors()[0], error).holds
+    assert not Found("error", noisy.errors()[0], without_step_size(error, 2.0)).holds
+    one = quadratic(1, 2.0, 0.0, mixed_noise=1.0)
+    noise = LoopConstants(c2=0.0, m2=1.0, c1=1.0, sigma_j=1.0)
+    variance = meta_gradient_variance_bound(noise, **asked).corrected
+    assert Found("variance", one.variance(), variance).holds
+    assert not Found("variance", one.variance(), without_step_size(variance, 2.0)).holds
+
+
+ERRORS = ("sigma", "delta_j", "delta_h", "sigma_1", "sigma_2", "sigma_j", "sigma_h")
+
+
+def test_each_bound_goes_to_0_with_its_errors_and_what_is_printed_does_not():
+    for seed in range(40):
+        loop, constants, n = random_scalar(seed)
+        asked = {"steps": loop.steps, "step_size": loop.step_size, "samples": n}
+        found = []
+        for factor in (1.0, 1e-4, 1e-6, 0.0):
+            scaled = {name: factor * getattr(constants, name) for name in ERRORS}
+            less = replace(constants, **scaled)
+            bias = meta_gradient_bias_bound(less, **asked)
+            error = compositional_error_bound(less, **asked, slope_lipschitz=1.0)
+            variance = meta_gradient_variance_bound(less, **asked)
+            parts = (bias.corrected, bias.compact, bias.second_order, bias.smallest)
+            more = (error.printed, error.root_mean_square, error.iterate_bias, error.bias)
+            found.append([*parts, *more, variance.corrected])
+            printed = bias.printed
+        assert found[-1] == [0.0] * 9
+        assert printed >= loop.steps - 1  # eq. (9), where nothing errs
+        for big, small in zip(found[1], found[2], strict=True):
+            assert small <= 0.0101 * big  # at least linear
+
+
+def test_sampled_steps_add_a_bias_of_order_1_over_n_to_its_second_order_bound():
+    constants = random_scalar(3)[1]
+    constants = replace(constants, delta_h=0.0, delta_j=0.0)
+    asked = {"steps": 3, "step_size": 0.1}
+    one, other = (meta_gradient_bias_bound(constants, **asked, samples=n) for n in (100, 10_000))
+    assert one.second_order / other.second_order == pytest.approx(100.0, rel=1e-9)
+    assert one.corrected / other.corrected == pytest.approx(10.0, rel=1e-9)
+
+
+def test_the_smallest_bound_is_one_that_holds():
+    loop, constants, n = random_scalar(1)
+    asked = {"steps": loop.steps, "step_size": loop.step_size, "samples": n}
+    found = meta_gradient_bias_bound(constants, **asked)
+    assert found.smallest == min(found.corrected, found.compact, found.second_order)
+    assert found.estimates <= found.smallest
+
+
+# --- variances, and biases by another way ---
+
+NAMES = {Curvature.AD: "ad", Curvature.LVC: "lvc", Curvature.DICE: "dice"}
+
+
+def sampled_estimator(instance):
+    """The estimator that an instance stands for, with its four sets of samples."""
+    n, ad, own = instance.samples, CATALOGUE["ad"], CATALOGUE[NAMES[instance.curvature]]
+    mdp, loop = instance.problem.mdp, (instance.steps, instance.step_size)
+    if isinstance(instance.problem, Maml):
+        slots = (Sampled(ad, n), Sampled(own, n), Sampled(ad, n))
+        return MetaGradient(SampledLoop(mdp, starts_at_meta=True), *loop, *slots)
+    inner, turned = IntrinsicReward(ad), IntrinsicReward(own)
+    slots = (Sampled(inner, n), Sampled(turned, n), Sampled(ad, n), Sampled(inner, n))
+    return MetaGradient(SampledLoop(mdp), *loop, *slots)
+
+
+def test_the_variance_bound_holds_for_estimates_from_four_sets_of_samples():
+    """Exact covariances by enumeration; and the same biases as by the exact side's way."""
+    ran = 0
+    for seed in range(60):
+        instance = random_instance(seed)
+        small = instance.problem.mdp.n_states == 1 or instance.steps == 1
+        if instance.curvature is None or instance.steps > 2 or not small:
+            continue
+        given = (instance.phi, instance.theta)
+        estimator = sampled_estimator(instance)
+        asked = {"exact": instance.problem, "evidence": "enumeration"}
+        report = measure_meta_gradient(estimator, *given, **asked)
+        _, bias, size = found_biases(instance)
+        np.testing.assert_allclose(report.bias, bias, rtol=0.0, atol=1e-11 * (1.0 + size))
+        constants = loop_constants(
+            instance.problem, *given, **instance.asked, curvature=instance.curvature
+        )
+        bound = meta_gradient_variance_bound(constants, **instance.asked, samples=instance.samples)
+        variance = float(np.sum(report.variance))
+        assert Found("variance", variance, bound.corrected, 1.0 + size**2).holds
+        ran += 1
+    assert ran >= 20
+
+
+def test_independent_outer_sets_are_covered_too():
+    """One set for both outer gradients is the worse case."""
+    loop, constants, n = random_scalar(2)
+    asked = {"steps": loop.steps, "step_size": loop.step_size, "samples": n}
+    whole = meta_gradient_variance_bound(constants, **asked).corrected
+    first = replace(constants, sigma_1=0.0)
+    assert meta_gradient_variance_bound(first, **asked).corrected <= whole
+
+
+# --- sweeps ---
+
+PROBLEM = TabularMDP(
+    [[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.1, 0.9]]], [[1.0, 0.0], [0.3, -0.5]], 0.9, [1, 0], 2
+)
+THETA = np.array([[0.4, -0.3], [0.1, 0.6]])
+
+
+@pytest.mark.parametrize("problem", ["maml", "lirpg"])
+def test_slopes_of_a_sweep_are_those_of_theory(problem):
+    """The bias falls as 1/N; in the step size it rises as alpha^2 for MAML, whose outer gradient
+    alone bends first, and as alpha^3 for LIRPG."""
+    given = (Maml(PROBLEM), THETA) if problem == "maml" else (Lirpg(PROBLEM), 0 * THETA, THETA)
+    sweep = {"sweep": Sweep.SAMPLES, "values": [1, 2, 3], "steps": 1, "step_size": 0.1}
+    found = bound_versus_empirical(*given, **sweep).slopes
+    for name, wanted in (("bias", -1.0), ("leading", -1.0), ("second_order", -1.0)):
+        assert found[name].value == pytest.approx(wanted, abs=0.05), name
+    assert found["corrected"].value == pytest.approx(-0.5, abs=1e-6)
+    sizes = {"sweep": Sweep.STEP_SIZE, "values": [1e-4, 1e-3, 1e-2], "steps": 2, "samples": 1}
+    found = bound_versus_empirical(*given, **sizes)
+    order = 2.0 if problem == "maml" else 3.0
+    assert found.slopes["bias"].value == pytest.approx(order, abs=0.05)
+    for row in found.rows:
+        assert row.bias == pytest.approx(row.leading, rel=20 * row.step_size)
+        assert row.bias <= min(row.second_order, row.corrected) <= row.everywhere
+        assert row.looseness == min(row.second_order, row.corrected, row.compact) / row.bias
+
+
+def test_a_sweep_of_the_hessian_s_error_is_linear_where_that_is_small():
+    asked = {"values": [1e-4, 1e-3, 1e-2], "samples": None, "steps": 3, "step_size": 0.3}
+    sweep = {"sweep": Sweep.HESSIAN_ERROR, "curvature": Curvature.AD} | asked
+    found = bound_versus_empirical(Maml(PROBLEM), THETA, **sweep)
+    for name in ("bias", "corrected", "everywhere"):
+        assert found.slopes[name].value == pytest.approx(1.0, abs=0.02), name
+    assert found.slopes["printed"].value < 0.1
+    assert all(row.samples is None and row.bias == row.leading for row in found.rows)
+    sampled = bound_versus_empirical(Maml(PROBLEM), THETA, **sweep | {"samples": 1, "steps": 1})
+    for row in sampled.rows:
+        assert row.bias <= row.corrected
+        assert row.bias == pytest.approx(row.leading, rel=0.2)
+
+
+def test_a_multiple_of_an_estimator_s_error_is_the_estimator_s_bias():
+    """With the factor 1: its exact bias, by the enumeration of all its samples."""
+    instance = Instance(Maml(bandit()), np.array([[0.9, -0.3]]), None, 2, 0.8, 2, Curvature.AD)
+    asked = {"sweep": Sweep.HESSIAN_ERROR, "values": [1.0], "curvature": Curvature.AD}
+    loop = {"steps": 2, "step_size": 0.8, "samples": 2}
+    (row,) = bound_versus_empirical(instance.problem, instance.phi, **asked, **loop).rows
+    report = measure_meta_gradient(
+        sampled_estimator(instance), instance.phi, exact=instance.problem
+    )
+    assert row.bias == pytest.approx(float(np.linalg.norm(report.bias)), rel=1e-10)
+
+
+def test_a_sweep_beyond_enumeration_has_the_leading_term_alone():
+    asked = {"sweep": Sweep.STEPS, "values": [1, 5], "samples": 3, "step_size": 0.1}
+    first, last = bound_versus_empirical(Maml(PROBLEM), THETA, **asked).rows
+    assert first.bias is not None
+    assert last.bias is None is last.looseness
+    assert last.leading > 0.0
+
+
+def test_slopes_are_those_of_powers():
+    x = np.array([1.0, 2.0, 8.0])
+    assert vars(slope_of(x, list(3.0 * x**-1.5))) == pytest.approx(
+        {"value": -1.5, "low": -1.5, "high": -1.5}
+    )
+    bent = slope_of(x, [1.0, None, 8.0])
+    assert bent.value == pytest.approx(1.0)
+    wide = slope_of(x, [1.0, 2.0, 2.0])
+    assert (wide.low, wide.high) == pytest.approx((0.0, 1.0))
+    assert slope_of(x, [1.0, 0.0, None]) is None
+
+
+def test_bad_input_is_named():
+    constants = LoopConstants(c2=0.0, m2=1.0)
+    loop = {"steps": 1, "step_size": 0.1, "samples": 1}
+    sweep = {"sweep": Sweep.SAMPLES, "values": [1]}
+    maml = (Maml(bandit()), np.zeros((1, 2)))
+    for function in (
+        compositional_error_bound,
+        meta_gradient_bias_bound,
+        meta_gradient_variance_bound,
+    ):
+        for name, value in (("steps", 0), ("step_size", -1.0), ("samples", 0)):
+            with pytest.raises(ValueError, match=f"{name}: expected"):
+                function(constants, **loop | {name: value})
+    with pytest.raises(ValueError, match="lipschitz: expected"):
+        compositional_error_bound(constants, **loop, lipschitz=math.nan)
+    with pytest.raises(ValueError, match="samples: expected"):
+        meta_gradient_variance_bound(constants, **loop | {"samples": None})
+    bad = [
+        ({"sweep": "N"}, "sweep: expected a Sweep"),
+        ({"values": []}, "values: expected at least one"),
+        ({"values": [1.5]}, "values: expected a whole number"),
+        ({"sweep": Sweep.HESSIAN_ERROR}, "curvature: expected whose error"),
+        ({"sweep": Sweep.STEP_SIZE, "values": [-1.0]}, "values: expected a number"),
+    ]
+    for options, complaint in bad:
+        with pytest.raises(ValueError, match=complaint):
+            bound_versus_empirical(*maml, **sweep | options)
+    assert set(MEASURES) >= {"bias", "printed"}
+
+
+def test_a_loop_without_noise_or_error_has_no_bias():
+    """Of the enumeration itself: exact steps give the exact meta-gradient."""
+    still = ScalarLoop(2, 0.5, inner=np.sin, mixed=np.cos, hessian=np.cos, start=0.3)
+    assert still.bias() == 0.0
+    assert still.variance() == pytest.approx(0.0, abs=1e-15)
