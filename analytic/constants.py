@@ -156,7 +156,7 @@ def mixed_deviation(mdp: TabularMDP) -> float:
     """
     problem = ProblemSizes.of(mdp)
     if mdp.horizon is None:  # by Cauchy's inequality
-        return math.sqrt(problem.scatter) * (1.0 - mdp.discount) ** -1.5
+        return math.sqrt(problem.scatter) * math.pow(1.0 - mdp.discount, -1.5)
     k = np.arange(mdp.horizon)
     return math.sqrt(problem.scatter) * float(mdp.discount**k @ np.sqrt(k + 1.0))
 

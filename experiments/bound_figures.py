@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,23 @@ def draw_sweep(found: BoundSweep) -> Figure:
     """All measures of a sweep in one panel, with their slopes beside their names."""
     figure = new_figure(7.2, 4.6)
     axes = figure.add_subplot()
-    _draw(axes, found)
+    _draw(axes, found, slopes=True)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def draw_sweeps(several: Sequence[BoundSweep]) -> Figure:
+    """A panel for each sweep, two beside each other, and one legend."""
+    rows = -(-len(several) // 2)
+    figure = new_figure(9.0, 3.2 * rows + 0.8)
+    for k, found in enumerate(several):
+        _draw(figure.add_subplot(rows, 2, k + 1), found, slopes=False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+def _title(found: BoundSweep) -> str:
     first = found.rows[0]
     fixed = {
         Sweep.STEPS: f"K = {first.steps}",
@@ -42,12 +59,10 @@ def draw_sweep(found: BoundSweep) -> Figure:
         Sweep.SAMPLES: "expected steps" if first.samples is None else f"N = {first.samples}",
     }
     fixed.pop(found.sweep, None)
-    axes.set_title("Bias of the meta-gradient: " + ", ".join(fixed.values()), fontsize=10)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    return figure
+    return "Bias of the meta-gradient: " + ", ".join(fixed.values())
 
 
-def _draw(axes: Axes, found: BoundSweep) -> None:
+def _draw(axes: Axes, found: BoundSweep, *, slopes: bool) -> None:
     x = np.array([found.swept(row) for row in found.rows])
     for name, (label, look) in _LOOKS.items():
         values = [getattr(row, name) for row in found.rows]
@@ -56,7 +71,7 @@ def _draw(axes: Axes, found: BoundSweep) -> None:
         if np.isnan(y).all():
             continue
         slope = found.slopes.get(name)
-        text = label if slope is None else f"{label}\nslope {slope.value:.2f}"
+        text = label if slope is None or not slopes else f"{label}\nslope {slope.value:.2f}"
         axes.plot(x, y, label=text, markersize=4, **look)
     axes.set_yscale("log")
     if (x > 0.0).all() and found.sweep is not Sweep.STEPS:
@@ -65,4 +80,5 @@ def _draw(axes: Axes, found: BoundSweep) -> None:
         axes.set_xticks(x)
     axes.set_xlabel(_AXES[found.sweep])
     axes.set_ylabel("norm")
+    axes.set_title(_title(found), fontsize=9)
     axes.grid(which="major", color="0.9", linewidth=0.6)

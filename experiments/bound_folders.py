@@ -68,6 +68,11 @@ def run_bounds(command: Bounds) -> str:
     return "\n".join(lines if folder is None else [*lines, f"  written     {folder}"])
 
 
+def sweep_of(command: Bounds) -> BoundSweep:
+    """The sweep that a command asks for. Raises ValueError as `run_bounds`."""
+    return _swept(command, *_problem(command))
+
+
 def _problem(command: Bounds) -> tuple[TabularMDP, FloatArray]:
     names = ("npz", "gym", "env_option", "random", "seed", "discount", "horizon", "start")
     same = {name: getattr(command, name) for name in names}
