@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from analytic.derivatives import state_action_occupancy as state_action_occupancy
     from analytic.derivatives import third_derivative as third_derivative
     from analytic.estimate_means import hessian_estimate_mean as hessian_estimate_mean
+    from analytic.game_bounds import GameConstants as GameConstants
+    from analytic.game_bounds import game_constants as game_constants
     from analytic.game_derivatives import game_gradient as game_gradient
     from analytic.game_derivatives import game_hvp as game_hvp
     from analytic.game_derivatives import game_values as game_values
@@ -143,6 +145,8 @@ _HOME = {
     "state_action_occupancy": "derivatives",
     "third_derivative": "derivatives",
     "hessian_estimate_mean": "estimate_means",
+    "GameConstants": "game_bounds",
+    "game_constants": "game_bounds",
     "game_gradient": "game_derivatives",
     "game_hvp": "game_derivatives",
     "game_values": "game_derivatives",

@@ -33,9 +33,10 @@ ORDERS = 4
 
 @dataclass(frozen=True)
 class ProblemSizes:
-    """What the recursions need of a problem."""
+    """What the recursions need of a problem; ``softmax`` are b_1 .. b_4 of its policies."""
 
     mdp: TabularMDP
+    softmax: tuple[float, float, float, float]
     action_span: float
     reward_span: float
     mean_span: float
@@ -54,6 +55,7 @@ class ProblemSizes:
         )[:, possible]
         return cls(
             mdp,
+            softmax=softmax_constants(mdp.n_actions),
             action_span=float(np.ptp(mean, axis=-1).max()),
             reward_span=float(np.ptp(paid)),
             mean_span=float(np.ptp(mean)),
@@ -131,8 +133,8 @@ def softmax_constants(n_actions: int) -> tuple[float, float, float, float]:
 
 
 def derivative_bounds(problem: ProblemSizes) -> list[dict[str, float]]:
-    """What bounds values' derivatives x1 .. x4, and what LVC and AD estimate, at 1, 2, .. steps to
-    go; over the infinite horizon the limit alone.
+    """What bounds values' derivatives x1 .. x4, their mixed one along two policies' directions, and
+    what LVC and AD estimate, at 1, 2, .. steps to go; over the infinite horizon the limit alone.
     """
     horizon = problem.mdp.horizon
     if horizon is None:
@@ -143,12 +145,12 @@ def derivative_bounds(problem: ProblemSizes) -> list[dict[str, float]]:
     return rows[1:]
 
 
-_NAMES = ("x1", "x2", "x3", "x4", "lvc", "lvc_error", "lvc_change", "ad", "ad_change")
+_NAMES = ("x1", "x2", "x3", "x4", "mixed", "lvc", "lvc_error", "lvc_change", "ad", "ad_change")
 
 
 def _row(problem: ProblemSizes, n: int | None, before: dict[str, float]) -> dict[str, float]:
     mdp = problem.mdp
-    gamma, b = mdp.discount, (1.0, *softmax_constants(mdp.n_actions))
+    gamma, b = mdp.discount, (1.0, *problem.softmax)
     turn = gamma * problem.influence  # a half for Pi', a two for the span of values within +-x
     found: dict[str, float] = {}
     ahead = found if n is None else before  # one step later
@@ -161,6 +163,7 @@ def _row(problem: ProblemSizes, n: int | None, before: dict[str, float]) -> dict
     for k in range(1, ORDERS + 1):
         cross = sum(math.comb(k, j) * b[j] * ahead[f"x{k - j}"] for j in range(1, k))
         put(f"x{k}", 0.5 * b[k] * span + turn * cross)
+    put("mixed", 0.25 * span * (2.0 * b[1] ** 2) + 2.0 * turn * b[1] * ahead["x1"])
     put("lvc", 0.5 * b[2] * span)
     put("lvc_error", 2.0 * turn * b[1] * ahead["x1"])
     put("lvc_change", 0.5 * b[3] * span + turn * (b[2] * ahead["x1"] + b[1] * ahead["lvc"]))

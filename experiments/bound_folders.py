@@ -96,6 +96,7 @@ def _swept(command: Bounds, mdp: TabularMDP, theta: FloatArray) -> BoundSweep:
         raise ValueError("--curvature: expected dice, lvc or ad, whose error is swept; got exact")
     asked: dict[str, Any] = {"steps": command.steps, "step_size": command.step_size}
     asked |= {"samples": samples, "curvature": CURVATURES[name], "sweep": sweep}
+    asked |= {"runs": command.runs}
     if command.loop == "maml":
         return bound_versus_empirical(Maml(mdp), theta, values=values, **asked)
     return bound_versus_empirical(Lirpg(mdp), 0.0 * theta, theta, values=values, **asked)
@@ -134,14 +135,16 @@ def _write_csv(
         csv.writer(stream).writerows([*header, *rows])
 
 
-def _text(value: float | None) -> str:
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(repr, value))
     return "" if value is None else repr(value)
 
 
 def _repeated(command: Bounds) -> list[str]:
     """The command line that repeats the sweep from inside the folder."""
     arguments = ["gradbias", "bounds", "--npz", "problem.npz", "--theta", "theta.npy"]
-    for name in ("loop", "sweep", "steps", "step_size", "samples", "curvature"):
+    for name in ("loop", "sweep", "steps", "step_size", "samples", "curvature", "runs"):
         value = getattr(command, name)
         if value is not None:
             arguments += [f"--{name.replace('_', '-')}", str(value)]
@@ -161,12 +164,19 @@ def _table(found: BoundSweep) -> list[str]:
     lines = [f"{found.sweep.value}", f"{'':>10}{head}{'looseness':>12}"]
     for row in found.rows:
         cells = "".join(f"{_short(getattr(row, name)):>14}" for name in MEASURES)
+        if row.interval is not None:
+            cells = f"{_sampled_text(row.bias, row.interval):>14}" + cells[14:]
         lines.append(f"{found.swept(row):>10g}{cells}{_short(row.looseness):>12}")
     return lines
 
 
 def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
+
+
+def _sampled_text(bias: float | None, interval: tuple[float, float]) -> str:
+    """A sampled norm, with half its interval's length."""
+    return f"{_short(bias)} ~{_short((interval[1] - interval[0]) / 2)}"
 
 
 def _slope_lines(found: BoundSweep) -> list[str]:

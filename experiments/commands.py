@@ -106,6 +106,8 @@ class Bounds:
     """N, trajectories a step; default 2, or expected steps where the Hessian's error is swept."""
     curvature: Literal["exact", "dice", "lvc", "ad"] | None = None
     """Whose mean the Hessians have; default exact ones, or AD's where their error is swept."""
+    runs: int = 0
+    """Sampled loops that are drawn where batches are too many to enumerate (0: none)."""
     out: str | None = None
     """A folder for results.csv, slopes.csv, bounds.png, bounds.svg and what repeats it."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -1,9 +1,5 @@
 """Each bound beside what it bounds, as one number of the loop is swept.
 
-The bias splits exactly into what the Hessians' error does along the expected path, and what sampled
-steps add to that. Where all batches can be enumerated both are exact; the leading term keeps the
-first and the 1/N part of the second (with exact Hessians: a term of both orders is left out).
-
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4, Theorem 4.5 and
 Sec. 5.1, Fig. 2.
 """
@@ -18,21 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, real_number, whole_number
-from analytic.bilevel import BilevelProblem, Lirpg, Maml
-from analytic.compositional import SampledLoop, compositional_bias, sampled_loop
-from analytic.metagradients import meta_gradient
+from analytic.bilevel import BilevelProblem
 from analytic.moments import Curvature
-from analytic.sampling_expansion import leading_compositional_bias
 from analytic.scoped_constants import Scope, loop_constants
-from analytic.trajectory_classes import Credit, TrajectoryClasses
 from verification.bounds import meta_gradient_bias_bound
-from verification.erring_hessians import with_hessian_error
-
-OUTCOMES = 1_000_000
-"""Of the inner loop, up to which they are enumerated unless said."""
-
-_INNER_OUTCOMES = 4_000
-"""Before the last step: each costs a call."""
+from verification.swept_biases import OUTCOMES, LoopAsked, swept_bias
 
 
 class Sweep(Enum):
@@ -46,9 +32,10 @@ class Sweep(Enum):
 
 @dataclass(frozen=True)
 class BoundRow:
-    """One loop: norms of the exact ``bias`` (None where batches are too many) and its ``leading``
-    term, and bounds: ``second_order``, ``corrected`` and ``compact`` with local constants,
-    ``everywhere`` (corrected, with global ones), and eq. (9) as ``printed`` (see `BiasBound`).
+    """One loop: norms of the ``bias`` (exact, or sampled with an approximate ``interval``, or None)
+    and its ``leading`` term, and bounds: ``second_order``, ``corrected`` and ``compact`` with local
+    constants, ``everywhere`` (corrected, with global ones), and eq. (9) as ``printed`` (see
+    `BiasBound`).
     """
 
     steps: int
@@ -62,6 +49,7 @@ class BoundRow:
     compact: float
     everywhere: float
     printed: float
+    interval: tuple[float, float] | None = None
 
     @property
     def looseness(self) -> float | None:
@@ -111,12 +99,14 @@ def bound_versus_empirical(
     curvature: Curvature | None = None,
     hessian_error: float = 1.0,
     outcomes: int = OUTCOMES,
+    runs: int = 0,
 ) -> BoundSweep:
     """The bias of a sampled meta-gradient (independent sample sets, rewards-to-go) and its bounds,
     for each of ``values`` in place of the argument that ``sweep`` names.
 
     ``samples=None`` takes expected inner steps. ``curvature`` says whose mean the Hessians have
-    (None: exact), ``hessian_error`` multiplies its error.
+    (None: exact), ``hessian_error`` multiplies its error. Biases are exact where a loop has at most
+    ``outcomes``; beyond, the mean of ``runs`` sampled loops is compared (by default, none).
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 5.1, Fig. 2.
 
@@ -137,11 +127,11 @@ def bound_versus_empirical(
         raise ValueError("values: expected at least one, got none")
     if sweep is Sweep.HESSIAN_ERROR and curvature is None:
         raise ValueError("curvature: expected whose error is swept, got None")
-    start = _Row(steps, step_size, samples, hessian_error, curvature, outcomes)
-    rows = []
-    for value in values:
-        asked = start.with_swept(sweep, value)
-        rows.append(asked.measured(problem, meta_parameters, theta))
+    largest = whole_number("outcomes", outcomes, at_least=0)
+    drawn = whole_number("runs", runs, at_least=0)
+    asked = LoopAsked(steps, step_size, samples, hessian_error, curvature, largest, drawn)
+    each = [_with_swept(asked, sweep, value) for value in values]
+    rows = [_measured(problem, meta_parameters, theta, loop) for loop in each]
     found = BoundSweep(sweep, tuple(rows), {})
     x = np.array([found.swept(row) for row in rows])
     slopes = {name: slope_of(x, [getattr(row, name) for row in rows]) for name in MEASURES}
@@ -163,94 +153,47 @@ def slope_of(x: FloatArray, y: Sequence[float | None]) -> Slope | None:
     return Slope(value, float(between.min()), float(between.max()))
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One loop that is asked for."""
+def _with_swept(asked: LoopAsked, sweep: Sweep, value: float) -> LoopAsked:
+    if sweep is Sweep.STEPS:
+        return replace(asked, steps=whole_number("values", value, at_least=1))
+    if sweep is Sweep.SAMPLES:
+        return replace(asked, samples=whole_number("values", value, at_least=1))
+    number = real_number("values", value, low=0.0, high=1e12)
+    if sweep is Sweep.STEP_SIZE:
+        return replace(asked, step_size=number)
+    return replace(asked, hessian_error=number)
 
-    steps: int
-    step_size: float
-    samples: int | None
-    hessian_error: float
-    curvature: Curvature | None
-    outcomes: int
 
-    def with_swept(self, sweep: Sweep, value: float) -> _Row:
-        if sweep is Sweep.STEPS:
-            return replace(self, steps=whole_number("values", value, at_least=1))
-        if sweep is Sweep.SAMPLES:
-            return replace(self, samples=whole_number("values", value, at_least=1))
-        number = real_number("values", value, low=0.0, high=1e12)
-        if sweep is Sweep.STEP_SIZE:
-            return replace(self, step_size=number)
-        return replace(self, hessian_error=number)
-
-    def measured(
-        self, problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None
-    ) -> BoundRow:
-        k, alpha = self.steps, self.step_size
-        options = {"curvature": self.curvature, "hessian_error": self.hessian_error}
-        asked = {"steps": k, "step_size": alpha}
-        bounds = {}
-        for scope in (Scope.GLOBAL, Scope.LOCAL):
-            constants = loop_constants(problem, phi, theta, **asked, scope=scope, **options)  # type: ignore[arg-type]
-            bounds[scope] = meta_gradient_bias_bound(constants, **asked, samples=self.samples)  # type: ignore[arg-type]
-        local = bounds[Scope.LOCAL]
-        exact, leading = self._biases(problem, phi, theta)
-        return BoundRow(
-            steps=k,
-            step_size=alpha,
-            samples=self.samples,
-            hessian_error=self.hessian_error,
-            bias=exact,
-            leading=leading,
-            second_order=local.second_order,
-            corrected=local.corrected,
-            compact=local.compact,
-            everywhere=bounds[Scope.GLOBAL].corrected,
-            printed=bounds[Scope.GLOBAL].printed,
+def _measured(
+    problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None, asked: LoopAsked
+) -> BoundRow:
+    bounds = {}
+    for scope in (Scope.GLOBAL, Scope.LOCAL):
+        constants = loop_constants(
+            problem,
+            phi,
+            theta,
+            steps=asked.steps,
+            step_size=asked.step_size,
+            scope=scope,
+            curvature=asked.curvature,
+            hessian_error=asked.hessian_error,
         )
-
-    def _biases(
-        self, problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None
-    ) -> tuple[float | None, float]:
-        """Norms of the exact bias, if it can be had, and of its leading term."""
-        loop = _loop(problem, phi, theta, self.steps, self.step_size)
-        erring = with_hessian_error(loop.problem, loop.inner, self.curvature, self.hessian_error)
-        asked = {"steps": self.steps, "step_size": self.step_size}
-        expected = _carried(erring, phi, theta, asked) - _carried(problem, phi, theta, asked)
-        if self.samples is None:
-            return (float(np.linalg.norm(expected)),) * 2
-        first = leading_compositional_bias(problem, phi, theta, **asked).meta_gradient  # type: ignore[arg-type]
-        leading = float(np.linalg.norm(expected + first / self.samples))
-        if not self._fits(loop, self.samples):
-            return None, leading
-        every = compositional_bias(erring, phi, theta, **asked, samples=self.samples)  # type: ignore[arg-type]
-        return float(np.linalg.norm(expected + every.meta_gradient)), leading
-
-    def _fits(self, loop: SampledLoop, n: int) -> bool:
-        try:
-            classes = TrajectoryClasses.of(loop.inner, to_go=True)
-            count = classes.counted(n, self.steps)
-        except ValueError:  # too many even for that
-            return False
-        before = count ** ((self.steps - 1) / self.steps)
-        return count <= self.outcomes and before <= _INNER_OUTCOMES
-
-
-def _loop(
-    problem: BilevelProblem,
-    phi: npt.ArrayLike,
-    theta: npt.ArrayLike | None,
-    steps: int,
-    step_size: float,
-) -> SampledLoop:
-    return sampled_loop(problem, phi, theta, steps, step_size, Credit.REWARD_TO_GO, None)
-
-
-def _carried(
-    problem: BilevelProblem | Maml | Lirpg,
-    phi: npt.ArrayLike,
-    theta: npt.ArrayLike | None,
-    asked: dict[str, float],
-) -> FloatArray:
-    return meta_gradient(problem, phi, theta, **asked)  # type: ignore[arg-type]
+        bounds[scope] = meta_gradient_bias_bound(
+            constants, steps=asked.steps, step_size=asked.step_size, samples=asked.samples
+        )
+    local, found = bounds[Scope.LOCAL], swept_bias(problem, phi, theta, asked)
+    return BoundRow(
+        steps=asked.steps,
+        step_size=asked.step_size,
+        samples=asked.samples,
+        hessian_error=asked.hessian_error,
+        bias=found.bias,
+        leading=found.leading,
+        second_order=local.second_order,
+        corrected=local.corrected,
+        compact=local.compact,
+        everywhere=bounds[Scope.GLOBAL].corrected,
+        printed=bounds[Scope.GLOBAL].printed,
+        interval=found.interval,
+    )

@@ -24,7 +24,7 @@ from analytic.moments import Curvature
 from analytic.problems import TabularMDP
 
 _Error = Callable[[FloatArray], FloatArray]
-"""theta ``[S, A]`` to the Hessian's error there, ``[p, p]``."""
+"""theta ``[..., S, A]`` to the Hessian's error there, ``[..., p, p]``."""
 
 
 def with_hessian_error(
@@ -36,10 +36,14 @@ def with_hessian_error(
     if curvature is None or times == 0.0:
         return problem
 
+    shape = (inner.n_states, inner.n_actions)
+    p = inner.n_states * inner.n_actions
+
     def error(theta: FloatArray) -> FloatArray:
-        p = theta.size
-        off = hessian_estimate_mean(inner, theta, curvature) - hessian(inner, theta)
-        found: FloatArray = times * off.reshape(p, p)
+        each = theta.reshape(-1, *shape)
+        means = [hessian_estimate_mean(inner, one, curvature) for one in each]
+        off = np.stack(means) - hessian(inner, each)
+        found: FloatArray = times * off.reshape(*theta.shape[:-2], p, p)
         return found
 
     kind = _ErringMaml if isinstance(problem, Maml) else _ErringLirpg
@@ -48,7 +52,7 @@ def with_hessian_error(
 
 @dataclass(frozen=True, eq=False)
 class _ErringStep:
-    """A step whose Hessian is off by ``error [p, p]``."""
+    """A step whose Hessian is off by ``error [..., p, p]``."""
 
     exact: InnerStep
     error: FloatArray
@@ -60,17 +64,23 @@ class _ErringStep:
 
     def jvp(self, v: FloatArray) -> FloatArray:
         """The Hessian, error included, times v."""
-        return self.exact.jvp(v) + (self.error @ v.ravel()).reshape(v.shape)
+        return self.exact.jvp(v) + self._off(v)
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
         """The same, as the Hessian is symmetric; the rest is exact."""
         exact = self.exact.pull_back(cotangent)
-        off = (self.error @ cotangent.ravel()).reshape(cotangent.shape)
+        off = self._off(cotangent)
         return replace(exact, state=lambda: exact.state() + off)
+
+    def _off(self, v: FloatArray) -> FloatArray:
+        flat = v.reshape(*v.shape[:-2], -1, 1)
+        found: FloatArray = (self.error @ flat).reshape(v.shape)
+        return found
 
 
 def _no_error(theta: FloatArray) -> FloatArray:
-    return np.zeros((theta.size, theta.size))
+    p = theta.shape[-2] * theta.shape[-1]
+    return np.zeros((*theta.shape[:-2], p, p))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Constants that hold for all theta, on a ball, or on a path: against exact derivatives and moments
 at random and extreme policies, closed forms, and enumeration."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import numpy as np
 import oracles
 import pytest
 from bandits import bandit
+from drawn import shapes_of
 
 from analytic.bilevel import Lirpg, Lola, Maml
 from analytic.compositional import sampled_loop
@@ -21,7 +23,9 @@ from analytic.constants import (
 )
 from analytic.derivatives import gradient, hessian, reward_vjp, third_derivative
 from analytic.estimate_means import hessian_estimate_mean
-from analytic.games import prisoners_dilemma
+from analytic.game_bounds import game_constants
+from analytic.game_derivatives import game_gradient, game_hvp
+from analytic.games import StochasticGame, prisoners_dilemma
 from analytic.moments import Curvature, gradient_moments, hvp_moments
 from analytic.point_constants import Point
 from analytic.policies import LinearSoftmax
@@ -234,6 +238,65 @@ def test_constants_without_what_actions_do_to_the_next_state_fail():
     blind = return_constants(replace(mdp, transition=np.full((2, 2, 2), 0.5)))
     found = np.linalg.norm(gradient(mdp, np.zeros((2, 2))))
     assert blind.slope == 0.0 < found <= return_constants(mdp).slope
+
+
+def random_games():
+    rng = np.random.default_rng(8)
+    for k in range(9):
+        horizon = [None, 2, 4][k % 3]
+        kernel = rng.dirichlet(np.full(3, 0.4), size=(3, 2, 3))
+        if k % 2:
+            kernel = np.eye(3)[rng.integers(3, size=(3, 2, 3))]
+        yield StochasticGame(kernel, rng.normal(size=(2, 3, 2, 3)), 0.7, [1.0, 0, 0], horizon)
+    yield prisoners_dilemma(discount=0.8)
+    yield replace(prisoners_dilemma(discount=0.8), horizon=3)
+
+
+def test_derivatives_of_a_game_s_returns_stay_below_their_constants():
+    rng, largest = np.random.default_rng(9), np.zeros(3)
+    for game in random_games():
+        shapes = shapes_of(game)
+        for spread, player in ((0.0, 1), (1.0, 2), (2.0, 1)):
+            c = game_constants(game, player)
+            thetas = [rng.normal(size=shape) * spread for shape in shapes]
+            slopes = [game_gradient(game, *thetas, of=player, wrt=k).ravel() for k in (1, 2)]
+            blocks = [[], []]
+            for wrt, along in itertools.product((1, 2), repeat=2):
+                every = np.eye(thetas[along - 1].size).reshape(-1, *shapes[along - 1])
+                asked = {"of": player, "wrt": wrt, "along": along}
+                rows = [game_hvp(game, *thetas, v, **asked).ravel() for v in every]
+                blocks[wrt - 1].append(np.array(rows).T)
+            whole, across = np.linalg.norm(np.block(blocks), 2), np.linalg.norm(blocks[0][1], 2)
+            own = max(np.linalg.norm(blocks[0][0], 2), np.linalg.norm(blocks[1][1], 2))
+            assert max(map(np.linalg.norm, slopes)) <= c.own.slope * UP
+            assert np.linalg.norm(np.concatenate(slopes)) <= c.joint.slope * UP
+            assert own <= c.own.curvature * UP
+            assert whole <= c.joint.curvature * UP
+            assert across <= c.mixed * UP
+            found = np.array([own / c.own.curvature, whole / c.joint.curvature, across / c.mixed])
+            largest = np.maximum(largest, found)
+            if whole > 0.0:  # the joint Hessian's change, along one player's direction
+                v = unit(rng, shapes[0])
+                moved = [thetas[0] + 0.05 * v, thetas[1]]
+                w = unit(rng, shapes[1])
+                here, there = (
+                    game_hvp(game, *x, w, of=player, wrt=2, along=2) for x in (thetas, moved)
+                )
+                assert np.linalg.norm(there - here) <= 0.05 * c.joint.third * UP
+    assert (largest > 0.05).all()
+
+
+def test_a_game_s_mixed_constant_is_its_closed_form():
+    for discount in (0.3, 0.9):
+        wanted = 3.0 * (1.0 + discount) / (4.0 * (1.0 - discount) ** 3)
+        game = prisoners_dilemma(discount=discount)
+        assert game_constants(game, 2).mixed == pytest.approx(wanted, rel=1e-12)
+    far, bad = LinearSoftmax(3.0 * np.ones((3, 2, 1))), "policies: expected features of norm 1"
+    game = next(random_games())
+    with pytest.raises(ValueError, match=bad):
+        game_constants(replace(game, policies=(far, game.policies[1])), 1)
+    with pytest.raises(ValueError, match="player: expected"):
+        game_constants(game, 3)
 
 
 def ball_loop(lirpg, curvature):

@@ -32,7 +32,9 @@ def test_a_sweep_leaves_numbers_and_pictures_that_repeat(capsys, tmp_path):
         bias, bound = float(row["bias"]), float(row["second_order"])
         assert 0.0 < bias < bound < float(row["printed"])
         assert float(row["looseness"]) == pytest.approx(bound / bias)
-    slopes = {row["measure"]: row for row in csv.DictReader((out / "slopes.csv").read_text().splitlines())}
+    slopes = {
+        row["measure"]: row for row in csv.DictReader((out / "slopes.csv").read_text().splitlines())
+    }
     assert float(slopes["bias"]["slope"]) == pytest.approx(-1.0, abs=0.05)
     assert (out / "bounds.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "bounds.svg").read_text().startswith("<svg")

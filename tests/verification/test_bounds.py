@@ -276,6 +276,22 @@ def test_a_sweep_beyond_enumeration_has_the_leading_term_alone():
     assert last.leading > 0.0
 
 
+@pytest.mark.parametrize("problem", ["maml", "lirpg"])
+def test_a_sampled_bias_has_an_interval_that_holds_the_exact_one(problem):
+    """A fixed seed; the stated rate of a miss is 1e-3."""
+    given = (Maml(PROBLEM), THETA) if problem == "maml" else (Lirpg(PROBLEM), 0.3 * THETA, THETA)
+    asked = {"sweep": Sweep.STEP_SIZE, "values": [1.0], "samples": 1, "steps": 2}
+    for curvature, runs in ((None, 20_000), (Curvature.AD, 500)):
+        more = {"curvature": curvature} | asked
+        (exact,) = bound_versus_empirical(*given, **more).rows
+        (found,) = bound_versus_empirical(*given, **more, outcomes=0, runs=runs).rows
+        low, high = found.interval
+        assert low <= exact.bias <= high
+        assert 0.0 < high - low < (2.0 if curvature is None else 5.0) * exact.bias
+        assert exact.interval is None
+        assert found.leading == exact.leading
+
+
 def test_slopes_are_those_of_powers():
     x = np.array([1.0, 2.0, 8.0])
     assert vars(slope_of(x, list(3.0 * x**-1.5))) == pytest.approx(
