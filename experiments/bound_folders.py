@@ -23,7 +23,7 @@ from experiments.bound_figures import draw_sweep
 from experiments.commands import Bounds, Check
 from experiments.figures import as_svg
 from experiments.problem_sources import generators, load_problem, load_theta
-from verification.bound_sweeps import MEASURES, BoundSweep, Sweep, bound_versus_empirical
+from verification.bound_sweeps import MEASURES, BoundRow, BoundSweep, Sweep, bound_versus_empirical
 
 SWEEPS = {
     "K": (Sweep.STEPS, (1.0, 2.0, 3.0, 4.0)),
@@ -160,12 +160,11 @@ def _as_dict(found: BoundSweep) -> dict[str, Any]:
 
 
 def _table(found: BoundSweep) -> list[str]:
-    head = "".join(f"{name.replace('_', ' '):>14}" for name in MEASURES)
+    head = f"{'bias':>20}" + "".join(f"{name.replace('_', ' '):>14}" for name in MEASURES[1:])
     lines = [f"{found.sweep.value}", f"{'':>10}{head}{'looseness':>12}"]
     for row in found.rows:
-        cells = "".join(f"{_short(getattr(row, name)):>14}" for name in MEASURES)
-        if row.interval is not None:
-            cells = f"{_sampled_text(row.bias, row.interval):>14}" + cells[14:]
+        cells = "".join(f"{_short(getattr(row, name)):>14}" for name in MEASURES[1:])
+        cells = f"{_bias_text(row):>20}" + cells
         lines.append(f"{found.swept(row):>10g}{cells}{_short(row.looseness):>12}")
     return lines
 
@@ -174,9 +173,11 @@ def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def _sampled_text(bias: float | None, interval: tuple[float, float]) -> str:
-    """A sampled norm, with half its interval's length."""
-    return f"{_short(bias)} ~{_short((interval[1] - interval[0]) / 2)}"
+def _bias_text(row: BoundRow) -> str:
+    """The bias; a sampled one with half its interval's length."""
+    if row.interval is None:
+        return _short(row.bias)
+    return f"{_short(row.bias)} +- {_short((row.interval[1] - row.interval[0]) / 2)}"
 
 
 def _slope_lines(found: BoundSweep) -> list[str]:

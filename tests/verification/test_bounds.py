@@ -1,7 +1,9 @@
 """Bounds against exact biases, errors and variances: sums over all samples of small loops."""
 
+import doctest
 import math
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from bound_instances import (
 from errata_cases import hessian_off, noise_off_the_path, quadratic
 from scalar_loops import ScalarLoop, coin
 
+import benchmarks.bounds as by_script
 from analytic.bilevel import Lirpg, Maml
 from analytic.moments import Curvature
 from analytic.problems import TabularMDP
@@ -40,6 +43,7 @@ from verification.bounds import compositional_error_bound, meta_gradient_bias_bo
 from verification.meta_measurement import measure_meta_gradient
 from verification.variance_bounds import meta_gradient_variance_bound
 
+ROOT = Path(__file__).resolve().parents[2]
 SCALAR, DECISIONS = 500, 60
 """Loops in every run; the slow test takes 600 of decision problems."""
 
@@ -70,8 +74,23 @@ def test_every_bound_holds_on_bandits_and_small_mdps():
 
 
 @pytest.mark.slow
-def test_every_bound_holds_on_600_bandits_and_small_mdps():
-    check_all(findings(0, 600), 12 * 600)
+def test_the_page_s_table_is_that_of_600_bandits_and_small_mdps_and_every_bound_holds():
+    every = list(findings(by_script.SCALAR, by_script.DECISIONS))
+    check_all(every, 12 * 600)
+    wanted = by_script.page(table(every), len(every), 0)
+    shown = (ROOT / "docs" / "bounds.md").read_text()
+    assert shown.split("| bound |")[0] == wanted.split("| bound |")[0]
+    kept, found = (text.split("|---|---|---|---|---|\n")[1] for text in (shown, wanted))
+    for one, other in zip(kept.splitlines(), found.splitlines(), strict=True):
+        for cell, again in zip(one.split("|"), other.split("|"), strict=True):
+            same = cell.strip() == again.strip()
+            # The largest ones have exact values that are not much more than rounding.
+            assert same or float(cell) == pytest.approx(float(again), rel=0.05)
+
+
+def test_the_page_s_examples_run():
+    found = doctest.testfile(str(ROOT / "docs" / "bounds.md"), module_relative=False)
+    assert (found.failed, found.attempted >= 9) == (0, True)
 
 
 def test_bounds_are_attained_or_nearly():
