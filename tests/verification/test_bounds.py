@@ -3,6 +3,7 @@
 import doctest
 import math
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ from verification.meta_measurement import measure_meta_gradient
 from verification.variance_bounds import meta_gradient_variance_bound
 
 ROOT = Path(__file__).resolve().parents[2]
-SCALAR, DECISIONS = 500, 60
+SCALAR, DECISIONS = 400, 40
 """Loops in every run; the slow test takes 600 of decision problems."""
 
 
@@ -56,9 +57,14 @@ def check_all(every, fewest):
     assert ran >= fewest
 
 
+@cache
+def on_scalar_loops():
+    return [f for s in range(SCALAR) for f in scalar_findings(*random_scalar(s))]
+
+
 def test_every_bound_holds_on_scalar_loops_with_every_constant_at_work():
     """J_out that depends on phi, biased Jacobians and Hessians, noise in all sets: 1 to 3 steps."""
-    check_all((f for s in range(SCALAR) for f in scalar_findings(*random_scalar(s))), 7 * SCALAR)
+    check_all(on_scalar_loops(), 7 * SCALAR)
     seen = [random_scalar(s)[1] for s in range(100)]
     for each in fields(LoopConstants):
         if each.type == "float":
@@ -95,8 +101,7 @@ def test_the_page_s_examples_run():
 
 def test_bounds_are_attained_or_nearly():
     """Else they could be right by being large alone."""
-    every = [f for s in range(SCALAR) for f in scalar_findings(*random_scalar(s))]
-    for name, _, smallest, *_ in table(every):
+    for name, _, smallest, *_ in table(on_scalar_loops()):
         assert smallest < 1.2, name
 
 
@@ -203,7 +208,7 @@ def sampled_estimator(instance):
 def test_the_variance_bound_holds_for_estimates_from_four_sets_of_samples():
     """Exact covariances by enumeration; and the same biases as by the exact side's way."""
     ran = 0
-    for seed in range(60):
+    for seed in range(45):
         instance = random_instance(seed)
         small = instance.problem.mdp.n_states == 1 or instance.steps == 1
         if instance.curvature is None or instance.steps > 2 or not small:
@@ -221,7 +226,7 @@ def test_the_variance_bound_holds_for_estimates_from_four_sets_of_samples():
         variance = float(np.sum(report.variance))
         assert Found("variance", variance, bound.corrected, 1.0 + size**2).holds
         ran += 1
-    assert ran >= 20
+    assert ran >= 15
 
 
 def test_independent_outer_sets_are_covered_too():
@@ -300,13 +305,13 @@ def test_a_sampled_bias_has_an_interval_that_holds_the_exact_one(problem):
     """A fixed seed; the stated rate of a miss is 1e-3."""
     given = (Maml(PROBLEM), THETA) if problem == "maml" else (Lirpg(PROBLEM), 0.3 * THETA, THETA)
     asked = {"sweep": Sweep.STEP_SIZE, "values": [1.0], "samples": 1, "steps": 2}
-    for curvature, runs in ((None, 20_000), (Curvature.AD, 500)):
+    for curvature, runs in ((None, 8_000), (Curvature.AD, 300)):
         more = {"curvature": curvature} | asked
         (exact,) = bound_versus_empirical(*given, **more).rows
         (found,) = bound_versus_empirical(*given, **more, outcomes=0, runs=runs).rows
         low, high = found.interval
         assert low <= exact.bias <= high
-        assert 0.0 < high - low < (2.0 if curvature is None else 5.0) * exact.bias
+        assert 0.0 < high - low < (3.0 if curvature is None else 8.0) * exact.bias
         assert exact.interval is None
         assert found.leading == exact.leading
 
