@@ -105,11 +105,6 @@ def test_bounds_are_attained_or_nearly():
         assert smallest < 1.2, name
 
 
-def path_constants(instance):
-    given = (instance.problem, instance.phi, instance.theta)
-    return loop_constants(*given, **instance.asked, scope=Scope.PATH)
-
-
 def test_constants_on_the_expected_path_alone_bound_nothing():
     """A policy that hardly ever takes the arm that pays: its deviation is small, until it does."""
     on_path = noise_off_the_path()
@@ -145,6 +140,119 @@ def test_bounds_without_their_step_size_fail():
     variance = meta_gradient_variance_bound(noise, **asked).corrected
     assert Found("variance", one.variance(), variance).holds
     assert not Found("variance", one.variance(), without_step_size(variance, 2.0)).holds
+
+
+def constant(value):
+    return lambda x: np.full(np.shape(x), float(value))
+
+
+def attained():
+    """Loops in which one term of the theorem is the whole bias, and constants for them: +-0.5 is
+    what a step's noise is, and a modulus is Lipschitz with no better constant."""
+    zero, one, alpha = constant(0.0), constant(1.0), 2.0
+    still = {"inner": zero, "mixed": zero, "hessian": zero, "noise": coin(0.5)}
+    bent = {"inner": lambda x: 0.5 * x * np.abs(x), "hessian": np.abs}
+    c = {"m2": 1.0, "sigma": 0.5}
+    return {
+        "mu12": (ScalarLoop(1, alpha, **still | {"outer_in_phi": np.abs}), {"mu12": 1.0}),
+        "mu2": (ScalarLoop(1, alpha, **still | {"mixed": one, "outer": np.abs}), {"mu2": 1.0}),
+        "rho1": (ScalarLoop(2, alpha, **still | {"mixed": np.abs}), {"rho1": 1.0}),
+        "rho2": (
+            ScalarLoop(2, alpha, **still | bent | {"mixed": one}),
+            {"rho2": 1.0, "c2": 1.0},
+        ),
+        "delta_j, delta_h": (
+            ScalarLoop(
+                3,
+                alpha,
+                inner=lambda x: 0.3 * x,
+                mixed=zero,
+                hessian=constant(0.3),
+                mixed_mean=constant(0.4),
+                hessian_mean=constant(0.7),
+            ),
+            {"c1": 0.0, "c2": 0.3, "delta_j": 0.4, "delta_h": 0.4},
+        ),
+        "MAML, mu2": (
+            ScalarLoop(1, alpha, **still | {"outer": np.abs}, from_phi=True),
+            {"mu2": 1.0},
+        ),
+        "MAML, rho2": (
+            ScalarLoop(2, 1e-3, **still | bent, from_phi=True),
+            {"rho2": 1.0, "c2": 5e-4},
+        ),
+        "MAML, delta_h": (
+            ScalarLoop(
+                3,
+                alpha,
+                inner=lambda x: 0.3 * x,
+                mixed=zero,
+                hessian=constant(0.3),
+                hessian_mean=constant(0.7),
+                from_phi=True,
+            ),
+            {"c2": 0.3, "delta_h": 0.4},
+        ),
+    }, c
+
+
+@pytest.mark.parametrize("name", sorted(attained()[0]))
+def test_each_term_of_the_corrected_bound_is_attained_by_itself(name):
+    loops, common = attained()
+    loop, own = loops[name]
+    constants = LoopConstants(**{"c1": 1.0, "c2": 0.0} | common | own, starts_at_meta=loop.from_phi)
+    asked = {"steps": loop.steps, "step_size": loop.step_size}
+    samples = 1 if "delta" not in name else None
+    bound = meta_gradient_bias_bound(constants, **asked, samples=samples).corrected
+    assert bound == pytest.approx(abs(loop.bias()), rel=1e-5)
+    assert bound > 1e-8
+
+
+@pytest.mark.parametrize("from_phi", [False, True])
+def test_the_variance_bound_is_attained_where_derivatives_are_constant(from_phi):
+    noises = {"sigma_h": 0.5, "sigma_j": 0.0 if from_phi else 0.7, "sigma_2": 0.9}
+    loop = ScalarLoop(
+        3,
+        1.5,
+        inner=lambda x: 0.3 * x,
+        mixed=constant(0.6),
+        hessian=constant(0.3),
+        outer=constant(0.8),
+        hessian_noise=0.5,
+        mixed_noise=0.7,
+        outer_noise=0.9,
+        outer_in_phi_noise=0.0 if from_phi else 0.4,
+        from_phi=from_phi,
+    )
+    first = {} if from_phi else {"sigma_1": 0.4}
+    constants = LoopConstants(c2=0.3, c1=0.6, m2=0.8, **noises, **first, starts_at_meta=from_phi)
+    asked = {"steps": 3, "step_size": 1.5, "samples": 1}
+    bound = meta_gradient_variance_bound(constants, **asked).corrected
+    assert bound == pytest.approx(loop.variance(), rel=1e-12)
+
+
+def test_what_the_path_does_to_the_variance_is_attained_too():
+    """out = alpha x at theta^1, or J that is x, or a Hessian that is x: each by itself."""
+    zero, one, line = constant(0.0), constant(1.0), lambda x: np.asarray(x, dtype=float)
+    still = {"inner": zero, "mixed": zero, "hessian": zero, "noise": coin(0.5)}
+    first = lambda x: np.where(x == 0, 1.0, 0.0)  # noqa: E731
+    cases = (
+        (1, {"mixed": one, "outer": line}, {"c1": 1.0, "mu2": 1.0, "m2": 0.0}),
+        (2, {"mixed": line}, {"change_j": 1.0}),
+        (2, {"mixed": first, "hessian_mean": line}, {"c1": 1.0, "change_h": 1.0}),
+        (1, {"outer_in_phi": line}, {"mu12": 1.0}),
+    )
+    for steps, parts, own in cases:
+        loop = ScalarLoop(steps, 2.0, **still | parts)
+        constants = LoopConstants(**{"c2": 0.0, "m2": 1.0, "sigma": 0.5} | own)
+        asked = {"steps": steps, "step_size": 2.0, "samples": 1}
+        bound = meta_gradient_variance_bound(constants, **asked).corrected
+        assert bound == pytest.approx(loop.variance(), rel=1e-12)
+    twice = ScalarLoop(2, 1e-4, **still | {"hessian_mean": line}, from_phi=True)
+    constants = LoopConstants(c2=0.0, m2=1.0, sigma=0.5, change_h=1.0, starts_at_meta=True)
+    asked = {"steps": 2, "step_size": 1e-4, "samples": 1}
+    bound = meta_gradient_variance_bound(constants, **asked).corrected
+    assert bound == pytest.approx(twice.variance(), rel=1e-3)
 
 
 ERRORS = ("sigma", "delta_j", "delta_h", "sigma_1", "sigma_2", "sigma_j", "sigma_h")
