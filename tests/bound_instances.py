@@ -12,6 +12,11 @@ from analytic.metagradients import meta_gradient
 from analytic.moments import Curvature
 from analytic.problems import TabularMDP
 from analytic.scoped_constants import LoopConstants, Scope, loop_constants
+from stochastic.inner_loops import SampledLoop
+from stochastic.meta_gradients import MetaGradient
+from stochastic.sample_slots import Sampled
+from stochastic.surrogates.catalogue import CATALOGUE
+from stochastic.surrogates.meta_parameters import IntrinsicReward
 from verification.bounds import compositional_error_bound, meta_gradient_bias_bound
 from verification.erring_hessians import with_hessian_error
 from verification.variance_bounds import meta_gradient_variance_bound
@@ -194,6 +199,21 @@ def found_biases(instance):
     expected = meta_gradient(erring, *given, **instance.asked)
     exact = meta_gradient(instance.problem, *given, **instance.asked)
     return sampled, sampled.meta_gradient + expected - exact, float(np.linalg.norm(exact))
+
+
+NAMES = {Curvature.AD: "ad", Curvature.LVC: "lvc", Curvature.DICE: "dice"}
+
+
+def sampled_estimator(instance):
+    """The estimator that an instance stands for, with its four sets of samples."""
+    n, ad, own = instance.samples, CATALOGUE["ad"], CATALOGUE[NAMES[instance.curvature]]
+    mdp, loop = instance.problem.mdp, (instance.steps, instance.step_size)
+    if isinstance(instance.problem, Maml):
+        slots = (Sampled(ad, n), Sampled(own, n), Sampled(ad, n))
+        return MetaGradient(SampledLoop(mdp, starts_at_meta=True), *loop, *slots)
+    inner, turned = IntrinsicReward(ad), IntrinsicReward(own)
+    slots = (Sampled(inner, n), Sampled(turned, n), Sampled(ad, n), Sampled(inner, n))
+    return MetaGradient(SampledLoop(mdp), *loop, *slots)
 
 
 def instance_findings(instance, scopes=(Scope.GLOBAL, Scope.LOCAL)):

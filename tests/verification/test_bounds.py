@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bandits import bandit
 from bound_instances import (
     CURVATURES,
     Found,
@@ -18,6 +17,7 @@ from bound_instances import (
     instance_findings,
     random_instance,
     random_scalar,
+    sampled_estimator,
     scalar_findings,
     table,
 )
@@ -26,20 +26,8 @@ from scalar_loops import ScalarLoop, coin
 
 import benchmarks.bounds as by_script
 from analytic.bilevel import Lirpg, Maml
-from analytic.moments import Curvature
 from analytic.problems import TabularMDP
 from analytic.scoped_constants import LoopConstants, Scope, loop_constants
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import Sampled
-from stochastic.surrogates.catalogue import CATALOGUE
-from stochastic.surrogates.meta_parameters import IntrinsicReward
-from verification.bound_sweeps import (
-    MEASURES,
-    Sweep,
-    bound_versus_empirical,
-    slope_of,
-)
 from verification.bounds import compositional_error_bound, meta_gradient_bias_bound
 from verification.meta_measurement import measure_meta_gradient
 from verification.variance_bounds import meta_gradient_variance_bound
@@ -298,20 +286,6 @@ def test_the_smallest_bound_is_one_that_holds():
 
 # --- variances, and biases by another way ---
 
-NAMES = {Curvature.AD: "ad", Curvature.LVC: "lvc", Curvature.DICE: "dice"}
-
-
-def sampled_estimator(instance):
-    """The estimator that an instance stands for, with its four sets of samples."""
-    n, ad, own = instance.samples, CATALOGUE["ad"], CATALOGUE[NAMES[instance.curvature]]
-    mdp, loop = instance.problem.mdp, (instance.steps, instance.step_size)
-    if isinstance(instance.problem, Maml):
-        slots = (Sampled(ad, n), Sampled(own, n), Sampled(ad, n))
-        return MetaGradient(SampledLoop(mdp, starts_at_meta=True), *loop, *slots)
-    inner, turned = IntrinsicReward(ad), IntrinsicReward(own)
-    slots = (Sampled(inner, n), Sampled(turned, n), Sampled(ad, n), Sampled(inner, n))
-    return MetaGradient(SampledLoop(mdp), *loop, *slots)
-
 
 def test_the_variance_bound_holds_for_estimates_from_four_sets_of_samples():
     """Exact covariances by enumeration; and the same biases as by the exact side's way."""
@@ -346,101 +320,9 @@ def test_independent_outer_sets_are_covered_too():
     assert meta_gradient_variance_bound(first, **asked).corrected <= whole
 
 
-# --- sweeps ---
-
-PROBLEM = TabularMDP(
-    [[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.1, 0.9]]], [[1.0, 0.0], [0.3, -0.5]], 0.9, [1, 0], 2
-)
-THETA = np.array([[0.4, -0.3], [0.1, 0.6]])
-
-
-@pytest.mark.parametrize("problem", ["maml", "lirpg"])
-def test_slopes_of_a_sweep_are_those_of_theory(problem):
-    """The bias falls as 1/N; in the step size it rises as alpha^2 for MAML, whose outer gradient
-    alone bends first, and as alpha^3 for LIRPG."""
-    given = (Maml(PROBLEM), THETA) if problem == "maml" else (Lirpg(PROBLEM), 0 * THETA, THETA)
-    sweep = {"sweep": Sweep.SAMPLES, "values": [1, 2, 3], "steps": 1, "step_size": 0.1}
-    found = bound_versus_empirical(*given, **sweep).slopes
-    for name, wanted in (("bias", -1.0), ("leading", -1.0), ("second_order", -1.0)):
-        assert found[name].value == pytest.approx(wanted, abs=0.05), name
-    assert found["corrected"].value == pytest.approx(-0.5, abs=1e-6)
-    sizes = {"sweep": Sweep.STEP_SIZE, "values": [1e-4, 1e-3, 1e-2], "steps": 2, "samples": 1}
-    found = bound_versus_empirical(*given, **sizes)
-    order = 2.0 if problem == "maml" else 3.0
-    assert found.slopes["bias"].value == pytest.approx(order, abs=0.05)
-    for row in found.rows:
-        assert row.bias == pytest.approx(row.leading, rel=20 * row.step_size)
-        assert row.bias <= min(row.second_order, row.corrected) <= row.everywhere
-        assert row.looseness == min(row.second_order, row.corrected, row.compact) / row.bias
-
-
-def test_a_sweep_of_the_hessian_s_error_is_linear_where_that_is_small():
-    asked = {"values": [1e-4, 1e-3, 1e-2], "samples": None, "steps": 3, "step_size": 0.3}
-    sweep = {"sweep": Sweep.HESSIAN_ERROR, "curvature": Curvature.AD} | asked
-    found = bound_versus_empirical(Maml(PROBLEM), THETA, **sweep)
-    for name in ("bias", "corrected", "everywhere"):
-        assert found.slopes[name].value == pytest.approx(1.0, abs=0.02), name
-    assert found.slopes["printed"].value < 0.1
-    assert all(row.samples is None and row.bias == row.leading for row in found.rows)
-    sampled = bound_versus_empirical(Maml(PROBLEM), THETA, **sweep | {"samples": 1, "steps": 1})
-    for row in sampled.rows:
-        assert row.bias <= row.corrected
-        assert row.bias == pytest.approx(row.leading, rel=0.2)
-
-
-def test_a_multiple_of_an_estimator_s_error_is_the_estimator_s_bias():
-    """With the factor 1: its exact bias, by the enumeration of all its samples."""
-    instance = Instance(Maml(bandit()), np.array([[0.9, -0.3]]), None, 2, 0.8, 2, Curvature.AD)
-    asked = {"sweep": Sweep.HESSIAN_ERROR, "values": [1.0], "curvature": Curvature.AD}
-    loop = {"steps": 2, "step_size": 0.8, "samples": 2}
-    (row,) = bound_versus_empirical(instance.problem, instance.phi, **asked, **loop).rows
-    report = measure_meta_gradient(
-        sampled_estimator(instance), instance.phi, exact=instance.problem
-    )
-    assert row.bias == pytest.approx(float(np.linalg.norm(report.bias)), rel=1e-10)
-
-
-def test_a_sweep_beyond_enumeration_has_the_leading_term_alone():
-    asked = {"sweep": Sweep.STEPS, "values": [1, 5], "samples": 3, "step_size": 0.1}
-    first, last = bound_versus_empirical(Maml(PROBLEM), THETA, **asked).rows
-    assert first.bias is not None
-    assert last.bias is None is last.looseness
-    assert last.leading > 0.0
-
-
-@pytest.mark.parametrize("problem", ["maml", "lirpg"])
-def test_a_sampled_bias_has_an_interval_that_holds_the_exact_one(problem):
-    """A fixed seed; the stated rate of a miss is 1e-3."""
-    given = (Maml(PROBLEM), THETA) if problem == "maml" else (Lirpg(PROBLEM), 0.3 * THETA, THETA)
-    asked = {"sweep": Sweep.STEP_SIZE, "values": [1.0], "samples": 1, "steps": 2}
-    for curvature, runs in ((None, 8_000), (Curvature.AD, 300)):
-        more = {"curvature": curvature} | asked
-        (exact,) = bound_versus_empirical(*given, **more).rows
-        (found,) = bound_versus_empirical(*given, **more, outcomes=0, runs=runs).rows
-        low, high = found.interval
-        assert low <= exact.bias <= high
-        assert 0.0 < high - low < (3.0 if curvature is None else 8.0) * exact.bias
-        assert exact.interval is None
-        assert found.leading == exact.leading
-
-
-def test_slopes_are_those_of_powers():
-    x = np.array([1.0, 2.0, 8.0])
-    assert vars(slope_of(x, list(3.0 * x**-1.5))) == pytest.approx(
-        {"value": -1.5, "low": -1.5, "high": -1.5}
-    )
-    bent = slope_of(x, [1.0, None, 8.0])
-    assert bent.value == pytest.approx(1.0)
-    wide = slope_of(x, [1.0, 2.0, 2.0])
-    assert (wide.low, wide.high) == pytest.approx((0.0, 1.0))
-    assert slope_of(x, [1.0, 0.0, None]) is None
-
-
 def test_bad_input_is_named():
     constants = LoopConstants(c2=0.0, m2=1.0)
     loop = {"steps": 1, "step_size": 0.1, "samples": 1}
-    sweep = {"sweep": Sweep.SAMPLES, "values": [1]}
-    maml = (Maml(bandit()), np.zeros((1, 2)))
     for function in (
         compositional_error_bound,
         meta_gradient_bias_bound,
@@ -453,17 +335,6 @@ def test_bad_input_is_named():
         compositional_error_bound(constants, **loop, lipschitz=math.nan)
     with pytest.raises(ValueError, match="samples: expected"):
         meta_gradient_variance_bound(constants, **loop | {"samples": None})
-    bad = [
-        ({"sweep": "N"}, "sweep: expected a Sweep"),
-        ({"values": []}, "values: expected at least one"),
-        ({"values": [1.5]}, "values: expected a whole number"),
-        ({"sweep": Sweep.HESSIAN_ERROR}, "curvature: expected whose error"),
-        ({"sweep": Sweep.STEP_SIZE, "values": [-1.0]}, "values: expected a number"),
-    ]
-    for options, complaint in bad:
-        with pytest.raises(ValueError, match=complaint):
-            bound_versus_empirical(*maml, **sweep | options)
-    assert set(MEASURES) >= {"bias", "printed"}
 
 
 def test_a_loop_without_noise_or_error_has_no_bias():
