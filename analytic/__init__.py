@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from analytic.reward_chains import RewardChain as RewardChain
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
+    from analytic.sampling_expansion import leading_compositional_bias as leading_compositional_bias
     from analytic.scoped_constants import LoopConstants as LoopConstants
     from analytic.scoped_constants import Scope as Scope
     from analytic.scoped_constants import loop_constants as loop_constants
@@ -184,6 +185,7 @@ _HOME = {
     "RewardChain": "reward_chains",
     "SampledStepObjective": "sampled_steps",
     "sampled_step_objective": "sampled_steps",
+    "leading_compositional_bias": "sampling_expansion",
     "LoopConstants": "scoped_constants",
     "Scope": "scoped_constants",
     "loop_constants": "scoped_constants",

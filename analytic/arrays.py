@@ -100,6 +100,14 @@ def whole_number(name: str, value: object, *, at_least: int) -> int:
     return int(value)
 
 
+def positive_number(name: str, value: object) -> float:
+    """``value`` as a float. Raises ValueError unless it is a real number above 0."""
+    is_real = isinstance(value, int | float | np.integer | np.floating)
+    if isinstance(value, bool) or not is_real or not 0.0 < float(value) < np.inf:  # type: ignore[arg-type]
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
 def real_number(name: str, value: object, *, low: float, high: float) -> float:
     """``value`` as a float. Raises ValueError unless it is a real number in [low, high]."""
     is_real = isinstance(value, int | float | np.integer | np.floating)

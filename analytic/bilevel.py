@@ -103,8 +103,8 @@ class Lirpg:
     """LIRPG: phi ``[S, A]`` is an intrinsic reward; inner steps ascend the return of reward
     r + phi, the outer return is of r alone.
 
-    phi is paid at every step, at a terminal state for ever: leave it 0 there for one that ends with
-    the episode.
+    phi is paid at every step, at a terminal state for ever; with ``paid_at_end=False`` it ends with
+    the episode, as sampled trajectories do, and its gradient there is 0.
 
     >>> from analytic import TabularMDP, meta_gradient
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -115,6 +115,7 @@ class Lirpg:
 
     mdp: Problem
     policy: Policy = TABULAR
+    paid_at_end: bool = True
     starts_at_meta = False
 
     def start(
@@ -128,8 +129,10 @@ class Lirpg:
         """A step up the return of r + phi."""
         at = policy_of(self.mdp, theta, self.policy)
         tables = self.mdp.tables
-        paid = tables.paying(tables.reward + meta_parameters[..., None, :, :])
-        return ReturnStep(Evaluation(paid, at.probabilities), at, intrinsic=True)
+        share = np.ones_like(tables.terminal) if self.paid_at_end else ~tables.terminal
+        intrinsic = meta_parameters * share[..., None]
+        paid = tables.paying(tables.reward + intrinsic[..., None, :, :])
+        return ReturnStep(Evaluation(paid, at.probabilities), at, intrinsic=share)
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
         """The return of r."""

@@ -158,6 +158,8 @@ def sampled_loop(
     phi, _ = problem.start(meta_parameters, theta)
     inner = mdp
     if isinstance(problem, Lirpg):
+        if not problem.paid_at_end and mdp.terminal.any():
+            raise ValueError("problem: expected a phi that is paid at terminal states, got one not")
         inner = replace(mdp, reward=mdp.reward + (phi if mdp.reward.ndim == 2 else phi[..., None]))
     rows = None
     if critic is not None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from analytic.arrays import FloatArray
+from analytic.arrays import BoolArray, FloatArray
 from analytic.derivatives import logit_gradient
 from analytic.expansions import Expansion
 from analytic.game_derivatives import GameAt
@@ -55,11 +55,13 @@ class InnerStep(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ReturnStep:
-    """A step up a return; ``intrinsic`` where phi is a reward that is added."""
+    """A step up a return; ``intrinsic [..., S]`` says in which states phi is a reward that is added
+    (None: phi is none).
+    """
 
     exact: Evaluation
     at: PolicyAt
-    intrinsic: bool = False
+    intrinsic: BoolArray | None = None
 
     @cached_property
     def update(self) -> FloatArray:
@@ -75,8 +77,15 @@ class ReturnStep:
         moved = Expansion(self.exact, self.at.jet([cotangent]))
         return PulledBack(
             state=lambda: self.at.pulled_jet(moved.gradient, [cotangent]),
-            meta=(lambda: required(moved.visits[1]).sum(axis=-3)) if self.intrinsic else None,
+            meta=None if self.intrinsic is None else lambda: self._visits(moved),
         )
+
+    def _visits(self, moved: Expansion) -> FloatArray:
+        """How the occupancy of the states that phi is paid in changes."""
+        visits = required(moved.visits[1]).sum(axis=-3)
+        share = 1.0 if self.intrinsic is None else self.intrinsic[..., None]
+        found: FloatArray = visits * share
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from analytic.problems import TabularMDP
-from benchmarks import exact
+from benchmarks import estimators, exact
 from benchmarks.scaling import measure_scaling
 from benchmarks.timing import Job
 from experiments.figures import new_figure
@@ -77,7 +77,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     print(f"{'job':<46} {'ours, ms':>10} {'naive, ms':>11} {'ratio':>8}")
-    for job in (*exact.jobs(), *sampled_jobs()):
+    for job in (*exact.jobs(), *sampled_jobs(), *estimators.jobs()):
         row = job.measured()
         rows.append(row)
         print(

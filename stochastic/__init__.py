@@ -11,6 +11,12 @@ from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
     from stochastic.additive import AdditiveDraws as AdditiveDraws
+    from stochastic.additive import (
+        generalised_linearised_gradient as generalised_linearised_gradient,
+    )
+    from stochastic.additive import (
+        generalised_score_function_gradient as generalised_score_function_gradient,
+    )
     from stochastic.additive import linearised_gradient as linearised_gradient
     from stochastic.additive import pathwise_gradient as pathwise_gradient
     from stochastic.additive import score_function_gradient as score_function_gradient
@@ -87,6 +93,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AdditiveDraws": "additive",
+    "generalised_linearised_gradient": "additive",
+    "generalised_score_function_gradient": "additive",
     "linearised_gradient": "additive",
     "pathwise_gradient": "additive",
     "score_function_gradient": "additive",

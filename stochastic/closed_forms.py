@@ -7,6 +7,7 @@ logarithms, and second derivatives C. Of the built-in ones, at the sampling poin
 
 within each trajectory, so that a product with C takes two cumulative sums: AD has p = q = 0, LVC
 p = 0 and q = c, DiCE and Loaded-DiCE the weights that the later of two steps shares with the other.
+Importance sampling and V-trace, where no ratio is cut off, have the weights times the ratios.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import numpy as np
 from analytic.arrays import FloatArray
 from analytic.targets import Discounted, StateWeighting, Undiscounted
 from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
+from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
 from stochastic.surrogates.score_function import AD, LVC, Reduction, ScoreWeights
+from stochastic.surrogates.taylor import Taylor, VTrace
 from stochastic.trajectories import Trajectories
 
 
@@ -42,20 +45,33 @@ class ClosedForm:
 
 
 def closed_form(
-    surrogate: object, batch: Trajectories, values: FloatArray, discount: float
+    surrogate: object,
+    batch: Trajectories,
+    values: FloatArray,
+    log_ratios: FloatArray,
+    discount: float,
 ) -> ClosedForm | None:
     """The coefficients of a built-in surrogate on batches ``[B, N, H]`` with the critic's
-    ``values [B, N, H + 1]``; None if they are not known here.
+    ``values [B, N, H + 1]``, where the steps' probabilities are ``exp(log_ratios)`` times those
+    that they were drawn with; None if they are not known here.
     """
     if not is_known(surrogate):
         return None
-    return _KNOWN[type(surrogate)](surrogate, _Steps(batch, values, discount))
+    steps = _Steps(batch, values, log_ratios, discount)
+    return _KNOWN[type(surrogate)](surrogate, steps)
 
 
 def is_known(surrogate: object) -> bool:
     """Whether `closed_form` knows it; then its trajectories do not interact."""
-    coupled = getattr(surrogate, "reduction", None) is Reduction.MEAN_OVER_STEPS
-    return type(surrogate) in _KNOWN and not coupled
+    if isinstance(surrogate, OffPolicyDice):
+        exact = surrogate.largest is None
+    elif isinstance(surrogate, VTrace):
+        exact = surrogate.largest_rho is None and surrogate.largest_c is None
+    elif isinstance(surrogate, Taylor):
+        exact = surrogate.order == 1
+    else:
+        exact = getattr(surrogate, "reduction", None) is not Reduction.MEAN_OVER_STEPS
+    return type(surrogate) in _KNOWN and exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +80,7 @@ class _Steps:
 
     batch: Trajectories
     values: FloatArray
+    log_ratios: FloatArray
     discount: float
 
     @property
@@ -112,6 +129,11 @@ class _Steps:
         differences = (following - self.values[..., :-1]) * self.batch.alive
         return _carried_back(differences, self.discount * lam) * self._share
 
+    def path_ratios(self) -> FloatArray:
+        """The products of the ratios up to each step."""
+        ratios: FloatArray = np.exp(np.cumsum(self.log_ratios, axis=-1))
+        return ratios
+
 
 def _ad(surrogate: AD, steps: _Steps) -> ClosedForm:
     return ClosedForm(steps.scores(surrogate))
@@ -139,12 +161,39 @@ def _loaded_dice(surrogate: LoadedDice, steps: _Steps) -> ClosedForm:
     return ClosedForm(later, pairs=later, own=later)
 
 
+def _off_policy_dice(surrogate: OffPolicyDice, steps: _Steps) -> ClosedForm:
+    paid = steps.powers() * steps.batch.rewards / steps.batch.shape[-2]
+    if surrogate.ratio is Ratio.PER_STEP:
+        each = paid * np.exp(steps.log_ratios)
+        return ClosedForm(each, own=each)
+    reached = steps.path_ratios()
+    if surrogate.ratio is Ratio.TRAJECTORY:
+        whole = (paid * reached[..., -1:]).sum(axis=-1, keepdims=True)
+        shared = np.broadcast_to(whole, paid.shape)
+    else:
+        shared = _suffix_sums(paid * reached)
+    return ClosedForm(shared, pairs=shared, own=shared)
+
+
+def _v_trace(_: VTrace, steps: _Steps) -> ClosedForm:
+    shared = _suffix_sums(steps.powers() * steps.advantages(0.0) * steps.path_ratios())
+    return ClosedForm(shared, pairs=shared, own=shared)
+
+
+def _first_expansion(surrogate: Taylor, steps: _Steps) -> ClosedForm:
+    each = steps.powers() * steps.advantages(surrogate.lam) * np.exp(steps.log_ratios)
+    return ClosedForm(each, own=each)
+
+
 _KNOWN: dict[type, Callable[..., ClosedForm]] = {
     AD: _ad,
     LVC: _lvc,
     Dice: _dice,
     Tmaml: _tmaml,
     LoadedDice: _loaded_dice,
+    OffPolicyDice: _off_policy_dice,
+    VTrace: _v_trace,
+    Taylor: _first_expansion,
 }
 
 

@@ -29,6 +29,9 @@ MAX_LOOPED = 20_000
 """Replications that a surrogate which vmap rejects is looped over at most (seconds, if small)."""
 
 
+CHANGED_BY_VMAP = "vmap changes its value"
+
+
 class SurrogateError(ValueError):
     """A surrogate that cannot be measured, with what it did and what was expected."""
 
@@ -130,7 +133,7 @@ def probe(call: SurrogateCall, tensors: Tensors, order: int) -> str | None:
         mapped = _differentiate(_mapped(call, _with_leaves(tensors)), order)
     except Exception as error:
         return _first_line(error)
-    return None if _close(looped, mapped, 1e-10) else "vmap changes its value"
+    return None if _close(looped, mapped, 1e-10) else CHANGED_BY_VMAP
 
 
 def _close(one: Coefficients, other: Coefficients, tolerance: float) -> bool:
@@ -172,6 +175,14 @@ def evaluated(call: SurrogateCall, tensors: Tensors, *, vmapped: bool) -> Evalua
     Raises:
         SurrogateError: as `probe`.
     """
+    generators = _global_generators()
+    found = _either_way(call, tensors, vmapped=vmapped)
+    if not _same_generators(generators, _global_generators()):
+        raise call.error("drew random numbers; it must be a function of its record alone")
+    return found
+
+
+def _either_way(call: SurrogateCall, tensors: Tensors, *, vmapped: bool) -> Evaluation:
     if vmapped:
         try:
             return _mapped(call, tensors)
@@ -188,7 +199,9 @@ def _with_leaves(tensors: Tensors) -> Tensors:
 
 
 def _leaves(tensors: Tensors) -> Tensors:
-    return {n: t for n, t in tensors.items() if n in LEAVES or n.startswith(META)}
+    return {
+        n: t for n, t in tensors.items() if n in LEAVES or (n.startswith(META) and t.requires_grad)
+    }
 
 
 def _looped(call: SurrogateCall, tensors: Tensors) -> Evaluation:
@@ -207,6 +220,8 @@ def _mapped(call: SurrogateCall, tensors: Tensors) -> Evaluation:
             raise call.error(f"changed record.{name} in place; a record is read-only")
     if values.shape != (len(tensors["log_probs"]),):
         raise call.error(f"returned shape {tuple(values.shape[1:])}; expected a scalar, shape ()")
+    if values.dtype != torch.float64:
+        raise call.error(f"returned {values.dtype}; expected torch.float64, as its record has")
     if not torch.isfinite(values).all():
         raise call.error("returned a value that is not finite; expected a finite number")
     return values, _leaves(tensors)

@@ -20,7 +20,7 @@ from analytic.logits import PolicyAt, policy_at
 from analytic.policies import log_softmax
 from analytic.problems import TabularMDP
 from stochastic.coefficients import Surrogate
-from stochastic.inner_loops import given_start
+from stochastic.inner_loops import checked_critic, given_start
 from stochastic.products import PulledEstimate, Side, SurrogateBatch
 from stochastic.trajectories import Trajectories, looked_up, trajectory_length
 
@@ -44,8 +44,17 @@ class SampledGame:
     starts_at_meta = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.game, StochasticGame):
+            raise ValueError(f"game: expected a StochasticGame, got a {type(self.game).__name__}")
         check_player("player", self.player)
         trajectory_length(self.problem, self.length)
+        given: object = self.critics
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise ValueError(f"critics: expected one for each player, got {given!r}")
+        rows = [
+            checked_critic("critics", critic, self.problem, self.steps) for critic in self.critics
+        ]
+        object.__setattr__(self, "critics", tuple(rows))
 
     @cached_property
     def problem(self) -> TabularMDP:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, frozen_array
+from analytic.critics import check_ends, critic_rows
 from analytic.logits import PolicyAt, policy_at
 from analytic.policies import TABULAR, Policy, log_softmax
 from analytic.problems import TabularMDP
@@ -91,11 +92,14 @@ class Loop(Protocol):
 class SampledLoop:
     """An inner loop in a decision problem. ``starts_at_meta=True`` is MAML: phi is theta^0.
 
-    Else phi, of any shape, is what surrogates read as ``record.meta["phi"]``. ``length`` cuts
-    trajectories of an infinite horizon. ``critic`` is given to every surrogate: see `Critic`.
+    Else phi, of any shape, is what surrogates read as ``record.meta["phi"]``; an outer surrogate
+    that reads it must have the outer return as its value, as DiCE has (AD and Loaded-DiCE have not:
+    only their derivatives in the policy are the return's). ``length`` cuts trajectories of an
+    infinite horizon. ``critic``, 0 at terminal states, is given to every surrogate: see `Critic`.
 
     Raises:
-        ValueError: a length that is missing or not wanted.
+        ValueError: no TabularMDP, a critic that does not fit, a length that is missing or not
+            wanted.
     """
 
     mdp: TabularMDP
@@ -105,9 +109,12 @@ class SampledLoop:
     length: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.mdp, TabularMDP):
+            raise ValueError(f"mdp: expected a TabularMDP, got a {type(self.mdp).__name__}")
         trajectory_length(self.mdp, self.length)
-        if self.critic is not None and not callable(self.critic):
-            object.__setattr__(self, "critic", frozen_array("critic", self.critic))
+        if not callable(self.critic):
+            checked = checked_critic("critic", self.critic, self.mdp, self.steps)
+            object.__setattr__(self, "critic", checked)
 
     @property
     def problem(self) -> TabularMDP:
@@ -147,7 +154,7 @@ class SampledLoop:
         self, surrogate: Surrogate, phi: FloatArray, theta: FloatArray, batch: Trajectories
     ) -> SurrogateBatch:
         """See `Loop`."""
-        critic = _values(self.critic, theta, self.steps)
+        critic = self._values(theta)
         meta = {} if self.starts_at_meta else {PHI: phi}
         side = Side(self._at(theta), critic)
         return SurrogateBatch(surrogate, batch, side, self.mdp.discount, meta=meta)
@@ -172,15 +179,26 @@ class SampledLoop:
     def _at(self, theta: npt.ArrayLike) -> PolicyAt:
         return policy_at(self.policy, theta, self.mdp.n_states, self.mdp.n_actions)
 
+    def _values(self, theta: FloatArray) -> FloatArray | None:
+        if not callable(self.critic):
+            return self.critic
+        found = frozen_array("critic: its values", self.critic(theta))
+        wanted = (len(theta), self.steps + 1, self.mdp.n_states)
+        if found.shape != wanted:
+            raise ValueError(f"critic: expected values of shape {wanted}, got {found.shape}")
+        check_ends(found.reshape(-1, self.mdp.n_states), self.mdp.terminal)
+        return found
 
-def _values(critic: Critic, theta: FloatArray, steps: int) -> FloatArray | None:
-    if not callable(critic):
-        return critic
-    found = frozen_array("critic: its values", critic(theta))
-    if found.ndim != 3 or found.shape[:2] != (len(theta), steps + 1):
-        wanted = f"({len(theta)}, {steps + 1}, S)"
-        raise ValueError(f"critic: expected values of shape {wanted}, got {found.shape}")
-    return found
+
+def checked_critic(
+    name: str, critic: FloatArray | None, problem: TabularMDP, steps: int
+) -> FloatArray | None:
+    """``[H + 1, S]``, or None. Raises ValueError where it does not fit the problem."""
+    if critic is None:
+        return None
+    rows = critic_rows(frozen_array(name, critic), steps, problem.n_states)
+    check_ends(rows, problem.terminal)
+    return rows
 
 
 def given_start(theta: npt.ArrayLike | None) -> npt.ArrayLike:

@@ -6,6 +6,7 @@ and ``m`` for the outer gradient.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -88,7 +89,7 @@ def linearised_score_function(
 
 
 def over_sampled_tasks(
-    estimators: list[MetaGradient],
+    estimators: Sequence[MetaGradient],
     meta_parameters: npt.ArrayLike,
     *,
     tasks: int,
@@ -104,9 +105,14 @@ def over_sampled_tasks(
     Raises:
         ValueError: no estimator, or probabilities that do not fit.
     """
-    if not estimators:
-        raise ValueError("estimators: expected at least one, got none")
+    given: object = estimators
+    if not isinstance(given, Sequence) or not given:
+        raise ValueError(f"estimators: expected at least one, got {given!r}")
+    for estimator in given:
+        if not isinstance(estimator, MetaGradient):
+            raise ValueError(f"estimators: expected MetaGradients, got {estimator!r}")
     whole_number("tasks", tasks, at_least=1)
+    whole_number("replications", replications, at_least=1)
     given = probabilities
     if given is None:
         given = np.full(len(estimators), 1.0 / len(estimators))

@@ -27,8 +27,8 @@ import numpy.typing as npt
 
 from analytic.arrays import FloatArray, real_number, whole_number
 from stochastic.inner_loops import Loop
-from stochastic.meta_passes import Pass
-from stochastic.sample_slots import FirstOrder, Reuse, Sampled, Sampling, Slot, Source
+from stochastic.meta_passes import Pass, probe_slots
+from stochastic.sample_slots import FirstOrder, Given, Reuse, Sampled, Sampling, Slot, Source
 
 LONGEST_LOOP = 200
 
@@ -43,7 +43,7 @@ class MetaGradient:
     mean, with `AD` of the drawn batch as Hessian, is the sampled-step objective's gradient.
 
     Raises:
-        ValueError: a slot, step count, step size or correction that does not fit.
+        ValueError: a loop, slot, step count, step size, reuse or correction that does not fit.
     """
 
     loop: Loop
@@ -57,6 +57,7 @@ class MetaGradient:
     correction: float = 0.0
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         whole_number("steps", self.steps, at_least=1)
         if self.steps > LONGEST_LOOP:
             raise ValueError(f"steps: expected at most {LONGEST_LOOP}, got {self.steps}")
@@ -73,6 +74,21 @@ class MetaGradient:
                 raise ValueError(
                     f"reuse: expected slots of as many trajectories as {self.value}, got {slot}"
                 )
+
+    def _check_kinds(self) -> None:
+        if not hasattr(self.loop, "starts_at_meta"):
+            kind = type(self.loop).__name__
+            raise ValueError(f"loop: expected a SampledLoop or SampledGame, got a {kind}")
+        slots = {"value": self.value, "outer": self.outer}
+        if not isinstance(self.hessian, FirstOrder):
+            slots["hessian"] = self.hessian
+        if self.jacobian is not None:
+            slots["jacobian"] = self.jacobian
+        for name, slot in slots.items():
+            if not isinstance(slot, Sampled | Given):
+                raise ValueError(f"{name}: expected Sampled(...) or Given(...), got {slot!r}")
+        if not isinstance(self.reuse, Reuse):
+            raise ValueError(f"reuse: expected a member of Reuse, got {self.reuse!r}")
 
     def _same_batch(self, slot: Sampled) -> bool:
         return isinstance(self.value, Sampled) and self.value.n == slot.n
@@ -103,6 +119,8 @@ class MetaGradient:
             ValueError: parameters that do not fit, or inner steps that diverge.
         """
         count = whole_number("replications", replications, at_least=1)
+        if not isinstance(rng, np.random.Generator):
+            raise ValueError(f"rng: expected a numpy Generator, got a {type(rng).__name__}")
         return self.mean_over(Sampling(self.loop, rng), meta_parameters, theta, count)
 
     def mean_over(
@@ -116,6 +134,7 @@ class MetaGradient:
         `estimates`.
         """
         phi, here = self.loop.start(meta_parameters, theta)
+        probe_slots(self, phi, here)
         several = np.array(np.broadcast_to(here, (replications, *here.shape)))
         found = Pass(self, source, phi).from_step(0, several, None)
         return found.meta + found.cotangent if self.loop.starts_at_meta else found.meta

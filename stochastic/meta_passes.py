@@ -6,6 +6,7 @@ Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4); the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from analytic.arrays import FloatArray
 from analytic.policies import LARGEST_PARAMETER
+from stochastic.closed_forms import is_known
 from stochastic.records import Record
-from stochastic.sample_slots import FirstOrder, Given, Reuse, Slot, Source
+from stochastic.sample_slots import FirstOrder, Given, Reuse, Sampling, Slot, Source
 from stochastic.surrogates.returns import log_probabilities
 from stochastic.trajectories import Trajectories
 
@@ -174,17 +176,31 @@ class Pass:
         """The step size times the transposed derivative times ``cotangent``, from each batch: for
         lambda, and for phi.
         """
+        return self.linear(derivative, theta, batch)(cotangent)
+
+    def linear(
+        self, derivative: Derivative, theta: FloatArray, batch: Trajectories | None
+    ) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
+        """`pulled` as a function of the cotangent: the surrogate is differentiated once."""
         loop, slot = self.asked.loop, derivative.slot
         if batch is None or isinstance(slot, Given):
-            exact = _exact_step(slot, self.phi, theta).pull_back(cotangent)
-            found = exact.meta() if derivative.in_meta else exact.state()
+            step, estimate = _exact_step(slot, self.phi, theta), None
         else:
-            estimate = loop.inner(slot.surrogate, self.phi, theta, batch).pull_back(cotangent)
-            found = loop.pulled_to_meta(estimate) if derivative.in_meta else estimate.own
-        moved = self.asked.step_size * found
-        if derivative.in_meta:
-            return np.zeros_like(theta), moved
-        return moved, np.zeros((len(theta), *self.phi.shape))
+            step, estimate = None, loop.inner(slot.surrogate, self.phi, theta, batch)
+
+        def pulled(cotangent: FloatArray) -> tuple[FloatArray, FloatArray]:
+            if estimate is None:
+                exact = step.pull_back(cotangent)
+                found = exact.meta() if derivative.in_meta else exact.state()
+            else:
+                back = estimate.pull_back(cotangent)
+                found = loop.pulled_to_meta(back) if derivative.in_meta else back.own
+            moved = self.asked.step_size * found
+            if derivative.in_meta:
+                return np.zeros_like(theta), moved
+            return moved, np.zeros((len(theta), *self.phi.shape))
+
+        return pulled
 
     def _drawn_and_pulled(
         self, derivative: Derivative, theta: FloatArray, cotangent: FloatArray
@@ -197,6 +213,28 @@ class Pass:
         here, arriving = (np.repeat(part, weights.shape[1], axis=0) for part in (theta, cotangent))
         for_lambda, for_phi = self.pulled(derivative, here, batch, arriving)
         return averaged(for_lambda, weights), averaged(for_phi, weights)
+
+
+def probe_slots(asked: MetaGradient, phi: FloatArray, theta: FloatArray) -> None:
+    """Looks at each sampled slot's surrogate once, on a few batches that it draws itself.
+
+    Raises:
+        SurrogateError: as `stochastic.coefficients.probe`.
+    """
+    slots = [(asked.outer, asked.loop.outer)]
+    slots += [(slot, asked.loop.inner) for slot in (asked.value, asked.jacobian) if slot]
+    if not isinstance(asked.hessian, FirstOrder):
+        slots.append((asked.hessian, asked.loop.inner))
+    several = np.array(np.broadcast_to(theta, (_PROBED, *theta.shape)))
+    for slot, seen in slots:
+        if isinstance(slot, Given) or is_known(slot.surrogate):
+            continue
+        source = Sampling(asked.loop, np.random.default_rng(0))
+        drawn, _ = source.draw(asked.loop.log_policy(phi, several), slot.n)
+        seen(slot.surrogate, phi, several, asked.loop.read(drawn, phi, several)).probe()
+
+
+_PROBED = 4
 
 
 def _exact_step(slot: Slot, phi: FloatArray, theta: FloatArray) -> Any:

@@ -22,14 +22,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analytic.arrays import FloatArray
+from analytic.arrays import FloatArray, IntArray, real_number
 from analytic.critics import critic_rows
 from analytic.jets import required
 from analytic.logits import PolicyAt
 from analytic.policies import log_softmax
-from stochastic.closed_forms import ClosedForm, closed_form
-from stochastic.coefficients import Surrogate, SurrogateCall, evaluated, name_of
-from stochastic.records import LEAVES, META, PlayerTables, Tensors, record_tensors
+from stochastic.closed_forms import ClosedForm, closed_form, is_known
+from stochastic.coefficients import (
+    CHANGED_BY_VMAP,
+    Surrogate,
+    SurrogateCall,
+    evaluated,
+    name_of,
+    probe,
+)
+from stochastic.records import LEAVES, META, PlayerTables, Tensors, check_range, record_tensors
 from stochastic.trajectories import Trajectories, looked_up
 
 
@@ -139,6 +146,24 @@ class SurrogateBatch:
         }
         return PulledEstimate(at.pulled_jet([flat, curved], [v]), other, meta)
 
+    def probe(self) -> None:
+        """Checks the surrogate on each batch by itself. Raises SurrogateError: see
+        `stochastic.coefficients.probe`.
+        """
+        call, tensors = self.tensors()
+        if probe(call, tensors, 1) == CHANGED_BY_VMAP:
+            raise call.error("has another value under vmap; expected a function of its record")
+
+    def tensors(self) -> tuple[SurrogateCall, Tensors]:
+        """The surrogate, and the records' tensors with a copy of ``meta`` for each batch."""
+        own, other = self._tables
+        call = SurrogateCall(self.surrogate, name_of(self.surrogate), self.discount, {})
+        tensors = record_tensors(self.batch, own, other)
+        for name, value in self.meta.items():
+            copies = np.array(np.broadcast_to(value, (self.count, *value.shape)))
+            tensors[META + name] = torch.from_numpy(copies)
+        return call, tensors
+
     @property
     def count(self) -> int:
         """B."""
@@ -158,14 +183,25 @@ class SurrogateBatch:
     @cached_property
     def _weights(self) -> Weights:
         known = None
-        if self.closed_forms:
+        if self.closed_forms and is_known(self.surrogate):
             critic = self._tables[0].critic
             times = np.broadcast_to(np.arange(critic.shape[-2]), self.batch.states.shape)
             values = looked_up(critic, times, self.batch.states)
-            known = closed_form(self.surrogate, self.batch, values, self.discount)
+            ratios = self._log_ratios()
+            known = closed_form(self.surrogate, self.batch, values, ratios, self.discount)
         if known is not None:
             return _KnownWeights(known, both=self.other is not None)
         return _DifferentiatedWeights.of(self)
+
+    def _log_ratios(self) -> FloatArray:
+        """``[B, N, H]``: of what was chosen, by the players and by those who drew it."""
+        own, other = self._tables
+        now, alive = self.batch.states[..., :-1], self.batch.alive
+        found = looked_up(own.log_policy, now, self.batch.actions) - self.batch.behaviour_log_probs
+        theirs, drawn = self.batch.other_actions, self.batch.other_behaviour_log_probs
+        if other is not None and theirs is not None and drawn is not None:
+            found = found + looked_up(other.log_policy, now, theirs) - drawn
+        return found * alive
 
     @cached_property
     def _first(self) -> LeafValues:
@@ -174,9 +210,18 @@ class SurrogateBatch:
     def _directions(self, change: FloatArray) -> LeafValues:
         """How the own leaves move, from the change ``[..., S, A]`` of log-probabilities."""
         now, alive = self.batch.states[..., :-1], self.batch.alive
+        n_states, n_actions = self.own.at.size
+        cells = now if change.ndim == 2 else self._rows(n_states)
+        taken = change.reshape(-1).take(cells * n_actions + self.batch.actions) * alive
+        if isinstance(self._weights, _KnownWeights):
+            return LeafValues({"log_probs": taken})
         every = looked_up(change, now) * alive[..., None]
-        taken = np.take_along_axis(every, self.batch.actions[..., None], axis=-1)[..., 0]
         return LeafValues({"log_probs": taken, "log_policy": every})
+
+    def _rows(self, n_states: int) -> IntArray:
+        """``[B, N, H]``: the row of each visit in a table ``[B * S, ...]``."""
+        firsts = np.arange(self.count)[:, None, None] * n_states
+        return firsts + self.batch.states[..., :-1]
 
     def _field(self, values: LeafValues, player: str, side: Side) -> FloatArray:
         """``[B, S, A]``: what numbers at the leaves are in the logits."""
@@ -184,12 +229,24 @@ class SurrogateBatch:
         field: FloatArray = sums - sums.sum(axis=-1, keepdims=True) * side.at.probabilities
         return field
 
+    def __post_init__(self) -> None:
+        if len(self.batch.shape) != 3:
+            raise ValueError(f"batch: expected shape [B, N, H], got {self.batch.shape}")
+        real_number("discount", self.discount, low=0.0, high=1.0)
+        chosen = {"actions": (self.batch.actions, self.own.at.size[1])}
+        if self.other is not None and self.batch.other_actions is not None:
+            chosen["other_actions"] = (self.batch.other_actions, self.other.at.size[1])
+        for name, (found, size) in {
+            "states": (self.batch.states, self.own.at.size[0]),
+            **chosen,
+        }.items():
+            check_range(name, found, size)
+
     def _sums(self, values: LeafValues, player: str) -> FloatArray:
         """``[B, S, A]``: numbers at the leaves, summed over the visits of each state and action."""
         size = (self.own if player == "" else self._other).at.size
         actions = self.batch.actions if player == "" else self.batch.other_actions
-        now = self.batch.states[..., :-1]
-        cells = np.arange(self.count)[:, None, None] * size[0] + now
+        cells = self._rows(size[0])
         total = np.zeros(self.count * size[0] * size[1])
         taken, every = values.of(player + "log_probs"), values.of(player + "log_policy")
         if taken is not None and actions is not None:
@@ -228,27 +285,23 @@ class _KnownWeights:
 class _DifferentiatedWeights:
     """Coefficients by reverse-mode differentiation."""
 
+    call: SurrogateCall
     leaves: Tensors
     gradients: Mapping[str, Tensor]
 
     @classmethod
     def of(cls, asked: SurrogateBatch) -> _DifferentiatedWeights:
-        own, other = asked._tables
-        call = SurrogateCall(asked.surrogate, name_of(asked.surrogate), asked.discount, {})
-        tensors = record_tensors(asked.batch, own, other)
-        for name, value in asked.meta.items():
-            copies = np.array(np.broadcast_to(value, (asked.count, *value.shape)))
-            tensors[META + name] = torch.from_numpy(copies)
+        call, tensors = asked.tensors()
         for name, tensor in tensors.items():
             if name in LEAVES or name.startswith(META):
                 tensor.requires_grad_()
         values, leaves = evaluated(call, tensors, vmapped=True)
-        if not values.requires_grad:
-            raise call.error("does not depend on the log-probabilities; expected one that does")
-        return cls(leaves, _gradients(values.sum(), leaves, create_graph=True))
+        # One that is constant on this batch (all of its rewards are 0, say) has no gradient.
+        found = _gradients(values.sum(), leaves, create_graph=True) if values.requires_grad else {}
+        return cls(call, leaves, found)
 
     def first(self) -> LeafValues:
-        return LeafValues({n: g.detach().numpy() for n, g in self.gradients.items()})
+        return self._finite({n: g.detach().numpy() for n, g in self.gradients.items()}, 1)
 
     def along(self, directions: LeafValues) -> LeafValues:
         along = torch.zeros((), dtype=torch.float64)
@@ -259,7 +312,13 @@ class _DifferentiatedWeights:
         if not along.requires_grad:
             return LeafValues({})
         found = _gradients(along, self.leaves, create_graph=False)
-        return LeafValues({n: g.numpy() for n, g in found.items()})
+        return self._finite({n: g.numpy() for n, g in found.items()}, 2)
+
+    def _finite(self, found: dict[str, FloatArray], order: int) -> LeafValues:
+        for values in found.values():
+            if not np.isfinite(values).all():
+                raise self.call.error(f"has a derivative of order {order} that is not finite")
+        return LeafValues(found)
 
 
 def _gradients(value: Tensor, leaves: Tensors, *, create_graph: bool) -> Tensors:

@@ -103,8 +103,8 @@ def _player_tensors(
     rewards: FloatArray,
     behaviour_log_probs: FloatArray,
 ) -> Tensors:
-    _check_range("states", batch.states, len(tables.rows))
-    _check_range("actions", actions, tables.log_policy.shape[-1])
+    check_range("states", batch.states, len(tables.rows))
+    check_range("actions", actions, tables.log_policy.shape[-1])
     rows = tables.rows[batch.states[..., :-1]]
     alive = batch.alive
     steps = np.broadcast_to(np.arange(batch.states.shape[-1]), batch.states.shape)
@@ -123,7 +123,8 @@ def _player_tensors(
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
-def _check_range(name: str, found: npt.NDArray[np.int64], size: int) -> None:
+def check_range(name: str, found: npt.NDArray[np.int64], size: int) -> None:
+    """Raises ValueError for numbers that are not 0, ..., size - 1."""
     wrong = found[(found < 0) | (found >= size)]
     if wrong.size:
         raise ValueError(f"{name}: expected numbers from 0 to {size - 1}, got {wrong[0]}")

@@ -22,7 +22,7 @@ class Sampled:
     """A slot filled by a surrogate's derivative on ``n`` trajectories.
 
     Raises:
-        ValueError: n below 1.
+        ValueError: a surrogate that cannot be called, or n below 1.
     """
 
     surrogate: Surrogate
@@ -30,6 +30,8 @@ class Sampled:
 
     def __post_init__(self) -> None:
         whole_number("n", self.n, at_least=1)
+        if not callable(self.surrogate):
+            raise ValueError(f"surrogate: expected a function of a record, got {self.surrogate!r}")
 
     def __str__(self) -> str:
         return f"{name_of(self.surrogate)} x {self.n}"
@@ -49,9 +51,18 @@ class ExactProblem(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """A slot filled with the values of a problem that the caller gives."""
+    """A slot filled with the values of a problem that the caller gives.
+
+    Raises:
+        ValueError: a problem without inner steps.
+    """
 
     problem: ExactProblem
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.problem, "inner_step"):
+            kind = type(self.problem).__name__
+            raise ValueError(f"problem: expected one with exact inner steps, got a {kind}")
 
     def __str__(self) -> str:
         return "exact"

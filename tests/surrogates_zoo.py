@@ -99,17 +99,31 @@ def numpy_inside(record):
     return (record.log_probs * weights).sum(-1).mean()
 
 
-CLEAN = {
+FAST = {
     "ad": AD(),
     "ad, total return": AD(reward_to_go=False),
     "ad, undiscounted": AD(weighting=Undiscounted()),
-    "ad, mean over steps": AD(reduction=Reduction.MEAN_OVER_STEPS),
     "ad, given weights": AD(weighting=GivenWeights((1.0, 0.5, 0.25))),
+    "ad, gae": AD(gae_lambda=0.6),
+    "actor_critic": actor_critic,
     "lvc": LVC(),
-    "lvc, total return": replace(LVC(), reward_to_go=False),
+    "lvc, bootstrapped": LVC(gae_lambda=1.0),
     "dice": Dice(),
+    "tmaml": tmaml,
+    "tmaml, half": Tmaml(0.5),
     "loaded_dice": LoadedDice(),
     "loaded_dice, lambda 0.5": LoadedDice(0.5),
+    "loaded_dice, undiscounted": LoadedDice(0.5, Undiscounted()),
+    "off-policy dice": OffPolicyDice(),
+    "off-policy dice, trajectory": OffPolicyDice(Ratio.TRAJECTORY),
+    "off-policy dice, step": OffPolicyDice(Ratio.PER_STEP),
+    "taylor, 1": Taylor(),
+    "taylor, 1, lambda 0.3": Taylor(1, 0.3),
+    "v_trace": v_trace,
+}
+CLEAN = FAST | {
+    "ad, mean over steps": AD(reduction=Reduction.MEAN_OVER_STEPS),
+    "lvc, total return": replace(LVC(), reward_to_go=False),
     "lvc under no_grad": lvc_under_no_grad,
     "lvc with detach": lvc_with_detach,
     "ppo_clip": ppo_clip,
@@ -126,32 +140,9 @@ CLEAN = {
     "rloo, k2 as a loss": replace(rloo, penalty=Penalty(k2, 0.3, as_loss=True)),
     "rloo, k3 as a loss": replace(rloo, penalty=Penalty(k3, 0.3, as_loss=True)),
     "rloo, by length": replace(rloo, length=Length.GROUP),
-    "off-policy dice": OffPolicyDice(),
-    "off-policy dice, trajectory": OffPolicyDice(Ratio.TRAJECTORY),
     "off-policy dice, cut off": OffPolicyDice(largest=1.5),
     "branching": branching,
     "numpy_inside": numpy_inside,
-}
-
-FAST = {
-    "ad": AD(),
-    "ad, total return": AD(reward_to_go=False),
-    "ad, undiscounted": AD(weighting=Undiscounted()),
-    "ad, given weights": AD(weighting=GivenWeights((1.0, 0.5, 0.25))),
-    "ad, gae": AD(gae_lambda=0.6),
-    "actor_critic": actor_critic,
-    "lvc": LVC(),
-    "lvc, bootstrapped": LVC(gae_lambda=1.0),
-    "dice": Dice(),
-    "tmaml": tmaml,
-    "tmaml, half": Tmaml(0.5),
-    "loaded_dice": LoadedDice(),
-    "loaded_dice, lambda 0.5": LoadedDice(0.5),
-    "loaded_dice, undiscounted": LoadedDice(0.5, Undiscounted()),
-}
-CLEAN |= FAST | {
-    "taylor, 1": Taylor(),
     "taylor, 2": Taylor(2, 0.9),
-    "v_trace": v_trace,
     "v_trace, cut off": VTrace(1.1, 0.9),
 }

@@ -5,6 +5,8 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
+
 from experiments import demo
 from experiments.cli import main
 from experiments.commands import Check
@@ -57,7 +59,8 @@ def test_the_readme_names_options_that_exist():
     assert named <= known
 
 
-def test_the_examples_of_the_exact_side_run():
-    found = doctest.testfile(str(ROOT / "docs" / "exact.md"), module_relative=False)
+@pytest.mark.parametrize(("page", "fewest"), [("exact.md", 25), ("guide.md", 5)])
+def test_the_examples_of_the_docs_run(page, fewest):
+    found = doctest.testfile(str(ROOT / "docs" / page), module_relative=False)
     assert found.failed == 0
-    assert found.attempted > 25
+    assert found.attempted > fewest

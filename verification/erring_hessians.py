@@ -46,8 +46,10 @@ def with_hessian_error(
         found: FloatArray = times * off.reshape(*theta.shape[:-2], p, p)
         return found
 
-    kind = _ErringMaml if isinstance(problem, Maml) else _ErringLirpg
-    return kind(problem.mdp, problem.policy, error)
+    if isinstance(problem, Maml):
+        return _ErringMaml(problem.mdp, problem.policy, error=error)
+    paid = problem.paid_at_end
+    return _ErringLirpg(problem.mdp, problem.policy, paid_at_end=paid, error=error)
 
 
 @dataclass(frozen=True, eq=False)

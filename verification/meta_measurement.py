@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray, whole_number
 from analytic.bilevel import BilevelProblem
 from analytic.metagradients import meta_gradient
+from analytic.policies import LinearSoftmax
 from analytic.targets import (
     AnyTarget,
     FiniteHorizon,
@@ -23,7 +25,7 @@ from analytic.values import evaluate
 from stochastic.assembly import Rows
 from stochastic.closed_forms import is_known
 from stochastic.meta_gradients import MetaGradient
-from stochastic.meta_passes import Pass
+from stochastic.meta_passes import Pass, probe_slots
 from stochastic.sample_slots import Sampled
 from stochastic.trajectories import Trajectories
 from verification.draw_trees import placeholders
@@ -62,7 +64,9 @@ def measure_meta_gradient(
 
     The target is the gradient of the return after *expected* inner steps, computed from ``exact``
     (`analytic.Maml` and the like), unless another is given: after sampled steps, say.
-    ``meta_parameters`` and ``theta`` are as in `analytic.meta_gradient`. ``evidence`` is
+    ``exact`` must be the estimator's own problem (its horizon may be another: a note names the
+    truncation). ``meta_parameters`` and ``theta`` are those of `analytic.meta_gradient`.
+    ``evidence`` is
     "enumeration" (exact mean and covariance, with at most ``enumeration_limit`` batches at one
     step), "sampling" (``samples`` runs) or "auto": the first where it fits.
 
@@ -84,6 +88,7 @@ def measure_meta_gradient(
     if wanted is Evidence.MOMENTS:
         raise ValueError("evidence: expected enumeration or sampling of a meta-gradient's draws")
     phi, start = estimator.loop.start(meta_parameters, theta)
+    probe_slots(estimator, phi, start)
     asked, value = _target(estimator, phi, start, exact, target)
     limit = whole_number("enumeration_limit", enumeration_limit, at_least=1)
     found = None
@@ -100,7 +105,10 @@ def measure_meta_gradient(
         sums = Accumulator(phi.shape)
         moments = sampled_moments(runs, placeholders, sums, count, _RUNS_A_BLOCK, progress)
         found = Found(moments, Evidence.SAMPLING, 1, True, ())
-    report = judge(_subject(estimator, phi, start), asked, value, found, rates)
+    subject = _subject(estimator, phi, start)
+    if target is None:
+        subject = replace(subject, notes=_truncation(estimator, exact))
+    report = judge(subject, asked, value, found, rates)
     return replace(report, seconds=time.perf_counter() - began)
 
 
@@ -117,7 +125,8 @@ def _target(
         return target, target.value
     if exact is None:
         raise ValueError("exact: expected the problem with exact inner steps, or a target")
-    horizon = estimator.loop.problem.horizon
+    _check_same(estimator, exact)
+    horizon = _setting(exact, estimator.loop).horizon
     expected = Target(
         1,
         InfiniteHorizon() if horizon is None else FiniteHorizon(horizon),
@@ -126,6 +135,46 @@ def _target(
     )
     value = meta_gradient(exact, phi, theta, steps=estimator.steps, step_size=estimator.step_size)
     return expected, value
+
+
+def _setting(owner: object, otherwise: object = None) -> Any:
+    """The decision problem or game of a loop or of an exact problem; those of a user may have none
+    of its own.
+    """
+    found = getattr(owner, "mdp", None) or getattr(owner, "game", None)
+    return found if found is not None or otherwise is None else _setting(otherwise)
+
+
+def _check_same(estimator: MetaGradient, exact: BilevelProblem) -> None:
+    """Raises ValueError where ``exact`` is not the problem that the estimator draws from."""
+    loop = estimator.loop
+    for name in ("starts_at_meta", "policy", "player"):
+        wanted, got = getattr(loop, name, None), getattr(exact, name, None)
+        if wanted is not None and got is not None and not _equal(wanted, got):
+            raise ValueError(f"exact: expected {name} {wanted!r}, as the estimator's, got {got!r}")
+    mine, theirs = _setting(loop), _setting(exact)
+    if theirs is None or theirs is mine:
+        return
+    for name in ("transition", "reward", "rewards", "start", "discount"):
+        one, other = getattr(mine, name, None), getattr(theirs, name, None)
+        if not np.array_equal(one, other):  # type: ignore[arg-type]
+            raise ValueError(f"exact: expected the {name} of the estimator's problem, got another")
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, LinearSoftmax) and isinstance(other, LinearSoftmax):
+        return np.array_equal(one.features, other.features)
+    return one is other or one == other
+
+
+def _truncation(estimator: MetaGradient, exact: BilevelProblem | None) -> tuple[str, ...]:
+    steps = estimator.loop.steps
+    setting = None if exact is None else _setting(exact, estimator.loop)
+    if setting is None or setting.horizon == steps:
+        return ()
+    end = "an infinite horizon" if setting.horizon is None else f"{setting.horizon} steps"
+    note = f"trajectories are cut at {steps} steps, the target has {end}: some bias is truncation"
+    return (note,)
 
 
 def _subject(estimator: MetaGradient, phi: FloatArray, theta: FloatArray) -> Subject:

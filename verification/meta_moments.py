@@ -94,9 +94,9 @@ class MomentPass:
         """``[B, q, q]``: the step's derivative as a matrix, a column for each entry of lambda."""
         size = theta[0].size
         maps = np.zeros((len(theta), self._length(theta), self._length(theta)))
+        linear = self.step.linear(derivative, theta, batch)
         for k, v in enumerate(np.eye(size).reshape(size, *theta.shape[1:])):
-            cotangent = np.broadcast_to(v, theta.shape)
-            for_lambda, for_phi = self.step.pulled(derivative, theta, batch, cotangent)
+            for_lambda, for_phi = linear(np.broadcast_to(v, theta.shape))
             maps[:, :size, k] = for_lambda.reshape(len(theta), -1)
             maps[:, size:-1, k] = for_phi.reshape(len(theta), -1)
         return maps

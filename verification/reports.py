@@ -215,6 +215,8 @@ class BiasReport:
         )
 
     def _deviation_unit(self) -> str:
+        if self.coupled and self.trajectories == 1:
+            return "of one estimate"
         if self.coupled:
             return f"of one estimate from N = {self.trajectories}, times sqrt(N)"
         return "per trajectory"

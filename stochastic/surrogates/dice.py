@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from analytic.arrays import real_number
 from analytic.targets import DISCOUNTED, StateWeighting
 from stochastic.records import Record
 from stochastic.surrogates.returns import (
@@ -55,8 +56,7 @@ class LoadedDice:
     weighting: StateWeighting = DISCOUNTED
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.lam <= 1.0:
-            raise ValueError(f"lam: expected a number in [0, 1], got {self.lam!r}")
+        real_number("lam", self.lam, low=0.0, high=1.0)
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
@@ -74,9 +74,15 @@ class Tmaml(Dice):
     of different steps' scores in the Hessian, as DiCE's own term does off their squares. (W up to
     t - 1: with step t's own ratio in it the term would have the mean of v F.) With coefficient 1
     and v_H = 0 it is Loaded-DiCE(1). Source: Liu et al. 2019 (Taming MAML).
+
+    Raises:
+        ValueError: a coefficient that is not a number.
     """
 
     coefficient: float = 1.0
+
+    def __post_init__(self) -> None:
+        real_number("coefficient", self.coefficient, low=-1e100, high=1e100)
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""

@@ -25,7 +25,9 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from analytic.arrays import positive_number
 from stochastic.records import Record
+from stochastic.surrogates.off_policy import log_ratios
 from stochastic.surrogates.penalties import StepPenalty
 from stochastic.surrogates.returns import discounts
 
@@ -79,13 +81,13 @@ class GroupRelative:
     epsilon: float = 1e-4
 
     def __post_init__(self) -> None:
-        if self.clip is not None and not self.clip > 0.0:
-            raise ValueError(f"clip: expected a positive number, got {self.clip!r}")
+        if self.clip is not None:
+            positive_number("clip", self.clip)
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one group."""
         advantages = self._advantages(record)[:, None]
-        ratios = torch.exp(record.log_probs - record.behaviour_log_probs)
+        ratios = torch.exp(log_ratios(record))
         terms = ratios * advantages
         if self.clip is not None:
             clipped = ratios.clamp(1.0 - self.clip, 1.0 + self.clip)

@@ -31,7 +31,11 @@ class IntrinsicReward:
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
-        intrinsic = record.meta[PHI][record.states[..., :-1], record.actions] * record.alive
+        phi = record.meta[PHI]
+        n_actions = record.log_policy.shape[-1]
+        if phi.ndim != 2 or phi.shape[1] != n_actions:
+            raise ValueError(f"phi: expected shape [S, {n_actions}], got {tuple(phi.shape)}")
+        intrinsic = phi[record.states[..., :-1], record.actions] * record.alive
         return self.surrogate(replace(record, rewards=record.rewards + intrinsic))
 
 
@@ -50,6 +54,9 @@ class LambdaReturn:
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
+        if record.meta[PHI].shape != (2,):
+            shape = tuple(record.meta[PHI].shape)
+            raise ValueError(f"phi: expected (discount, lambda), shape (2,), got {shape}")
         discount, lam = record.meta[PHI]
         advantages = generalised_advantages(record, lam, discount)
         weights = step_weights(record, self.weighting)

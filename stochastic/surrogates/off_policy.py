@@ -17,6 +17,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from analytic.arrays import positive_number
 from stochastic.records import Record
 from stochastic.surrogates.returns import discounts
 
@@ -45,8 +46,8 @@ class OffPolicyDice:
     largest: float | None = None
 
     def __post_init__(self) -> None:
-        if self.largest is not None and not self.largest > 0.0:
-            raise ValueError(f"largest: expected a positive number, got {self.largest!r}")
+        if self.largest is not None:
+            positive_number("largest", self.largest)
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analytic.arrays import real_number, whole_number
+from analytic.arrays import positive_number, real_number, whole_number
 from stochastic.records import Record
 from stochastic.surrogates.off_policy import log_ratios
 from stochastic.surrogates.returns import before_each, discounts, generalised_advantages
@@ -73,8 +73,8 @@ class VTrace:
     def __post_init__(self) -> None:
         for name in ("largest_rho", "largest_c"):
             largest = getattr(self, name)
-            if largest is not None and not largest > 0.0:
-                raise ValueError(f"{name}: expected a positive number or None, got {largest!r}")
+            if largest is not None:
+                positive_number(name, largest)
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""

@@ -2,6 +2,7 @@
 
 import itertools
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -272,3 +273,27 @@ def test_bad_input_is_named():
     for call, complaint in bad:
         with pytest.raises(ValueError, match=complaint):
             call()
+
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide.md"
+
+
+def measured_rows():
+    """Cost, bias and variance of the meta-gradient in the guide's table, row by row."""
+    for order, n in ((0, 8), (0, 256), (1, 32), (2, 64)):
+        blocks = [n // 2**order] * 2**order
+        first, second = moments(lambda x, k=order: richardson(adapted, x, order=k, axis=1), blocks)
+        yield n, first[1] - truth()[1], second[1] - first[1] ** 2
+    plan = Multilevel(4, largest_level=7)
+    mean, variance = by_a_tree(plan)
+    yield plan.expected_samples, mean - truth()[1], variance
+
+
+def test_the_guides_table_is_what_is_measured():
+    section = GUIDE.read_text().split("| estimator | cost | bias | variance x cost |")[1]
+    rows = [line.split("|")[2:5] for line in section.splitlines()[2:7]]
+    for row, (cost, bias, variance) in zip(rows, measured_rows(), strict=True):
+        printed = [float(cell) for cell in row]
+        assert abs(printed[0] / cost - 1) < 0.01
+        assert abs(printed[1] / bias - 1) < 0.05
+        assert abs(printed[2] / (cost * variance) - 1) < 0.03

@@ -19,12 +19,14 @@ from stochastic.estimators import estimate, from_surrogate
 from stochastic.products import Side, SurrogateBatch
 from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
 from stochastic.surrogates.meta_parameters import IntrinsicReward, LambdaReturn
+from stochastic.surrogates.off_policy import OffPolicyDice
 from stochastic.surrogates.returns import (
     log_probabilities,
     path_ratio_steps,
     probability_ratios,
 )
-from stochastic.surrogates.score_function import AD, LVC, Reduction
+from stochastic.surrogates.score_function import AD, Reduction, ad
+from stochastic.surrogates.taylor import Taylor, VTrace
 from stochastic.trajectories import sample
 
 STEPS = 3
@@ -87,13 +89,15 @@ def test_gradients_and_products_are_those_of_the_dense_hessian(name, kind):
         assert close(product[i], np.tensordot(dense, v[i], axes=v[i].ndim))
 
 
+@pytest.mark.parametrize("off_policy", [False, True])
 @pytest.mark.parametrize("name", sorted(FAST))
-def test_closed_forms_are_what_reverse_mode_finds(name):
+def test_closed_forms_are_what_reverse_mode_finds(name, off_policy):
     """R replications of N trajectories, coefficients in numpy against autograd."""
     mdp, surrogate = problem(), FAST[name]
     rng = np.random.default_rng(4)
     theta = rng.normal(size=(6, 3, 2))
-    batch = sample(mdp, theta, 5, rng=rng, replications=6)
+    drawn_at = theta + 0.3 * rng.normal(size=theta.shape) * off_policy
+    batch = sample(mdp, drawn_at, 5, rng=rng, replications=6)
     side = Side(policy_at(TABULAR, theta, 3, 2, (6,)), critic())
     v = rng.normal(size=theta.shape)
     known, found = (
@@ -112,16 +116,22 @@ def test_a_wrong_closed_form_would_be_seen(monkeypatch):
 
     monkeypatch.setattr(module, "_suffix_sums", lambda x: np.cumsum(x[..., ::-1], axis=-1))
     with pytest.raises(AssertionError):
-        test_closed_forms_are_what_reverse_mode_finds("dice")
+        test_closed_forms_are_what_reverse_mode_finds("dice", False)
 
 
 def test_what_has_no_closed_form_says_so():
     batch = sample(problem(), np.zeros((3, 2)), 2, rng=np.random.default_rng(0), replications=1)
-    values = np.zeros((1, 2, STEPS + 1))
-    assert closed_form(AD(reduction=Reduction.MEAN_OVER_STEPS), batch, values, 0.9) is None
-    assert closed_form(lambda record: record.log_probs.sum(), batch, values, 0.9) is None
+    given = (batch, np.zeros((1, 2, STEPS + 1)), np.zeros((1, 2, STEPS)), 0.9)
+    for other in (
+        AD(reduction=Reduction.MEAN_OVER_STEPS),
+        OffPolicyDice(largest=2.0),
+        VTrace(largest_c=1.0),
+        Taylor(2),
+        lambda record: record.log_probs.sum(),
+    ):
+        assert closed_form(other, *given) is None
     with pytest.raises(ValueError, match="weighting: expected 3 weights, got 1"):
-        closed_form(AD(weighting=GivenWeights((1.0,))), batch, values, 0.9)
+        closed_form(AD(weighting=GivenWeights((1.0,))), *given)
 
 
 @pytest.mark.parametrize(
@@ -164,17 +174,41 @@ def check_mixed(surrogate, phi):
     assert np.abs(pulled.meta["phi"]).max() > 1e-3
 
 
+def gap(record):
+    return record.log_probs - record.log_probs.detach()
+
+
 def test_a_surrogate_that_misbehaves_is_named():
     mdp = problem()
     batch = sample(mdp, np.zeros((3, 2)), 2, rng=np.random.default_rng(0), replications=1)
     side = Side(policy_at(TABULAR, np.zeros((3, 2)), 3, 2))
     for wrong, message in (
-        (lambda r: r.rewards.sum(), "does not depend on the log-probabilities"),
+        (lambda r: r.log_probs.float().sum(), "torch.float32; expected torch.float64"),
+        (lambda r: ad(r) * torch.rand(()), "randomness|random numbers"),
+        (lambda r: ad(r) * np.random.rand(), "drew random numbers"),
+        (lambda r: gap(r).square().sum().sqrt() + ad(r), "derivative of order 1 .* not finite"),
         (lambda r: r.log_probs.sum() * float("nan"), "not finite"),
         (lambda r: r.meta["eta"] * r.log_probs.sum(), "KeyError"),
     ):
         with pytest.raises(ValueError, match=message):
             SurrogateBatch(wrong, batch, side, mdp.discount).gradient()
+    with pytest.raises(ValueError, match=r"detached from record\.log_probs"):
+        SurrogateBatch(lambda r: r.rewards.sum(), batch, side, mdp.discount).probe()
+    constant = SurrogateBatch(lambda r: r.rewards.sum(), batch, side, mdp.discount)
+    assert (constant.gradient() == 0.0).all()  # as a surrogate may be on one batch
+    with pytest.raises(ValueError, match="discount: expected a number"):
+        SurrogateBatch(ad, batch, side, 7.0)
+    with pytest.raises(ValueError, match=r"batch: expected shape \[B, N, H\]"):
+        SurrogateBatch(ad, batch[0], side, mdp.discount)
+    one = Side(policy_at(TABULAR, np.zeros((3, 1)), 3, 1))
+    with pytest.raises(ValueError, match="actions: expected numbers from 0 to 0"):
+        SurrogateBatch(ad, batch, one, mdp.discount)
+    for phi in (np.zeros((3, 3)), np.zeros((2, 2, 2)), np.zeros(2)):
+        with pytest.raises(ValueError, match=r"phi: expected shape \[S, 2\]"):
+            SurrogateBatch(IntrinsicReward(ad), batch, side, 0.8, meta={"phi": phi}).gradient()
+    wrong_shape = {"phi": np.zeros((2, 2))}
+    with pytest.raises(ValueError, match=r"phi: expected \(discount, lambda\)"):
+        SurrogateBatch(LambdaReturn(), batch, side, 0.8, meta=wrong_shape).gradient()
     with pytest.raises(ValueError, match="other: expected two players, got one"):
         SurrogateBatch(Dice(), batch, side, mdp.discount).other_gradient()
 
@@ -208,4 +242,3 @@ def test_tmaml_with_coefficient_one_is_loaded_dice():
     assert close(one, other)
     assert not close(one, plain)
     assert close(plain, SurrogateBatch(Dice(), batch, side, 0.8).pull_back(several).own)
-    assert LVC() != AD()
