@@ -182,6 +182,19 @@ def test_errors_of_hessian_estimates_and_how_they_change_stay_below_their_consta
     assert largest > 0.05
 
 
+def test_dice_s_deviation_needs_its_terms_across_steps():
+    """Ten steps that pay 1 each, two actions alike: E of the squared norm is 825, by the moments of
+    sums of signs; a bound without those terms, which is LVC's, is lower."""
+    mdp = TabularMDP(np.ones((1, 2, 1)), [[1.0, 1.0]], 1.0, [1.0], horizon=10)
+    every = np.eye(2).reshape(2, 1, 2)
+    theta = np.zeros((1, 2))
+    noise = sum(hvp_moments(mdp, theta, u, Curvature.DICE).variance.sum() for u in every)
+    pairs = sum((2 * (10 - m) + 1) * m * (m - 1) / 2 for m in range(1, 11))
+    assert noise == pytest.approx(pairs, rel=1e-12)
+    assert hessian_constants(mdp, Curvature.LVC).deviation ** 2 < noise
+    assert hessian_constants(mdp, Curvature.DICE).deviation ** 2 >= noise
+
+
 def test_deviations_of_gradients_stay_below_their_constants():
     largest = np.zeros(3)
     for mdp, theta in problems():

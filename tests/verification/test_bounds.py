@@ -243,6 +243,27 @@ def test_what_the_path_does_to_the_variance_is_attained_too():
     assert bound == pytest.approx(twice.variance(), rel=1e-3)
 
 
+def test_the_second_order_bound_s_terms_are_attained():
+    """Two factors that move together, J and the outer gradient at later points; and a path that
+    bends."""
+    zero, line = constant(0.0), lambda x: np.asarray(x, dtype=float)
+    still = {"inner": zero, "mixed": zero, "hessian": zero, "noise": coin(0.5)}
+    square = {"inner": lambda x: 0.5 * x**2, "hessian": line, "outer": zero, "outer_in_phi": line}
+    curved = {"outer": zero, "outer_in_phi": lambda x: 0.5 * x**2}
+    cases = (
+        (2.0, 2, {"mixed": line, "outer": line}, {"rho1": 1.0, "mu2": 1.0}),
+        (1e-3, 2, square, {"rho2": 1.0, "mu12": 1.0}),
+        (2.0, 1, curved, {"nu12": 1.0}),
+    )
+    for alpha, steps, parts, own in cases:
+        loop = ScalarLoop(steps, alpha, **still | parts)
+        constants = LoopConstants(**{"c2": 0.0, "m2": 0.0, "sigma": 0.5} | own)
+        asked = {"steps": steps, "step_size": alpha, "samples": 1}
+        bound = meta_gradient_bias_bound(constants, **asked).second_order
+        assert bound == pytest.approx(abs(loop.bias()), rel=1e-6)
+        assert bound > 0.0
+
+
 ERRORS = ("sigma", "delta_j", "delta_h", "sigma_1", "sigma_2", "sigma_j", "sigma_h")
 
 
