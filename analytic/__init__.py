@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from analytic.chain_moments import chain_step_moments as chain_step_moments
     from analytic.compositional import CompositionalBias as CompositionalBias
     from analytic.compositional import compositional_bias as compositional_bias
+    from analytic.constants import ReturnConstants as ReturnConstants
+    from analytic.constants import return_constants as return_constants
     from analytic.derivatives import discount_derivative as discount_derivative
     from analytic.derivatives import gradient as gradient
     from analytic.derivatives import hessian as hessian
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from analytic.derivatives import state_action_occupancy as state_action_occupancy
     from analytic.derivatives import third_derivative as third_derivative
     from analytic.estimate_means import hessian_estimate_mean as hessian_estimate_mean
+    from analytic.game_bounds import GameConstants as GameConstants
+    from analytic.game_bounds import game_constants as game_constants
     from analytic.game_derivatives import game_gradient as game_gradient
     from analytic.game_derivatives import game_hvp as game_hvp
     from analytic.game_derivatives import game_values as game_values
@@ -75,6 +79,9 @@ if TYPE_CHECKING:
     from analytic.sampled_steps import SampledStepObjective as SampledStepObjective
     from analytic.sampled_steps import sampled_step_objective as sampled_step_objective
     from analytic.sampling_expansion import leading_compositional_bias as leading_compositional_bias
+    from analytic.scoped_constants import LoopConstants as LoopConstants
+    from analytic.scoped_constants import Scope as Scope
+    from analytic.scoped_constants import loop_constants as loop_constants
     from analytic.sparse_problems import SparseMDP as SparseMDP
     from analytic.step_objectives import adapted_return as adapted_return
     from analytic.step_objectives import trajectory_law as trajectory_law
@@ -128,6 +135,8 @@ _HOME = {
     "chain_step_moments": "chain_moments",
     "CompositionalBias": "compositional",
     "compositional_bias": "compositional",
+    "ReturnConstants": "constants",
+    "return_constants": "constants",
     "discount_derivative": "derivatives",
     "gradient": "derivatives",
     "hessian": "derivatives",
@@ -137,6 +146,8 @@ _HOME = {
     "state_action_occupancy": "derivatives",
     "third_derivative": "derivatives",
     "hessian_estimate_mean": "estimate_means",
+    "GameConstants": "game_bounds",
+    "game_constants": "game_bounds",
     "game_gradient": "game_derivatives",
     "game_hvp": "game_derivatives",
     "game_values": "game_derivatives",
@@ -175,6 +186,9 @@ _HOME = {
     "SampledStepObjective": "sampled_steps",
     "sampled_step_objective": "sampled_steps",
     "leading_compositional_bias": "sampling_expansion",
+    "LoopConstants": "scoped_constants",
+    "Scope": "scoped_constants",
+    "loop_constants": "scoped_constants",
     "SparseMDP": "sparse_problems",
     "adapted_return": "step_objectives",
     "trajectory_law": "step_objectives",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from experiments.commands import Check, Command, List, Report
+from experiments.commands import Bounds, Check, Command, List, Report
 
 if TYPE_CHECKING:
     from experiments.certificate_files import KeptCertificate
@@ -60,7 +60,7 @@ def _parse(arguments: Sequence[str] | None) -> Command | int:
     try:
         with contextlib.redirect_stderr(complaint):
             command: Command = tyro.extras.subcommand_cli_from_dict(
-                {"check": Check, "report": Report, "list": List},
+                {"check": Check, "bounds": Bounds, "report": Report, "list": List},
                 prog="gradbias",
                 description="Is my gradient estimator biased, and by how much?",
                 args=arguments,
@@ -92,6 +92,11 @@ def _run(command: Command) -> int:
         from experiments.folders import draw_again
 
         print(f"wrote {draw_again(command.folder)}")
+        return 0
+    if isinstance(command, Bounds):
+        from experiments.bound_folders import run_bounds
+
+        print(run_bounds(command))
         return 0
     return _check(command)
 

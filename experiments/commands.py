@@ -72,4 +72,48 @@ class List:
     """Lists the built-in estimators and the environments that are known to have a table."""
 
 
-Command = Check | Report | List
+@dataclass(frozen=True)
+class Bounds:
+    """The bias of a sampled meta-gradient beside theory's bounds, over a sweep of one number."""
+
+    npz: str | None = None
+    """The problem: an archive with arrays transition, reward, discount, start[, horizon]."""
+    gym: str | None = None
+    """The problem: a gymnasium environment with a table (few trajectories fit: see --horizon)."""
+    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An option of the environment, KEY=VALUE (may be repeated)."""
+    random: str | None = None
+    """The problem: a random MDP of SxA, such as 2x2 (see --seed)."""
+    seed: int = 0
+    """Of the random problem and random logits."""
+    discount: float | None = None
+    """Between 0 and 1; default 0.9, or what the npz file says."""
+    horizon: int | None = None
+    """Steps with rewards; needed, but where the npz file says it."""
+    start: str | None = None
+    """'uniform' over states, or a state's number; default: the problem's own."""
+    theta: str = "random"
+    """Where the inner loop starts: 'uniform', 'random' (standard normal) or FILE.npy."""
+    loop: Literal["maml", "lirpg"] = "maml"
+    """What the meta-parameters are: theta^0, or an intrinsic reward (0 here)."""
+    sweep: Literal["K", "step-size", "samples", "hessian-error"] = "samples"
+    """What is varied; the Hessian's error by factors."""
+    values: tuple[float, ...] = ()
+    """Of what is varied; there are defaults."""
+    steps: int = 2
+    """K, the inner steps."""
+    step_size: float = 0.1
+    """alpha."""
+    samples: int | None = None
+    """N, trajectories a step; default 2, or expected steps where the Hessian's error is swept."""
+    curvature: Literal["exact", "dice", "lvc", "ad"] | None = None
+    """Whose mean the Hessians have; default exact ones, or AD's where their error is swept."""
+    runs: int = 0
+    """Sampled loops that are drawn where batches are too many to enumerate (0: none)."""
+    out: str | None = None
+    """A folder for results.csv, slopes.csv, bounds.png, bounds.svg and what repeats it."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object instead of a table."""
+
+
+Command = Check | Bounds | Report | List

@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING
 from analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from verification.bound_sweeps import BoundSweep as BoundSweep
+    from verification.bound_sweeps import Sweep as Sweep
+    from verification.bound_sweeps import bound_versus_empirical as bound_versus_empirical
+    from verification.bounds import BiasBound as BiasBound
+    from verification.bounds import CompositionalErrorBound as CompositionalErrorBound
+    from verification.bounds import compositional_error_bound as compositional_error_bound
+    from verification.bounds import meta_gradient_bias_bound as meta_gradient_bias_bound
     from verification.certificates import prove_unbiased as prove_unbiased
     from verification.comparison import compare_estimators as compare_estimators
     from verification.conformance import Claim as Claim
@@ -37,8 +44,19 @@ if TYPE_CHECKING:
     from verification.strategies import joint_policies_for as joint_policies_for
     from verification.strategies import policies_for as policies_for
     from verification.strategies import tabular_mdps as tabular_mdps
+    from verification.variance_bounds import VarianceBound as VarianceBound
+    from verification.variance_bounds import (
+        meta_gradient_variance_bound as meta_gradient_variance_bound,
+    )
 
 _HOME = {
+    "BoundSweep": "bound_sweeps",
+    "Sweep": "bound_sweeps",
+    "bound_versus_empirical": "bound_sweeps",
+    "BiasBound": "bounds",
+    "CompositionalErrorBound": "bounds",
+    "compositional_error_bound": "bounds",
+    "meta_gradient_bias_bound": "bounds",
     "prove_unbiased": "certificates",
     "compare_estimators": "comparison",
     "Claim": "conformance",
@@ -68,5 +86,7 @@ _HOME = {
     "joint_policies_for": "strategies",
     "policies_for": "strategies",
     "tabular_mdps": "strategies",
+    "VarianceBound": "variance_bounds",
+    "meta_gradient_variance_bound": "variance_bounds",
 }
 __getattr__, __dir__, __all__ = lazy_exports(__name__, _HOME)

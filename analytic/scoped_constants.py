@@ -1,0 +1,227 @@
+"""Every constant of Lemma 4.4 and Theorem 4.5 for a given loop, and how far each one holds.
+
+- *Global*: for all theta, from `analytic.constants`.
+- *Local*: on the ball around theta^0 that no iterate can leave, whatever is sampled: an inner step
+  is at most alpha times the largest gradient estimate long. A quantity there is at most its value
+  at theta^0 plus its Lipschitz constant times the radius. The smaller of the two is taken.
+- *Path*: the largest value at the expected iterates. Sampled iterates go elsewhere, so this bounds
+  nothing; it shows what the bounds would be if they could be that small.
+
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumptions 4.1-4.3, with the two
+Lipschitz constants that they lack (``mu12`` and ``rho1``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from enum import Enum
+
+import numpy.typing as npt
+
+from analytic.arrays import real_number
+from analytic.bilevel import BilevelProblem
+from analytic.compositional import SampledLoop, sampled_loop
+from analytic.constants import (
+    gradient_deviation,
+    hessian_constants,
+    largest_estimate,
+    mixed_constants,
+    mixed_deviation,
+    return_constants,
+)
+from analytic.moments import Curvature
+from analytic.point_constants import Point, variance_slope
+from analytic.policies import TABULAR
+from analytic.trajectory_classes import Credit
+
+
+class Scope(Enum):
+    """Where a constant holds."""
+
+    GLOBAL = "for all theta"
+    LOCAL = "on the ball that iterates can reach"
+    PATH = "at the expected iterates alone"
+
+
+@dataclass(frozen=True)
+class LoopConstants:
+    """Norms and Lipschitz constants in theta, by the paper's symbols; deviations are of one
+    trajectory's estimate, ``sqrt(E|estimate - mean|^2)``.
+
+    - the outer return: ``m1``, ``m2`` its gradients in phi and theta; ``mu12``, ``nu12`` the first
+      and second derivative of the former in theta, ``mu2``, ``nu2`` of the latter;
+    - the mixed derivative J of the inner return: ``c1``; its derivatives ``rho1``, ``chi1``;
+    - the inner Hessian H: ``c2``; its derivatives ``rho2``, ``chi2``;
+    - the estimates' means: their errors ``delta_j``, ``delta_h``, their Lipschitz constants
+      ``change_j``, ``change_h``;
+    - deviations: ``sigma`` of the inner gradient, ``sigma_1`` and ``sigma_2`` of the outer ones,
+      ``sigma_j`` and ``sigma_h`` of J's and H's estimates.
+
+    ``starts_at_meta`` where theta^0 is phi (MAML), and J has no part. ``scopes`` has the `Scope` of
+    every constant that was computed; ``radius`` is that of the ball, where there is one.
+
+    Raises:
+        ValueError: a constant that is negative or not a number.
+    """
+
+    c2: float
+    m2: float
+    sigma: float = 0.0
+    mu2: float = 0.0
+    nu2: float = 0.0
+    rho2: float = 0.0
+    chi2: float = 0.0
+    m1: float = 0.0
+    mu12: float = 0.0
+    nu12: float = 0.0
+    c1: float = 0.0
+    rho1: float = 0.0
+    chi1: float = 0.0
+    delta_j: float = 0.0
+    delta_h: float = 0.0
+    change_j: float = 0.0
+    change_h: float = 0.0
+    sigma_1: float = 0.0
+    sigma_2: float = 0.0
+    sigma_j: float = 0.0
+    sigma_h: float = 0.0
+    starts_at_meta: bool = False
+    radius: float | None = None
+    scopes: dict[str, Scope] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if each.type == "float":
+                given = getattr(self, each.name)
+                value = real_number(each.name, given, low=0.0, high=math.inf)
+                object.__setattr__(self, each.name, value)
+
+
+def loop_constants(
+    problem: BilevelProblem,
+    meta_parameters: npt.ArrayLike,
+    theta: npt.ArrayLike | None = None,
+    *,
+    steps: int,
+    step_size: float,
+    scope: Scope = Scope.LOCAL,
+    curvature: Curvature | None = None,
+    hessian_error: float = 1.0,
+) -> LoopConstants:
+    """The constants of a `Maml` or `Lirpg` loop with tabular policies ``[S, A]``, whose gradients
+    are estimated with rewards-to-go and no critic.
+
+    ``curvature`` says whose mean the Hessians have (None: exact), ``hessian_error`` multiplies its
+    difference to the Hessian (not its noise).
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5 and Lemma 4.4.
+
+    Raises:
+        ValueError: as `meta_gradient`; a problem that is not a `Maml` or `Lirpg` of one
+            `TabularMDP` with a finite horizon and tabular policy; a negative step size.
+
+    >>> from analytic import Maml, TabularMDP
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> asked = {"steps": 2, "step_size": 0.01}
+    >>> for scope in Scope:
+    ...     found = loop_constants(Maml(bandit), [[0.5, 0.0]], **asked, scope=scope)
+    ...     print(round(found.c2, 4), found.scopes["c2"].name, round(found.sigma, 4))
+    0.1925 GLOBAL 0.7071
+    0.1232 LOCAL 0.3329
+    0.116 PATH 0.2588
+    """
+    loop = sampled_loop(
+        problem, meta_parameters, theta, steps, step_size, Credit.REWARD_TO_GO, None
+    )
+    size = real_number("step_size", step_size, low=0.0, high=1e12)
+    times = real_number("hessian_error", hessian_error, low=0.0, high=1e12)
+    if loop.problem.policy is not TABULAR:
+        raise ValueError("problem: expected a tabular softmax policy, got another one")
+    if not isinstance(scope, Scope):
+        raise ValueError(f"scope: expected a Scope, got {scope!r}")
+    everywhere = _everywhere(loop, curvature, times)
+    radius = None
+    found: dict[str, float] = {}
+    if scope is Scope.PATH:
+        found = _along_path(loop, curvature, times)
+    elif scope is Scope.LOCAL:
+        radius = steps * size * largest_estimate(loop.inner)
+        start = Point(loop, loop.path[0], curvature, times)
+        found = _in_ball(start, everywhere, radius)
+        found = {name: value for name, value in found.items() if value < everywhere[name]}
+    scopes = {name: scope if name in found else Scope.GLOBAL for name in everywhere}
+    starts = loop.problem.starts_at_meta
+    return LoopConstants(**everywhere | found, starts_at_meta=starts, radius=radius, scopes=scopes)
+
+
+def _everywhere(loop: SampledLoop, curvature: Curvature | None, times: float) -> dict[str, float]:
+    """What holds for all theta, by name."""
+    inner, outer = return_constants(loop.inner), return_constants(loop.outer)
+    found = {
+        "c2": inner.curvature,
+        "rho2": inner.third,
+        "chi2": inner.fourth,
+        "m2": outer.slope,
+        "mu2": outer.curvature,
+        "nu2": outer.third,
+        "sigma": gradient_deviation(loop.inner),
+        "sigma_2": gradient_deviation(loop.outer),
+        "change_h": inner.third,
+    }
+    if curvature is not None:
+        own = hessian_constants(loop.inner, curvature)
+        found["delta_h"] = times * own.error
+        found["change_h"] = abs(1.0 - times) * inner.third + times * own.change
+        found["sigma_h"] = own.deviation
+    if not loop.problem.starts_at_meta:
+        mixed = mixed_constants(loop.inner)
+        found |= {"c1": mixed.slope, "rho1": mixed.curvature, "chi1": mixed.third}
+        found |= {"change_j": mixed.curvature, "sigma_j": mixed_deviation(loop.inner)}
+    return found
+
+
+def _in_ball(at: Point, everywhere: dict[str, float], radius: float) -> dict[str, float]:
+    """Bounds on the ball around a point: what is there, and how far it can change, from the highest
+    derivative down.
+    """
+    loop, found = at.loop, at.inner() | at.outer()
+    inner, outer = return_constants(loop.inner), return_constants(loop.outer)
+
+    def spread(name: str, change: float) -> float:
+        found[name] = min(everywhere[name], found[name] + change * radius)
+        return found[name]
+
+    spread("c2", spread("rho2", inner.fourth))
+    spread("m2", spread("mu2", spread("nu2", outer.fourth)))
+    if "c1" in found:
+        found["change_j"] = spread("rho1", everywhere["chi1"])
+        spread("c1", found["rho1"])
+    if at.curvature is None:
+        found["change_h"] = found["rho2"]
+    else:
+        own = hessian_constants(loop.inner, at.curvature)
+        spread("delta_h", at.hessian_error * (own.change + found["rho2"]))
+    for name, mdp, bounds in (("sigma", loop.inner, inner), ("sigma_2", loop.outer, outer)):
+        rise = radius * variance_slope(mdp, bounds.slope, bounds.curvature)
+        found[name] = math.sqrt(found[name] ** 2 + rise)
+    return found
+
+
+def _along_path(loop: SampledLoop, curvature: Curvature | None, times: float) -> dict[str, float]:
+    """The largest values at the expected iterates: of the inner return at those that steps are
+    taken from, of the outer one at the last.
+    """
+    points = [Point(loop, theta, curvature, times) for theta in loop.path]
+    each = [point.inner() for point in points[:-1]]
+    if curvature is not None:
+        each = [
+            found | {"sigma_h": point.hessian_noise(curvature)}
+            for found, point in zip(each, points, strict=False)
+        ]
+    found = {name: max(values[name] for values in each) for name in each[0]}
+    if "rho1" in found:
+        found["change_j"] = found["rho1"]
+    if curvature is None:
+        found["change_h"] = found["rho2"]
+    return found | points[-1].outer()

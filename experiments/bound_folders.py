@@ -1,0 +1,188 @@
+"""`gradbias bounds`: a sweep of bounds beside the bias, as a table, a folder, or one JSON object.
+
+The folder has results.csv, slopes.csv, bounds.png, bounds.svg, and what repeats it: command.txt,
+problem.npz, theta.npy.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analytic.arrays import FloatArray
+from analytic.bilevel import Lirpg, Maml
+from analytic.moments import Curvature
+from analytic.problems import TabularMDP
+from experiments.bound_figures import draw_sweep
+from experiments.commands import Bounds, Check
+from experiments.figures import as_svg
+from experiments.problem_sources import generators, load_problem, load_theta
+from verification.bound_sweeps import MEASURES, BoundRow, BoundSweep, Sweep, bound_versus_empirical
+
+SWEEPS = {
+    "K": (Sweep.STEPS, (1.0, 2.0, 3.0, 4.0)),
+    "step-size": (Sweep.STEP_SIZE, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)),
+    "samples": (Sweep.SAMPLES, (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)),
+    "hessian-error": (Sweep.HESSIAN_ERROR, (0.001, 0.01, 0.1, 0.3, 1.0, 3.0)),
+}
+CURVATURES = {
+    "exact": None,
+    "dice": Curvature.DICE,
+    "lvc": Curvature.LVC,
+    "ad": Curvature.AD,
+}
+DEFAULT_SAMPLES = 2
+
+
+def run_bounds(command: Bounds) -> str:
+    """Runs the sweep, leaves its folder, and returns what is printed.
+
+    Raises:
+        ValueError: bad input of any kind, in one sentence.
+    """
+    folder = None
+    if command.out is not None:
+        from experiments.folders import claim_folder  # here, for torch's sake
+
+        folder = claim_folder(command.out)
+    try:
+        mdp, theta = _problem(command)
+        found = _swept(command, mdp, theta)
+    except BaseException:
+        if folder is not None:
+            from experiments.folders import abandon_folder
+
+            abandon_folder(folder)
+        raise
+    if folder is not None:
+        _write(folder, command, mdp, theta, found)
+    if command.json:
+        return json.dumps(_as_dict(found), allow_nan=False)
+    lines = [*_table(found), *_slope_lines(found)]
+    return "\n".join(lines if folder is None else [*lines, f"  written     {folder}"])
+
+
+def sweep_of(command: Bounds) -> BoundSweep:
+    """The sweep that a command asks for. Raises ValueError as `run_bounds`."""
+    return _swept(command, *_problem(command))
+
+
+def _problem(command: Bounds) -> tuple[TabularMDP, FloatArray]:
+    names = ("npz", "gym", "env_option", "random", "seed", "discount", "horizon", "start")
+    same = {name: getattr(command, name) for name in names}
+    problem_rng, policy_rng, _ = generators(command.seed)
+    mdp = load_problem(Check(estimator="", **same), problem_rng)
+    if mdp.horizon is None:
+        raise ValueError("--horizon: expected a number of steps, as whole trajectories are sampled")
+    return mdp, load_theta(command.theta, mdp, policy_rng)
+
+
+def _swept(command: Bounds, mdp: TabularMDP, theta: FloatArray) -> BoundSweep:
+    sweep, defaults = SWEEPS[command.sweep]
+    given: tuple[float, ...] = command.values or defaults
+    values = [int(v) if sweep in _WHOLE and float(v).is_integer() else v for v in given]
+    of_error = sweep is Sweep.HESSIAN_ERROR
+    samples = command.samples
+    if samples is None and not of_error:
+        samples = DEFAULT_SAMPLES
+    name = command.curvature or ("ad" if of_error else "exact")
+    if of_error and CURVATURES[name] is None:
+        raise ValueError("--curvature: expected dice, lvc or ad, whose error is swept; got exact")
+    asked: dict[str, Any] = {"steps": command.steps, "step_size": command.step_size}
+    asked |= {"samples": samples, "curvature": CURVATURES[name], "sweep": sweep}
+    asked |= {"runs": command.runs}
+    if command.loop == "maml":
+        return bound_versus_empirical(Maml(mdp), theta, values=values, **asked)
+    return bound_versus_empirical(Lirpg(mdp), 0.0 * theta, theta, values=values, **asked)
+
+
+_WHOLE = (Sweep.STEPS, Sweep.SAMPLES)
+
+
+def _write(
+    folder: Path, command: Bounds, mdp: TabularMDP, theta: FloatArray, found: BoundSweep
+) -> None:
+    try:
+        mdp.save(folder / "problem.npz")
+        with open(folder / "theta.npy", "wb") as stream:
+            np.save(stream, theta, allow_pickle=False)
+        (folder / "command.txt").write_text(shlex.join(_repeated(command)) + "\n")
+        names = [field.name for field in dataclasses.fields(found.rows[0])]
+        rows = [[_text(getattr(row, name)) for name in names] for row in found.rows]
+        _write_csv(folder / "results.csv", [[*names, "looseness"]], rows, found)
+        slopes = [[name, *map(_text, dataclasses.astuple(s))] for name, s in found.slopes.items()]
+        _write_csv(folder / "slopes.csv", [["measure", "slope", "smallest", "largest"]], slopes)
+        figure = draw_sweep(found)
+        figure.savefig(folder / "bounds.png", dpi=150)
+        (folder / "bounds.svg").write_text(as_svg(figure))
+    except OSError as error:
+        raise ValueError(f"--out {folder}: cannot be written ({error})") from None
+
+
+def _write_csv(
+    path: Path, header: list[list[str]], rows: list[list[str]], found: BoundSweep | None = None
+) -> None:
+    if found is not None:
+        loose = [_text(row.looseness) for row in found.rows]
+        rows = [[*row, last] for row, last in zip(rows, loose, strict=True)]
+    with open(path, "w", newline="") as stream:
+        csv.writer(stream).writerows([*header, *rows])
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(repr, value))
+    return "" if value is None else repr(value)
+
+
+def _repeated(command: Bounds) -> list[str]:
+    """The command line that repeats the sweep from inside the folder."""
+    arguments = ["gradbias", "bounds", "--npz", "problem.npz", "--theta", "theta.npy"]
+    for name in ("loop", "sweep", "steps", "step_size", "samples", "curvature", "runs"):
+        value = getattr(command, name)
+        if value is not None:
+            arguments += [f"--{name.replace('_', '-')}", str(value)]
+    if command.values:
+        arguments += ["--values", *map(str, command.values)]
+    return arguments
+
+
+def _as_dict(found: BoundSweep) -> dict[str, Any]:
+    rows = [dataclasses.asdict(row) | {"looseness": row.looseness} for row in found.rows]
+    slopes = {name: dataclasses.asdict(slope) for name, slope in found.slopes.items()}
+    return {"sweep": found.sweep.value, "rows": rows, "slopes": slopes}
+
+
+def _table(found: BoundSweep) -> list[str]:
+    head = f"{'bias':>20}" + "".join(f"{name.replace('_', ' '):>14}" for name in MEASURES[1:])
+    lines = [f"{found.sweep.value}", f"{'':>10}{head}{'looseness':>12}"]
+    for row in found.rows:
+        cells = "".join(f"{_short(getattr(row, name)):>14}" for name in MEASURES[1:])
+        cells = f"{_bias_text(row):>20}" + cells
+        lines.append(f"{found.swept(row):>10g}{cells}{_short(row.looseness):>12}")
+    return lines
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _bias_text(row: BoundRow) -> str:
+    """The bias; a sampled one with half its interval's length."""
+    if row.interval is None:
+        return _short(row.bias)
+    return f"{_short(row.bias)} +- {_short((row.interval[1] - row.interval[0]) / 2)}"
+
+
+def _slope_lines(found: BoundSweep) -> list[str]:
+    lines = ["slopes on log-log axes (and between neighbours)"]
+    for name, slope in found.slopes.items():
+        between = f"({slope.low:.2f} .. {slope.high:.2f})"
+        lines.append(f"  {name.replace('_', ' '):12}{slope.value:>7.2f}  {between}")
+    return lines

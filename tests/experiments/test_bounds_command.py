@@ -1,0 +1,112 @@
+"""`gradbias bounds`: its table, its folder, its complaints."""
+
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from command_line import run
+
+from analytic.bilevel import Maml
+from analytic.problems import TabularMDP
+from experiments.bound_figures import draw_sweep
+from verification.bound_sweeps import MEASURES, Sweep, bound_versus_empirical
+
+BANDIT = ("--random", "1x2", "--horizon", "1", "--seed", "3")
+
+
+def test_a_sweep_leaves_numbers_and_pictures_that_repeat(capsys, tmp_path):
+    out = tmp_path / "out"
+    options = ("--sweep", "samples", "--values", 16, 32, 64, "--steps", 2)
+    status, text, _ = run(capsys, "bounds", *BANDIT, *options, "--out", out)
+    assert status == 0
+    for word in ("trajectories N", "looseness", "slopes", "second order", str(out)):
+        assert word in text
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    assert [row["samples"] for row in rows] == ["16", "32", "64"]
+    for row in rows:
+        bias, bound = float(row["bias"]), float(row["second_order"])
+        assert 0.0 < bias < bound < float(row["printed"])
+        assert float(row["looseness"]) == pytest.approx(bound / bias)
+    slopes = {
+        row["measure"]: row for row in csv.DictReader((out / "slopes.csv").read_text().splitlines())
+    }
+    assert float(slopes["bias"]["slope"]) == pytest.approx(-1.0, abs=0.05)
+    assert (out / "bounds.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "bounds.svg").read_text().startswith("<svg")
+    command = shlex.split((out / "command.txt").read_text())
+    before = os.getcwd()
+    os.chdir(out)
+    try:
+        status, text, _ = run(capsys, *command[1:], "--json")
+    finally:
+        os.chdir(before)
+    again = json.loads(text)
+    assert status == 0
+    assert again["sweep"] == "trajectories N"
+    assert [row["bias"] for row in again["rows"]] == [float(row["bias"]) for row in rows]
+
+
+@pytest.mark.parametrize("sweep", ["K", "step-size", "hessian-error"])
+@pytest.mark.parametrize("loop", ["maml", "lirpg"])
+def test_every_sweep_has_defaults(capsys, sweep, loop):
+    given = ("--sweep", sweep, "--loop", loop, "--steps", 2, "--json")
+    status, text, _ = run(capsys, "bounds", *BANDIT, *given)
+    assert status == 0
+    rows = json.loads(text)["rows"]
+    assert len(rows) >= 4
+    for row in rows:
+        assert row["bias"] <= min(row["corrected"], row["compact"], row["second_order"])
+    expected = sweep == "hessian-error"
+    assert all((row["samples"] is None) == expected for row in rows)
+
+
+def test_the_picture_has_a_line_for_each_measure_with_its_slope():
+    mdp = TabularMDP(np.ones((1, 2, 1)), [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    sweep = {"sweep": Sweep.SAMPLES, "values": [1, 2, 4]}
+    found = bound_versus_empirical(Maml(mdp), [[0.5, 0.0]], **sweep)
+    (axes,) = draw_sweep(found).axes
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    labels = [line.get_label() for line in axes.lines]
+    assert len(labels) == len(MEASURES) - 1  # the compact form is left out
+    assert "exact bias\nslope -1.00" in labels
+    steps = {"sweep": Sweep.STEPS, "values": [1, 2]}
+    (axes,) = draw_sweep(bound_versus_empirical(Maml(mdp), [[0.5, 0.0]], **steps)).axes
+    assert axes.get_xscale() == "linear"
+
+
+BAD = {
+    "no horizon": (("--random", "1x2"), "--horizon: expected a number of steps"),
+    "no problem": ((), "expected one problem"),
+    "exact": ((*BANDIT, "--sweep", "hessian-error", "--curvature", "exact"), "--curvature: "),
+    "half a step": ((*BANDIT, "--sweep", "K", "--values", "1.5"), "values: expected a whole"),
+    "no samples": ((*BANDIT, "--samples", "0", "--sweep", "K"), "samples: expected"),
+    "negative": ((*BANDIT, "--step-size", "-1"), "step_size: expected"),
+    "unknown": ((*BANDIT, "--sweep", "weather"), "invalid choice"),
+    "theta": ((*BANDIT, "--theta", "none.npy"), "--theta none.npy"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_bad_input_is_one_sentence_and_leaves_no_folder(capsys, tmp_path, name):
+    arguments, complaint = BAD[name]
+    out = tmp_path / "out"
+    status, text, error = run(capsys, "bounds", *arguments, "--out", out)
+    assert (status, text) == (2, "")
+    assert complaint in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_torch_is_not_loaded_for_a_table():
+    script = (
+        "import sys; from experiments.cli import main; "
+        "main(['bounds', '--random', '1x2', '--horizon', '1', '--values', '1', '2']); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert found.returncode == 0, found.stderr

@@ -1,0 +1,131 @@
+"""The bias of one sampled loop: by enumeration of its batches, its leading term, or by sampling.
+
+The bias splits exactly into what the Hessians' error does along the expected path, and what sampled
+steps add to that. Where all batches can be enumerated both are exact; the leading term keeps the
+first and the 1/N part of the second (with exact Hessians: a term of both orders is left out). When
+sampled, the inner steps alone are: what follows has its mean, which leaves the bias as it is.
+
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4) and Sec. 5.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from analytic.arrays import FloatArray
+from analytic.bilevel import BilevelProblem, Lirpg, Maml
+from analytic.compositional import SampledLoop, compositional_bias, sampled_loop
+from analytic.metagradients import meta_gradient
+from analytic.moments import Curvature
+from analytic.sampling_expansion import leading_compositional_bias
+from analytic.trajectory_classes import Credit, TrajectoryClasses
+from verification.erring_hessians import with_hessian_error
+
+OUTCOMES = 1_000_000
+"""Of the inner loop, up to which they are enumerated unless said."""
+
+_INNER_OUTCOMES = 4_000
+"""Before the last step: each costs a call."""
+
+
+@dataclass(frozen=True)
+class LoopAsked:
+    """A loop whose bias is asked for; ``runs`` of it are drawn where it cannot be enumerated."""
+
+    steps: int
+    step_size: float
+    samples: int | None
+    hessian_error: float
+    curvature: Curvature | None
+    outcomes: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class SweptBias:
+    """Norms of the ``bias`` (None where it was neither enumerated nor sampled) and of its
+    ``leading`` term; a sampled one has an ``interval``, by a normal mean.
+    """
+
+    bias: float | None
+    leading: float
+    interval: tuple[float, float] | None = None
+
+
+def swept_bias(
+    problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None, asked: LoopAsked
+) -> SweptBias:
+    """The bias of a `Maml` or `Lirpg` loop. Raises ValueError as `compositional_bias`, for what is
+    too large.
+    """
+    k, alpha, n = asked.steps, asked.step_size, asked.samples
+    loop = sampled_loop(problem, phi, theta, k, alpha, Credit.REWARD_TO_GO, None)
+    erring = with_hessian_error(loop.problem, loop.inner, asked.curvature, asked.hessian_error)
+    exact = meta_gradient(problem, phi, theta, steps=k, step_size=alpha)
+    expected = meta_gradient(erring, phi, theta, steps=k, step_size=alpha) - exact
+    if n is None:
+        return SweptBias(*(float(np.linalg.norm(expected)),) * 2)
+    first = leading_compositional_bias(problem, phi, theta, steps=k, step_size=alpha)
+    leading = float(np.linalg.norm(expected + first.meta_gradient / n))
+    if _fits(loop, asked, n):
+        every = compositional_bias(erring, phi, theta, steps=k, step_size=alpha, samples=n)
+        return SweptBias(float(np.linalg.norm(expected + every.meta_gradient)), leading)
+    if not asked.runs:
+        return SweptBias(None, leading)
+    bias, interval = _sampled(loop, erring, asked, n)
+    return SweptBias(bias, leading, interval)
+
+
+def _fits(loop: SampledLoop, asked: LoopAsked, n: int) -> bool:
+    try:
+        classes = TrajectoryClasses.of(loop.inner, to_go=True)
+        count = classes.counted(n, asked.steps)
+    except ValueError:  # too many even for that
+        return False
+    before = count ** ((asked.steps - 1) / asked.steps)
+    return count <= asked.outcomes and before <= _INNER_OUTCOMES
+
+
+def _sampled(
+    loop: SampledLoop, erring: Maml | Lirpg, asked: LoopAsked, n: int
+) -> tuple[float, tuple[float, float] | None]:
+    # Here, as drawing needs torch, whose import takes longer than most sweeps.
+    from stochastic.inner_loops import SampledLoop as Drawn
+    from stochastic.meta_gradients import MetaGradient
+    from stochastic.sample_slots import Given, Sampled
+    from stochastic.surrogates.catalogue import CATALOGUE
+    from stochastic.surrogates.meta_parameters import IntrinsicReward
+    from verification.meta_measurement import measure_meta_gradient
+
+    from_phi, surrogate = loop.problem.starts_at_meta, CATALOGUE["ad"]
+    if not from_phi:
+        _check_ends(loop)
+        surrogate = IntrinsicReward(surrogate)
+    estimator = MetaGradient(
+        Drawn(loop.outer, starts_at_meta=from_phi),
+        asked.steps,
+        asked.step_size,
+        value=Sampled(surrogate, n),
+        hessian=Given(erring),
+        outer=Given(erring),
+        jacobian=None if from_phi else Given(erring),
+    )
+    report = measure_meta_gradient(
+        estimator,
+        loop.phi,
+        None if from_phi else loop.path[0],
+        exact=loop.problem,
+        evidence="sampling",
+        samples=asked.runs,
+    )
+    return report.bias_norm, report.interval
+
+
+def _check_ends(loop: SampledLoop) -> None:
+    """Sampled trajectories are paid until they end, the exact side's phi for ever."""
+    paid: FloatArray = loop.phi[loop.outer.terminal]
+    if paid.any():
+        raise ValueError("meta_parameters: expected 0 at terminal states to sample trajectories")
