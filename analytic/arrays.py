@@ -100,6 +100,12 @@ def whole_number(name: str, value: object, *, at_least: int) -> int:
     return int(value)
 
 
+def finite_number(name: str, value: object) -> float:
+    """``value`` as a float. Raises ValueError unless it is a real number, not infinite."""
+    largest = float(np.finfo(np.float64).max)
+    return real_number(name, value, low=-largest, high=largest)
+
+
 def positive_number(name: str, value: object) -> float:
     """``value`` as a float. Raises ValueError unless it is a real number above 0."""
     is_real = isinstance(value, int | float | np.integer | np.floating)

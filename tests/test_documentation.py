@@ -20,7 +20,7 @@ def blocks(name, language):
 
 
 def test_the_readme_s_own_check_prints_what_it_shows(capsys, tmp_path, monkeypatch):
-    code, _ = blocks("README.md", "python")
+    code = blocks("README.md", "python")[0]
     session = blocks("README.md", "console")[1].splitlines()
     (tmp_path / "my_loss.py").write_text(code)
     monkeypatch.chdir(tmp_path)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray, whole_number
 from analytic.problems import TabularMDP
 from stochastic.estimators import Estimator
-from verification.measurement import request_of
 from verification.moments import Progress
+from verification.preparation import request_of
 from verification.ranges import component_range
 from verification.readings import ControlVariate, Reading, pilot_direction
 from verification.reports import Evidence

@@ -19,8 +19,8 @@ from analytic.values import Evaluation
 from stochastic.estimators import Estimator
 from verification.checkpoints import save_checkpoint
 from verification.effective_size import effective_share
-from verification.measurement import checked_values, off_policy_notes, request_of, target_value
 from verification.moments import Progress
+from verification.preparation import checked_values, off_policy_notes, request_of, target_value
 from verification.readings import ControlVariate
 from verification.reports import BiasReport, Verdict
 from verification.requests import Request

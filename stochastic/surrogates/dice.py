@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from analytic.arrays import real_number
+from analytic.arrays import finite_number, real_number
 from analytic.targets import DISCOUNTED, StateWeighting
 from stochastic.records import Record
 from stochastic.surrogates.returns import (
@@ -82,7 +82,7 @@ class Tmaml(Dice):
     coefficient: float = 1.0
 
     def __post_init__(self) -> None:
-        real_number("coefficient", self.coefficient, low=-1e100, high=1e100)
+        finite_number("coefficient", self.coefficient)
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""

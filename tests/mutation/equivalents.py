@@ -37,6 +37,13 @@ EQUIVALENT = {
         "end are multiplied by 0: advantages after the end are 0, whatever phi."
     ),
     (
+        "meta_parameters",
+        "stop-gradient",
+        "n_actions = record.log_policy.shape[-1]",
+        "n_actions = record.log_policy.detach().shape[-1]",
+        0,
+    ): "Only the shape is read, which has no derivative.",
+    (
         "returns",
         "sum or axis shifted",
         "steps = torch.arange(terms.shape[-1])",

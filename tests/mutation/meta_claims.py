@@ -1,11 +1,12 @@
 """What is claimed of the inner-loop surrogates that depend on meta-parameters."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from mutation import definitions
-from mutation.claims import check_close, defined, fact, frozen, unbiased
+from mutation.claims import check_close, defined, fact, frozen, refused, unbiased
 from mutation.definitions import advantages, discounting, mean_of_walks
 from mutation.problems import DISCOUNT, record_of, setting, walks
 
@@ -37,6 +38,12 @@ def _dice_with_reward(group):
     return definitions.dice([_with_reward(walk) for walk in group])
 
 
+def _paying(world, shape):
+    """The intrinsic reward of a phi of that shape, on a record with two actions."""
+    record = SimpleNamespace(log_policy=torch.zeros(1, 1, 2), meta={"phi": torch.zeros(shape)})
+    world.IntrinsicReward(world.ad)(record)
+
+
 INTRINSIC_REWARD = [
     *unbiased(
         lambda world: world.IntrinsicReward(world.ad), "ending", target=_paid_more, **_meta(REWARD)
@@ -48,6 +55,8 @@ INTRINSIC_REWARD = [
         **_meta(REWARD),
     ),
     *frozen(lambda world: world.IntrinsicReward(world.ad)),
+    *refused(lambda world: _paying(world, (1, 3)), "phi: expected shape [S, 2], got (1, 3)"),
+    *refused(lambda world: _paying(world, (1, 2, 2)), "phi: expected shape [S, 2], got (1, 2, 2)"),
 ]
 
 

@@ -138,6 +138,7 @@ TMAML = [
     *defined(lambda world: world.Tmaml(0.4), product_definitions.tmaml(0.4), "critic"),
     *frozen(lambda world: world.Tmaml()),
     *is_default("tmaml", "Tmaml"),
+    *refused(lambda world: world.Tmaml(float("nan")), "coefficient: expected a number"),
 ]
 
 LOADED_DICE = [

@@ -27,7 +27,8 @@ from verification.checkpoints import (
 )
 from verification.comparison import Agreement, compare_estimators
 from verification.confidence_sequences import Betting
-from verification.measurement import measure_bias, request_of
+from verification.measurement import measure_bias
+from verification.preparation import request_of
 from verification.readings import ControlVariate, Reading, pilot_direction
 from verification.reports import Evidence, Verdict
 from verification.scaled_sequences import Method, ScaledSequence
