@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping
 from importlib import import_module
 
+OPTIONAL = {"hypothesis": "testing"}
+"""Packages that are not always installed, and the extra that brings them."""
+
 
 def lazy_exports(
     package: str, homes: Mapping[str, str]
@@ -14,7 +17,15 @@ def lazy_exports(
     def get(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        try:
+            return getattr(import_module(f"{package}.{homes[name]}"), name)
+        except ModuleNotFoundError as error:
+            if error.name not in OPTIONAL:
+                raise
+            extra = OPTIONAL[error.name]
+            raise ImportError(
+                f"{package}.{name} needs {error.name}: pip install 'gradbias[{extra}]'"
+            ) from None
 
     names = sorted(homes)
     return get, lambda: names, names

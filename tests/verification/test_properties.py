@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+import verification
 from analytic.policies import TABULAR
 from analytic.problems import TabularMDP
 from analytic.targets import GivenTarget, update_field
@@ -203,3 +204,11 @@ def test_what_makes_no_property_is_refused():
         with pytest.raises(ValueError, match="expected"):
             for_all_mdps(lvc, **wrong)
     assert for_all_mdps(LVC(), order=2).__doc__.endswith("LVC(), order 2, is unbiased.")
+
+
+def test_without_hypothesis_one_sentence_says_what_to_install(monkeypatch):
+    for name in [module for module in sys.modules if module.startswith("verification.strategies")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    with pytest.raises(ImportError, match=r"tabular_mdps needs hypothesis: pip install 'gradbias"):
+        verification.tabular_mdps  # noqa: B018
