@@ -13,8 +13,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analytic.arrays import FloatArray, real_number, whole_number
+from analytic.policies import TABULAR
 from analytic.problems import TabularMDP
 from analytic.targets import AnyTarget
 from stochastic.coefficients import Surrogate
@@ -33,6 +32,7 @@ from stochastic.estimators import (
     from_surrogate,
 )
 from verification.constructors import as_constructor, as_line, as_lists
+from verification.diagnosis import diagnose
 from verification.ledgers import Claim, Ledger
 from verification.measurement import measure_bias
 from verification.reports import BiasReport, Verdict
@@ -258,9 +258,11 @@ def _failure(search: _Search, found: _BiasFoundError) -> str:
     ]
     if report.bias.size <= _SHOWN:
         lines += [f"  mean        {as_line(report.mean)}", f"  target      {as_line(report.exact)}"]
-    diagnosis = _diagnosis(report, mdp, theta)
-    if diagnosis is not None:
-        lines += [f"  diagnosis   {diagnosis}"]
+    if report.target.order in (1, 2):
+        given = search.asked(mdp, theta, 0)
+        known = {name: given.get(name) for name in ("critic", "length")}
+        diagnosis = diagnose(report, mdp, theta, policy=given.get("policy", TABULAR), **known)
+        lines += [f"  diagnosis   {diagnosis.sentence}", *str(diagnosis).splitlines()[1:]]
     vacuous = search.verdicts[Verdict.VACUOUS]
     lines += [f"  found on    example {search.examples}, of which {vacuous} vacuous"]
     return "\n".join(lines)
@@ -268,11 +270,3 @@ def _failure(search: _Search, found: _BiasFoundError) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _diagnosis(report: BiasReport, mdp: TabularMDP, theta: FloatArray) -> str | None:
-    """What the bias looks like, if `verification.diagnosis` knows; None where it is not there."""
-    if find_spec("verification.diagnosis") is None:
-        return None
-    said = import_module("verification.diagnosis").diagnose(report, mdp, theta)
-    return None if said is None else str(said)
