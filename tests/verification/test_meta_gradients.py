@@ -326,3 +326,16 @@ def test_lvc_is_an_estimate_of_the_same_gradient():
     side = Side(policy_at(TABULAR, theta, 2, 2))
     one, other = (SurrogateBatch(s, batch, side, 0.8).gradient() for s in (ad, LVC()))
     np.testing.assert_allclose(one, other, atol=1e-14)
+
+
+def test_a_critic_that_is_a_function_has_values_of_its_own_for_each_replication():
+    mdp, _, rng = small(17)
+    thetas = rng.normal(size=(3, 2, 2))
+    loop = SampledLoop(
+        mdp, starts_at_meta=True, critic=lambda at: np.repeat(at.sum(axis=2)[:, None], 3, axis=1)
+    )
+    batch = sample(mdp, thetas, 2, rng=rng, replications=3)
+    together = loop.inner(ad, thetas[0], thetas, batch).gradient()
+    for i in range(3):
+        alone = loop.inner(ad, thetas[0], thetas[i : i + 1], batch[i : i + 1]).gradient()
+        np.testing.assert_allclose(together[i], alone[0], atol=1e-14)
