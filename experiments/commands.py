@@ -15,7 +15,7 @@ class Check:
     """
 
     estimator: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.py:NAME|BUILTIN")]
-    """A surrogate in your own file, or one of: ad, lvc, dice, loaded_dice."""
+    """A surrogate in your own file, or a name that `gradbias list` prints (ad, lvc, dice, ...)."""
     npz: str | None = None
     """The problem: an archive with arrays transition, reward, discount, start[, horizon]."""
     gym: str | None = None

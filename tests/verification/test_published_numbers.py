@@ -57,7 +57,7 @@ PUBLISHED = {
 }  # fmt: skip
 PROBLEMS_PUBLISHED = {2: 10, 8: 10, 32: 5, 128: 2}
 PROBLEMS, REPEATS, STEPS = 20, 20, 20
-STANDARD_ERRORS = 5.0  # 60 comparisons: a false alarm of 4e-5 by the normal approximation
+STANDARD_ERRORS = 5.0  # 64 comparisons: a false alarm of 4e-5 by the normal approximation
 
 
 def random_problem(*seed):
