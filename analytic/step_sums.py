@@ -24,7 +24,7 @@ from analytic.moment_recursions import Maps, SuffixSums, check_size
 from analytic.paired_sums import PairedSums
 from analytic.policies import Policy
 from analytic.problems import TabularMDP
-from analytic.targets import Discounted, GivenWeights, StateWeighting
+from analytic.targets import Discounted, StateWeighting
 from analytic.values import policy_of
 
 
@@ -194,13 +194,8 @@ def _differences(signal: FloatArray, values: FloatArray, discount: float) -> Flo
 
 def _step_weights(mdp: TabularMDP, weighting: StateWeighting) -> FloatArray:
     """``[T]``; 1 over the infinite horizon, where gamma carries the sums."""
-    if mdp.horizon is None:
-        if not isinstance(weighting, Discounted):
-            raise ValueError(f"weighting: expected discounted with horizon None, got {weighting}")
-        return np.ones(1)
-    if isinstance(weighting, Discounted):
-        powers: FloatArray = mdp.discount ** np.arange(mdp.horizon, dtype=np.float64)
-        return powers
-    if isinstance(weighting, GivenWeights):
-        return frozen_array("state weighting", weighting.weights, (mdp.horizon,))
-    return np.ones(mdp.horizon)
+    if mdp.horizon is not None:
+        return weighting.step_weights(mdp.discount, mdp.horizon)
+    if not isinstance(weighting, Discounted):
+        raise ValueError(f"weighting: expected discounted with horizon None, got {weighting}")
+    return np.ones(1)

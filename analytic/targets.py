@@ -58,6 +58,11 @@ Horizon = FiniteHorizon | InfiniteHorizon | BootstrappedHorizon
 class Discounted:
     """State s_t counts gamma^t, as the derivative of the return requires."""
 
+    def step_weights(self, discount: float, steps: int) -> FloatArray:
+        """``[steps]``: gamma^t."""
+        powers: FloatArray = discount ** np.arange(steps, dtype=np.float64)
+        return powers
+
     def __str__(self) -> str:
         return "discounted state weighting"
 
@@ -65,6 +70,10 @@ class Discounted:
 @dataclass(frozen=True)
 class Undiscounted:
     """Every step counts 1, as in most code (the gamma^t dropped): in general no gradient."""
+
+    def step_weights(self, discount: float, steps: int) -> FloatArray:
+        """``[steps]``: ones, whatever the discount."""
+        return np.ones(steps)
 
     def __str__(self) -> str:
         return "undiscounted state weighting"
@@ -75,6 +84,12 @@ class GivenWeights:
     """Step t counts ``weights[t]``."""
 
     weights: tuple[float, ...]
+
+    def step_weights(self, discount: float, steps: int) -> FloatArray:
+        """``[steps]``. Raises ValueError if as many are not given."""
+        if len(self.weights) != steps:
+            raise ValueError(f"weighting: expected {steps} weights, got {len(self.weights)}")
+        return frozen_array("weighting", self.weights, (steps,))
 
     def __str__(self) -> str:
         return "given state weighting"

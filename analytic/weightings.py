@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from analytic.arrays import FloatArray, frozen_array
+from analytic.arrays import FloatArray
 from analytic.tables import Tables
-from analytic.targets import Discounted, GivenWeights, StateWeighting
+from analytic.targets import Discounted, StateWeighting
 from analytic.values import Evaluation
 
 
@@ -20,12 +20,10 @@ def weighted_visits(
     Raises:
         ValueError: a weighting that needs a finite horizon, or weights for another one.
     """
-    factors = np.ones((tables.steps, 1))
     if isinstance(weighting, Discounted):
-        return Evaluation(tables, policy), factors
+        return Evaluation(tables, policy), np.ones((tables.steps, 1))
     if tables.horizon is None:
         raise ValueError(f"weighting: {weighting} needs a finite horizon, got horizon None")
-    if isinstance(weighting, GivenWeights):
-        factors = frozen_array("state weighting", weighting.weights, (tables.horizon,))[:, None]
+    factors = weighting.step_weights(1.0, tables.horizon)[:, None]
     undiscounted = replace(tables, discount=np.ones_like(tables.discount))
     return Evaluation(undiscounted, policy), factors

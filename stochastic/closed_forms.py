@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analytic.arrays import FloatArray
-from analytic.targets import Discounted, StateWeighting, Undiscounted
+from analytic.targets import DISCOUNTED, StateWeighting
 from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
 from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
 from stochastic.surrogates.score_function import AD, LVC, Reduction, ScoreWeights
@@ -87,25 +87,18 @@ class _Steps:
     def _share(self) -> FloatArray:
         return self.batch.alive / self.batch.shape[-2]
 
+    @property
     def powers(self) -> FloatArray:
         """``[H]``: gamma^t."""
-        powers: FloatArray = self.discount ** np.arange(self.batch.shape[-1], dtype=np.float64)
-        return powers
+        return self.weights(DISCOUNTED)
 
     def weights(self, weighting: StateWeighting) -> FloatArray:
         """``[H]``. Raises ValueError if as many are not given."""
-        if isinstance(weighting, Discounted):
-            return self.powers()
-        steps = self.batch.shape[-1]
-        if isinstance(weighting, Undiscounted):
-            return np.ones(steps)
-        if len(weighting.weights) != steps:
-            raise ValueError(f"weighting: expected {steps} weights, got {len(weighting.weights)}")
-        return np.array(weighting.weights)
+        return weighting.step_weights(self.discount, self.batch.shape[-1])
 
     def discounted_to_go(self) -> FloatArray:
         """gamma^t G_t."""
-        return _suffix_sums(self.powers() * self.batch.rewards) * self._share
+        return _suffix_sums(self.powers * self.batch.rewards) * self._share
 
     def baselines(self, weights: FloatArray) -> FloatArray:
         """w_t v(s_t)."""
@@ -119,7 +112,7 @@ class _Steps:
         if how.reward_to_go:
             to_go = _carried_back(self.batch.rewards, self.discount) * self._share
             return weights * to_go - self.baselines(weights)
-        whole = self.powers() * self.batch.rewards
+        whole = self.powers * self.batch.rewards
         returns: FloatArray = whole.sum(axis=-1, keepdims=True) * self._share
         return returns - self.baselines(weights)
 
@@ -146,13 +139,13 @@ def _lvc(surrogate: LVC, steps: _Steps) -> ClosedForm:
 
 def _dice(_: Dice, steps: _Steps) -> ClosedForm:
     later = steps.discounted_to_go()
-    first = later - steps.baselines(steps.powers())
+    first = later - steps.baselines(steps.powers)
     return ClosedForm(first, pairs=later, own=first)
 
 
 def _tmaml(surrogate: Tmaml, steps: _Steps) -> ClosedForm:
     plain = _dice(surrogate, steps)
-    pairs = steps.discounted_to_go() - surrogate.coefficient * steps.baselines(steps.powers())
+    pairs = steps.discounted_to_go() - surrogate.coefficient * steps.baselines(steps.powers)
     return ClosedForm(plain.first, pairs=pairs, own=plain.own)
 
 
@@ -162,7 +155,7 @@ def _loaded_dice(surrogate: LoadedDice, steps: _Steps) -> ClosedForm:
 
 
 def _off_policy_dice(surrogate: OffPolicyDice, steps: _Steps) -> ClosedForm:
-    paid = steps.powers() * steps.batch.rewards / steps.batch.shape[-2]
+    paid = steps.powers * steps.batch.rewards / steps.batch.shape[-2]
     if surrogate.ratio is Ratio.PER_STEP:
         each = paid * np.exp(steps.log_ratios)
         return ClosedForm(each, own=each)
@@ -176,12 +169,12 @@ def _off_policy_dice(surrogate: OffPolicyDice, steps: _Steps) -> ClosedForm:
 
 
 def _v_trace(_: VTrace, steps: _Steps) -> ClosedForm:
-    shared = _suffix_sums(steps.powers() * steps.advantages(0.0) * steps.path_ratios())
+    shared = _suffix_sums(steps.powers * steps.advantages(0.0) * steps.path_ratios())
     return ClosedForm(shared, pairs=shared, own=shared)
 
 
 def _first_expansion(surrogate: Taylor, steps: _Steps) -> ClosedForm:
-    each = steps.powers() * steps.advantages(surrogate.lam) * np.exp(steps.log_ratios)
+    each = steps.powers * steps.advantages(surrogate.lam) * np.exp(steps.log_ratios)
     return ClosedForm(each, own=each)
 
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from analytic.arrays import real_number
-from analytic.targets import DISCOUNTED, Discounted, StateWeighting, Undiscounted
+from analytic.targets import DISCOUNTED, StateWeighting
 from stochastic.records import Record
 from stochastic.surrogates.returns import (
-    discounts,
     generalised_advantages,
     log_probabilities,
     probability_ratios,
@@ -35,15 +34,8 @@ class Reduction(Enum):
 
 
 def step_weights(record: Record, weighting: StateWeighting) -> Tensor:
-    """``[H]``: gamma^t, ones, or the given weights."""
-    if isinstance(weighting, Discounted):
-        return discounts(record)
-    steps = record.rewards.shape[-1]
-    if isinstance(weighting, Undiscounted):
-        return torch.ones(steps, dtype=torch.float64)
-    if len(weighting.weights) != steps:
-        raise ValueError(f"weighting: expected {steps} weights, got {len(weighting.weights)}")
-    return torch.tensor(weighting.weights, dtype=torch.float64)
+    """``[H]``: gamma^t, ones, or the given weights. Raises ValueError if as many are not given."""
+    return torch.tensor(weighting.step_weights(record.discount, record.rewards.shape[-1]))
 
 
 def reduce_steps(terms: Tensor, record: Record, reduction: Reduction) -> Tensor:
