@@ -88,8 +88,8 @@ class GivenWeights:
     def step_weights(self, discount: float, steps: int) -> FloatArray:
         """``[steps]``. Raises ValueError if as many are not given."""
         if len(self.weights) != steps:
-            raise ValueError(f"weighting: expected {steps} weights, got {len(self.weights)}")
-        return frozen_array("weighting", self.weights, (steps,))
+            raise ValueError(f"state weighting: expected {steps} weights, got {len(self.weights)}")
+        return frozen_array("state weighting", self.weights, (steps,))
 
     def __str__(self) -> str:
         return "given state weighting"
