@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from verification.conformance import check_estimator as check_estimator
     from verification.diagnosis import diagnose as diagnose
     from verification.error_budgets import ErrorBudget as ErrorBudget
-    from verification.error_budgets import benjamini_hochberg as benjamini_hochberg
-    from verification.error_budgets import e_benjamini_hochberg as e_benjamini_hochberg
     from verification.fields import field_report as field_report
     from verification.generic_points import Certificate as Certificate
     from verification.generic_points import certify as certify
@@ -44,6 +42,8 @@ if TYPE_CHECKING:
     from verification.strategies import joint_policies_for as joint_policies_for
     from verification.strategies import policies_for as policies_for
     from verification.strategies import tabular_mdps as tabular_mdps
+    from verification.surveys import Survey as Survey
+    from verification.surveys import survey as survey
     from verification.variance_bounds import VarianceBound as VarianceBound
     from verification.variance_bounds import (
         meta_gradient_variance_bound as meta_gradient_variance_bound,
@@ -64,8 +64,6 @@ _HOME = {
     "check_estimator": "conformance",
     "diagnose": "diagnosis",
     "ErrorBudget": "error_budgets",
-    "benjamini_hochberg": "error_budgets",
-    "e_benjamini_hochberg": "error_budgets",
     "field_report": "fields",
     "Certificate": "generic_points",
     "certify": "generic_points",
@@ -86,6 +84,8 @@ _HOME = {
     "joint_policies_for": "strategies",
     "policies_for": "strategies",
     "tabular_mdps": "strategies",
+    "Survey": "surveys",
+    "survey": "surveys",
     "VarianceBound": "variance_bounds",
     "meta_gradient_variance_bound": "variance_bounds",
 }

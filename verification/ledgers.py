@@ -1,18 +1,19 @@
 """What a suite claimed, on what evidence, and how much of its false-alarm rate that took.
 
 A suite has one rate (`DEFAULT_BUDGET`): the probability that it calls any unbiased estimator
-biased. It is shared equally among its tests. A test's k-th claim by sampling may take
-``6 / (pi k)^2`` of the test's share, a series that sums to one: however many claims there are, the
-total is not exceeded. Exact evidence takes nothing.
+biased. It is shared equally among its tests, and a test's share among its claims by sampling, of
+which there may be any number (`ErrorBudget`). Exact evidence takes nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from verification.error_budgets import ErrorBudget, check_rate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -54,7 +55,7 @@ class Ledger:
     claims: list[Claim] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_rate("share", self.share)
+        self._budget = ErrorBudget(check_rate("share", self.share))
 
     @property
     def spent(self) -> float:
@@ -63,8 +64,7 @@ class Ledger:
 
     def next_rate(self) -> float:
         """The rate that the next claim may take."""
-        sampled = sum(claim.spent > 0.0 for claim in self.claims)
-        return self.share * 6.0 / (math.pi * (sampled + 1)) ** 2
+        return self._budget.share(sum(claim.spent > 0.0 for claim in self.claims))
 
     def record(self, claim: Claim) -> None:
         """Adds a claim. Raises ValueError for one that took more than it may."""
@@ -76,19 +76,29 @@ class Ledger:
         self.claims.append(claim)
 
     def assert_unbiased(
-        self, estimator: Estimator, mdp: TabularMDP, theta: npt.ArrayLike, **options: Any
+        self,
+        estimator: Estimator,
+        mdp: TabularMDP,
+        theta: npt.ArrayLike,
+        *,
+        measure: Callable[..., BiasReport] | None = None,
+        **options: Any,
     ) -> BiasReport:
         """`verification.assert_unbiased` at a false-alarm rate within the suite's budget.
 
+        ``measure`` is `measure_bias` unless said (`measure_bias_sequentially`: non-asymptotic
+        intervals, and no more samples than it takes), ``options`` are its.
+
         Raises:
             AssertionError: any verdict but UNBIASED, with the report's text.
-            ValueError: as `measure_bias`, or a ``false_alarm`` of one's own.
+            ValueError: as ``measure``, or a ``false_alarm`` of one's own.
         """
         from verification.measurement import measure_bias
 
         if "false_alarm" in options:
             raise ValueError("false_alarm: the suite's budget sets it (--gradbias-budget)")
-        report = measure_bias(estimator, mdp, theta, false_alarm=self.next_rate(), **options)
+        chosen = measure_bias if measure is None else measure
+        report = chosen(estimator, mdp, theta, false_alarm=self.next_rate(), **options)
         claim = claim_of(report)
         self.record(claim)
         if not claim.held:
@@ -109,13 +119,6 @@ def claim_of(report: BiasReport) -> Claim:
         spent=(report.false_alarm or 0.0) if sampled else 0.0,
         smallest_detectable=report.smallest_detectable if sampled else None,
     )
-
-
-def check_rate(name: str, rate: float) -> float:
-    """``rate``. Raises ValueError unless it is above 0 and at most 0.5."""
-    if not 0.0 < rate <= 0.5:
-        raise ValueError(f"{name}: expected a rate above 0 and at most 0.5, got {rate!r}")
-    return rate
 
 
 def summary_lines(claims: Sequence[Claim], budget: float) -> list[str]:

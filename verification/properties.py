@@ -33,6 +33,7 @@ from stochastic.estimators import (
 )
 from verification.constructors import as_constructor, as_line, as_lists
 from verification.diagnosis import diagnose
+from verification.error_budgets import ErrorBudget
 from verification.ledgers import Claim, Ledger
 from verification.measurement import measure_bias
 from verification.reports import BiasReport, Verdict
@@ -83,7 +84,8 @@ def for_all_mdps(
     stages = [problems] if problems is not None else _stages(max_states, max_actions, max_horizon)
 
     def for_all(gradbias: Ledger) -> None:
-        search = _Search(one, target, options, gradbias.next_rate() / max_examples)
+        rate = ErrorBudget(gradbias.next_rate()).split(examples=max_examples)
+        search = _Search(one, target, options, rate)
         share = -(-max_examples // len(stages))
         try:
             for stage in stages:

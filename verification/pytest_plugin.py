@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from verification.ledgers import DEFAULT_BUDGET, Claim, Ledger, check_rate, summary_lines
+from verification.error_budgets import ErrorBudget, check_rate
+from verification.ledgers import DEFAULT_BUDGET, Claim, Ledger, summary_lines
 
 _SENT = "gradbias_claims"
 _TOLD = "gradbias_budget"
@@ -83,7 +84,8 @@ def gradbias(request: pytest.FixtureRequest) -> Ledger:
             "which share the budget can be counted; got getfixturevalue"
         )
     # A test that is run again goes on with what is left of its share.
-    return run.ledgers.setdefault(request.node.nodeid, Ledger(run.budget / run.tests))
+    share = ErrorBudget(run.budget).split(tests=run.tests)
+    return run.ledgers.setdefault(request.node.nodeid, Ledger(share))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -100,7 +102,7 @@ def pytest_configure_node(node: Any) -> None:
     """
     everywhere = node.config.getoption("dist") == "each"
     parts = node.workerinput["workercount"] if everywhere else 1
-    node.workerinput[_TOLD] = node.config.stash[_RUN].budget / parts
+    node.workerinput[_TOLD] = ErrorBudget(node.config.stash[_RUN].budget).split(workers=parts)
 
 
 @pytest.hookimpl(optionalhook=True)

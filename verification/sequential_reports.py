@@ -31,7 +31,7 @@ class SequentialReport(BiasReport):
 
     ``component_low`` and ``component_high`` are simultaneous intervals of the expectation, shaped
     like the estimate (None with projections). ``e_value``: its expectation is at most 1 if the bias
-    is within the tolerance, whenever sampling stops (see `e_benjamini_hochberg`); None where none
+    is within the tolerance, whenever sampling stops (see `survey`); None where none
     is known. ``stopped``: "decided", "budget" or "interrupted".
     """
 

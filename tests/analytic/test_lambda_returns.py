@@ -163,7 +163,7 @@ def test_bad_input_is_named():
         LambdaReturns(finite, np.zeros(2))
     with pytest.raises(ValueError, match="needs a finite horizon"):
         LambdaReturns(mdp, np.zeros(3), Undiscounted())
-    with pytest.raises(ValueError, match="state weighting: expected . weights"):
+    with pytest.raises(ValueError, match=r"state weighting: expected . weights"):
         LambdaReturns(finite, np.zeros(3), GivenWeights((1.0,)))
     with pytest.raises(ValueError, match="trace_decay: expected a number in"):
         LambdaReturns(mdp, np.zeros(3)).at(np.zeros((3, 2)), discount=0.9, trace_decay=1.1)

@@ -38,7 +38,7 @@ def test_a_sampled_claim_is_made_at_the_rate_that_it_may_take():
     options = {"evidence": "sampling", "samples": 100_000, "tolerance": 0.1}
     for k in (1, 2):
         report = ledger.assert_unbiased(from_surrogate(lvc, 1), BANDIT, THETA, **options)
-        assert report.false_alarm == pytest.approx(6e-2 / (math.pi * k) ** 2)
+        assert report.false_alarm == pytest.approx(1e-2 / (k * (k + 1)))
         assert ledger.claims[-1].smallest_detectable == report.smallest_detectable
 
 

@@ -270,7 +270,7 @@ def test_bad_input_is_named():
         (lambda: hvp_moments(mdp, zero, np.zeros(3), Curvature.AD), "v: expected shape"),
         (
             lambda: gradient_moments(mdp, zero, weighting=GivenWeights((1.0,))),
-            "state weighting: expected . weights",
+            r"state weighting: expected . weights",
         ),
         (
             lambda: gradient_moments(

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 import verification
 from analytic.policies import TABULAR
 from analytic.problems import TabularMDP
-from analytic.targets import GivenTarget, update_field
+from analytic.targets import GivenTarget, Undiscounted, update_field
 from analytic.values import evaluate_parameters
 from stochastic.estimators import from_callable, from_surrogate
 from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import AD, LVC, Undiscounted, ad, lvc
+from stochastic.surrogates.score_function import AD, LVC, ad, lvc
 from verification.constructors import as_constructor, as_lists
 from verification.drawn_tables import Rewards
 from verification.ledgers import Ledger
