@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from analytic.arrays import FloatArray, whole_number
 from analytic.problems import TabularMDP
@@ -21,6 +23,7 @@ from stochastic.estimators import (
 from stochastic.surrogates.catalogue import CATALOGUE
 from verification.measurement import measure_bias
 from verification.reports import BiasReport
+from verification.sequential import measure_bias_sequentially
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +54,11 @@ def run_check(command: Check) -> Checked:
     critic = load_critic(command.critic, mdp, theta)
     estimator, user_file = find_estimator(command.estimator, command.order)
     with shown_progress(estimator.name) as progress:
-        report = measure_bias(
+        measure, options = _measure(command)
+        report = measure(
             estimator,
             mdp,
             theta,
-            evidence=command.evidence,
             tolerance=command.tolerance,
             false_alarm=command.false_alarm,
             trajectories=command.trajectories,
@@ -64,9 +67,22 @@ def run_check(command: Check) -> Checked:
             samples=command.budget,
             rng=sample_rng,
             progress=progress,
+            **options,
         )
     sources = () if user_file is None else user_file.sources
     return Checked(report, mdp, theta, critic, sources)
+
+
+def _measure(command: Check) -> tuple[Callable[..., BiasReport], dict[str, Any]]:
+    """What measures, with the options that are its own."""
+    own = ("bounds", "second_moment", "checkpoint")
+    given = {name: getattr(command, name) for name in own if getattr(command, name) is not None}
+    if command.evidence == "sequential":
+        return measure_bias_sequentially, given
+    if given:
+        option = next(iter(given)).replace("_", "-")
+        raise ValueError(f"--{option}: only with --evidence sequential, got {command.evidence}")
+    return measure_bias, {"evidence": command.evidence}
 
 
 def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
@@ -76,14 +92,10 @@ def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
     Raises:
         ValueError: neither, one that cannot be called, or an estimator of another order.
     """
+    check_name(name)
     if name in CATALOGUE:
         return from_surrogate(CATALOGUE[name], order, name=name), None
-    file, separator, attribute = name.rpartition(":")
-    if not separator or not file.endswith(".py") or not attribute:
-        raise ValueError(
-            f"estimator: expected FILE.py:NAME or one of {', '.join(sorted(CATALOGUE))}, "
-            f"got {name!r}"
-        )
+    file, _, attribute = name.rpartition(":")
     user_file = load_file(Path(file))
     found = user_file.named(attribute)
     if isinstance(found, SurrogateEstimator | CallableEstimator | DrawEstimator):
@@ -95,3 +107,13 @@ def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
             f"{file}: expected {attribute!r} to be callable, got {type(found).__name__}"
         )
     return from_surrogate(found, order, name=attribute), user_file
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for what neither names a built-in nor has the form FILE.py:NAME."""
+    file, _, attribute = name.rpartition(":")
+    if name not in CATALOGUE and not (file.endswith(".py") and attribute):
+        raise ValueError(
+            f"estimator: expected FILE.py:NAME or one of {', '.join(sorted(CATALOGUE))}, "
+            f"got {name!r}"
+        )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from experiments.commands import Bounds, Check, Command, List, Report
+from experiments.commands import Bounds, Check, Command, List, Report, Survey
 
 if TYPE_CHECKING:
     from experiments.certificate_files import KeptCertificate
@@ -22,6 +22,15 @@ EXIT_STATUS = {"UNBIASED": 0, "BIASED": 1, "UNDECIDED": 3, "VACUOUS": 3}
 CHANGED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+
+
+_COMMANDS: dict[str, type[Command]] = {
+    "check": Check,
+    "survey": Survey,
+    "bounds": Bounds,
+    "report": Report,
+    "list": List,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +69,13 @@ def _parse(arguments: Sequence[str] | None) -> Command | int:
     try:
         with contextlib.redirect_stderr(complaint):
             command: Command = tyro.extras.subcommand_cli_from_dict(
-                {"check": Check, "bounds": Bounds, "report": Report, "list": List},
+                {
+                    "check": Check,
+                    "survey": Survey,
+                    "bounds": Bounds,
+                    "report": Report,
+                    "list": List,
+                },
                 prog="gradbias",
                 description="Is my gradient estimator biased, and by how much?",
                 args=arguments,
@@ -98,7 +113,7 @@ def _run(command: Command) -> int:
 
         print(run_bounds(command))
         return 0
-    return _check(command)
+    return _survey(command) if isinstance(command, Survey) else _check(command)
 
 
 @contextlib.contextmanager
@@ -117,22 +132,14 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 def _check(command: Check) -> int:
     from experiments.certificate_files import KeptCertificate
-    from experiments.checking import run_check
-    from experiments.folders import abandon_folder, claim_folder, write_folder
+    from experiments.survey_folders import written_check
 
     kept = None if command.certificate is None else KeptCertificate.at(command.certificate)
-    folder = None if command.out is None else claim_folder(command.out)
     # What the user's code prints must not get into the report.
-    try:
-        with _stdout_to_stderr():
-            checked = run_check(command)
-    except BaseException:
-        if folder is not None:
-            abandon_folder(folder)
-        raise
+    with _stdout_to_stderr():
+        checked, page = written_check(command)
     report = checked.report
     change = None if kept is None else kept.settle(report)
-    page = None if folder is None else write_folder(folder, command, checked)
     if command.json:
         print(json.dumps(report.as_dict(), allow_nan=False))
     else:
@@ -142,6 +149,20 @@ def _check(command: Check) -> int:
             print(f"  report      {page}")
     status = EXIT_STATUS[report.verdict.value]
     return status if kept is None else _settled(kept, change, status)
+
+
+def _survey(command: Survey) -> int:
+    from experiments.survey_folders import run_survey
+
+    with _stdout_to_stderr():
+        found = run_survey(command)
+    print(json.dumps(found.as_dict(), allow_nan=False) if command.json else found)
+    if command.out is not None and not command.json:
+        print(f"  written     {command.out}")
+    statuses = {EXIT_STATUS[report.verdict.value] for report in found.reports}
+    if found.findings.any():
+        return EXIT_STATUS["BIASED"]
+    return EXIT_STATUS["UNBIASED"] if statuses == {0} else EXIT_STATUS["UNDECIDED"]
 
 
 def _settled(kept: KeptCertificate, change: str | None, status: int) -> int:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 import tyro
 
 
-@dataclass(frozen=True)
-class Check:
-    """Is an estimator biased? Exit status: 0 unbiased, 1 biased, 2 bad input, 3 undecided or
-    vacuous; where a certificate is there to compare with: 0 unchanged, 1 changed.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What a bias is measured at, and on what evidence."""
 
-    estimator: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.py:NAME|BUILTIN")]
-    """A surrogate in your own file, or a name that `gradbias list` prints (ad, lvc, dice, ...)."""
     npz: str | None = None
     """The problem: an archive with arrays transition, reward, discount, start[, horizon]."""
     gym: str | None = None
@@ -43,20 +39,66 @@ class Check:
     """N, the batch size; needed where the estimator couples the trajectories of a batch."""
     critic: str = "zero"
     """The values that the record carries: 'zero', 'exact' or FILE.npy."""
-    evidence: Literal["auto", "symbolic", "enumeration", "moments", "sampling"] = "auto"
-    """Where the expectation comes from."""
+    evidence: Literal["auto", "symbolic", "enumeration", "moments", "sampling", "sequential"] = (
+        "auto"
+    )
+    """Where the expectation comes from; 'sequential' samples until it is decided."""
+    bounds: tuple[float, float] | None = None
+    """Sequential evidence: the range that every component of an estimate keeps to."""
+    second_moment: float | None = None
+    """Sequential evidence: at least E[x^2] of every component of an estimate."""
     tolerance: float = 0.01
-    """The largest relative bias that sampling evidence still calls unbiased."""
+    """The largest relative bias that sampled evidence still calls unbiased."""
     false_alarm: float = 1e-3
-    """Probability that sampling evidence is wrong about an unbiased estimator."""
+    """Probability that sampled evidence is wrong about an unbiased estimator."""
     budget: int = 200_000
-    """Trajectories that sampling evidence may draw."""
+    """Trajectories that sampled evidence may draw."""
     out: str | None = None
     """A folder for the report, its pictures and numbers, and all that is needed to repeat it."""
-    certificate: str | None = None
-    """A file to keep the answer in, or, where it exists, to compare it with."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object instead of text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Measurement):
+    """Is an estimator biased? Exit status: 0 unbiased, 1 biased, 2 bad input, 3 undecided or
+    vacuous; where a certificate is there to compare with: 0 unchanged, 1 changed.
+    """
+
+    estimator: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.py:NAME|BUILTIN")]
+    """A surrogate in your own file, or a name that `gradbias list` prints (ad, lvc, dice, ...)."""
+    certificate: str | None = None
+    """A file to keep the answer in, or, where it exists, to compare it with."""
+    checkpoint: str | None = None
+    """Sequential evidence: a file that a killed run goes on from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey(Measurement):
+    """Which of several estimators are biased? Exit status: 0 none, 1 some, 2 bad input, 3 none for
+    certain.
+    """
+
+    estimators: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="FILE.py:NAME|BUILTIN ...")
+    ]
+    """Surrogates in your own files, or names that `gradbias list` prints."""
+    false_discovery: float = 0.05
+    """Share of the biases that are found by sampling which may be false, in expectation."""
+
+    def checks(self) -> list[Check]:
+        """One for each estimator, with a folder of its own."""
+        shared = {f.name: getattr(self, f.name) for f in fields(Measurement)}
+        names = [name.rpartition(":")[2] for name in self.estimators]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if not names or twice:
+            got = f"{twice[0]!r} twice" if twice else "none"
+            raise ValueError(f"estimators: expected different names, at least one, got {got}")
+        outs = [None if self.out is None else f"{self.out}/{name}" for name in names]
+        return [
+            Check(**shared | {"estimator": name, "out": out})
+            for name, out in zip(self.estimators, outs, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -116,4 +158,4 @@ class Bounds:
     """Print one JSON object instead of a table."""
 
 
-Command = Check | Bounds | Report | List
+Command = Check | Survey | Bounds | Report | List

@@ -70,7 +70,7 @@ def run_demo(folder: Path) -> list[DemoRow]:
 
 def _check(problem: DemoProblem, name: str, order: int) -> tuple[Checked, Check]:
     command = Check(
-        name,
+        estimator=name,
         gym=problem.gym,
         env_option=problem.env_option,
         horizon=problem.horizon,

@@ -168,6 +168,12 @@ def write_components(path: Path, mean: FloatArray, exact: FloatArray, variance: 
             writer.writerow([*index, *(repr(float(number)) for number in numbers)])
 
 
+_REPEATED = (
+    *("seed", "length", "order", "trajectories", "evidence", "bounds", "second_moment"),
+    *("tolerance", "false_alarm", "budget"),
+)
+
+
 def _repeated_arguments(command: Check, checked: Checked) -> list[str]:
     """The command line that repeats the check from inside the folder."""
     estimator = command.estimator
@@ -176,11 +182,11 @@ def _repeated_arguments(command: Check, checked: Checked) -> list[str]:
     arguments = ["check", estimator, "--npz", "problem.npz", "--theta", "theta.npy"]
     if checked.critic is not None:
         arguments += ["--critic", "critic.npy"]
-    kept = ("seed", "length", "order", "trajectories", "evidence", "tolerance", "false_alarm")
     for field in dataclasses.fields(command):
         value = getattr(command, field.name)
-        if field.name in (*kept, "budget") and value != field.default:
-            arguments += [f"--{field.name.replace('_', '-')}", str(value)]
+        if field.name in _REPEATED and value != field.default:
+            values = value if isinstance(value, tuple) else (value,)
+            arguments += [f"--{field.name.replace('_', '-')}", *map(str, values)]
     return arguments
 
 
