@@ -78,8 +78,9 @@ def test_one_sampled_bias_among_few_is_a_finding_among_many_it_is_none(sampled):
 
 def test_exact_reports_do_not_dilute_the_sampled_ones(sampled):
     unbiased, biased = sampled
-    exact = [measured(lvc)] * 200
-    assert survey([*exact, biased, unbiased]).findings.tolist() == [True] * 201 + [False]
+    for exact, found in ((measured(lvc), True), (measured(dice), False)):
+        findings = survey([*[exact] * 200, biased, unbiased]).findings.tolist()
+        assert findings == [found] * 200 + [True, False]
 
 
 def test_a_sequential_report_brings_the_wealth_that_it_ended_with():
