@@ -1,5 +1,8 @@
 """Running the command line inside the tests' own process."""
 
+import contextlib
+import shlex
+
 import numpy as np
 
 from experiments.cli import main
@@ -12,6 +15,14 @@ def run(capsys, *arguments):
     status = main([str(a) for a in arguments])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
+
+
+def repeat(capsys, folder):
+    """What a folder's own command line prints as JSON, run inside it."""
+    command = shlex.split((folder / "command.txt").read_text())
+    assert command[0] == "gradbias"
+    with contextlib.chdir(folder):
+        return run(capsys, *command[1:], "--json")
 
 
 def bad_npz(path, **changes):

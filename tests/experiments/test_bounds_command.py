@@ -2,14 +2,12 @@
 
 import csv
 import json
-import os
-import shlex
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from command_line import run
+from command_line import repeat, run
 
 from analytic.bilevel import Maml
 from analytic.problems import TabularMDP
@@ -38,13 +36,7 @@ def test_a_sweep_leaves_numbers_and_pictures_that_repeat(capsys, tmp_path):
     assert float(slopes["bias"]["slope"]) == pytest.approx(-1.0, abs=0.05)
     assert (out / "bounds.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "bounds.svg").read_text().startswith("<svg")
-    command = shlex.split((out / "command.txt").read_text())
-    before = os.getcwd()
-    os.chdir(out)
-    try:
-        status, text, _ = run(capsys, *command[1:], "--json")
-    finally:
-        os.chdir(before)
+    status, text, _ = repeat(capsys, out)
     again = json.loads(text)
     assert status == 0
     assert again["sweep"] == "trajectories N"
