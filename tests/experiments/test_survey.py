@@ -31,10 +31,23 @@ def test_a_survey_finds_the_biased_ones_and_leaves_everything_behind(capsys, tmp
     assert len(json.loads((out / "survey.json").read_text())["reports"]) == 3
 
 
-def test_its_status_says_whether_any_bias_was_found_or_none_for_certain(capsys):
+def test_its_status_says_whether_any_bias_was_found_or_none_for_certain(capsys, tmp_path):
     assert run(capsys, "survey", "ad", "dice", *SMALL)[0] == 0
     sampled = ("--evidence", "sampling", "--budget", 2000)
     assert run(capsys, "survey", "ad", "dice", *SMALL, *sampled)[0] == 3
+    silent = tmp_path / "silent.py"
+    silent.write_text("def loss(record):\n    return 0.0 * record.log_probs.sum()\n")
+    assert run(capsys, "survey", "ad", f"{silent}:loss", *SMALL)[0] == 3  # one is vacuous
+
+
+def test_a_sampled_bias_that_is_no_finding_leaves_the_survey_undecided(capsys):
+    sampled = ("--evidence", "sampling", "--budget", 20_000, "--tolerance", 0.3)
+    asked = ("survey", "ad", *SMALL, "--order", 2, *sampled)
+    assert run(capsys, *asked)[0] == 1
+    status, text, _ = run(capsys, *asked, "--false-discovery", 1e-4)
+    assert status == 3
+    assert "0 biases found in 1 reports" in text
+    assert "BIASED" in text
 
 
 def test_a_survey_takes_the_same_samples_for_each_and_prints_json_alone(capsys):
@@ -107,6 +120,13 @@ def test_a_sequential_check_goes_on_from_its_checkpoint_as_if_never_stopped(caps
     status, _, err = run(capsys, *arguments, whole, "--tolerance", "0.5")
     assert status == 2
     assert "is of another measurement (rates differ)" in err
+
+
+def test_what_is_known_of_an_estimate_is_repeated_too(capsys, tmp_path):
+    own = ("--evidence", "sequential", "--second-moment", 4, "--budget", 500)
+    run(capsys, "check", "dice", *SMALL, *own, "--out", tmp_path)
+    assert repeat(capsys, tmp_path)[0] == 3
+    assert "--second-moment 4.0" in (tmp_path / "command.txt").read_text()
 
 
 def test_an_interval_without_an_end_is_printed_as_json(capsys):

@@ -11,6 +11,7 @@ from analytic.problems import TabularMDP
 from stochastic.estimators import from_surrogate
 from stochastic.surrogates.score_function import ad, lvc
 from verification.ledgers import Claim, Ledger, summary_lines
+from verification.sequential import measure_bias_sequentially
 
 BANDIT = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1)
 THETA = np.zeros((1, 2))
@@ -40,6 +41,15 @@ def test_a_sampled_claim_is_made_at_the_rate_that_it_may_take():
         report = ledger.assert_unbiased(from_surrogate(lvc, 1), BANDIT, THETA, **options)
         assert report.false_alarm == pytest.approx(1e-2 / (k * (k + 1)))
         assert ledger.claims[-1].smallest_detectable == report.smallest_detectable
+
+
+def test_a_claim_can_be_made_on_non_asymptotic_intervals():
+    ledger = Ledger(1e-2)
+    report = ledger.assert_unbiased(
+        from_surrogate(lvc, 1), BANDIT, THETA, measure=measure_bias_sequentially, tolerance=0.2
+    )
+    assert report.assumption.endswith("betting, valid at any stopping time")
+    assert ledger.spent == report.false_alarm == 5e-3
 
 
 def test_a_claim_that_fails_is_kept_and_raised():
