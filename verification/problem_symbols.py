@@ -29,7 +29,7 @@ def of_shape(shape: tuple[int, int, int], critic: str) -> SymbolicProblem:
     mdp["start"] = np.array(_row("rho", n_states), dtype=object)
     found = {name: each(exact, np.array(value, dtype=object)) for name, value in mdp.items()}
     found["discount"] = found["discount"].item()
-    names = "every policy, transition law, reward r(s, a), discount and start"
+    names = "every policy, transition law, reward r(s, a), discount and start, no terminal states"
     return _assembled(found, shape, critic, names, (False,) * n_states)
 
 
@@ -48,12 +48,15 @@ def of_symbolic_mdp(mdp: SymbolicMDP, critic: str) -> SymbolicProblem:
     entries["rewards"] = entries["rewards"][0]
     others = ", ".join(map(str, free_symbols(entries)))
     names = "every policy" + (f" and {others}" if others else "") + ", of the given problem"
+    names += " with its rewards r(s, a)"
     shape = (*mdp.shape, mdp.horizon)
     ended = tuple(
         all(row[s] == 1 for row in entries["transition"][s])
         and not any(entries["rewards"][..., s, :].ravel())
         for s in range(shape[0])
     )
+    if others:
+        names += " and no more terminal states"
     return _assembled(entries, shape, critic, names, ended)
 
 
