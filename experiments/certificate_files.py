@@ -120,8 +120,9 @@ def _is_proper_interval(found: dict[str, Any]) -> bool:
     interval = found.get("interval")
     if found["evidence"] != Evidence.SAMPLING.value:
         return interval is None
-    is_pair = isinstance(interval, list) and len(interval) == 2
-    return is_pair and all(map(_is_number, interval)) and interval[0] <= interval[1]
+    if not isinstance(interval, list) or len(interval) != 2 or not all(map(_is_number, interval)):
+        return False
+    return bool(interval[0] <= interval[1])
 
 
 def _is_proper_norm(found: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from verification.exact_problems import (
 )
 from verification.problem_symbols import of_shape, of_symbolic_mdp
 from verification.proofs import BiasFormula, Proof
-from verification.score_algebra import Array, return_derivatives
+from verification.score_algebra import Array, difference, return_derivatives
 
 LARGEST_PROOF = 1_500_000
 """Terms (an upper bound) that a proof adds up at most."""
@@ -76,7 +76,7 @@ def proof_or_formula(
     found = coefficients_of(own, problem)
     mean = mean_derivative(problem, found)
     exact = return_derivatives(symbolic, own.order)
-    bias = {key: element - exact[key] for key, element in mean.items()}
+    bias = difference(mean, exact)
     if not any(mean.values()) and not any(exact.values()):
         raise ValueError(
             "shape: nothing to prove, the estimate's mean and the derivative are identically 0"

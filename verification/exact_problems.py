@@ -173,7 +173,7 @@ def checked_shape(shape: Any) -> tuple[int, int, int]:
     return n_states, n_actions, steps
 
 
-def check_critic(critic: str) -> None:
+def check_critic(critic: object) -> None:
     """Raises ValueError unless it is one of `CRITICS`."""
     if not isinstance(critic, str) or critic not in CRITICS:
         raise ValueError(f"critic: expected one of {', '.join(CRITICS)}, got {critic!r}")

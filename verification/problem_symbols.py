@@ -104,22 +104,19 @@ def _assembled(
     rewards = np.asarray(entries["rewards"], dtype=object)
     if rewards.ndim < 4:
         rewards = np.broadcast_to(rewards[..., None], (steps, *shape[:2], n_states))
-    lift = {name: each(ring.element, entries[name]) for name in ("transition", "start")}
-    problem = ExactProblem(
-        policy=ring.policies[0],
-        transition=lift["transition"].tolist(),
-        start=lift["start"].tolist(),
-        rewards=_lifted(ring, rewards),
-        discount=ring.element(entries["discount"]),
-        critic=None,
-        ended=ended,
-        zero=ring.rational.zero,
-        one=ring.rational.one,
-    )
     kind = critic if isinstance(critic, str) else "any"
-    values = _lifted(ring, anything) if kind.startswith("any") else None
-    problem = problem.with_critic(kind, values)
-    return SymbolicProblem(ring, problem, names)
+    elements = {
+        "policy": ring.policies[0],
+        "transition": _lifted(ring, entries["transition"]),
+        "start": _lifted(ring, entries["start"]),
+        "rewards": _lifted(ring, rewards),
+        "discount": ring.element(entries["discount"]),
+        "critic": _lifted(ring, anything) if kind.startswith("any") else [],
+    }
+    own = ring.whole if all(map(_is_whole, elements.values())) else ring.rational
+    known = {name: _in_ring(own, value) for name, value in elements.items()}
+    problem = ExactProblem(**known, ended=ended, zero=own.zero, one=own.one)
+    return SymbolicProblem(ring, problem.with_critic(kind, known["critic"]), names)
 
 
 def _not_taken(new: list[Any], symbols: list[Any]) -> list[Any]:
@@ -128,6 +125,19 @@ def _not_taken(new: list[Any], symbols: list[Any]) -> list[Any]:
     if taken:
         raise ValueError(f"entries: expected symbols other than the critic's, got {taken[0]}")
     return new
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether no coefficient has a denominator: whole numbers add up several times as fast."""
+    if isinstance(value, list):
+        return all(map(_is_whole, value))
+    return all(coefficient.denominator == 1 for coefficient in value.values())
+
+
+def _in_ring(ring: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_ring(ring, part) for part in value]
+    return value.set_ring(ring)
 
 
 def _lifted(ring: PolicyRing, array: Any) -> Any:

@@ -107,9 +107,9 @@ class BiasFormula:
         logits = frozen_array("theta", theta, (n_states, n_actions))
         policy = [Fraction(p) for row in softmax(logits).tolist() for p in row[:-1]]
         names = [str(symbol) for symbol in self.symbolic.ring.symbols]
-        given = {} if symbols is None else symbols
+        given: object = {} if symbols is None else symbols
         if not isinstance(given, Mapping) or set(given) != set(names):
-            raise ValueError(f"symbols: expected numbers for {names}, got {list(given)}")
+            raise ValueError(f"symbols: expected numbers for {names}, got {given}")
         point = [*policy, *(_fraction(name, given[name]) for name in names)]
         found = np.zeros((n_states * n_actions,) * self.order)
         for key, element in self.components.items():
