@@ -186,6 +186,41 @@ def test_a_biased_twin_is_not_proved_and_its_formula_is_what_enumeration_measure
     assert certificate.probability == 0.0
 
 
+def random_surrogate(rng):
+    """Terms of all kinds with random whole weights: products of scores with earlier and later
+    rewards and critic values, of both leaves, with states in them.
+    """
+    weights = torch.tensor(rng.integers(-3, 4, size=(2, 2)), dtype=torch.float64)
+    one, two, three, four = (float(c) for c in rng.integers(1, 4, size=4))
+    by_state = float(rng.integers(0, 2))
+
+    def surrogate(record):
+        moves = record.log_probs - record.log_probs.detach()
+        mixed = moves @ weights + moves[..., :1] * moves[..., 1:]
+        earlier = record.values[..., :1] * probability_ratios(record)[..., 1:]
+        paid = discounts(record) * record.rewards * (one * path_ratios(record) + two * mixed)
+        late = record.values[..., 1:] * record.discount * (mixed + by_state * record.states[..., 1:])
+        other = record.log_policy[..., 0] * (record.rewards + by_state * record.states[..., :-1])
+        terms = paid + three * earlier + late * moves + four * other
+        return (terms * record.alive).sum(-1).mean()
+
+    return surrogate
+
+
+@pytest.mark.parametrize("critic", [ZERO, ANY, NO_END])
+@pytest.mark.parametrize("seed", range(4))
+def test_formulas_of_random_surrogates_are_what_enumeration_measures(seed, critic):
+    rng = np.random.default_rng(seed)
+    order = 1 + seed % 2
+    estimator = from_surrogate(random_surrogate(rng), order)
+    formula = prove_unbiased(estimator, (2, 2, 2), critic=critic)
+    mdp, values, named = numbers(rng, critic)
+    theta = 2 * rng.normal(size=(2, 2))
+    report = measure_bias(estimator, mdp, theta, critic=values, evidence="enumeration")
+    assert close(formula.at(theta, named), report.bias, report.normaliser)
+    assert not certify(estimator, (2, 2, 2), critic=critic).unbiased
+
+
 def test_the_formula_s_expression_is_what_it_evaluates_to():
     formula = proof(LVC(), 2, (2, 2, 2))
     rng = np.random.default_rng(5)
