@@ -199,7 +199,9 @@ def random_surrogate(rng):
         mixed = moves @ weights + moves[..., :1] * moves[..., 1:]
         earlier = record.values[..., :1] * probability_ratios(record)[..., 1:]
         paid = discounts(record) * record.rewards * (one * path_ratios(record) + two * mixed)
-        late = record.values[..., 1:] * record.discount * (mixed + by_state * record.states[..., 1:])
+        late = (
+            record.values[..., 1:] * record.discount * (mixed + by_state * record.states[..., 1:])
+        )
         other = record.log_policy[..., 0] * (record.rewards + by_state * record.states[..., :-1])
         terms = paid + three * earlier + late * moves + four * other
         return (terms * record.alive).sum(-1).mean()
