@@ -132,3 +132,14 @@ def test_what_does_not_fit_is_refused():
         at = np.zeros((problem.n_states, problem.n_actions))
         with pytest.raises(ValueError, match=text):
             measure_bias(how, problem, at, evidence="symbolic", **options)
+
+
+def test_a_target_of_zero_shows_nothing_for_every_policy():
+    """At the uniform policy this bandit's Hessian is 0; elsewhere it is not."""
+    bandit = TabularMDP(np.ones((1, 2, 1)), np.array([[1.0, 0.0]]), 0.5, np.ones(1), 1)
+    estimator = from_surrogate(Dice(), 2)
+    report = measure_bias(estimator, bandit, np.zeros((1, 2)), evidence="symbolic")
+    assert report.verdict is Verdict.VACUOUS
+    assert report.scope == "N = 1, at this MDP and policy"
+    elsewhere = measure_bias(estimator, bandit, np.array([[1.0, 0.0]]), evidence="symbolic")
+    assert elsewhere.scope == "N = 1, at this MDP, for every policy"
