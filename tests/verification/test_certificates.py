@@ -197,7 +197,7 @@ def random_surrogate(rng):
     def surrogate(record):
         moves = record.log_probs - record.log_probs.detach()
         mixed = moves @ weights + moves[..., :1] * moves[..., 1:]
-        earlier = record.values[..., :1] * probability_ratios(record)[..., 1:]
+        earlier = record.values[..., :1] * moves[..., 1:] * (1.0 + moves[..., 1:])
         paid = discounts(record) * record.rewards * (one * path_ratios(record) + two * mixed)
         late = (
             record.values[..., 1:] * record.discount * (mixed + by_state * record.states[..., 1:])
