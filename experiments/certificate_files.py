@@ -1,8 +1,8 @@
 """A check that is kept as a file and compared with the next run.
 
-The file holds what `check --json` prints. A run agrees with it if verdict, target, evidence and
-scope are the same and the bias is, to the tolerance of exact evidence, or, of sampled biases, if
-their intervals meet.
+The file holds what `check --json` prints. A run agrees with it if verdict, target (and its norm),
+evidence and scope are the same and the bias is, to the smaller tolerance of the two and relative to
+what this run is relative to, or, of sampled biases, if their intervals meet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from verification.reports import BiasReport, Evidence
 _WORDS = ("verdict", "target", "evidence", "scope")
 _NUMBERS = ("bias_norm", "target_norm", "tolerance")
 _LEAST = 1e-12
-"""Of the larger norm: what rounding moves between machines."""
+"""Relative: what rounding moves between machines."""
+
+_SAME_TARGET = 1e-9
+"""Relative: a target that moved by more is that of another problem or policy."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,9 @@ class KeptCertificate:
             for key in _WORDS
             if now[key] != self.found[key]
         ]
-        moved = _moved(self.found, now)
-        changes += [] if moved is None else [moved]
+        unit = max(report.normaliser, report.bias_norm)
+        moved = (_target_moved(self.found, now, unit), _moved(self.found, now, unit))
+        changes += [change for change in moved if change is not None]
         return "; ".join(changes) or None
 
     def _write(self, report: BiasReport) -> None:
@@ -93,11 +97,13 @@ def _checked(name: str, text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"--certificate {name}: expected one JSON object")
     wrong = [key for key in (*_WORDS, "estimator") if not isinstance(found.get(key), str)]
-    wrong += [key for key in _NUMBERS if not _is_number(found.get(key))]
+    wrong += [key for key in _NUMBERS if not _is_number(found.get(key)) or found[key] < 0]
     wrong += [] if found.get("order") in (1, 2, 3) else ["order"]
     wrong += [] if _bias(found) is not None else ["bias"]
-    if found.get("interval") is not None and not _is_pair(found["interval"]):
+    if not wrong and not _is_proper_interval(found):
         wrong.append("interval")
+    if not wrong and not _is_proper_norm(found):
+        wrong.append("bias_norm")
     if wrong:
         raise ValueError(
             f"--certificate {name}: expected what `check --json` prints, got no proper {wrong[0]!r}"
@@ -109,8 +115,22 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_pair(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(_is_number(x) for x in value)
+def _is_proper_interval(found: dict[str, Any]) -> bool:
+    """Two numbers in their order for samples, else none."""
+    interval = found.get("interval")
+    if found["evidence"] != Evidence.SAMPLING.value:
+        return interval is None
+    if not isinstance(interval, list) or len(interval) != 2 or not all(map(_is_number, interval)):
+        return False
+    return bool(interval[0] <= interval[1])
+
+
+def _is_proper_norm(found: dict[str, Any]) -> bool:
+    """Exact evidence's is that of its bias."""
+    norm, bias = found["bias_norm"], _bias(found)
+    if found["evidence"] == Evidence.SAMPLING.value or bias is None:
+        return True
+    return math.isclose(norm, float(np.linalg.norm(bias)), rel_tol=1e-9, abs_tol=1e-300)
 
 
 def _bias(found: dict[str, Any]) -> FloatArray | None:
@@ -121,21 +141,27 @@ def _bias(found: dict[str, Any]) -> FloatArray | None:
     return array if array.ndim > 0 and np.isfinite(array).all() else None
 
 
-def _moved(then: dict[str, Any], now: dict[str, Any]) -> str | None:
+def _target_moved(then: dict[str, Any], now: dict[str, Any], unit: float) -> str | None:
+    """Whether the target is that of another problem, or at another policy."""
+    before, after = then["target_norm"], now["target_norm"]
+    if abs(after - before) <= _SAME_TARGET * max(unit, after):
+        return None
+    return f"target norm was {before:.6g}, is {after:.6g}: another problem or policy"
+
+
+def _moved(then: dict[str, Any], now: dict[str, Any], unit: float) -> str | None:
     """How far the bias has moved, where that is more than what is allowed."""
     before, after = _bias(then), _bias(now)
     if before is None or after is None or before.shape != after.shape:
         return "the estimate has another shape"
-    unit = max(float(found[key]) for found in (then, now) for key in ("target_norm", "bias_norm"))
     gap = float(np.linalg.norm(after - before))
-    if Evidence.SAMPLING.value in (then["evidence"], now["evidence"]):
-        low, high = then["interval"] or (then["bias_norm"],) * 2
-        lower, higher = now["interval"] or (now["bias_norm"],) * 2
-        apart = max(low - higher, lower - high)
-        if apart <= _LEAST * unit:
+    if then["interval"] is not None and now["interval"] is not None:
+        (low, high), (lower, higher) = then["interval"], now["interval"]
+        if max(low - higher, lower - high) <= _LEAST * unit:
             return None
         return f"bias norm was in [{low:.3g}, {high:.3g}], is in [{lower:.3g}, {higher:.3g}]"
-    if gap <= max(then["tolerance"], now["tolerance"], _LEAST) * unit:
-        return None
+    tolerance = min(then["tolerance"], now["tolerance"])
+    if then["interval"] is not now["interval"] or gap <= max(tolerance, _LEAST) * unit:
+        return None  # evidence of two kinds is said to be so already
     moved = f"bias norm was {then['bias_norm']:.6g}, is {now['bias_norm']:.6g}"
     return f"{moved} (moved by {gap:.3g})"

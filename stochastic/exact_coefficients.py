@@ -1,10 +1,11 @@
-"""Coefficients of a surrogate as exact polynomials, found by evaluating it at whole numbers.
+"""Coefficients of a surrogate as exact polynomials, found by evaluating it at powers of two.
 
 On one trajectory the derivatives of most surrogates in their log-probabilities do not depend on the
 policy: they are affine in the rewards and the critic's values, and polynomials in the discount.
-Floating point is exact on small whole numbers, so such a polynomial follows from values at unit
-rewards, unit critics and whole discounts. Evaluations at random rewards, critics and policies, and
-at discounts between 0 and 1, then have to agree with it: what is not of this kind is refused.
+Such a polynomial follows from values at unit rewards, unit critics and discounts that are powers of
+two, where floating point is exact. Evaluations at random rewards, critics and policies, small and
+large, and at discounts between 0 and 1 then have to agree with it: what is not of this kind is
+refused.
 """
 
 from __future__ import annotations
@@ -16,19 +17,23 @@ from typing import Any
 import numpy as np
 
 from analytic.arrays import FloatArray, IntArray
-from stochastic.coefficients import probe
+from stochastic.coefficients import MAX_LOOPED, probe
 from stochastic.estimators import SurrogateEstimator
 from stochastic.exact_evaluations import Evaluations, Paths
-from stochastic.exact_polynomials import Polynomial, interpolated
+from stochastic.exact_polynomials import Polynomial, interpolated, simplified
 
-DISCOUNTS = (0.0, 0.4375, 0.8125, 1.0)
+DISCOUNTS = (0.0, 0.37, 0.93, 0.999, 1.0)
 """At which the polynomials are tried on every trajectory."""
+
+LEAST_TRIED = 1_024
+"""Evaluations at least at each of them, where vmap takes the surrogate."""
 
 LARGEST_FIT = 400_000
 """Evaluations at most, where each trajectory has polynomials of its own."""
 
 _TOLERANCE = 1e-10
-_LARGEST_NUMBER = 2.0**46
+_FEW = 64
+_BLOCK = 4096
 
 Term = tuple[tuple[tuple[int, int], ...], int, Polynomial]
 """(visits, x, polynomial): the derivative in the log-probabilities of ``visits``, each a time and
@@ -62,7 +67,8 @@ class ExactCoefficients:
             "on every trajectory the surrogate's derivatives are affine in rewards and critic "
             f"values, polynomials in the discount of degree at most {self.degree}, and the same at "
             f"every policy: found from {self.evaluations:,} evaluations ({kind}), and "
-            f"{self.checks:,} more at random points agree to 1e-10"
+            f"{self.checks:,} more agree to 1e-10 at random rewards and critic values up to 10^8, "
+            "policies nearly uniform to nearly deterministic, and discounts from 0 to 1"
         )
 
 
@@ -76,7 +82,7 @@ def exact_coefficients(
         SurrogateError: as `stochastic.coefficients.probe`.
     """
     fit = _Fit(estimator, n_states, n_actions, paths.actions.shape[1], vmapped=False)
-    fit = replace(fit, vmapped=fit.can_be_mapped(paths))
+    fit = fit.mapped_or_looped(paths)
     fit.check_policy(paths)
     longest = np.argmax((~paths.ended).sum(axis=1))
     tables = fit.tables(paths[np.array([longest])])
@@ -91,7 +97,7 @@ def exact_coefficients(
         shared=terms[0] if shared else None,
         of_path={} if shared else dict(zip(paths.keys(), terms, strict=True)),
         evaluations=fit.points * len(terms),
-        checks=len(DISCOUNTS) * len(paths.actions),
+        checks=len(DISCOUNTS) * fit.tried(paths),
         rounded=tables.rounded,
     )
 
@@ -105,17 +111,22 @@ class _Tables:
     polynomials: tuple[Polynomial, ...]
     rounded: bool
 
-    def predicted(self, k: int, inputs: FloatArray, discount: float) -> tuple[FloatArray, float]:
-        """``[B, M, ...]`` of order k at ``inputs [B, X]``, and the size of what it sums."""
+    def predicted(
+        self, k: int, inputs: FloatArray, discount: float, index: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """``[B, M, ...]`` of order k at ``inputs [B, X]`` on the paths ``index [B]``, and the size
+        ``[B]`` of what it sums.
+        """
         powers = [
             float(sum(c * Fraction(discount) ** d for d, c in enumerate(p)))
             for p in self.polynomials
         ]
-        values = np.array(powers)[self.numbers[k - 1]]
+        numbers = self.numbers[k - 1]
+        values = np.array(powers)[numbers if len(numbers) == 1 else numbers[index]]
         flat = values.reshape(*values.shape[:2], -1)
-        one = len(flat) == 1
-        found = inputs @ flat[0] if one else np.einsum("bx,bxm->bm", inputs, flat)
-        size = float(np.abs(inputs).sum(axis=1).max() * np.abs(flat).max(initial=0.0))
+        found = (inputs[:, None] @ flat)[:, 0] if len(flat) > 1 else inputs @ flat[0]
+        largest = np.abs(flat).max(axis=-1, initial=0.0)
+        size: FloatArray = (np.abs(inputs) * largest).sum(axis=1)
         return found.reshape(len(inputs), *values.shape[2:]), size
 
     def terms(self, fit: _Fit) -> list[tuple[Term, ...]]:
@@ -148,78 +159,112 @@ class _Fit(Evaluations):
         """Evaluations that a path's polynomials are found from."""
         return (self.degree + 1) * (2 * self.steps + 2)
 
-    def can_be_mapped(self, paths: Paths) -> bool:
-        """Whether vmap may be used. Raises SurrogateError as `stochastic.coefficients.probe`."""
+    def tried(self, paths: Paths) -> int:
+        """Evaluations at each of `DISCOUNTS`: every path's, and more where there are few."""
+        return max(len(paths.actions), LEAST_TRIED if self.vmapped else _FEW)
+
+    def mapped_or_looped(self, paths: Paths) -> _Fit:
+        """With vmap where that may be used.
+
+        Raises:
+            UnfitError: it may not, and there are too many paths to evaluate them one by one.
+            SurrogateError: as `stochastic.coefficients.probe`.
+        """
         few = paths[np.array([0, -1])]
-        tensors = self.tensors(few, self.random_inputs(few, 0), 1)
-        return probe(self.call(0.5), tensors, self.estimator.order) is None
+        tensors = self.tensors(few, self.random_inputs(few, 0), self.random_logits(2, 1))
+        reason = probe(self.call(0.5), tensors, self.estimator.order)
+        if reason is None:
+            return replace(self, vmapped=True)
+        self.check_count(len(DISCOUNTS) * self.tried(paths), MAX_LOOPED, f"vmap says: {reason}")
+        return self
+
+    def check_count(self, count: int, largest: int, reason: str) -> None:
+        """Raises UnfitError where there are too many evaluations."""
+        if count > largest:
+            raise UnfitError(
+                f"{self.estimator.name}: expected at most {largest:,} evaluations, got {count:,} "
+                f"({reason}); use a smaller shape"
+            )
 
     def check_policy(self, paths: Paths) -> None:
         """Raises UnfitError where some path's coefficients differ between two policies."""
-        some = paths[np.linspace(0, len(paths.actions) - 1, 16).astype(np.int64)]
+        count = _FEW if not self.vmapped else 4 * _FEW
+        some = paths[np.linspace(0, len(paths.actions) - 1, count).astype(np.int64)]
         inputs = self.random_inputs(some, 0)
-        one, other = (self.derivatives(self.tensors(some, inputs, s), 0.5) for s in (1, 2))
-        for a, b in zip(one.derivatives, other.derivatives, strict=True):
-            if not np.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE):
+        one, other = (
+            self.derivatives(self.tensors(some, inputs, self.random_logits(count, seed)), 0.5)
+            for seed in (1, 2)
+        )
+        for k, (a, b) in enumerate(zip(one.derivatives, other.derivatives, strict=True), start=1):
+            alive = self.alive(some, one.leaves, k)
+            if not _close(a * alive, b * alive, np.abs(inputs).max(axis=1)):
                 raise UnfitError(
                     f"{self.estimator.name}: its coefficients depend on the policy at which the "
                     "actions are drawn"
                 )
 
     def tables(self, paths: Paths) -> _Tables:
-        """The polynomials of each path, from whole discounts 2, 3, ... and unit inputs."""
+        """The polynomials of each path, from discounts that are powers of two, and unit inputs."""
         count, width = len(paths.actions), 2 * self.steps + 2
         units = np.eye(width)
         units[:, 0] = 1.0
         repeated = paths[np.repeat(np.arange(count), width)]
-        inputs = np.tile(units, (count, 1)) * repeated.inputs
-        tensors = self.tensors(repeated, inputs, None)
-        found = [self.derivatives(tensors, 2.0 + d) for d in range(self.degree + 1)]
-        numbers, rounded = [], False
-        polynomials: dict[Polynomial, int] = {}
+        tensors = self.tensors(repeated, np.tile(units, (count, 1)) * repeated.inputs)
+        nodes = [Fraction(2) ** (d - self.degree // 2) for d in range(self.degree + 1)]
+        found = [self.derivatives(tensors, float(node)) for node in nodes]
+        numbers = []
+        columns: dict[tuple[float, ...], int] = {}
         for k in range(self.estimator.order):
             values = np.stack([f.derivatives[k] for f in found], axis=-1)
             values = values.reshape(count, width, *values.shape[1:])
-            if np.abs(values).max(initial=0.0) > _LARGEST_NUMBER:
-                raise UnfitError(f"{self.estimator.name}: its numbers are too large to be exact")
             values[:, 1:] -= values[:, :1]
-            rounded |= bool((np.abs(values - np.rint(values)) > 1e-9).any())
-            columns, which = np.unique(
+            some, which = np.unique(
                 values.reshape(-1, values.shape[-1]), axis=0, return_inverse=True
             )
-            own = [interpolated(column) for column in columns]
-            ids = np.array([polynomials.setdefault(p, len(polynomials)) for p in own])
-            numbers.append(ids[which.reshape(values.shape[:-1])])
+            ids = [columns.setdefault(tuple(column), len(columns)) for column in some.tolist()]
+            numbers.append(np.array(ids)[which.reshape(values.shape[:-1])])
+        polynomials, rounded = simplified([interpolated(column, nodes) for column in columns])
         return _Tables(found[0].leaves, tuple(numbers), tuple(polynomials), rounded)
 
     def tables_of_each(self, paths: Paths) -> _Tables:
         """Where paths differ. Raises UnfitError if they are too many, or still do not agree."""
-        name, count = self.estimator.name, self.points * len(paths.actions)
-        if count > LARGEST_FIT:
-            raise UnfitError(
-                f"{name}: its coefficients differ between trajectories, and {count:,} evaluations "
-                f"to find them are more than {LARGEST_FIT:,}"
-            )
+        count = self.points * len(paths.actions)
+        largest = LARGEST_FIT if self.vmapped else MAX_LOOPED
+        self.check_count(count, largest, "its coefficients differ between trajectories")
         tables = self.tables(paths)
         if not self.agrees(paths, tables):
             raise UnfitError(
-                f"{name}: its coefficients are not affine in rewards and critic values and "
-                f"polynomials of degree {self.degree} in the discount"
+                f"{self.estimator.name}: its coefficients are not affine in rewards and critic "
+                f"values and polynomials of degree {self.degree} in the discount, of numbers that "
+                "floating point tells apart, the same at every policy"
             )
         return tables
 
     def agrees(self, paths: Paths, tables: _Tables) -> bool:
         """Whether the polynomials say what random evaluations do, on every path."""
-        for seed, discount in enumerate(DISCOUNTS):
-            inputs = self.random_inputs(paths, seed)
-            found = self.derivatives(self.tensors(paths, inputs, seed), discount)
-            if found.leaves != tables.leaves:
+        index = np.arange(self.tried(paths)) % len(paths.actions)
+        parts = [index[begin : begin + _BLOCK] for begin in range(0, len(index), _BLOCK)]
+        return all(
+            self.agrees_at(discount, paths, tables, part, 2 * (d * len(parts) + i))
+            for d, discount in enumerate(DISCOUNTS)
+            for i, part in enumerate(parts)
+        )
+
+    def agrees_at(
+        self, discount: float, paths: Paths, tables: _Tables, index: IntArray, seed: int
+    ) -> bool:
+        """As `agrees`, at one discount on the paths ``index``."""
+        some = paths[index]
+        inputs = self.random_inputs(some, seed)
+        logits = self.random_logits(len(index), seed + 1)
+        found = self.derivatives(self.tensors(some, inputs, logits), discount)
+        if found.leaves != tables.leaves:
+            return False
+        for k, derivative in enumerate(found.derivatives, start=1):
+            said, size = tables.predicted(k, inputs, discount, index)
+            alive = self.alive(some, found.leaves, k)
+            if not _close(derivative * alive, said * alive, size):
                 return False
-            for k, derivative in enumerate(found.derivatives, start=1):
-                said, size = tables.predicted(k, inputs, discount)
-                gaps = (derivative - said) * self.alive(paths, found.leaves, k)
-                if np.abs(gaps).max(initial=0.0) > _TOLERANCE * max(size, 1.0):
-                    return False
         return True
 
     def check_coupling(self, paths: Paths) -> None:
@@ -227,8 +272,8 @@ class _Fit(Evaluations):
         rng = np.random.default_rng(0)
         pairs = paths[rng.integers(len(paths.actions), size=32)]
         inputs = self.random_inputs(pairs, 1)
-        alone = self.derivatives(self.tensors(pairs, inputs, None), 0.5)
-        together = self.derivatives(self.tensors(pairs, inputs, None, n=2), 0.5)
+        alone = self.derivatives(self.tensors(pairs, inputs), 0.5)
+        together = self.derivatives(self.tensors(pairs, inputs, n=2), 0.5)
         for k, (own, both) in enumerate(
             zip(alone.derivatives, together.derivatives, strict=True), start=1
         ):
@@ -236,5 +281,13 @@ class _Fit(Evaluations):
             for n, at in enumerate(self.members(alone.leaves)):
                 block: tuple[Any, ...] = (slice(None), *np.ix_(*[at] * k))
                 wanted[block] = own[n::2] / 2
-            if not np.allclose(both, wanted, rtol=_TOLERANCE, atol=_TOLERANCE):
+            if not _close(both, wanted, np.abs(inputs).reshape(len(both), -1).max(axis=1)):
                 raise UnfitError(f"{self.estimator.name}: couples the trajectories of a batch")
+
+
+def _close(one: FloatArray, other: FloatArray, size: FloatArray) -> bool:
+    """Whether every row agrees to rounding, of itself and of its size ``[B]``."""
+    rows = len(one)
+    gaps = np.abs(one - other).reshape(rows, -1).max(axis=1, initial=0.0)
+    own = np.abs(other).reshape(rows, -1).max(axis=1, initial=1.0)
+    return bool((gaps <= _TOLERANCE * np.maximum(own, size)).all())

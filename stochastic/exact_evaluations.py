@@ -15,6 +15,12 @@ from stochastic.records import Tensors
 
 _BLOCK = 4096
 
+_SIZES = (-2.0, 8.0)
+"""Powers of ten between which rewards and critic values are."""
+
+_LOGARITHM = 600.0
+"""A trajectory's log-probability is above minus this: in floating point it is not 0."""
+
 
 @dataclass(frozen=True, eq=False)
 class Paths:
@@ -61,17 +67,18 @@ class Evaluations:
             found += [(t, a) for t in range(self.steps) for a in actions]
         return found
 
-    def tensors(self, paths: Paths, inputs: FloatArray, seed: int | None, n: int = 1) -> Tensors:
+    def tensors(
+        self, paths: Paths, inputs: FloatArray, logits: FloatArray | None = None, n: int = 1
+    ) -> Tensors:
         """Records of the paths, ``n`` a batch, with rewards and values from ``inputs [B, 2H + 2]``,
-        at random policies, or (without a seed) at the uniform one.
+        each batch at a policy of its own, ``logits [B / n, S, A]``, or all at the uniform one.
         """
         count, steps = paths.actions.shape
         alive = ~paths.ended[:, :-1]
-        logits = np.zeros((1, self.n_states, self.n_actions))
-        if seed is not None:
-            rng = np.random.default_rng(seed)
-            logits = rng.normal(size=(count // n, self.n_states, self.n_actions))
-        table = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+        if logits is None:
+            logits = np.zeros((1, self.n_states, self.n_actions))
+        centred = logits - logits.max(axis=-1, keepdims=True)
+        table = centred - np.log(np.exp(centred).sum(axis=-1, keepdims=True))
         rows = np.minimum(np.arange(count) // n, len(table) - 1)
         policy = np.where(alive[..., None], table[rows[:, None], paths.states[:, :-1]], 0.0)
         own = np.take_along_axis(policy, paths.actions[..., None], axis=-1)[..., 0]
@@ -95,7 +102,11 @@ class Evaluations:
         return SurrogateCall(self.estimator.function, self.estimator.name, discount, {})
 
     def derivatives(self, tensors: Tensors, discount: float) -> Coefficients:
-        """At one discount, all orders."""
+        """At one discount, all orders.
+
+        Raises:
+            SurrogateError: as `stochastic.coefficients.coefficients`.
+        """
         call, order = self.call(discount), self.estimator.order
         parts = [
             coefficients(
@@ -112,11 +123,29 @@ class Evaluations:
         return Coefficients(parts[0].leaves, tuple(joined))
 
     def random_inputs(self, paths: Paths, seed: int) -> FloatArray:
-        """Whole numbers ``[B, 2H + 2]``, the first 1; 0 after the end."""
+        """Real numbers ``[B, 2H + 2]``, the first 1; 0 after the end.
+
+        Every row has a size of its own, between 0.01 and 10^8: what clips or rounds, does so
+        somewhere. Half the rows have no critic; some have numbers of one sign or one number alone.
+        """
         rng = np.random.default_rng(seed)
-        found = rng.integers(-9, 10, size=paths.inputs.shape).astype(np.float64)
+        found = rng.normal(size=paths.inputs.shape)
+        kind = rng.integers(6, size=len(found))
+        found[kind == 0] = np.abs(found[kind == 0])
+        found[kind == 1] = -np.abs(found[kind == 1])
+        found[kind == 2] = found[kind == 2, :1]
+        found *= 10.0 ** rng.uniform(*_SIZES, size=(len(found), 1))
+        found[rng.random(len(found)) < 0.5, self.steps + 1 :] = 0.0
         found[:, 0] = 1.0
         return np.where(paths.inputs, found, 0.0)
+
+    def random_logits(self, count: int, seed: int) -> FloatArray:
+        """``[count, S, A]``, of policies from nearly uniform to nearly deterministic."""
+        rng = np.random.default_rng(seed)
+        spread = 10.0 ** rng.uniform(-1.0, 2.0, size=(count, 1, 1))
+        largest = _LOGARITHM / (2 * self.steps)
+        drawn = rng.normal(size=(count, self.n_states, self.n_actions)) * spread
+        return np.clip(drawn, -largest, largest)
 
     def alive(self, paths: Paths, leaves: tuple[str, ...], k: int) -> FloatArray:
         """``[B, M, ...]``: 1 where all k visits are before the end."""

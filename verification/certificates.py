@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from fractions import Fraction
 from typing import Any
 
 from analytic.arrays import whole_number
@@ -18,10 +19,13 @@ from verification.exact_problems import (
 )
 from verification.problem_symbols import of_shape, of_symbolic_mdp
 from verification.proofs import BiasFormula, Proof
-from verification.score_algebra import return_derivatives
+from verification.score_algebra import Array, difference, return_derivatives
 
 LARGEST_PROOF = 1_500_000
 """Terms (an upper bound) that a proof adds up at most."""
+
+_ROUNDING = 1e-9
+"""Of the largest number: a bias below it may be what constants were rounded by."""
 
 
 def prove_unbiased(
@@ -41,8 +45,9 @@ def prove_unbiased(
 
     Raises:
         ValueError: an estimator that is no surrogate, or whose coefficients are not exact
-            polynomials (see `stochastic.exact_coefficients`), a shape that is too large, or one
-            where estimate and derivative are both identically 0.
+            polynomials (see `stochastic.exact_coefficients`), or hold constants that were rounded,
+            by which the bias may be explained; a shape that is too large, or one where estimate and
+            derivative are both identically 0.
 
     >>> from stochastic.estimators import from_surrogate
     >>> from stochastic.surrogates.dice import dice
@@ -71,11 +76,12 @@ def proof_or_formula(
     found = coefficients_of(own, problem)
     mean = mean_derivative(problem, found)
     exact = return_derivatives(symbolic, own.order)
-    bias = {key: element - exact[key] for key, element in mean.items()}
+    bias = difference(mean, exact)
     if not any(mean.values()) and not any(exact.values()):
         raise ValueError(
             "shape: nothing to prove, the estimate's mean and the derivative are identically 0"
         )
+    check_rounding(own, found, bias, mean)
     known: dict[str, Any] = {
         "estimator": own.name,
         "shape": problem.shape,
@@ -93,11 +99,33 @@ def proof_or_formula(
 def checked_surrogate(estimator: Estimator) -> SurrogateEstimator:
     """The estimator. Raises ValueError unless it is made from a surrogate."""
     if not isinstance(estimator, SurrogateEstimator):
+        name = getattr(estimator, "name", type(estimator).__name__)
         raise ValueError(
-            f"{estimator.name}: expected an estimator that `from_surrogate` made: only a "
+            f"{name}: expected an estimator that `from_surrogate` made: only a "
             "surrogate's coefficients can be told exactly"
         )
     return estimator
+
+
+def check_rounding(
+    estimator: SurrogateEstimator, found: ExactCoefficients, bias: Array, mean: Array
+) -> None:
+    """Raises ValueError where constants were rounded, and the bias is not larger than that."""
+    size, whole = (max(map(_largest, array.values()), default=0) for array in (bias, mean))
+    if found.rounded and 0 < size <= _ROUNDING * whole:
+        raise ValueError(
+            f"{estimator.name}: what is left of the bias, {float(size / whole):.1g} of the mean, "
+            "may be the rounding of its constants; use constants that are simple fractions, such "
+            "as 1/2, fewer steps, or enumeration"
+        )
+
+
+def _largest(element: Any) -> Fraction:
+    """The size of a number, or of a polynomial's largest coefficient."""
+    numbers = element.values() if isinstance(element, dict) else [element]
+    return max(
+        (Fraction(abs(int(x.numerator)), int(x.denominator)) for x in numbers), default=Fraction(0)
+    )
 
 
 def coefficients_of(estimator: SurrogateEstimator, problem: ExactProblem) -> ExactCoefficients:

@@ -12,6 +12,7 @@ rest has probability one.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from itertools import product
 from typing import Any
 
 from stochastic.exact_coefficients import ExactCoefficients, Term
+from stochastic.exact_polynomials import Polynomial
 from verification.exact_problems import ExactProblem
-from verification.score_algebra import Array, centred, second_bends, third_bends
+from verification.score_algebra import Array, centred, divided, second_bends, third_bends
 
 Beginning = tuple[tuple[int, ...], tuple[int, ...], Any]
 """States, actions and their probability."""
@@ -51,6 +53,10 @@ class _Sums:
         for monomial, coefficient in element.items():
             own[monomial] += coefficient
 
+    def polynomials(self) -> set[Polynomial]:
+        """The first parts of all keys."""
+        return {polynomial for polynomial, _ in self._sums}
+
     def items(self) -> Iterator[tuple[Any, Any]]:
         """Keys and sums."""
         for key, found in self._sums.items():
@@ -63,23 +69,21 @@ class _Sums:
 
 def mean_derivative(problem: ExactProblem, found: ExactCoefficients) -> Array:
     """E[estimate], every entry by its flat parameters."""
-    tables = _visit_tables(problem, found)
-    n_states, n_actions, _ = problem.shape
-    size = n_states * n_actions
-    if found.order == 1:
-        return centred(tables[0], 0, problem)
+    tables, scale = _visit_tables(problem, found)
     result = tables[found.order - 1]
     for axis in range(found.order):
         result = centred(result, axis, problem)
-    bends = second_bends if found.order == 2 else third_bends
-    for key, element in bends(tables, problem):
-        result[key] = result[key] + element
-    assert len(result) == size**found.order
-    return result
+    if found.order > 1:
+        bends = second_bends if found.order == 2 else third_bends
+        for key, element in bends(tables, problem):
+            result[key] = result[key] + element
+    return {key: divided(element, scale, problem) for key, element in result.items()}
 
 
-def _visit_tables(problem: ExactProblem, found: ExactCoefficients) -> list[Array]:
-    """``b`` of every order, 0 where nothing was added."""
+def _visit_tables(problem: ExactProblem, found: ExactCoefficients) -> tuple[list[Array], int]:
+    """``b`` of every order, 0 where nothing was added, times the whole number beside them, with
+    which no coefficient has a denominator.
+    """
     n_states, n_actions, steps = problem.shape
     sums = _Sums(problem.zero)
     if found.shared is not None:
@@ -95,6 +99,7 @@ def _visit_tables(problem: ExactProblem, found: ExactCoefficients) -> list[Array
         for states, actions, probability in _whole_paths(problem):
             for group in _grouped(found.of_path[states, actions]):
                 _add(sums, group, problem, states, actions, probability)
+    scale = math.lcm(*(c.denominator for polynomial in sums.polynomials() for c in polynomial))
     powers = _powers(problem, found.degree)
     tables: list[Array] = [
         dict.fromkeys(product(range(n_states * n_actions), repeat=k), problem.zero)
@@ -104,17 +109,15 @@ def _visit_tables(problem: ExactProblem, found: ExactCoefficients) -> list[Array
         factor = problem.zero
         for power, coefficient in zip(powers, polynomial, strict=False):
             if coefficient:
-                factor = factor + power * _number(problem, coefficient)
+                factor = factor + power * _number(problem, coefficient * scale)
         table = tables[len(key) - 1]
         table[key] = table[key] + factor * total
-    return tables
+    return tables, scale
 
 
-def _number(problem: ExactProblem, fraction: Any) -> Any:
+def _number(problem: ExactProblem, whole: Any) -> Any:
     ring = getattr(problem.zero, "ring", None)
-    if ring is None:
-        return fraction
-    return ring.domain(fraction.numerator, fraction.denominator)
+    return whole if ring is None else ring.domain(whole.numerator)
 
 
 def _powers(problem: ExactProblem, degree: int) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -125,7 +126,7 @@ class ExactProblem:
             if len(found) > MOST_PATHS:
                 raise ValueError(
                     f"shape: expected at most {MOST_PATHS:,} trajectories, got more of "
-                    f"{n_states} states, {n_actions} actions and {steps} steps"
+                    f"{n_states} states, {n_actions} actions and {steps} steps; use fewer steps"
                 )
         states = np.array([path[0] for path in found])
         actions = np.array([path[1] for path in found])
@@ -148,8 +149,8 @@ class SymbolicProblem:
 
 
 def checked_shape(shape: Any) -> tuple[int, int, int]:
-    """(S, A, H). Raises ValueError unless it is three whole numbers, at least 1, of which there are
-    no more than `MOST_PATHS` trajectories.
+    """(S, A, H). Raises ValueError unless it is three whole numbers, at least 1 (two actions), of
+    which there are no more than `MOST_PATHS` trajectories.
     """
     if not isinstance(shape, tuple | list) or len(shape) != 3:
         raise ValueError(f"shape: expected (states, actions, steps), got {shape!r}")
@@ -158,16 +159,21 @@ def checked_shape(shape: Any) -> tuple[int, int, int]:
         whole_number(f"shape: {name}", size, at_least=1)
         for name, size in zip(names, shape, strict=True)
     )
-    if n_states * (n_states * n_actions) ** steps > MOST_PATHS:
+    if n_actions == 1:
         raise ValueError(
-            f"shape: expected at most {MOST_PATHS:,} trajectories, got "
-            f"{n_states * (n_states * n_actions) ** steps:.2g} of {n_states} states, {n_actions} "
-            f"actions and {steps} steps"
+            "shape: nothing to prove, expected two actions or more: with one there is no derivative"
+        )
+    decades = math.log10(n_states) + steps * math.log10(n_states * n_actions)
+    if decades > math.log10(MOST_PATHS):
+        raise ValueError(
+            f"shape: expected at most {MOST_PATHS:,} trajectories, got about 10^{decades:.1f} of "
+            f"{n_states} states, {n_actions} actions and {steps} steps; use fewer steps, or "
+            "`measure_bias` with evidence moments or sampling"
         )
     return n_states, n_actions, steps
 
 
-def check_critic(critic: str) -> None:
+def check_critic(critic: object) -> None:
     """Raises ValueError unless it is one of `CRITICS`."""
-    if critic not in CRITICS:
+    if not isinstance(critic, str) or critic not in CRITICS:
         raise ValueError(f"critic: expected one of {', '.join(CRITICS)}, got {critic!r}")

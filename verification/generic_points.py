@@ -16,9 +16,9 @@ from fractions import Fraction
 import numpy as np
 
 from analytic.arrays import whole_number
-from stochastic.estimators import Estimator
+from stochastic.estimators import Estimator, SurrogateEstimator
 from stochastic.exact_coefficients import ExactCoefficients
-from verification.certificates import checked_surrogate, coefficients_of
+from verification.certificates import check_rounding, checked_surrogate, coefficients_of
 from verification.exact_means import mean_derivative
 from verification.exact_problems import (
     ExactProblem,
@@ -60,7 +60,7 @@ class Certificate:
         n_states, n_actions, steps = self.shape
         where = (
             f"{n_states} states, {n_actions} actions, {steps} steps, order {self.order}, "
-            f"{self.critic} critic, N = 1"
+            f"rewards r_t(s, a, s'), no terminal states, {self.critic} critic, N = 1"
         )
         if not self.unbiased:
             return f"{self.estimator}: biased, {where}: not 0 at a random point"
@@ -98,16 +98,16 @@ def certify(
     sizes = checked_shape(shape)
     own = checked_surrogate(estimator)
     whole_number("points", points, at_least=1)
-    if sizes[1] == 1:
-        raise ValueError("shape: expected two actions or more, with one there is no derivative")
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise ValueError(f"rng: expected a numpy Generator, got {type(rng).__name__}")
     rng = np.random.default_rng(0) if rng is None else rng
     problem = random_problem(sizes, critic, SIZE, rng)
     found = coefficients_of(own, problem)
-    left = exact_bias(problem, found)
+    left = _exact_bias(own, problem, found)
     for _ in range(points - 1):
         if not left:
             problem = random_problem(sizes, critic, SIZE, rng)
-            left = exact_bias(problem, found)
+            left = _exact_bias(own, problem, found)
     degree = bias_degree(sizes, own.order, found.degree, critic)
     return Certificate(
         estimator=own.name,
@@ -126,21 +126,26 @@ def certify(
     )
 
 
-def exact_bias(problem: ExactProblem, found: ExactCoefficients) -> Array:
+def _exact_bias(
+    estimator: SurrogateEstimator, problem: ExactProblem, found: ExactCoefficients
+) -> Array:
     """The components of the bias that are not 0, at a problem and policy in fractions."""
     mean = mean_derivative(problem, found)
     symbolic = with_symbolic_policy(problem)
     point = [p for row in problem.policy for p in row[:-1]]
     exact = evaluated_array(return_derivatives(symbolic, found.order), point)
-    return {key: value - exact[key] for key, value in mean.items() if value != exact[key]}
+    bias = {key: value - exact[key] for key, value in mean.items() if value != exact[key]}
+    check_rounding(estimator, found, bias, mean)
+    return bias
 
 
 def bias_degree(shape: tuple[int, int, int], order: int, in_discount: int, critic: str) -> int:
     """A bound on the bias's total degree in all free coordinates.
 
     A trajectory has H actions, H transitions and a start; each derivative brings one more
-    probability; coefficients are affine in rewards and critic. The policy's own values are as long.
+    probability; coefficients are affine in rewards and critic. The policy's own values have H - 1
+    transitions and powers of the discount, H actions and a reward of their own.
     """
     steps = shape[2]
     degree = (steps + order) + steps + 1 + 1 + max(in_discount, steps)
-    return degree + (3 * steps if critic == "exact" else 0)
+    return degree + (3 * steps - 2 if critic == "exact" else 0)

@@ -29,7 +29,7 @@ def of_shape(shape: tuple[int, int, int], critic: str) -> SymbolicProblem:
     mdp["start"] = np.array(_row("rho", n_states), dtype=object)
     found = {name: each(exact, np.array(value, dtype=object)) for name, value in mdp.items()}
     found["discount"] = found["discount"].item()
-    names = "every policy, transition law, reward r(s, a), discount and start"
+    names = "every policy, transition law, reward r(s, a), discount and start, no terminal states"
     return _assembled(found, shape, critic, names, (False,) * n_states)
 
 
@@ -48,12 +48,15 @@ def of_symbolic_mdp(mdp: SymbolicMDP, critic: str) -> SymbolicProblem:
     entries["rewards"] = entries["rewards"][0]
     others = ", ".join(map(str, free_symbols(entries)))
     names = "every policy" + (f" and {others}" if others else "") + ", of the given problem"
+    names += " with its rewards r(s, a)"
     shape = (*mdp.shape, mdp.horizon)
     ended = tuple(
         all(row[s] == 1 for row in entries["transition"][s])
         and not any(entries["rewards"][..., s, :].ravel())
         for s in range(shape[0])
     )
+    if others:
+        names += " and no more terminal states"
     return _assembled(entries, shape, critic, names, ended)
 
 
@@ -101,22 +104,19 @@ def _assembled(
     rewards = np.asarray(entries["rewards"], dtype=object)
     if rewards.ndim < 4:
         rewards = np.broadcast_to(rewards[..., None], (steps, *shape[:2], n_states))
-    lift = {name: each(ring.element, entries[name]) for name in ("transition", "start")}
-    problem = ExactProblem(
-        policy=ring.policies[0],
-        transition=lift["transition"].tolist(),
-        start=lift["start"].tolist(),
-        rewards=_lifted(ring, rewards),
-        discount=ring.element(entries["discount"]),
-        critic=None,
-        ended=ended,
-        zero=ring.rational.zero,
-        one=ring.rational.one,
-    )
     kind = critic if isinstance(critic, str) else "any"
-    values = _lifted(ring, anything) if kind.startswith("any") else None
-    problem = problem.with_critic(kind, values)
-    return SymbolicProblem(ring, problem, names)
+    elements = {
+        "policy": ring.policies[0],
+        "transition": _lifted(ring, entries["transition"]),
+        "start": _lifted(ring, entries["start"]),
+        "rewards": _lifted(ring, rewards),
+        "discount": ring.element(entries["discount"]),
+        "critic": _lifted(ring, anything) if kind.startswith("any") else [],
+    }
+    own = ring.whole if all(map(_is_whole, elements.values())) else ring.rational
+    known = {name: _in_ring(own, value) for name, value in elements.items()}
+    problem = ExactProblem(**known, ended=ended, zero=own.zero, one=own.one)
+    return SymbolicProblem(ring, problem.with_critic(kind, known["critic"]), names)
 
 
 def _not_taken(new: list[Any], symbols: list[Any]) -> list[Any]:
@@ -125,6 +125,19 @@ def _not_taken(new: list[Any], symbols: list[Any]) -> list[Any]:
     if taken:
         raise ValueError(f"entries: expected symbols other than the critic's, got {taken[0]}")
     return new
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether no coefficient has a denominator: whole numbers add up several times as fast."""
+    if isinstance(value, list):
+        return all(map(_is_whole, value))
+    return all(coefficient.denominator == 1 for coefficient in value.values())
+
+
+def _in_ring(ring: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_ring(ring, part) for part in value]
+    return value.set_ring(ring)
 
 
 def _lifted(ring: PolicyRing, array: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array
+from analytic.arrays import FloatArray, finite_number, frozen_array
 from analytic.policies import softmax
 from analytic.symbolic_expressions import Expression
 from verification.exact_problems import SymbolicProblem
@@ -100,16 +100,17 @@ class BiasFormula:
         """The bias at logits theta ``[S, A]`` and numbers for the problem's symbols, by name.
 
         Raises:
-            ValueError: a theta of another shape, or symbols that are not the problem's.
+            ValueError: a theta of another shape, symbols that are not the problem's, or values that
+                are no numbers.
         """
         n_states, n_actions, _ = self.shape
         logits = frozen_array("theta", theta, (n_states, n_actions))
         policy = [Fraction(p) for row in softmax(logits).tolist() for p in row[:-1]]
         names = [str(symbol) for symbol in self.symbolic.ring.symbols]
-        given = {} if symbols is None else dict(symbols)
-        if set(given) != set(names):
-            raise ValueError(f"symbols: expected numbers for {names}, got {sorted(given)}")
-        point = [*policy, *(Fraction(given[name]) for name in names)]
+        given: object = {} if symbols is None else symbols
+        if not isinstance(given, Mapping) or set(given) != set(names):
+            raise ValueError(f"symbols: expected numbers for {names}, got {given}")
+        point = [*policy, *(_fraction(name, given[name]) for name in names)]
         found = np.zeros((n_states * n_actions,) * self.order)
         for key, element in self.components.items():
             found[key] = float(evaluated(element, point))
@@ -146,6 +147,10 @@ class BiasFormula:
             entries[key] = element.as_expr()
         shaped = entries.reshape((n_states, n_actions) * self.order)
         return Expression(shaped, self.symbolic.ring.players)
+
+
+def _fraction(name: str, value: object) -> Fraction:
+    return value if isinstance(value, Fraction) else Fraction(finite_number(name, value))
 
 
 def evaluated(element: Any, point: list[Fraction]) -> Fraction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
@@ -72,7 +73,8 @@ def third_bends(tables: list[Array], problem: ExactProblem) -> Iterator[tuple[An
 def return_derivatives(symbolic: SymbolicProblem, order: int) -> Array:
     """The return's derivatives in the logits, by backward recursion and softmax's derivation."""
     problem, ring = symbolic.problem, symbolic.ring
-    total = ring.total([p * v for p, v in zip(problem.start, problem.values[0], strict=True)])
+    weighted = (p * v for p, v in zip(problem.start, problem.values[0], strict=True))
+    total = sum(weighted, problem.zero)
     cleared, scale = ring.cleared(total)
     level: Array = {(): cleared}
     size = len(symbolic.player.parameters)
@@ -82,6 +84,31 @@ def return_derivatives(symbolic: SymbolicProblem, order: int) -> Array:
             for k in range(key[-1] if key else 0, size):
                 following[(*key, k)] = ring.derivative(element, 0, k)
         level = following
-    factor = ring.rational.domain(1, int(scale))
-    found = {key: element.set_ring(ring.rational) * factor for key, element in level.items()}
+    found = {key: divided(element, int(scale), problem) for key, element in level.items()}
     return {key: found[tuple(sorted(key))] for key in product(range(size), repeat=order)}
+
+
+def divided(element: Any, scale: int, problem: ExactProblem) -> Any:
+    """A number, or a polynomial, over a whole number; in the problem's ring if that has it."""
+    if isinstance(element, Fraction):
+        return element / scale
+    ring = problem.zero.ring
+    if scale == 1:
+        return element.set_ring(ring)
+    from sympy import QQ
+
+    return element.set_ring(ring.clone(domain=QQ)) * QQ(1, scale)
+
+
+def difference(one: Array, other: Array) -> Array:
+    """Of arrays of numbers or of polynomials, with whole or with rational coefficients."""
+    return {key: _minus(element, other[key]) for key, element in one.items()}
+
+
+def _minus(one: Any, other: Any) -> Any:
+    if isinstance(one, Fraction) or one.ring == other.ring:
+        return one - other
+    from sympy import QQ
+
+    rational = one.ring.clone(domain=QQ)
+    return one.set_ring(rational) - other.set_ring(rational)

@@ -38,8 +38,11 @@ def with_proof(asked: Request, target: AnyTarget, exact: FloatArray, found: Foun
     _check_agreement(asked, exact, found, result)
     known = replace(found, evidence=Evidence.SYMBOLIC, assumption=result.assumption)
     if isinstance(result, Proof):
-        scope = f"N = {found.trajectories}, at this MDP, for every policy"
-        return replace(known, scope=scope, notes=(*found.notes, f"proof: {result.identity}"))
+        proof = f"proof: {result.identity}"
+        known = replace(known, notes=(*found.notes, proof))
+        if not exact.any():  # a point that shows nothing
+            return known
+        return replace(known, scope=f"N = {found.trajectories}, at this MDP, for every policy")
     formula = (
         f"formula: for policies in general the bias is not 0, {result.terms:,} terms in the "
         f"probabilities; simplest component {result.simplest()}"

@@ -1,10 +1,17 @@
 """`check --certificate FILE`: the answer is kept, and the next run is compared with it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import SMALL, run
+
+from analytic.problems import TabularMDP
+from experiments.certificate_files import KeptCertificate
+from stochastic.estimators import from_surrogate
+from stochastic.surrogates.dice import dice
+from verification.measurement import measure_bias
 
 LOSS = """
 def surrogate(record):
@@ -18,8 +25,10 @@ def check(capsys, path, *more, estimator="dice"):
 
 
 def changed(path, **values):
-    found = json.loads(path.read_text())
-    path.write_text(json.dumps(found | values))
+    found = json.loads(path.read_text()) | values
+    if found["evidence"] != "sampling":
+        found["bias_norm"] = float(np.linalg.norm(found["bias"]))
+    path.write_text(json.dumps(found))
 
 
 def test_the_first_run_writes_what_json_prints_and_the_next_agrees(capsys, tmp_path):
@@ -69,7 +78,9 @@ def test_an_estimator_that_was_changed_is_one_line_and_status_one(capsys, tmp_pa
     [
         ({"verdict": "BIASED"}, "verdict was BIASED, is UNBIASED"),
         ({"target": "the gradient of another return"}, "target was the gradient of another"),
-        ({"evidence": "sampling"}, "evidence was sampling, is enumeration"),
+        ({"evidence": "moments"}, "evidence was moments, is enumeration"),
+        ({"target_norm": 1.0}, "another problem or policy"),
+        ({"bias": [[1e-3, 0.0], [0.0, 0.0]], "tolerance": 1e9}, "moved by 0.001"),
         ({"scope": "N = 7"}, "scope was N = 7, is N = 1, at this MDP and policy"),
         ({"bias": [[1e-3, 0.0], [0.0, 0.0]]}, "moved by 0.001"),
         ({"bias": [0.0]}, "another shape"),
@@ -131,6 +142,11 @@ def good():
         (json.dumps(good() | {"bias": [[None, 1.0]]}), "no proper 'bias'"),
         (json.dumps(good() | {"bias": {"a": 1}}), "no proper 'bias'"),
         (json.dumps(good() | {"order": [1]}), "no proper 'order'"),
+        (json.dumps(good() | {"tolerance": -1.0}), "no proper 'tolerance'"),
+        (json.dumps(good() | {"bias_norm": 1e9}), "no proper 'bias_norm'"),
+        (json.dumps(good() | {"evidence": "sampling"}), "no proper 'interval'"),
+        (json.dumps(good() | {"evidence": "sampling", "interval": [1, 0]}), "no proper 'interval'"),
+        (json.dumps(good() | {"interval": [0, 1]}), "no proper 'interval'"),
         (json.dumps(good() | {"interval": [1.0]}), "no proper 'interval'"),
         (json.dumps(good() | {"estimator": "lvc"}), "of another check: estimator 'lvc'"),
         (json.dumps(good() | {"order": 2}), "of another check: order 2"),
@@ -161,6 +177,27 @@ def test_a_check_that_fails_leaves_no_certificate(capsys, tmp_path):
     path = tmp_path / "kept.json"
     assert check(capsys, path, estimator="nothing")[0] == 2
     assert not path.exists()
+
+
+def test_another_problem_is_not_taken_for_the_same(capsys, tmp_path):
+    """An unbiased estimator's bias is 0 on both; the target's norm tells them apart."""
+    path = tmp_path / "dice.json"
+    check(capsys, path)
+    for option in (("--seed", 1), ("--discount", 0.25)):
+        status, _, errors = check(capsys, path, *option)
+        assert status == 1
+        assert "target norm was" in errors
+        assert "another problem or policy" in errors
+
+
+def test_rounding_moves_nothing_where_the_target_is_zero():
+    """At one step and equal rewards the bias is what rounding leaves, on every machine another."""
+    bandit = TabularMDP(np.ones((1, 3, 1)), np.full((1, 3), 0.7), 1.0, np.ones(1), 1)
+    report = measure_bias(from_surrogate(dice, 1), bandit, np.array([[0.3, 0.1, 0.2]]))
+    found = json.loads(json.dumps(report.as_dict()))
+    bias = np.array(found["bias"]) + 3e-17
+    found |= {"bias": bias.tolist(), "bias_norm": float(np.linalg.norm(bias))}
+    assert KeptCertificate(Path("kept.json"), found).settle(report) is None
 
 
 def test_symbolic_evidence_on_the_command_line(capsys, tmp_path):

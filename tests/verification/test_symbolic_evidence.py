@@ -101,12 +101,12 @@ def test_unbiased_at_one_policy_alone_is_not_called_so_for_every_policy():
 
 def peaked_only(record):
     """DiCE, but for a term that shows only where an action is all but never taken."""
-    rare = (record.log_probs.detach() < -30.0) * rewards_to_go(record)
-    return Dice()(record) + 1e20 * (rare * record.log_probs).sum(-1).mean()
+    rare = (record.log_probs.detach() < -310.0) * rewards_to_go(record)
+    return Dice()(record) + 1e140 * (rare * record.log_probs).sum(-1).mean()
 
 
 def test_a_surrogate_that_hides_from_the_random_policies_is_caught_at_this_one():
-    theta = np.array([[40.0, 0.0], [0.0, 0.0]])
+    theta = np.array([[320.0, 0.0], [0.0, 0.0]])
     estimator = from_surrogate(peaked_only, 1)
     with pytest.raises(ValueError, match="symbolic expectation differs from the enumerated"):
         measure_bias(estimator, plain(), theta, evidence="symbolic")
@@ -132,3 +132,14 @@ def test_what_does_not_fit_is_refused():
         at = np.zeros((problem.n_states, problem.n_actions))
         with pytest.raises(ValueError, match=text):
             measure_bias(how, problem, at, evidence="symbolic", **options)
+
+
+def test_a_target_of_zero_shows_nothing_for_every_policy():
+    """At the uniform policy this bandit's Hessian is 0; elsewhere it is not."""
+    bandit = TabularMDP(np.ones((1, 2, 1)), np.array([[1.0, 0.0]]), 0.5, np.ones(1), 1)
+    estimator = from_surrogate(Dice(), 2)
+    report = measure_bias(estimator, bandit, np.zeros((1, 2)), evidence="symbolic")
+    assert report.verdict is Verdict.VACUOUS
+    assert report.scope == "N = 1, at this MDP and policy"
+    elsewhere = measure_bias(estimator, bandit, np.array([[1.0, 0.0]]), evidence="symbolic")
+    assert elsewhere.scope == "N = 1, at this MDP, for every policy"
