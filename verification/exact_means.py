@@ -30,9 +30,11 @@ Beginning = tuple[tuple[int, ...], tuple[int, ...], Any]
 
 @dataclass(frozen=True)
 class _Group:
-    """Terms with one polynomial and one x: the ``visits`` that they belong to."""
+    """Terms with one polynomial (its number: fractions are slow to hash) and one x: the ``visits``
+    that they belong to.
+    """
 
-    polynomial: tuple[Any, ...]
+    polynomial: int
     x: int
     visits: tuple[tuple[tuple[int, int], ...], ...]
 
@@ -52,10 +54,6 @@ class _Sums:
         own = self._sums.setdefault(key, defaultdict(int))
         for monomial, coefficient in element.items():
             own[monomial] += coefficient
-
-    def polynomials(self) -> set[Polynomial]:
-        """The first parts of all keys."""
-        return {polynomial for polynomial, _ in self._sums}
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """Keys and sums."""
@@ -80,14 +78,28 @@ def mean_derivative(problem: ExactProblem, found: ExactCoefficients) -> Array:
     return {key: divided(element, scale, problem) for key, element in result.items()}
 
 
+def additions(problem: ExactProblem, found: ExactCoefficients) -> int:
+    """How many `mean_derivative` makes at most."""
+    n_states, n_actions, steps = problem.shape
+    if found.shared is None:
+        return sum(len(terms) for terms in found.of_path.values())
+    beginnings = [n_states * n_actions * (n_states * n_actions) ** t for t in range(steps)]
+    return sum(
+        beginnings[level] * len(part.visits)
+        for group in _grouped(found.shared, {})
+        for level, part in _levels(group, steps)
+    )
+
+
 def _visit_tables(problem: ExactProblem, found: ExactCoefficients) -> tuple[list[Array], int]:
     """``b`` of every order, 0 where nothing was added, times the whole number beside them, with
     which no coefficient has a denominator.
     """
     n_states, n_actions, steps = problem.shape
     sums = _Sums(problem.zero)
+    numbers: dict[Polynomial, int] = {}
     if found.shared is not None:
-        groups = _grouped(found.shared)
+        groups = _grouped(found.shared, numbers)
         by_level: dict[int, list[_Group]] = defaultdict(list)
         for group in groups:
             for level, part in _levels(group, steps):
@@ -97,17 +109,18 @@ def _visit_tables(problem: ExactProblem, found: ExactCoefficients) -> tuple[list
                 _add(sums, group, problem, states, actions, probability)
     else:
         for states, actions, probability in _whole_paths(problem):
-            for group in _grouped(found.of_path[states, actions]):
+            for group in _grouped(found.of_path[states, actions], numbers):
                 _add(sums, group, problem, states, actions, probability)
-    scale = math.lcm(*(c.denominator for polynomial in sums.polynomials() for c in polynomial))
+    polynomials = list(numbers)
+    scale = math.lcm(*(c.denominator for polynomial in polynomials for c in polynomial))
     powers = _powers(problem, found.degree)
     tables: list[Array] = [
         dict.fromkeys(product(range(n_states * n_actions), repeat=k), problem.zero)
         for k in range(1, found.order + 1)
     ]
-    for (polynomial, key), total in sums.items():
+    for (number, key), total in sums.items():
         factor = problem.zero
-        for power, coefficient in zip(powers, polynomial, strict=False):
+        for power, coefficient in zip(powers, polynomials[number], strict=False):
             if coefficient:
                 factor = factor + power * _number(problem, coefficient * scale)
         table = tables[len(key) - 1]
@@ -127,10 +140,10 @@ def _powers(problem: ExactProblem, degree: int) -> list[Any]:
     return found
 
 
-def _grouped(terms: tuple[Term, ...]) -> list[_Group]:
+def _grouped(terms: tuple[Term, ...], numbers: dict[Polynomial, int]) -> list[_Group]:
     visits: dict[Any, list[Any]] = defaultdict(list)
     for at, x, polynomial in terms:
-        visits[polynomial, x].append(at)
+        visits[numbers.setdefault(polynomial, len(numbers)), x].append(at)
     return [_Group(polynomial, x, tuple(at)) for (polynomial, x), at in visits.items()]
 
 

@@ -19,7 +19,7 @@ from analytic.arrays import whole_number
 from stochastic.estimators import Estimator, SurrogateEstimator
 from stochastic.exact_coefficients import ExactCoefficients
 from verification.certificates import check_rounding, checked_surrogate, coefficients_of
-from verification.exact_means import mean_derivative
+from verification.exact_means import additions, mean_derivative
 from verification.exact_problems import (
     ExactProblem,
     check_critic,
@@ -31,6 +31,10 @@ from verification.score_algebra import Array, return_derivatives
 
 SIZE = 2**60
 """Numbers that each coordinate is drawn from."""
+
+
+MOST_ADDITIONS = 20_000_000
+"""Of a certificate: minutes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +107,11 @@ def certify(
     rng = np.random.default_rng(0) if rng is None else rng
     problem = random_problem(sizes, critic, SIZE, rng)
     found = coefficients_of(own, problem)
+    if (count := additions(problem, found)) > MOST_ADDITIONS:
+        raise ValueError(
+            f"shape: expected at most {MOST_ADDITIONS:,} additions of fractions, got {count:,} of "
+            f"{own.name} and {sizes}; use fewer steps, or `measure_bias` at a problem of yours"
+        )
     left = _exact_bias(own, problem, found)
     for _ in range(points - 1):
         if not left:
