@@ -12,14 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, whole_number
-from analytic.policies import log_softmax
 from analytic.problems import TabularMDP
 from analytic.targets import AnyTarget, return_derivative
 from analytic.values import Evaluation
 from stochastic.estimators import Estimator
 from verification.checkpoints import save_checkpoint
-from verification.effective_size import effective_share
 from verification.moments import Progress
+from verification.normal_means import off_policy_doubt
 from verification.preparation import checked_values, off_policy_notes, request_of, target_value
 from verification.readings import ControlVariate
 from verification.reports import BiasReport, Verdict
@@ -35,7 +34,6 @@ from verification.sequential_plans import (
     resumed_plan,
 )
 from verification.sequential_reports import (
-    LEAST_EFFECTIVE,
     SequentialReport,
     SequentialVerdict,
     sequential_report,
@@ -44,9 +42,6 @@ from verification.streams import Run, Stream
 from verification.verdicts import ErrorRates, judge, subject_of
 
 _FEWEST = 400
-
-_FIRST_LOOK = 0.1
-"""Share of the budget before which a normal mean decides nothing: few samples show few tails."""
 
 
 def measure_bias_sequentially(
@@ -113,7 +108,7 @@ def measure_bias_sequentially(
     else:
         plan = fresh_plan(draws, given, rates, exact, limit)
     claim = _Claim(
-        asked, draws, plan, wanted, exact, visited, rates, _off_policy_doubt(asked, limit), limit
+        asked, draws, plan, wanted, exact, visited, rates, off_policy_doubt(asked, limit), limit
     )
 
     def save(stream: Stream) -> None:
@@ -150,9 +145,6 @@ class _Claim:
 
     def is_decided(self, stream: Stream) -> bool:
         """Whether more samples would not change the verdict."""
-        plan = self.plan
-        if plan.method is Method.ASYMPTOTIC and stream.count < self.limit * _FIRST_LOOK:
-            return False
         return self._judged(stream)[1].verdict in (Verdict.BIASED, Verdict.UNBIASED)
 
     def report(self, stream: Stream, stopped: str) -> SequentialReport:
@@ -163,28 +155,12 @@ class _Claim:
 
     def _judged(self, stream: Stream) -> tuple[SequentialVerdict, BiasReport]:
         plan, asked = self.plan, self.asked
-        verdict = SequentialVerdict(stream, plan.reading, plan.method, plan.assumption, self.doubt)
+        verdict = SequentialVerdict(
+            stream, plan.reading, plan.method, plan.assumption, self.limit, self.doubt
+        )
         found = self.draws.found(stream, asked.shape)
         subject = subject_of(asked, self.visited, self.target, self.exact, found)
         return verdict, judge(subject, self.target, self.exact, found, self.rates, verdict)
-
-
-def _off_policy_doubt(asked: Request, limit: int) -> str | None:
-    """Why a normal mean is not believed of importance-weighted estimates."""
-    if np.array_equal(asked.behaviour, asked.context.theta):
-        return None
-    policy = asked.context.policy
-    wanted, drawn = (
-        log_softmax(policy.logits(at)) for at in (asked.context.theta, asked.behaviour)
-    )
-    effective = limit * effective_share(asked.mdp, wanted, drawn, asked.length)
-    if effective >= LEAST_EFFECTIVE:
-        return None
-    return (
-        f"importance weights leave an effective sample size of {effective:.3g} at the end of the "
-        f"budget, less than {LEAST_EFFECTIVE:g}, so that the mean is not taken for normal; give a "
-        "second_moment, more samples, or a nearer behaviour policy"
-    )
 
 
 def identity_of(

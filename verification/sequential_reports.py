@@ -10,19 +10,12 @@ import numpy as np
 
 from analytic.arrays import FloatArray
 from verification.moments import Moments
+from verification.normal_means import sampled_doubt
 from verification.readings import Reading
 from verification.reports import BiasReport, Verdict
 from verification.scaled_sequences import Method
 from verification.streams import Stream
 from verification.verdicts import ErrorRates
-
-LARGEST_SHARE = 0.01
-"""Of one estimate in the sum of squares, up to which a normal mean is believed: in few samples
-that of one which is five deviations off.
-"""
-
-LEAST_EFFECTIVE = 1000.0
-"""Effective trajectories off policy, from which on a normal mean is believed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +78,7 @@ class SequentialVerdict:
     reading: Reading
     method: Method
     assumption: str
+    limit: int
     unreliable: str | None = None
     """Why a normal mean is not to be believed, known beforehand."""
 
@@ -127,13 +121,7 @@ class SequentialVerdict:
             return None
         if self.unreliable is not None:
             return self.unreliable
-        share = self.stream.largest_share
-        if share > believed_share(self.stream.count):
-            return (
-                f"one of {self.stream.count:,} estimates makes {100 * share:.3g}% of their sum of "
-                "squares: their mean is not taken for normal; give bounds or a second_moment"
-            )
-        return None
+        return sampled_doubt(self.stream, self.limit)
 
     def _resolution(self, box: Box, trace: float, missed_bias: float) -> float:
         """About: the interval's half-width, and the mean's own deviation."""
@@ -142,11 +130,6 @@ class SequentialVerdict:
         else:
             radius = float(np.linalg.norm(box.high - box.low)) / 2
         return radius + math.sqrt(-2 * math.log(missed_bias) * trace / max(self.stream.count, 1))
-
-
-def believed_share(n: int) -> float:
-    """The largest share of one of n estimates that a normal mean is believed with."""
-    return max(LARGEST_SHARE, 25.0 / max(n, 1))
 
 
 def _samples_to_decide(n: int, box: Box, point: float, tolerated: float) -> int | None:
