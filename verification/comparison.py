@@ -241,11 +241,13 @@ def _intervals(draws: Draws, reading: Reading, size: int, limit: int) -> tuple[S
     low = np.concatenate([(own.low - other.high).ravel(), other.low.ravel()])
     high = np.concatenate([(own.high - other.low).ravel(), other.high.ravel()])
     ends = reading.range_of(low, high)
+    sizes = np.full(low.shape, own.rounding + other.rounding)
+    rounded = reading.range_of(-sizes, sizes)[1]
     text = (
         "none but each component's range, of the worst trajectory; betting, valid at any stopping "
         "time"
     )
-    return ScaledSequence.bounded(*ends, Method.BETTING, 0.5), text
+    return ScaledSequence.bounded(*ends, Method.BETTING, 0.5, rounded), text
 
 
 def _norms(

@@ -147,9 +147,10 @@ def _plan(
         )
     else:
         assert known is not None
-        low, high = _with_control(draws, known, coefficients)
+        low, high, rounding = _with_control(draws, given, known, coefficients)
         ends = reading.range_of(low, high)
-        intervals = ScaledSequence.bounded(*ends, method, rate)
+        rounded = reading.range_of(-rounding, rounding)[1]
+        intervals = ScaledSequence.bounded(*ends, method, rate, rounded)
         whose = "that was given" if given.bounds is not None else "of the worst trajectory"
         assumption = (
             f"none but each component's range, {whose}; {method.value}, valid at any stopping time"
@@ -199,16 +200,21 @@ def _control_range(draws: Draws) -> ComponentRange | None:
 
 
 def _with_control(
-    draws: Draws, known: ComponentRange, coefficients: FloatArray | None
-) -> tuple[FloatArray, FloatArray]:
-    """The range of ``x - c (y - E y)``; one that was given holds for all of that."""
+    draws: Draws, given: MethodChoice, known: ComponentRange, coefficients: FloatArray | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The range of ``x - c (y - E y)``, and its rounding; one that was given holds for all of
+    that.
+    """
     low, high = known.low.ravel(), known.high.ravel()
-    beside = None if coefficients is None or draws.control is None else _control_range(draws)
-    if beside is None or coefficients is None or draws.control is None:
-        return low, high
+    rounding = np.full_like(low, known.rounding)
+    if given.bounds is not None or coefficients is None or draws.control is None:
+        return low, high, rounding
+    beside = _control_range(draws)
+    assert beside is not None
     mean = np.ravel(draws.control.mean)
     moved = np.stack([coefficients * (e.ravel() - mean) for e in (beside.low, beside.high)])
-    return low - moved.max(axis=0), high - moved.min(axis=0)
+    rounding = rounding + np.abs(coefficients) * beside.rounding
+    return low - moved.max(axis=0), high - moved.min(axis=0), rounding
 
 
 def _moment_of(given: MethodChoice, size: int, shape: tuple[int, ...]) -> FloatArray:
