@@ -28,7 +28,7 @@ from verification.scaled_sequences import (
     truncation_level,
     truncation_slack,
 )
-from verification.sequential_reports import box_of
+from verification.simultaneous import box_of
 from verification.streams import SampledBlock, Stream
 
 LOOKS = (64, 128, 256, 512, 1024)

@@ -66,12 +66,14 @@ def measure_bias_sequentially(
     **options: Any,
 ) -> SequentialReport:
     """`measure_bias` by sampling, for as long as it takes: until the bias norm is found to be above
-    or within the relative ``tolerance``, or ``samples`` trajectories are drawn.
+    or within the relative ``tolerance``, or ``samples`` trajectories are drawn (and up to 1,000
+    more, by a pilot that chooses where to look, and is not counted).
 
     The interval holds at all times at once at the rate ``false_alarm``. Methods: "betting" and
     "empirical Bernstein" need a range of every component, which is known of AD, LVC, DiCE and
     Loaded-DiCE on policy (`component_range`) and else given as ``bounds=(low, high)``; "truncated"
-    needs ``second_moment``, at least E[x^2] of every component; "asymptotic" needs nothing and is
+    needs ``second_moment``, at least E[x^2] of every component of an estimate (of one trajectory's,
+    where N trajectories' is the mean of their own); "asymptotic" needs nothing and is
     approximate: the verdict is UNDECIDED where the sample, or importance weights, show heavy
     tails. "auto" takes the first of truncated, betting, asymptotic that has what it needs.
 
@@ -102,9 +104,10 @@ def measure_bias_sequentially(
     draws = Draws.of(asked, control, trajectories)
     limit = whole_number("samples", samples, at_least=_FEWEST * draws.n) // draws.n
     given = MethodChoice(method, bounds, second_moment, projections)
+    file = _checked_path(checkpoint)
     identity = identity_of(draws, given, rates, exact, limit)
-    if checkpoint is not None and Path(checkpoint).exists():
-        plan = resumed_plan(Path(checkpoint), draws, given, rates, limit, identity)
+    if file is not None and file.exists():
+        plan = resumed_plan(file, draws, given, rates, limit, identity)
     else:
         plan = fresh_plan(draws, given, rates, exact, limit)
     claim = _Claim(
@@ -113,7 +116,7 @@ def measure_bias_sequentially(
 
     def save(stream: Stream) -> None:
         header = {"identity": identity, "generator": stream.generator}
-        save_checkpoint(str(checkpoint), stream.arrays() | plan.arrays(), header)
+        save_checkpoint(str(file), stream.arrays() | plan.arrays(), header)
 
     run = Run(
         lambda count: plan.block(draws, count),
@@ -121,7 +124,7 @@ def measure_bias_sequentially(
         limit,
         draws.block,
         claim.is_decided,
-        None if checkpoint is None else save,
+        None if file is None else save,
         progress,
     )
     stream, stopped = run.advanced(plan.stream)
@@ -163,6 +166,16 @@ class _Claim:
         return verdict, judge(subject, self.target, self.exact, found, self.rates, verdict)
 
 
+def _checked_path(checkpoint: str | Path | None) -> Path | None:
+    if checkpoint is None:
+        return None
+    if not isinstance(checkpoint, str | Path):
+        raise ValueError(f"checkpoint: expected a path, got {checkpoint!r}")
+    if not Path(checkpoint).resolve().parent.is_dir():
+        raise ValueError(f"checkpoint: {checkpoint} is in no folder that exists")
+    return Path(checkpoint)
+
+
 def identity_of(
     draws: Draws, given: MethodChoice, rates: ErrorRates, exact: FloatArray, limit: int
 ) -> dict[str, Any]:
@@ -172,26 +185,29 @@ def identity_of(
     mdp = asked.mdp
     problem = hashlib.sha256()
     arrays = [mdp.transition, mdp.reward, mdp.start, asked.context.theta, asked.behaviour, exact]
-    if asked.context.critic is not None:
-        arrays.append(asked.context.critic)
+    for given_array in (asked.context.critic, asked.context.reference):
+        arrays += [] if given_array is None else [np.asarray(given_array)]
     for array in arrays:
         problem.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     problem.update(repr((mdp.discount, mdp.horizon, asked.length)).encode())
     bounds = None if given.bounds is None else [np.asarray(b).tolist() for b in given.bounds]
     moment = None if given.second_moment is None else np.asarray(given.second_moment).tolist()
+    control = draws.control
+    mean = None if control is None else np.asarray(control.mean).tolist()
+    estimates, others = draws.probe()
     # The first two are tuned for the budget, and cannot go on with another.
     tuned = method in (Method.ASYMPTOTIC, Method.TRUNCATED)
     return {
         "estimator": asked.estimator.name,
         "order": asked.estimator.order,
-        "estimates": [f"{x:.9e}" for x in draws.probe()[:64]],
+        "estimates": estimates,
         "problem": problem.hexdigest(),
         "method": method.value,
         "bounds": bounds,
         "second_moment": moment,
-        "projections": given.projections,
-        "control": None if draws.control is None else draws.control.estimator.name,
+        "projections": None if given.projections is None else int(given.projections),
+        "control": None if control is None else [control.estimator.name, mean, *others],
         "trajectories": draws.n,
-        "rates": [rates.tolerance, rates.false_alarm],
+        "rates": [float(rates.tolerance), float(rates.false_alarm)],
         "samples": limit if tuned else None,
     }

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, whole_number
+from analytic.arrays import FloatArray, whole_number
 from verification.checkpoints import load_checkpoint, restore_generator
 from verification.ranges import ComponentRange, component_range
-from verification.readings import Reading, control_coefficients, pilot_direction
+from verification.readings import Reading, control_coefficients, pilot_direction, shaped
+from verification.requests import LARGEST_LOCAL
 from verification.scaled_sequences import (
     Method,
     ScaledSequence,
@@ -25,6 +26,12 @@ from verification.streams import SampledBlock, Stream, with_generator
 from verification.verdicts import ErrorRates
 
 _PILOT = 1000
+
+_WANTS = {
+    Method.BETTING: "bounds",
+    Method.EMPIRICAL_BERNSTEIN: "bounds",
+    Method.TRUNCATED: "second_moment",
+}
 
 Bounds = tuple[npt.ArrayLike, npt.ArrayLike]
 
@@ -56,7 +63,16 @@ class Plan:
         if controls is not None and self.coefficients is not None and draws.control is not None:
             mean = np.ravel(draws.control.mean)
             values = values - self.coefficients * (controls - mean)
-        cut = values if self.level is None else np.clip(values, -self.level, self.level)
+        if self.level is None:
+            return SampledBlock(values, self.reading.of(values), largest)
+        impossible = (values != 0.0) & (self.level == 0.0)
+        if impossible.any():
+            b, d = np.argwhere(impossible)[0]
+            raise ValueError(
+                f"second_moment: expected at least E[x^2] of component {d}, got 0 where an "
+                f"estimate is {values[b, d]:g}"
+            )
+        cut = np.clip(values, -self.level, self.level)
         return SampledBlock(values, self.reading.of(cut), largest)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -82,6 +98,9 @@ def fresh_plan(
     matrix = None
     if given.projections is not None:
         count = whole_number("projections", given.projections, at_least=1)
+        most = LARGEST_LOCAL // max(values.shape[1], draws.block)
+        if count > most:
+            raise ValueError(f"projections: expected at most {most:,} here, got {count:,}")
         matrix = draws.asked.rng.normal(size=(count, values.shape[1]))
     reading = Reading(matrix, pilot_direction(values.mean(axis=0) - exact.ravel()))
     plan = _plan(draws, given, rates, limit, reading, coefficients, values.mean(axis=0))
@@ -98,8 +117,10 @@ def resumed_plan(
 ) -> Plan:
     """As it was when the checkpoint was written. Raises ValueError for another measurement's."""
     arrays, header = load_checkpoint(path)
-    if header["identity"] != identity:
-        differing = [k for k in identity if header["identity"].get(k) != identity[k]]
+    known = header.get("identity")
+    if known != identity:
+        known = known if isinstance(known, dict) else {}
+        differing = [k for k in identity if known.get(k) != identity[k]]
         raise ValueError(
             f"checkpoint: {path} is of another measurement ({', '.join(differing)} differ); give "
             "another file, or delete it"
@@ -134,16 +155,17 @@ def _plan(
             "confidence sequence); heavy tails that no sample shows exceed the stated rate"
         )
     elif method is Method.TRUNCATED:
-        moment = _moment_of(given, size, draws.asked.shape)
+        moment = _moment_of(given, draws.asked.shape)
         level = truncation_level(moment, limit, rate)
         slack = truncation_slack(moment, level)
         ends, slacks = reading.range_of(-level, level), reading.range_of(-slack, slack)
         intervals = ScaledSequence(
             ScaledSequence.truncated(ends[1], slacks[1]).sequence, ends[0], ends[1], slacks[1]
         )
+        whose = f"an estimate from N = {draws.n}" if draws.coupled else "one trajectory's estimate"
         assumption = (
-            "E[x^2] of each component is at most the second moment that was given; truncated "
-            "means, by betting, valid at any stopping time"
+            f"E[x^2] of each component of {whose} is at most the second moment that was given; "
+            "truncated means, by betting, valid at any stopping time"
         )
     else:
         assert known is not None
@@ -162,15 +184,12 @@ def _plan(
 def chosen_method(draws: Draws, given: MethodChoice) -> tuple[Method, ComponentRange | None]:
     """The method, with the range that it needs."""
     known = _known_range(draws, given)
-    if given.method == "auto":
-        if given.second_moment is not None:
-            return Method.TRUNCATED, None
-        return (Method.ASYMPTOTIC if known is None else Method.BETTING), known
-    try:
-        method = Method(given.method)
-    except ValueError:
-        names = ", ".join(["auto", *(m.value for m in Method)])
-        raise ValueError(f"method: expected one of {names}, got {given.method!r}") from None
+    method = _named_method(given, known)
+    unused = {"bounds": given.bounds, "second_moment": given.second_moment}
+    unused.pop(_WANTS.get(method, ""), None)
+    for name, argument in unused.items():
+        if argument is not None:
+            raise ValueError(f"{name}: not used by method {method.value}; give one of the two")
     if method in (Method.BETTING, Method.EMPIRICAL_BERNSTEIN) and known is None:
         raise ValueError(
             f"method: {method.value} needs the range of {draws.asked.estimator.name}'s estimates, "
@@ -181,10 +200,25 @@ def chosen_method(draws: Draws, given: MethodChoice) -> tuple[Method, ComponentR
     return method, known
 
 
+def _named_method(given: MethodChoice, known: ComponentRange | None) -> Method:
+    if given.method == "auto":
+        if given.second_moment is not None:
+            return Method.TRUNCATED
+        return Method.ASYMPTOTIC if known is None else Method.BETTING
+    try:
+        return Method(given.method)
+    except ValueError:
+        names = ", ".join(["auto", *(m.value for m in Method)])
+        raise ValueError(f"method: expected one of {names}, got {given.method!r}") from None
+
+
 def _known_range(draws: Draws, given: MethodChoice) -> ComponentRange | None:
     shape = draws.asked.shape
     if given.bounds is not None:
-        low, high = (np.broadcast_to(frozen_array("bounds", b), shape) for b in given.bounds)
+        ends: object = given.bounds
+        if not isinstance(ends, tuple | list) or len(ends) != 2:
+            raise ValueError(f"bounds: expected (low, high), got {ends!r}")
+        low, high = (shaped("bounds", end, shape) for end in ends)
         if not (low <= high).all():
             raise ValueError("bounds: expected low <= high everywhere")
         return ComponentRange(low, high)
@@ -217,8 +251,8 @@ def _with_control(
     return low - moved.max(axis=0), high - moved.min(axis=0), rounding
 
 
-def _moment_of(given: MethodChoice, size: int, shape: tuple[int, ...]) -> FloatArray:
-    moment = np.broadcast_to(frozen_array("second_moment", given.second_moment), shape).ravel()  # type: ignore[arg-type]
-    if len(moment) != size or (moment < 0).any():
-        raise ValueError("second_moment: expected numbers >= 0")
+def _moment_of(given: MethodChoice, shape: tuple[int, ...]) -> FloatArray:
+    moment = shaped("second_moment", given.second_moment, shape).ravel()
+    if (moment < 0).any():
+        raise ValueError(f"second_moment: expected numbers >= 0, got {moment.min():g}")
     return moment

@@ -35,7 +35,8 @@ from verification.scaled_sequences import Method, ScaledSequence
 from verification.sequential import measure_bias_sequentially
 from verification.sequential_draws import Draws
 from verification.sequential_plans import MethodChoice, fresh_plan
-from verification.sequential_reports import box_of, tolerance_e_value
+from verification.sequential_reports import tolerance_e_value
+from verification.simultaneous import box_of
 from verification.streams import SampledBlock, Stream
 from verification.verdicts import ErrorRates
 
