@@ -112,7 +112,7 @@ def test_the_number_of_samples_that_would_decide_is_about_right(method):
     assert report.half_width > 0.03
     assert report.samples_to_decide is None or report.samples_to_decide > 1e5
     # And of a bias that is there: at four times the number it is found.
-    biased = from_surrogate(lambda record: 1.07 * ad(record), 1)
+    biased = from_surrogate(lambda record: 1.05 * ad(record), 1)
     options |= {"tolerance": 0.01}
     options |= {"bounds": (-8, 8)} if method == "betting" else {}
     few = measure_bias_sequentially(biased, MDP, THETA, **options)
