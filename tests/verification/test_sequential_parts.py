@@ -209,8 +209,8 @@ def test_a_bias_of_the_designed_size_is_found_within_the_budget(axis):
     assert design.smallest_detectable_bias(n) <= 0.3 < design.smallest_detectable_bias(n // 2)
     found, _ = runs_of(n, 0.3 * direction, 60, seed=1)
     assert not exceeds((~found).sum(), 60)
-    # A fortieth of the samples does not: the broken twin.
-    found, _ = runs_of(n // 40, 0.3 * direction, 60, seed=1)
+    # A tenth of it in a tenth of the samples is not: the broken twin.
+    found, _ = runs_of(n // 10, 0.03 * direction, 60, seed=1)
     assert exceeds((~found).sum(), 60)
 
 
