@@ -6,10 +6,8 @@ out of the difference. The reference is sampled too: no such report is exact.
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +21,12 @@ from stochastic.estimators import (
     Estimator,
     SurrogateEstimator,
 )
+from verification.comparison_reports import Agreement, ComparisonReport
 from verification.moments import Progress
 from verification.normal_means import off_policy_doubt, sampled_doubt
 from verification.preparation import request_of
 from verification.ranges import component_range
 from verification.readings import ControlVariate, Reading, pilot_direction
-from verification.reports import Evidence
 from verification.scaled_sequences import Method, ScaledSequence
 from verification.sequential_draws import Draws
 from verification.streams import Run, SampledBlock, Stream, with_generator
@@ -41,58 +39,6 @@ _CONSTANT = 1e-6
 """Deviations of the difference that are a smaller share of its mean are rounding."""
 
 _UNSEEN = "what would change its mean may be rare, and is not seen"
-
-
-class Agreement(Enum):
-    """Whether two estimators have one expectation, to within the tolerance."""
-
-    AGREE = "AGREE"
-    DIFFER = "DIFFER"
-    UNDECIDED = "UNDECIDED"
-
-
-@dataclass(frozen=True, eq=False)
-class ComparisonReport:
-    """Expectations of ``first`` and ``second``, both sampled on the same trajectories.
-
-    ``difference`` is the sampled mean of first minus second, ``interval`` its norm's and
-    ``reference_interval`` that of the second's norm, both at all times at once at the rate
-    ``false_alarm`` together. ``relative_interval`` follows from the two.
-    """
-
-    first: str
-    second: str
-    verdict: Agreement
-    difference: FloatArray
-    reference: FloatArray
-    interval: tuple[float, float]
-    reference_interval: tuple[float, float]
-    tolerance: float
-    false_alarm: float
-    assumption: str
-    samples: int
-    stopped: str
-    seconds: float
-    reason: str = ""
-    evidence: Evidence = field(default=Evidence.SAMPLING, init=False)
-
-    @property
-    def relative_interval(self) -> tuple[float, float]:
-        """Of the difference's norm over the second's."""
-        low, high = self.interval
-        least, most = self.reference_interval
-        return (low / most if most > 0 else 0.0, high / least if least > 0 else math.inf)
-
-    def __str__(self) -> str:
-        low, high = self.relative_interval
-        design = f"tolerance {self.tolerance:g}, false alarm {self.false_alarm:g}"
-        lines = [
-            f"{self.first} and {self.second}: {self.verdict.value}{self.reason}",
-            f"  difference  relative in [{low:.3g}, {high:.3g}], {design}",
-            f"  evidence    sampling on both sides, {self.samples:,} estimates ({self.stopped})",
-            f"  assumption  {self.assumption}",
-        ]
-        return "\n".join(lines)
 
 
 def compare_estimators(

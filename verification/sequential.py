@@ -25,14 +25,8 @@ from verification.reports import BiasReport, Verdict
 from verification.requests import Request
 from verification.scaled_sequences import Method
 from verification.sequential_draws import Draws
-from verification.sequential_plans import (
-    Bounds,
-    MethodChoice,
-    Plan,
-    chosen_method,
-    fresh_plan,
-    resumed_plan,
-)
+from verification.sequential_methods import Bounds, MethodChoice, chosen_method
+from verification.sequential_plans import Plan, fresh_plan, resumed_plan
 from verification.sequential_reports import (
     SequentialReport,
     SequentialVerdict,

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from analytic.arrays import FloatArray, whole_number
 from verification.checkpoints import load_checkpoint, restore_generator
-from verification.ranges import ComponentRange, component_range
-from verification.readings import Reading, control_coefficients, pilot_direction, shaped
+from verification.confidence_sequences import Betting
+from verification.ranges import ComponentRange
+from verification.readings import Reading, control_coefficients, pilot_direction
 from verification.requests import LARGEST_LOCAL
 from verification.scaled_sequences import (
     Method,
@@ -22,28 +23,16 @@ from verification.scaled_sequences import (
     truncation_slack,
 )
 from verification.sequential_draws import Draws
+from verification.sequential_methods import (
+    MethodChoice,
+    chosen_method,
+    control_range,
+    second_moment_of,
+)
 from verification.streams import SampledBlock, Stream, with_generator
 from verification.verdicts import ErrorRates
 
 _PILOT = 1000
-
-_WANTS = {
-    Method.BETTING: "bounds",
-    Method.EMPIRICAL_BERNSTEIN: "bounds",
-    Method.TRUNCATED: "second_moment",
-}
-
-Bounds = tuple[npt.ArrayLike, npt.ArrayLike]
-
-
-@dataclass(frozen=True, eq=False)
-class MethodChoice:
-    """What the caller said of the method."""
-
-    method: str | Method
-    bounds: Bounds | None
-    second_moment: npt.ArrayLike | None
-    projections: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +132,7 @@ def _plan(
     centre: FloatArray,
 ) -> Plan:
     method, known = chosen_method(draws, given)
-    size = len(centre)
-    functionals = size if reading.projections is None else len(reading.projections)
+    functionals = len(centre) if reading.projections is None else len(reading.projections)
     rate = rates.false_alarm / 2 / functionals
     level = None
     if method is Method.ASYMPTOTIC:
@@ -155,13 +143,9 @@ def _plan(
             "confidence sequence); heavy tails that no sample shows exceed the stated rate"
         )
     elif method is Method.TRUNCATED:
-        moment = _moment_of(given, draws.asked.shape)
+        moment = second_moment_of(given, draws.asked.shape)
         level = truncation_level(moment, limit, rate)
-        slack = truncation_slack(moment, level)
-        ends, slacks = reading.range_of(-level, level), reading.range_of(-slack, slack)
-        intervals = ScaledSequence(
-            ScaledSequence.truncated(ends[1], slacks[1]).sequence, ends[0], ends[1], slacks[1]
-        )
+        intervals = _truncated(reading, level, truncation_slack(moment, level))
         whose = f"an estimate from N = {draws.n}" if draws.coupled else "one trajectory's estimate"
         assumption = (
             f"E[x^2] of each component of {whose} is at most the second moment that was given; "
@@ -169,10 +153,7 @@ def _plan(
         )
     else:
         assert known is not None
-        low, high, rounding = _with_control(draws, given, known, coefficients)
-        ends = reading.range_of(low, high)
-        rounded = reading.range_of(-rounding, rounding)[1]
-        intervals = ScaledSequence.bounded(*ends, method, rate, rounded)
+        intervals = _ranged(draws, given, known, reading, coefficients, method, rate)
         whose = "that was given" if given.bounds is not None else "of the worst trajectory"
         assumption = (
             f"none but each component's range, {whose}; {method.value}, valid at any stopping time"
@@ -181,56 +162,24 @@ def _plan(
     return Plan(method, assumption, reading, coefficients, level, stream)
 
 
-def chosen_method(draws: Draws, given: MethodChoice) -> tuple[Method, ComponentRange | None]:
-    """The method, with the range that it needs."""
-    known = _known_range(draws, given)
-    method = _named_method(given, known)
-    unused = {"bounds": given.bounds, "second_moment": given.second_moment}
-    unused.pop(_WANTS.get(method, ""), None)
-    for name, argument in unused.items():
-        if argument is not None:
-            raise ValueError(f"{name}: not used by method {method.value}; give one of the two")
-    if method in (Method.BETTING, Method.EMPIRICAL_BERNSTEIN) and known is None:
-        raise ValueError(
-            f"method: {method.value} needs the range of {draws.asked.estimator.name}'s estimates, "
-            "which is not known here; give bounds=(low, high), or a second_moment"
-        )
-    if method is Method.TRUNCATED and given.second_moment is None:
-        raise ValueError("method: truncated needs second_moment, a bound of E[x^2]")
-    return method, known
+def _truncated(reading: Reading, level: FloatArray, slack: FloatArray) -> ScaledSequence:
+    low, high = reading.range_of(-level, level)
+    widened = reading.range_of(-slack, slack)[1]
+    return ScaledSequence(Betting.empty(len(low)), low, high, widened)
 
 
-def _named_method(given: MethodChoice, known: ComponentRange | None) -> Method:
-    if given.method == "auto":
-        if given.second_moment is not None:
-            return Method.TRUNCATED
-        return Method.ASYMPTOTIC if known is None else Method.BETTING
-    try:
-        return Method(given.method)
-    except ValueError:
-        names = ", ".join(["auto", *(m.value for m in Method)])
-        raise ValueError(f"method: expected one of {names}, got {given.method!r}") from None
-
-
-def _known_range(draws: Draws, given: MethodChoice) -> ComponentRange | None:
-    shape = draws.asked.shape
-    if given.bounds is not None:
-        ends: object = given.bounds
-        if not isinstance(ends, tuple | list) or len(ends) != 2:
-            raise ValueError(f"bounds: expected (low, high), got {ends!r}")
-        low, high = (shaped("bounds", end, shape) for end in ends)
-        if not (low <= high).all():
-            raise ValueError("bounds: expected low <= high everywhere")
-        return ComponentRange(low, high)
-    known = None if draws.n > 1 else component_range(draws.asked)
-    if draws.control is None or known is None:
-        return known
-    return known if _control_range(draws) is not None else None
-
-
-def _control_range(draws: Draws) -> ComponentRange | None:
-    assert draws.control is not None
-    return component_range(replace(draws.asked, estimator=draws.control.estimator))
+def _ranged(
+    draws: Draws,
+    given: MethodChoice,
+    known: ComponentRange,
+    reading: Reading,
+    coefficients: FloatArray | None,
+    method: Method,
+    rate: float,
+) -> ScaledSequence:
+    low, high, rounding = _with_control(draws, given, known, coefficients)
+    rounded = reading.range_of(-rounding, rounding)[1]
+    return ScaledSequence.bounded(*reading.range_of(low, high), method, rate, rounded)
 
 
 def _with_control(
@@ -243,16 +192,9 @@ def _with_control(
     rounding = np.full_like(low, known.rounding)
     if given.bounds is not None or coefficients is None or draws.control is None:
         return low, high, rounding
-    beside = _control_range(draws)
+    beside = control_range(draws)
     assert beside is not None
     mean = np.ravel(draws.control.mean)
     moved = np.stack([coefficients * (e.ravel() - mean) for e in (beside.low, beside.high)])
     rounding = rounding + np.abs(coefficients) * beside.rounding
     return low - moved.max(axis=0), high - moved.min(axis=0), rounding
-
-
-def _moment_of(given: MethodChoice, shape: tuple[int, ...]) -> FloatArray:
-    moment = shaped("second_moment", given.second_moment, shape).ravel()
-    if (moment < 0).any():
-        raise ValueError(f"second_moment: expected numbers >= 0, got {moment.min():g}")
-    return moment

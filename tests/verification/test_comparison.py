@@ -11,7 +11,8 @@ from stochastic.estimators import from_callable, from_draws, from_surrogate
 from stochastic.surrogates.dice import dice, loaded_dice
 from stochastic.surrogates.off_policy import OffPolicyDice
 from stochastic.surrogates.score_function import ad, lvc
-from verification.comparison import Agreement, ComparisonReport, compare_estimators
+from verification.comparison import compare_estimators
+from verification.comparison_reports import Agreement, ComparisonReport
 from verification.reports import Evidence
 
 MDP = oracles.random_mdp(0, horizon=3, n_states=3, n_actions=2)

@@ -12,7 +12,7 @@ from analytic.derivatives import gradient
 from stochastic.estimators import from_surrogate
 from stochastic.surrogates.dice import dice
 from stochastic.surrogates.score_function import lvc
-from verification.comparison import Agreement, ComparisonReport
+from verification.comparison_reports import Agreement, ComparisonReport
 from verification.confidence_sequences import Betting
 from verification.mean_tests import MeanTest
 from verification.preparation import request_of
@@ -20,7 +20,8 @@ from verification.ranges import component_range
 from verification.readings import ControlVariate, Reading, control_coefficients, pilot_direction
 from verification.scaled_sequences import Method, ScaledSequence
 from verification.sequential_draws import Draws
-from verification.sequential_plans import MethodChoice, fresh_plan
+from verification.sequential_methods import MethodChoice
+from verification.sequential_plans import fresh_plan
 from verification.sequential_power import SequentialDesign, detectable_norm
 from verification.sequential_reports import tolerance_e_value
 from verification.simultaneous import box_of
