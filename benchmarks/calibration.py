@@ -1,4 +1,4 @@
-"""False-alarm rates and power of the intervals, measured: some three minutes, on one core.
+"""False-alarm rates and power of the intervals, measured: some four minutes, on one core.
 
     python -m benchmarks.calibration [FOLDER] [RUNS]
 
@@ -22,7 +22,7 @@ RUNS = 4000
 NORM_RUNS = 2000
 POWER_RUNS = 1000
 BIAS = 0.3
-SHARES = (1.0, 0.1, 0.05, 0.03)
+BUDGETS = ((1.0, 5), (0.2, 1), (0.05, 5), (0.03, 5))
 METHODS = {
     Method.BETTING: "betting",
     Method.EMPIRICAL_BERNSTEIN: "empirical Bernstein",
@@ -62,16 +62,20 @@ def powers(cases_of, runs):
 
 
 def sequential_powers(cases_of, runs):
-    """Rows ``(direction, share of the design's samples, samples, not found, though promised)``."""
+    """Rows ``(direction, share of the design's samples, samples, looks, not found, promised by the
+    run itself, not found though promised)``.
+    """
     rates, size = cases_of.DESIGNED, 6
     directions = {"one component": np.eye(size)[0], "all alike": (-1.0) ** np.arange(size)}
     found = []
     for d, (name, along) in enumerate(directions.items()):
-        for share in SHARES:
-            n, missed, broken = cases_of.sequential_misses(
-                share, along, rates, 0.01, BIAS, runs, seed=[d, round(1000 * share)]
+        for share, looks in BUDGETS:
+            seed = [d, round(1000 * share)]
+            n, missed, promised = cases_of.sequential_misses(
+                share, along, rates, 0.01, BIAS, runs, seed, looks
             )
-            found.append((name, share, n, int(missed.sum()), int(broken.sum())))
+            counts = (int(part.sum()) for part in (missed, promised, missed & promised))
+            found.append((name, share, n, looks, *counts))
     return found
 
 
@@ -131,13 +135,13 @@ The design is a guarantee for every law with that range and variance, so that a 
 more often than designed.
 
 Sequential runs (AD's gradient, six components, betting, false-alarm rate 5%, missed-bias rate 10%,
-{power_runs:,} runs each, five looks) with a bias of norm {bias:g}, the design being made for it
-(`SequentialDesign`): how often the bias was not found within the budget, and how often it was not
-though it was above the smallest detectable bias that the run itself reported where it stopped. The
-first is promised to be at most 10% at the whole budget only, the second always:
+{power_runs:,} runs each) with a bias of norm {bias:g}, the design being made for it
+(`SequentialDesign`): how often the bias was not found within the budget; how often it was above the
+smallest detectable bias that the run reported where it stopped, and not found then. The first is
+promised to be at most 10% at the whole budget of the design, the last always:
 
-| bias in | budget, of the designed | estimates | not found | not found though promised |
-|---|---|---|---|---|
+| bias in | budget, of the designed | estimates | looks | not found | promised | of these not found |
+|---|---|---|---|---|---|---|
 {sequential}
 
 The design knows the ranges alone, so that it asks for far more than a given law needs.
@@ -149,10 +153,10 @@ def page(found, norms, power, sequential, runs, looks):
     tables = [line for rate in RATES for line in table(found[rate], runs, rate)]
     wrong = [f"{percent(norms[r], NORM_RUNS)} at a nominal {100 * r:g}%" for r in RATES]
     rows = [f"| {c.name} | {what} | {n:,} | {100 * m:.2f}% |" for c, what, n, m in power]
-    shown = [
-        f"| {name} | {share:g} | {n:,} | {percent(m, POWER_RUNS)} | {percent(b, POWER_RUNS)} |"
-        for name, share, n, m, b in sequential
-    ]
+    shown = []
+    for name, share, n, looks, *counts in sequential:
+        cells = (f"{share:g}", f"{n:,}", str(looks), *(percent(c, POWER_RUNS) for c in counts))
+        shown.append(f"| {' | '.join([name, *cells])} |")
     begin = INTRODUCTION.format(runs=runs, looks=", ".join(map(str, looks)))
     end = REMARKS.format(
         norm_runs=NORM_RUNS,
@@ -200,7 +204,7 @@ def unexplained(found, norms, power, sequential, runs, exceeds):
     for case, _, _, missed in power:
         if exceeds(round(missed * (runs // 2)), runs // 2, 0.1):
             wrong.append(f"missed biases on {case.name}: {missed:.3g}")
-    for name, share, _, missed, broken in sequential:
+    for name, share, _, _, missed, _, broken in sequential:
         if share >= 1.0 and exceeds(missed, POWER_RUNS, 0.1):
             wrong.append(f"sequential runs, {name}: {percent(missed, POWER_RUNS)} not found")
         if exceeds(broken, POWER_RUNS, 0.1):
