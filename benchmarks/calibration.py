@@ -140,7 +140,7 @@ Sequential runs (AD's gradient, six components, betting, false-alarm rate 5%, mi
 smallest detectable bias that the run reported where it stopped, and not found then. The first is
 promised to be at most 10% at the whole budget of the design, the last always:
 
-| bias in | budget, of the designed | estimates | looks | not found | promised | of these not found |
+| bias in | share of the budget | estimates | looks | not found | promised | of these not found |
 |---|---|---|---|---|---|---|
 {sequential}
 
@@ -154,8 +154,8 @@ def page(found, norms, power, sequential, runs, looks):
     wrong = [f"{percent(norms[r], NORM_RUNS)} at a nominal {100 * r:g}%" for r in RATES]
     rows = [f"| {c.name} | {what} | {n:,} | {100 * m:.2f}% |" for c, what, n, m in power]
     shown = []
-    for name, share, n, looks, *counts in sequential:
-        cells = (f"{share:g}", f"{n:,}", str(looks), *(percent(c, POWER_RUNS) for c in counts))
+    for name, share, n, times, *counts in sequential:
+        cells = (f"{share:g}", f"{n:,}", str(times), *(percent(c, POWER_RUNS) for c in counts))
         shown.append(f"| {' | '.join([name, *cells])} |")
     begin = INTRODUCTION.format(runs=runs, looks=", ".join(map(str, looks)))
     end = REMARKS.format(
