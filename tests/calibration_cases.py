@@ -28,8 +28,10 @@ from verification.scaled_sequences import (
     truncation_level,
     truncation_slack,
 )
-from verification.sequential_reports import box_of
+from verification.sequential_power import SequentialDesign, detectable_norm
+from verification.simultaneous import box_of
 from verification.streams import SampledBlock, Stream
+from verification.verdicts import ErrorRates
 
 LOOKS = (64, 128, 256, 512, 1024)
 
@@ -231,7 +233,9 @@ def missed_biases(case, test, bias, runs, seed):
     rng = np.random.default_rng(seed)
     samples = case.draw(rng, (n, runs))
     low, high = replace(test, claims=1).interval(samples)
-    wrong = case.mean - bias
+    # Within the range: what is outside is refuted by the range, whatever the samples.
+    wrong = case.mean - bias if case.mean - bias >= case.low else case.mean + bias
+    assert case.low <= wrong <= case.high
     return (low <= wrong) & (wrong <= high)
 
 
@@ -260,6 +264,45 @@ def norm_misses(rate, runs, seed, wrap=lambda s: s):
             outside = (exact < box.low - 1e-12) | (exact > box.high + 1e-12)
             missed[run] |= box.norm[0] > 1e-12 or outside.any()
     return missed
+
+
+def sequential_misses(share, along, rates, tolerated, bias, runs, seed, looks=5):
+    """A sequential run with betting, a pilot of 200 and ``looks`` evenly spaced: a
+    ``share`` of the samples that the design asks for to find a ``bias`` of AD's gradient in the
+    direction ``along``.
+
+    The samples; ``[runs]``: it did not say BIASED; the bias was above what the run itself says
+    that it would have found by where it stopped."""
+    mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=3)
+    theta = np.random.default_rng(1).normal(size=(3, 2))
+    values, cumulative, known = vector_law(mdp, theta)
+    low, high = known.low.ravel(), known.high.ravel()
+    design = SequentialDesign(high - low, tolerated, rates.false_alarm, rates.missed_bias)
+    n = math.ceil(share * design.samples_needed(bias))
+    target = np.diff(cumulative, prepend=0.0) @ values - bias * along / np.linalg.norm(along)
+    assert ((low <= target) & (target <= high)).all()  # else the range refutes it
+    rng = np.random.default_rng(seed)
+    missed, promised = np.zeros(runs, dtype=bool), np.zeros(runs, dtype=bool)
+
+    def draw(count):
+        return values[np.searchsorted(cumulative, rng.random(count), side="right")]
+
+    for run in range(runs):
+        reading = Reading(None, pilot_direction(draw(200).mean(axis=0) - target))
+        ends = reading.range_of(low, high)
+        stream = Stream.empty(ScaledSequence.bounded(*ends, Method.BETTING, 0.5), target)
+        least, most = 0.0, math.inf
+        while stream.count < n and least <= tolerated < most:
+            block = draw(min(math.ceil(n / looks), n - stream.count))
+            stream = stream.updated(SampledBlock(block, reading.of(block), 1.0), {})
+            least, most = box_of(stream, reading, target, rates.false_alarm).norm
+        missed[run] = least <= tolerated
+        promised[run] = bias >= detectable_norm(stream, reading, tolerated, rates)
+    return n, missed, promised
+
+
+DESIGNED = ErrorRates(0.01, 0.05, 0.1)
+"""Of the sequential runs whose power is measured."""
 
 
 def vector_law(mdp, theta):

@@ -6,10 +6,8 @@ out of the difference. The reference is sampled too: no such report is exact.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -17,72 +15,30 @@ import numpy.typing as npt
 
 from analytic.arrays import FloatArray, whole_number
 from analytic.problems import TabularMDP
-from stochastic.estimators import Estimator
+from stochastic.estimators import (
+    CallableEstimator,
+    DrawEstimator,
+    Estimator,
+    SurrogateEstimator,
+)
+from verification.comparison_reports import Agreement, ComparisonReport
 from verification.moments import Progress
+from verification.normal_means import off_policy_doubt, sampled_doubt
 from verification.preparation import request_of
 from verification.ranges import component_range
 from verification.readings import ControlVariate, Reading, pilot_direction
-from verification.reports import Evidence
 from verification.scaled_sequences import Method, ScaledSequence
 from verification.sequential_draws import Draws
-from verification.sequential_reports import believed_share
 from verification.streams import Run, SampledBlock, Stream, with_generator
 from verification.verdicts import ErrorRates
 
 _FEWEST = 400
 _PILOT = 1000
 
+_CONSTANT = 1e-6
+"""Deviations of the difference that are a smaller share of its mean are rounding."""
 
-class Agreement(Enum):
-    """Whether two estimators have one expectation, to within the tolerance."""
-
-    AGREE = "AGREE"
-    DIFFER = "DIFFER"
-    UNDECIDED = "UNDECIDED"
-
-
-@dataclass(frozen=True, eq=False)
-class ComparisonReport:
-    """Expectations of ``first`` and ``second``, both sampled on the same trajectories.
-
-    ``difference`` is the sampled mean of first minus second, ``interval`` its norm's and
-    ``reference_interval`` that of the second's norm, both at all times at once at the rate
-    ``false_alarm`` together. ``relative_interval`` follows from the two.
-    """
-
-    first: str
-    second: str
-    verdict: Agreement
-    difference: FloatArray
-    reference: FloatArray
-    interval: tuple[float, float]
-    reference_interval: tuple[float, float]
-    tolerance: float
-    false_alarm: float
-    assumption: str
-    samples: int
-    stopped: str
-    seconds: float
-    reason: str = ""
-    evidence: Evidence = Evidence.SAMPLING
-
-    @property
-    def relative_interval(self) -> tuple[float, float]:
-        """Of the difference's norm over the second's."""
-        low, high = self.interval
-        least, most = self.reference_interval
-        return (low / most if most > 0 else 0.0, high / least if least > 0 else math.inf)
-
-    def __str__(self) -> str:
-        low, high = self.relative_interval
-        design = f"tolerance {self.tolerance:g}, false alarm {self.false_alarm:g}"
-        lines = [
-            f"{self.first} and {self.second}: {self.verdict.value}{self.reason}",
-            f"  difference  relative in [{low:.3g}, {high:.3g}], {design}",
-            f"  evidence    sampling on both sides, {self.samples:,} estimates ({self.stopped})",
-            f"  assumption  {self.assumption}",
-        ]
-        return "\n".join(lines)
+_UNSEEN = "what would change its mean may be rare, and is not seen"
 
 
 def compare_estimators(
@@ -103,69 +59,115 @@ def compare_estimators(
     trajectories until that is decided, or ``samples`` trajectories are drawn.
 
     Intervals are non-asymptotic where both have a known range (`component_range`), else
-    approximate. ``options`` are those of `measure_bias_sequentially`.
+    approximate, and then UNDECIDED early, and where the sample or importance weights show heavy
+    tails. ``options`` are those of `measure_bias`: critic, policy, behaviour, reference, meta and
+    length.
 
     Raises:
         ValueError: as `measure_bias_sequentially`.
     """
     began = time.perf_counter()
     rates = ErrorRates(tolerance, false_alarm, 1e-2)
+    _check_both(first, second)
     asked = request_of(first, mdp, theta, samples=samples, rng=rng, **options)
     draws = Draws.of(asked, ControlVariate(second), trajectories)
     limit = whole_number("samples", samples, at_least=_FEWEST * draws.n) // draws.n
-    values, others = _pair(draws, min(_PILOT, limit // 4))
-    size = values.shape[1]
-    direction = pilot_direction((values - others).mean(axis=0))
-    if direction is not None:
-        direction = np.concatenate([direction, np.zeros(size)])
-    reading = Reading(None, direction)
-    intervals, assumption = _intervals(draws, reading, 2 * size, limit)
-    centre = np.concatenate([(values - others).mean(axis=0), others.mean(axis=0)])
-    stream = with_generator(Stream.empty(intervals, centre), asked.rng)
+    pair = _Pair.fresh(draws, limit, rates)
+    run = Run(pair.block, asked.rng, limit, draws.block, pair.is_decided, None, progress)
+    stream, stopped = run.advanced(pair.stream)
+    return replace(pair.report(stream, stopped), seconds=time.perf_counter() - began)
 
-    def take(count: int) -> SampledBlock:
-        own, beside, largest = draws.take(count)
-        both = np.concatenate([own - _given(beside), _given(beside)], axis=1)
-        return SampledBlock(both, reading.of(both), largest)
 
-    def report(stream: Stream, stopped: str) -> ComparisonReport:
+def _check_both(first: Estimator, second: Estimator) -> None:
+    for name, estimator in (("first", first), ("second", second)):
+        if isinstance(estimator, DrawEstimator):
+            raise ValueError(
+                f"{name}: expected an estimate from given batches, got {estimator.name}"
+            )
+        if not isinstance(estimator, SurrogateEstimator | CallableEstimator):
+            raise ValueError(f"{name}: expected an estimator, got {estimator!r}")
+    if second.order != first.order:
+        raise ValueError(f"second: expected order {first.order}, got {second.order}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """What is sampled: the difference's components, then the second estimator's, and the direction
+    in which a pilot saw the difference.
+    """
+
+    draws: Draws
+    limit: int
+    rates: ErrorRates
+    reading: Reading
+    assumption: str
+    stream: Stream
+
+    @classmethod
+    def fresh(cls, draws: Draws, limit: int, rates: ErrorRates) -> _Pair:
+        """From a pilot, whose estimates are not used again."""
+        values, others = draws.take_all(min(_PILOT, limit // 4))
+        both = _beside(values, others)
+        size = values.shape[1]
+        direction = pilot_direction(both[:, :size].mean(axis=0))
+        if direction is not None:
+            direction = np.concatenate([direction, np.zeros(size)])
+        reading = Reading(None, direction)
+        intervals, assumption = _intervals(draws, reading, 2 * size, limit)
+        stream = Stream.empty(intervals, both.mean(axis=0), parts=2)
+        stream = with_generator(stream, draws.asked.rng)
+        return cls(draws, limit, rates, reading, assumption, stream)
+
+    def block(self, count: int) -> SampledBlock:
+        """A block of differences and seconds, with what is read off them."""
+        values, others, largest = self.draws.take(count)
+        both = _beside(values, others)
+        return SampledBlock(both, self.reading.of(both), largest)
+
+    def is_decided(self, stream: Stream) -> bool:
+        """Whether more samples would not change the verdict."""
+        return self.report(stream, "").verdict is not Agreement.UNDECIDED
+
+    def report(self, stream: Stream, stopped: str) -> ComparisonReport:
+        """The report on the stream as it is."""
+        asked, control = self.draws.asked, self.draws.control
         mean = stream.moments((2, *asked.shape)).mean
-        norms = _norms(stream, size, rates.false_alarm)
-        return _judged(
-            ComparisonReport(
-                first.name,
-                second.name,
-                Agreement.UNDECIDED,
-                mean[0],
-                mean[1],
-                *norms,
-                tolerance,
-                false_alarm,
-                assumption,
-                stream.count,
-                stopped,
-                0.0,
-            ),
-            stream,
+        interval, reference = _norms(stream, mean[0].size, self.rates.false_alarm)
+        found = ComparisonReport(
+            first=asked.estimator.name,
+            second="" if control is None else control.estimator.name,
+            verdict=Agreement.UNDECIDED,
+            difference=mean[0],
+            reference=mean[1],
+            interval=interval,
+            reference_interval=reference,
+            tolerance=self.rates.tolerance,
+            false_alarm=self.rates.false_alarm,
+            assumption=self.assumption,
+            samples=stream.count,
+            stopped=stopped,
+            seconds=0.0,
         )
+        judged = _judged(found)
+        doubt = self._doubt(stream, judged)
+        return judged if doubt is None else replace(found, reason=f": {doubt}")
 
-    def decided(stream: Stream) -> bool:
-        return report(stream, "").verdict is not Agreement.UNDECIDED
-
-    run = Run(take, asked.rng, limit, draws.block, decided, None, progress)
-    stream, stopped = run.advanced(stream)
-    return replace(report(stream, stopped), seconds=time.perf_counter() - began)
-
-
-def _given(beside: FloatArray | None) -> FloatArray:
-    if beside is None:
-        raise ValueError("second: expected an estimate from given batches")
-    return beside
+    def _doubt(self, stream: Stream, judged: ComparisonReport) -> str | None:
+        """Why means are not taken for normal; None where they need not be."""
+        if stream.intervals.low is not None:
+            return None
+        doubt = off_policy_doubt(self.draws.asked, self.limit) or sampled_doubt(stream, self.limit)
+        spread = stream.moments((2, judged.difference.size)).variance[0].sum()
+        constant = spread <= _CONSTANT**2 * (judged.difference**2).sum()
+        if doubt is None and constant and judged.verdict is Agreement.DIFFER:
+            return f"the difference is the same in all {stream.count:,} estimates: {_UNSEEN}"
+        return doubt
 
 
-def _pair(draws: Draws, count: int) -> tuple[FloatArray, FloatArray]:
-    values, others = draws.take_all(count)
-    return values, _given(others)
+def _beside(values: FloatArray, others: FloatArray | None) -> FloatArray:
+    """``[B, 2 D]``: what the first estimates have more than the second, and these."""
+    assert others is not None
+    return np.concatenate([values - others, others], axis=1)
 
 
 def _intervals(draws: Draws, reading: Reading, size: int, limit: int) -> tuple[ScaledSequence, str]:
@@ -177,16 +179,21 @@ def _intervals(draws: Draws, reading: Reading, size: int, limit: int) -> tuple[S
         other = component_range(replace(draws.asked, estimator=control.estimator))
     if own is None or other is None:
         count = size + (reading.direction is not None)
-        text = "approximate: means are taken for normal (asymptotic confidence sequence)"
+        text = (
+            "approximate: means are taken for normal (asymptotic confidence sequence); heavy tails "
+            "that no sample shows exceed the stated rate"
+        )
         return ScaledSequence.asymptotic(count, max(limit // 4, 1)), text
     low = np.concatenate([(own.low - other.high).ravel(), other.low.ravel()])
     high = np.concatenate([(own.high - other.low).ravel(), other.high.ravel()])
     ends = reading.range_of(low, high)
+    sizes = np.full(low.shape, own.rounding + other.rounding)
+    rounded = reading.range_of(-sizes, sizes)[1]
     text = (
         "none but each component's range, of the worst trajectory; betting, valid at any stopping "
         "time"
     )
-    return ScaledSequence.bounded(*ends, Method.BETTING, 0.5), text
+    return ScaledSequence.bounded(*ends, Method.BETTING, 0.5, rounded), text
 
 
 def _norms(
@@ -206,11 +213,8 @@ def _norms(
     return (max(difference[0], along), difference[1]), reference
 
 
-def _judged(report: ComparisonReport, stream: Stream) -> ComparisonReport:
+def _judged(report: ComparisonReport) -> ComparisonReport:
     low, high = report.relative_interval
-    if stream.intervals.low is None and stream.largest_share > believed_share(stream.count):
-        share = 100 * stream.largest_share
-        return replace(report, reason=f": one estimate makes {share:.3g}% of the sum of squares")
     if low > report.tolerance:
         return replace(report, verdict=Agreement.DIFFER)
     if high <= report.tolerance:

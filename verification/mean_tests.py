@@ -67,7 +67,11 @@ class MeanTest:
             ValueError: samples out of range, or more means than ``claims``.
         """
         array = frozen_array("samples", samples)
-        wanted = np.broadcast_to(np.asarray(expected, dtype=np.float64), array.shape[1:]).ravel()
+        _check_samples(array, "(n, ...)", fits=array.ndim >= 1)
+        wanted = frozen_array("expected", expected)
+        if wanted.shape not in ((), array.shape[1:]):
+            raise ValueError(f"expected: expected shape {array.shape[1:]}, got {wanted.shape}")
+        wanted = np.broadcast_to(wanted, array.shape[1:]).ravel()
         if wanted.size > self.claims:
             raise ValueError(f"claims: expected at least {wanted.size}, got {self.claims}")
         low, high = self.interval(array.reshape(len(array), -1))
@@ -81,13 +85,17 @@ class MeanTest:
 
     def interval(self, samples: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Simultaneous intervals ``[D]`` of the means of ``samples [n, D]``."""
+        samples = frozen_array("samples", samples)
+        _check_samples(samples, "(n, D)", fits=samples.ndim == 2)
         unit = (samples - self.low) / (self.high - self.low)
         if unit.size and not (unit.min() >= -1e-9 and unit.max() <= 1 + 1e-9):
             raise ValueError(f"samples: expected numbers in [{self.low:g}, {self.high:g}]")
         sequence = Betting.empty(samples.shape[1]).updated(np.clip(unit, 0.0, 1.0))
         low, high = sequence.bounds(self.false_alarm / self.claims)
         width = self.high - self.low
-        return self.low + width * low, self.low + width * high
+        # An end of the range is itself, not what rounding makes of it.
+        upper = np.where(high == 1.0, self.high, self.low + width * high)
+        return self.low + width * low, upper
 
     def smallest_detectable_bias(self, n: int) -> float:
         """The smallest bias that n samples find but for the probability ``missed_bias``; infinite
@@ -109,7 +117,8 @@ class MeanTest:
             ValueError: a bias that no mean in the range can have, or that 1e15 do not find.
         """
         width = self.high - self.low
-        unit = real_number("bias", abs(bias), low=1e-300, high=width) / width
+        unit = abs(real_number("bias", bias, low=-width, high=width)) / width
+        real_number("bias", unit, low=1e-300, high=1.0)
         high = 1
         while not self._finds(high, unit):
             high *= 2
@@ -134,6 +143,11 @@ class MeanTest:
         losses = (0.5 + BETS / 3 + QUARTIC * BETS**2) * BETS**2 * squares
         wealth = (BETS * first - losses).max() - math.log(len(BETS))
         return bool(wealth >= math.log(2.0 * self.claims / self.false_alarm))
+
+
+def _check_samples(array: FloatArray, wanted: str, *, fits: bool) -> None:
+    if not fits or len(array) == 0:
+        raise ValueError(f"samples: expected shape {wanted}, n >= 1, got {array.shape}")
 
 
 def _bernstein(variance: float, size: float) -> float:

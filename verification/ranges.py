@@ -30,16 +30,22 @@ from verification.requests import Request
 
 Best = Callable[..., FloatArray]
 
+_ROUNDED = 1e-12
+"""Of all that an estimate sums: what is outside a range by less is rounding."""
+
 LARGEST_WORK = 2e9
 """Operations up to which a range is looked for."""
 
 
 @dataclass(frozen=True, eq=False)
 class ComponentRange:
-    """``low`` and ``high``, shaped like an estimate: no estimate is outside."""
+    """``low`` and ``high``, shaped like an estimate: no estimate is outside by more than the
+    ``rounding`` of what it is made of.
+    """
 
     low: FloatArray
     high: FloatArray
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +79,8 @@ def component_range(asked: Request) -> ComponentRange | None:
         return None
     ends = np.zeros((2, size**order))
     ends[0, where], ends[1, where] = low, high
-    return ComponentRange(*(end.reshape(asked.shape) for end in ends))
+    low, high = (end.reshape(asked.shape) for end in ends)
+    return ComponentRange(low, high, _ROUNDED * _size(asked, form))
 
 
 def _form_of(asked: Request) -> _Form | None:
@@ -157,6 +164,21 @@ def _extremes(
         low[:, mdp.terminal] = high[:, mdp.terminal] = 0.0
     starts = mdp.start > 0.0
     return low[:, starts].min(axis=1), high[:, starts].max(axis=1)
+
+
+def _size(asked: Request, form: _Form) -> float:
+    """Of all that an estimate sums: scores and their derivatives are at most 1."""
+    mdp, steps = asked.mdp, asked.length
+    weights = _step_weights(form.weighting, mdp.discount, steps)
+    if weights is None:
+        return 0.0
+    critic = np.abs(critic_rows(asked.context.critic, steps, mdp.n_states)).max(axis=1)
+    total = 0.0
+    for t, (least, most) in _returns_ahead(mdp, form.decay, steps):
+        visits = 1 + 2 * t if form.crossed else 1
+        ahead = max(np.abs(least).max(), np.abs(most).max())
+        total += abs(weights[t]) * visits * (ahead + critic[t])
+    return float(total)
 
 
 def _scaled(low: FloatArray, high: FloatArray, factor: float) -> tuple[FloatArray, FloatArray]:

@@ -11,9 +11,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from analytic.arrays import FloatArray
+from analytic.arrays import FloatArray, frozen_array
 from stochastic.estimators import Estimator
+
+_ROUNDING = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +29,31 @@ class ControlVariate:
     estimator: Estimator
     mean: FloatArray | float = 0.0
 
+    def checked(self, shape: tuple[int, ...]) -> ControlVariate:
+        """With the mean as an array of that ``shape``. Raises ValueError for what is none."""
+        return ControlVariate(self.estimator, shaped("control mean", self.mean, shape))
+
 
 def control_coefficients(values: FloatArray, controls: FloatArray) -> FloatArray:
     """``[D]``: the regression of ``values [B, D]`` on ``controls [B, D]``, each on its own."""
     gaps = controls - controls.mean(axis=0)
     spread = (gaps**2).sum(axis=0)
     crossed = (gaps * (values - values.mean(axis=0))).sum(axis=0)
-    return np.where(spread > 0, crossed / np.where(spread > 0, spread, 1.0), 0.0)
+    # What varies by rounding alone takes nothing off: the quotient would be one of roundings.
+    varies = spread > _ROUNDING**2 * (controls**2).sum(axis=0)
+    return np.where(varies, crossed / np.where(varies, spread, 1.0), 0.0)
+
+
+def shaped(name: str, value: npt.ArrayLike | None, shape: tuple[int, ...]) -> FloatArray:
+    """A number, or an array of that ``shape``, as such an array.
+
+    Raises:
+        ValueError: neither, or not finite.
+    """
+    array = frozen_array(name, value)  # type: ignore[arg-type]
+    if array.shape not in ((), shape):
+        raise ValueError(f"{name}: expected shape {shape} or a number, got {array.shape}")
+    return np.broadcast_to(array, shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +108,17 @@ class Reading:
 
 
 def _unprojected(low: float, high: float, count: int, rate: float) -> tuple[float, float]:
+    few, many = stretches(count, rate)
+    return low / many, high / few
+
+
+def stretches(count: int, rate: float) -> tuple[float, float]:
+    """The factors between which ``count`` projections stretch a vector's length, but for the
+    probability ``rate``.
+    """
     from scipy.stats import chi2
 
-    few, many = chi2.ppf(rate / 2, count), chi2.isf(rate / 2, count)
-    return low / math.sqrt(many), high / math.sqrt(few)
+    return math.sqrt(chi2.ppf(rate / 2, count)), math.sqrt(chi2.isf(rate / 2, count))
 
 
 def pilot_direction(gap: FloatArray) -> FloatArray | None:

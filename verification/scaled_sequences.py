@@ -26,7 +26,8 @@ from verification.confidence_sequences import (
 )
 
 _BEYOND = 1e-9
-"""Of a range's width: what is outside by less is rounding."""
+_ROUNDED = 1e-12
+"""Of a range's width, and of its ends' size: what is outside by less is rounding."""
 
 
 class Method(Enum):
@@ -41,24 +42,31 @@ class Method(Enum):
 @dataclass(frozen=True, eq=False)
 class ScaledSequence:
     """A sequence on ``(x - low) / width``, or on x itself where ``low`` is None; ``slack [D]`` is
-    added on both sides. Components without width are known, and are no claims.
+    added on both sides. Components without width are known, and are no claims. What is outside by
+    ``rounding [D]`` is taken for the end.
     """
 
     sequence: Sequence
     low: FloatArray | None = None
     high: FloatArray | None = None
     slack: FloatArray | float = 0.0
+    rounding: FloatArray | float = 0.0
 
     @classmethod
     def bounded(
-        cls, low: FloatArray, high: FloatArray, method: Method, rate: float
+        cls,
+        low: FloatArray,
+        high: FloatArray,
+        method: Method,
+        rate: float,
+        rounding: FloatArray | float = 0.0,
     ) -> ScaledSequence:
         """By betting, or by empirical Bernstein intervals tuned for ``rate``."""
         size = len(low)
         empty: Sequence = Betting.empty(size)
         if method is Method.EMPIRICAL_BERNSTEIN:
             empty = EmpiricalBernstein.empty(size, rate)
-        return cls(empty, low, high)
+        return cls(empty, low, high, rounding=rounding)
 
     @classmethod
     def truncated(cls, level: FloatArray, slack: FloatArray) -> ScaledSequence:
@@ -74,14 +82,16 @@ class ScaledSequence:
         """With ``[B, D]`` more. Raises ValueError for what is out of range."""
         if self.low is None or self.high is None:
             return replace(self, sequence=self.sequence.updated(observed))
-        unit = (observed - self.low) / self._width
-        outside = (unit < -_BEYOND) | (unit > 1.0 + _BEYOND)
+        size = np.maximum(np.abs(self.low), np.abs(self.high))
+        allowed = _BEYOND * (self.high - self.low) + _ROUNDED * size + self.rounding
+        outside = (observed < self.low - allowed) | (observed > self.high + allowed)
         if outside.any():
             b, d = np.argwhere(outside)[0]
             raise ValueError(
                 f"bounds: expected estimates of component {d} in [{self.low[d]:g}, "
                 f"{self.high[d]:g}], got {observed[b, d]:g}"
             )
+        unit = (np.clip(observed, self.low, self.high) - self.low) / self._width
         return replace(self, sequence=self.sequence.updated(np.clip(unit, 0.0, 1.0)))
 
     def bounds(self, rates: Rates) -> tuple[FloatArray, FloatArray]:
@@ -89,7 +99,9 @@ class ScaledSequence:
         low, high = self.sequence.bounds(rates)
         if self.low is not None and self.high is not None:
             low = np.minimum(self.low + self._width * low, self.high)
-            high = np.minimum(self.low + self._width * high, self.high)
+            # An end of the range is itself, not what rounding makes of it.
+            within = np.minimum(self.low + self._width * high, self.high)
+            high = np.where(high == 1.0, self.high, within)
         return low - self.slack, high + self.slack
 
     def log_wealth(self, values: FloatArray, sign: float) -> FloatArray | None:

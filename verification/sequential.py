@@ -12,30 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, whole_number
-from analytic.policies import log_softmax
 from analytic.problems import TabularMDP
 from analytic.targets import AnyTarget, return_derivative
 from analytic.values import Evaluation
 from stochastic.estimators import Estimator
 from verification.checkpoints import save_checkpoint
-from verification.effective_size import effective_share
 from verification.moments import Progress
+from verification.normal_means import off_policy_doubt
 from verification.preparation import checked_values, off_policy_notes, request_of, target_value
 from verification.readings import ControlVariate
 from verification.reports import BiasReport, Verdict
 from verification.requests import Request
 from verification.scaled_sequences import Method
 from verification.sequential_draws import Draws
-from verification.sequential_plans import (
-    Bounds,
-    MethodChoice,
-    Plan,
-    chosen_method,
-    fresh_plan,
-    resumed_plan,
-)
+from verification.sequential_methods import Bounds, MethodChoice, chosen_method
+from verification.sequential_plans import Plan, fresh_plan, resumed_plan
 from verification.sequential_reports import (
-    LEAST_EFFECTIVE,
     SequentialReport,
     SequentialVerdict,
     sequential_report,
@@ -44,9 +36,6 @@ from verification.streams import Run, Stream
 from verification.verdicts import ErrorRates, judge, subject_of
 
 _FEWEST = 400
-
-_FIRST_LOOK = 0.1
-"""Share of the budget before which a normal mean decides nothing: few samples show few tails."""
 
 
 def measure_bias_sequentially(
@@ -71,12 +60,14 @@ def measure_bias_sequentially(
     **options: Any,
 ) -> SequentialReport:
     """`measure_bias` by sampling, for as long as it takes: until the bias norm is found to be above
-    or within the relative ``tolerance``, or ``samples`` trajectories are drawn.
+    or within the relative ``tolerance``, or ``samples`` trajectories are drawn (and up to 1,000
+    more, by a pilot that chooses where to look, and is not counted).
 
     The interval holds at all times at once at the rate ``false_alarm``. Methods: "betting" and
     "empirical Bernstein" need a range of every component, which is known of AD, LVC, DiCE and
     Loaded-DiCE on policy (`component_range`) and else given as ``bounds=(low, high)``; "truncated"
-    needs ``second_moment``, at least E[x^2] of every component; "asymptotic" needs nothing and is
+    needs ``second_moment``, at least E[x^2] of every component of an estimate (of one trajectory's,
+    where N trajectories' is the mean of their own); "asymptotic" needs nothing and is
     approximate: the verdict is UNDECIDED where the sample, or importance weights, show heavy
     tails. "auto" takes the first of truncated, betting, asymptotic that has what it needs.
 
@@ -107,18 +98,19 @@ def measure_bias_sequentially(
     draws = Draws.of(asked, control, trajectories)
     limit = whole_number("samples", samples, at_least=_FEWEST * draws.n) // draws.n
     given = MethodChoice(method, bounds, second_moment, projections)
+    file = _checked_path(checkpoint)
     identity = identity_of(draws, given, rates, exact, limit)
-    if checkpoint is not None and Path(checkpoint).exists():
-        plan = resumed_plan(Path(checkpoint), draws, given, rates, limit, identity)
+    if file is not None and file.exists():
+        plan = resumed_plan(file, draws, given, rates, limit, identity)
     else:
         plan = fresh_plan(draws, given, rates, exact, limit)
     claim = _Claim(
-        asked, draws, plan, wanted, exact, visited, rates, _off_policy_doubt(asked, limit), limit
+        asked, draws, plan, wanted, exact, visited, rates, off_policy_doubt(asked, limit), limit
     )
 
     def save(stream: Stream) -> None:
         header = {"identity": identity, "generator": stream.generator}
-        save_checkpoint(str(checkpoint), stream.arrays() | plan.arrays(), header)
+        save_checkpoint(str(file), stream.arrays() | plan.arrays(), header)
 
     run = Run(
         lambda count: plan.block(draws, count),
@@ -126,7 +118,7 @@ def measure_bias_sequentially(
         limit,
         draws.block,
         claim.is_decided,
-        None if checkpoint is None else save,
+        None if file is None else save,
         progress,
     )
     stream, stopped = run.advanced(plan.stream)
@@ -150,9 +142,6 @@ class _Claim:
 
     def is_decided(self, stream: Stream) -> bool:
         """Whether more samples would not change the verdict."""
-        plan = self.plan
-        if plan.method is Method.ASYMPTOTIC and stream.count < self.limit * _FIRST_LOOK:
-            return False
         return self._judged(stream)[1].verdict in (Verdict.BIASED, Verdict.UNBIASED)
 
     def report(self, stream: Stream, stopped: str) -> SequentialReport:
@@ -163,28 +152,22 @@ class _Claim:
 
     def _judged(self, stream: Stream) -> tuple[SequentialVerdict, BiasReport]:
         plan, asked = self.plan, self.asked
-        verdict = SequentialVerdict(stream, plan.reading, plan.method, plan.assumption, self.doubt)
+        verdict = SequentialVerdict(
+            stream, plan.reading, plan.method, plan.assumption, self.limit, self.doubt
+        )
         found = self.draws.found(stream, asked.shape)
         subject = subject_of(asked, self.visited, self.target, self.exact, found)
         return verdict, judge(subject, self.target, self.exact, found, self.rates, verdict)
 
 
-def _off_policy_doubt(asked: Request, limit: int) -> str | None:
-    """Why a normal mean is not believed of importance-weighted estimates."""
-    if np.array_equal(asked.behaviour, asked.context.theta):
+def _checked_path(checkpoint: str | Path | None) -> Path | None:
+    if checkpoint is None:
         return None
-    policy = asked.context.policy
-    wanted, drawn = (
-        log_softmax(policy.logits(at)) for at in (asked.context.theta, asked.behaviour)
-    )
-    effective = limit * effective_share(asked.mdp, wanted, drawn, asked.length)
-    if effective >= LEAST_EFFECTIVE:
-        return None
-    return (
-        f"importance weights leave an effective sample size of {effective:.3g} at the end of the "
-        f"budget, less than {LEAST_EFFECTIVE:g}, so that the mean is not taken for normal; give a "
-        "second_moment, more samples, or a nearer behaviour policy"
-    )
+    if not isinstance(checkpoint, str | Path):
+        raise ValueError(f"checkpoint: expected a path, got {checkpoint!r}")
+    if not Path(checkpoint).resolve().parent.is_dir():
+        raise ValueError(f"checkpoint: {checkpoint} is in no folder that exists")
+    return Path(checkpoint)
 
 
 def identity_of(
@@ -196,26 +179,29 @@ def identity_of(
     mdp = asked.mdp
     problem = hashlib.sha256()
     arrays = [mdp.transition, mdp.reward, mdp.start, asked.context.theta, asked.behaviour, exact]
-    if asked.context.critic is not None:
-        arrays.append(asked.context.critic)
+    for given_array in (asked.context.critic, asked.context.reference):
+        arrays += [] if given_array is None else [np.asarray(given_array)]
     for array in arrays:
         problem.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     problem.update(repr((mdp.discount, mdp.horizon, asked.length)).encode())
     bounds = None if given.bounds is None else [np.asarray(b).tolist() for b in given.bounds]
     moment = None if given.second_moment is None else np.asarray(given.second_moment).tolist()
+    control = draws.control
+    mean = None if control is None else np.asarray(control.mean).tolist()
+    estimates, others = draws.probe()
     # The first two are tuned for the budget, and cannot go on with another.
     tuned = method in (Method.ASYMPTOTIC, Method.TRUNCATED)
     return {
         "estimator": asked.estimator.name,
         "order": asked.estimator.order,
-        "estimates": [f"{x:.9e}" for x in draws.probe()[:64]],
+        "estimates": estimates,
         "problem": problem.hexdigest(),
         "method": method.value,
         "bounds": bounds,
         "second_moment": moment,
-        "projections": given.projections,
-        "control": None if draws.control is None else draws.control.estimator.name,
+        "projections": None if given.projections is None else int(given.projections),
+        "control": None if control is None else [control.estimator.name, mean, *others],
         "trajectories": draws.n,
-        "rates": [rates.tolerance, rates.false_alarm],
+        "rates": [float(rates.tolerance), float(rates.false_alarm)],
         "samples": limit if tuned else None,
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from analytic.arrays import FloatArray, whole_number
+from stochastic.assembly import Rows
 from stochastic.estimators import DrawEstimator, Evaluator
 from verification.coupling import Coupling, prepared
 from verification.draw_trees import RepeatedRuns, placeholders
@@ -18,7 +19,8 @@ from verification.verdicts import Found
 
 _LARGEST_BLOCK = 2**11
 _LOOPED_BLOCK = 64
-_PROBED = 8
+_PROBED = 64
+_PROBED_RUNS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,10 @@ class Draws:
     def of(cls, asked: Request, control: ControlVariate | None, given: int | None) -> Draws:
         """Raises ValueError as `prepared`, and for a control that does not fit."""
         estimator = asked.estimator
+        if not isinstance(asked.rng, np.random.Generator):
+            raise ValueError(f"rng: expected a numpy Generator, got {asked.rng!r}")
+        if control is not None:
+            control = _checked_control(control, asked.shape)
         if given is not None:
             whole_number("trajectories", given, at_least=1)
         if isinstance(estimator, DrawEstimator):
@@ -86,12 +92,17 @@ class Draws:
             count -= len(some)
         return np.concatenate(values), np.concatenate(controls) if controls else None
 
-    def probe(self) -> FloatArray:
-        """Estimates from batches of a seed of their own: by these an estimator is known again."""
+    def probe(self) -> tuple[list[str], list[str]]:
+        """Random projections of estimates from batches of a seed of their own, and of the
+        control's: by these estimators are known again.
+        """
+        asked, control = self.asked.seeded(0), self.control_evaluator
         if isinstance(self.evaluator, RepeatedRuns):
-            return np.zeros(0)
-        batch = self.asked.seeded(0).draw(_PROBED, self.n)
-        return self.evaluator.rows(batch).dense().ravel()
+            rows = replace(self.evaluator, asked=asked).rows(placeholders(_PROBED_RUNS))
+            return _projected(rows), []
+        batch = asked.draw(min(_PROBED, self.block), self.n)
+        other = [] if control is None else _projected(control.rows(batch))
+        return _projected(self.evaluator.rows(batch)), other
 
     def found(self, stream: Stream, shape: tuple[int, ...]) -> Found:
         """What a verdict is made from: of the mean of N, if estimates do not interact."""
@@ -100,6 +111,18 @@ class Draws:
             return Found(moments, Evidence.SAMPLING, self.n, True, self.notes)
         of_mean = replace(moments, variance=moments.variance / self.trajectories)
         return Found(of_mean, Evidence.SAMPLING, self.trajectories, False, self.notes)
+
+
+def _checked_control(control: object, shape: tuple[int, ...]) -> ControlVariate:
+    if not isinstance(control, ControlVariate):
+        raise ValueError(f"control: expected a ControlVariate, got {control!r}")
+    return control.checked(shape)
+
+
+def _projected(rows: Rows) -> list[str]:
+    values = rows.dense().reshape(len(rows.values), -1)
+    vector = np.random.default_rng(1).normal(size=values.shape[1])
+    return [f"{x:.9e}" for x in values @ vector]
 
 
 def _prepared_beside(asked: Request, control: ControlVariate, given: int | None) -> Coupling:

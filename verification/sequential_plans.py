@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, whole_number
+from analytic.arrays import FloatArray, whole_number
 from verification.checkpoints import load_checkpoint, restore_generator
-from verification.ranges import ComponentRange, component_range
+from verification.confidence_sequences import Betting
+from verification.ranges import ComponentRange
 from verification.readings import Reading, control_coefficients, pilot_direction
+from verification.requests import LARGEST_LOCAL
 from verification.scaled_sequences import (
     Method,
     ScaledSequence,
@@ -21,22 +23,16 @@ from verification.scaled_sequences import (
     truncation_slack,
 )
 from verification.sequential_draws import Draws
+from verification.sequential_methods import (
+    MethodChoice,
+    chosen_method,
+    control_range,
+    second_moment_of,
+)
 from verification.streams import SampledBlock, Stream, with_generator
 from verification.verdicts import ErrorRates
 
 _PILOT = 1000
-
-Bounds = tuple[npt.ArrayLike, npt.ArrayLike]
-
-
-@dataclass(frozen=True, eq=False)
-class MethodChoice:
-    """What the caller said of the method."""
-
-    method: str | Method
-    bounds: Bounds | None
-    second_moment: npt.ArrayLike | None
-    projections: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +52,16 @@ class Plan:
         if controls is not None and self.coefficients is not None and draws.control is not None:
             mean = np.ravel(draws.control.mean)
             values = values - self.coefficients * (controls - mean)
-        cut = values if self.level is None else np.clip(values, -self.level, self.level)
+        if self.level is None:
+            return SampledBlock(values, self.reading.of(values), largest)
+        impossible = (values != 0.0) & (self.level == 0.0)
+        if impossible.any():
+            b, d = np.argwhere(impossible)[0]
+            raise ValueError(
+                f"second_moment: expected at least E[x^2] of component {d}, got 0 where an "
+                f"estimate is {values[b, d]:g}"
+            )
+        cut = np.clip(values, -self.level, self.level)
         return SampledBlock(values, self.reading.of(cut), largest)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -82,6 +87,9 @@ def fresh_plan(
     matrix = None
     if given.projections is not None:
         count = whole_number("projections", given.projections, at_least=1)
+        most = LARGEST_LOCAL // max(values.shape[1], draws.block)
+        if count > most:
+            raise ValueError(f"projections: expected at most {most:,} here, got {count:,}")
         matrix = draws.asked.rng.normal(size=(count, values.shape[1]))
     reading = Reading(matrix, pilot_direction(values.mean(axis=0) - exact.ravel()))
     plan = _plan(draws, given, rates, limit, reading, coefficients, values.mean(axis=0))
@@ -98,8 +106,10 @@ def resumed_plan(
 ) -> Plan:
     """As it was when the checkpoint was written. Raises ValueError for another measurement's."""
     arrays, header = load_checkpoint(path)
-    if header["identity"] != identity:
-        differing = [k for k in identity if header["identity"].get(k) != identity[k]]
+    known = header.get("identity")
+    if known != identity:
+        known = known if isinstance(known, dict) else {}
+        differing = [k for k in identity if known.get(k) != identity[k]]
         raise ValueError(
             f"checkpoint: {path} is of another measurement ({', '.join(differing)} differ); give "
             "another file, or delete it"
@@ -122,8 +132,7 @@ def _plan(
     centre: FloatArray,
 ) -> Plan:
     method, known = chosen_method(draws, given)
-    size = len(centre)
-    functionals = size if reading.projections is None else len(reading.projections)
+    functionals = len(centre) if reading.projections is None else len(reading.projections)
     rate = rates.false_alarm / 2 / functionals
     level = None
     if method is Method.ASYMPTOTIC:
@@ -134,22 +143,17 @@ def _plan(
             "confidence sequence); heavy tails that no sample shows exceed the stated rate"
         )
     elif method is Method.TRUNCATED:
-        moment = _moment_of(given, size, draws.asked.shape)
+        moment = second_moment_of(given, draws.asked.shape)
         level = truncation_level(moment, limit, rate)
-        slack = truncation_slack(moment, level)
-        ends, slacks = reading.range_of(-level, level), reading.range_of(-slack, slack)
-        intervals = ScaledSequence(
-            ScaledSequence.truncated(ends[1], slacks[1]).sequence, ends[0], ends[1], slacks[1]
-        )
+        intervals = _truncated(reading, level, truncation_slack(moment, level))
+        whose = f"an estimate from N = {draws.n}" if draws.coupled else "one trajectory's estimate"
         assumption = (
-            "E[x^2] of each component is at most the second moment that was given; truncated "
-            "means, by betting, valid at any stopping time"
+            f"E[x^2] of each component of {whose} is at most the second moment that was given; "
+            "truncated means, by betting, valid at any stopping time"
         )
     else:
         assert known is not None
-        low, high = _with_control(draws, known, coefficients)
-        ends = reading.range_of(low, high)
-        intervals = ScaledSequence.bounded(*ends, method, rate)
+        intervals = _ranged(draws, given, known, reading, coefficients, method, rate)
         whose = "that was given" if given.bounds is not None else "of the worst trajectory"
         assumption = (
             f"none but each component's range, {whose}; {method.value}, valid at any stopping time"
@@ -158,61 +162,39 @@ def _plan(
     return Plan(method, assumption, reading, coefficients, level, stream)
 
 
-def chosen_method(draws: Draws, given: MethodChoice) -> tuple[Method, ComponentRange | None]:
-    """The method, with the range that it needs."""
-    known = _known_range(draws, given)
-    if given.method == "auto":
-        if given.second_moment is not None:
-            return Method.TRUNCATED, None
-        return (Method.ASYMPTOTIC if known is None else Method.BETTING), known
-    try:
-        method = Method(given.method)
-    except ValueError:
-        names = ", ".join(["auto", *(m.value for m in Method)])
-        raise ValueError(f"method: expected one of {names}, got {given.method!r}") from None
-    if method in (Method.BETTING, Method.EMPIRICAL_BERNSTEIN) and known is None:
-        raise ValueError(
-            f"method: {method.value} needs the range of {draws.asked.estimator.name}'s estimates, "
-            "which is not known here; give bounds=(low, high), or a second_moment"
-        )
-    if method is Method.TRUNCATED and given.second_moment is None:
-        raise ValueError("method: truncated needs second_moment, a bound of E[x^2]")
-    return method, known
+def _truncated(reading: Reading, level: FloatArray, slack: FloatArray) -> ScaledSequence:
+    low, high = reading.range_of(-level, level)
+    widened = reading.range_of(-slack, slack)[1]
+    return ScaledSequence(Betting.empty(len(low)), low, high, widened)
 
 
-def _known_range(draws: Draws, given: MethodChoice) -> ComponentRange | None:
-    shape = draws.asked.shape
-    if given.bounds is not None:
-        low, high = (np.broadcast_to(frozen_array("bounds", b), shape) for b in given.bounds)
-        if not (low <= high).all():
-            raise ValueError("bounds: expected low <= high everywhere")
-        return ComponentRange(low, high)
-    known = None if draws.n > 1 else component_range(draws.asked)
-    if draws.control is None or known is None:
-        return known
-    return known if _control_range(draws) is not None else None
-
-
-def _control_range(draws: Draws) -> ComponentRange | None:
-    assert draws.control is not None
-    return component_range(replace(draws.asked, estimator=draws.control.estimator))
+def _ranged(
+    draws: Draws,
+    given: MethodChoice,
+    known: ComponentRange,
+    reading: Reading,
+    coefficients: FloatArray | None,
+    method: Method,
+    rate: float,
+) -> ScaledSequence:
+    low, high, rounding = _with_control(draws, given, known, coefficients)
+    rounded = reading.range_of(-rounding, rounding)[1]
+    return ScaledSequence.bounded(*reading.range_of(low, high), method, rate, rounded)
 
 
 def _with_control(
-    draws: Draws, known: ComponentRange, coefficients: FloatArray | None
-) -> tuple[FloatArray, FloatArray]:
-    """The range of ``x - c (y - E y)``; one that was given holds for all of that."""
+    draws: Draws, given: MethodChoice, known: ComponentRange, coefficients: FloatArray | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The range of ``x - c (y - E y)``, and its rounding; one that was given holds for all of
+    that.
+    """
     low, high = known.low.ravel(), known.high.ravel()
-    beside = None if coefficients is None or draws.control is None else _control_range(draws)
-    if beside is None or coefficients is None or draws.control is None:
-        return low, high
+    rounding = np.full_like(low, known.rounding)
+    if given.bounds is not None or coefficients is None or draws.control is None:
+        return low, high, rounding
+    beside = control_range(draws)
+    assert beside is not None
     mean = np.ravel(draws.control.mean)
     moved = np.stack([coefficients * (e.ravel() - mean) for e in (beside.low, beside.high)])
-    return low - moved.max(axis=0), high - moved.min(axis=0)
-
-
-def _moment_of(given: MethodChoice, size: int, shape: tuple[int, ...]) -> FloatArray:
-    moment = np.broadcast_to(frozen_array("second_moment", given.second_moment), shape).ravel()  # type: ignore[arg-type]
-    if len(moment) != size or (moment < 0).any():
-        raise ValueError("second_moment: expected numbers >= 0")
-    return moment
+    rounding = rounding + np.abs(coefficients) * beside.rounding
+    return low - moved.max(axis=0), high - moved.min(axis=0), rounding

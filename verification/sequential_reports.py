@@ -10,19 +10,14 @@ import numpy as np
 
 from analytic.arrays import FloatArray
 from verification.moments import Moments
+from verification.normal_means import sampled_doubt
 from verification.readings import Reading
 from verification.reports import BiasReport, Verdict
 from verification.scaled_sequences import Method
+from verification.sequential_power import SequentialDesign, detectable_norm
+from verification.simultaneous import Box, box_of
 from verification.streams import Stream
 from verification.verdicts import ErrorRates
-
-LARGEST_SHARE = 0.01
-"""Of one estimate in the sum of squares, up to which a normal mean is believed: in few samples
-that of one which is five deviations off.
-"""
-
-LEAST_EFFECTIVE = 1000.0
-"""Effective trajectories off policy, from which on a normal mean is believed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +27,10 @@ class SequentialReport(BiasReport):
     ``component_low`` and ``component_high`` are simultaneous intervals of the expectation, shaped
     like the estimate (None with projections). ``e_value``: its expectation is at most 1 if the bias
     is within the tolerance, whenever sampling stops (see `survey`); None where none
-    is known. ``stopped``: "decided", "budget" or "interrupted".
+    is known. ``stopped``: "decided", "budget" or "interrupted". ``smallest_detectable``: a relative
+    bias above it would have been found by where sampling stopped, but for the probability
+    ``missed_bias``; None where the verdict is withheld. ``designed``: the one that was sure to be
+    found within the budget, known before the first estimate (None where no range is used).
     """
 
     component_low: FloatArray | None = None
@@ -40,41 +38,15 @@ class SequentialReport(BiasReport):
     e_value: float | None = None
     stopped: str = ""
     method: Method = Method.ASYMPTOTIC
+    designed: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """See `BiasReport`; with the component intervals."""
         both = (self.component_low, self.component_high)
         ends = [None if end is None else end.tolist() for end in both]
         own = {"component_low": ends[0], "component_high": ends[1], "stopped": self.stopped}
-        return super().as_dict() | own | {"e_value": self.e_value, "method": self.method.value}
-
-
-@dataclass(frozen=True, eq=False)
-class Box:
-    """Simultaneous intervals of functionals, and the norm that they leave."""
-
-    low: FloatArray
-    high: FloatArray
-    norm: tuple[float, float]
-
-
-def box_of(stream: Stream, reading: Reading, exact: FloatArray, rate: float) -> Box:
-    """Intervals of the functionals' means, and of the bias norm, all of it at ``rate``: half for
-    the direction, if there is one, the rest evenly for the other functionals (with projections,
-    half of it for their own randomness).
-    """
-    directed = reading.direction is not None
-    rest = rate / 2 if directed else rate
-    spread = rest / 2 if reading.projections is not None else 0.0
-    claims = stream.intervals.claims
-    others = int(claims.sum()) - int(directed and bool(claims[-1]))
-    rates = np.full(len(claims), (rest - spread) / max(others, 1))
-    if directed:
-        rates[-1] = rate / 2
-    low, high = stream.intervals.bounds(rates)
-    target = reading.of(exact.reshape(1, -1))[0]
-    # Infinities (no interval yet) stay what they are.
-    return Box(low, high, reading.norm_interval(low - target, high - target, spread))
+        own |= {"e_value": self.e_value, "method": self.method.value, "designed": self.designed}
+        return super().as_dict() | own
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +57,7 @@ class SequentialVerdict:
     reading: Reading
     method: Method
     assumption: str
+    limit: int
     unreliable: str | None = None
     """Why a normal mean is not to be believed, known beforehand."""
 
@@ -108,9 +81,7 @@ class SequentialVerdict:
         if unit == 0.0:
             return report
         tolerated = rates.tolerance * unit
-        detectable = tolerated + self._resolution(box, trace, rates.missed_bias)
-        report = replace(report, smallest_detectable=detectable / unit)
-        doubt = self._doubt()
+        doubt = self.doubt()
         if doubt is not None:
             return replace(report, reason=doubt)
         if low > tolerated:
@@ -119,21 +90,21 @@ class SequentialVerdict:
             found = "a bias is there: it is significantly" if low > 0 else "not significantly"
             rest = "not 0" if low > 0 else "different from 0"
             return replace(report, verdict=Verdict.UNBIASED, reason=f" ({found} {rest})")
-        needed = _samples_to_decide(self.stream.count, box, report.bias_norm, tolerated)
+        reach = high - report.bias_norm
+        if report.bias_norm > tolerated:
+            reach = self._resolution(box, trace, rates.missed_bias)
+        needed = _samples_to_decide(self.stream.count, reach, report.bias_norm, tolerated)
         return replace(report, samples_to_decide=needed, reason=_undecided(report, needed))
 
-    def _doubt(self) -> str | None:
+    def doubt(self) -> str | None:
+        """Why the interval decides nothing; None if it may."""
+        if self.stream.count == 0:
+            return "no estimate was drawn"
         if self.method is not Method.ASYMPTOTIC:
             return None
         if self.unreliable is not None:
             return self.unreliable
-        share = self.stream.largest_share
-        if share > believed_share(self.stream.count):
-            return (
-                f"one of {self.stream.count:,} estimates makes {100 * share:.3g}% of their sum of "
-                "squares: their mean is not taken for normal; give bounds or a second_moment"
-            )
-        return None
+        return sampled_doubt(self.stream, self.limit)
 
     def _resolution(self, box: Box, trace: float, missed_bias: float) -> float:
         """About: the interval's half-width, and the mean's own deviation."""
@@ -144,16 +115,11 @@ class SequentialVerdict:
         return radius + math.sqrt(-2 * math.log(missed_bias) * trace / max(self.stream.count, 1))
 
 
-def believed_share(n: int) -> float:
-    """The largest share of one of n estimates that a normal mean is believed with."""
-    return max(LARGEST_SHARE, 25.0 / max(n, 1))
-
-
-def _samples_to_decide(n: int, box: Box, point: float, tolerated: float) -> int | None:
-    """About, as half-widths shrink with 1 / sqrt(n); None where the bias is at the tolerance."""
-    low, high = box.norm
+def _samples_to_decide(n: int, reach: float, point: float, tolerated: float) -> int | None:
+    """About, as an interval's ``reach`` from the point shrinks with 1 / sqrt(n); None where the
+    bias is at the tolerance.
+    """
     gap = point - tolerated
-    reach = point - low if gap > 0 else high - point
     if not math.isfinite(reach) or abs(gap) <= 1e-6 * tolerated:
         return None
     return int(min(n * max((reach / abs(gap)) ** 2, 1.0), 1e15)) + 1
@@ -201,6 +167,16 @@ def sequential_report(
     note = f"sampled in blocks: stopped after {report.samples:,} estimates ({stopped})"
     shared: dict[str, Any] = {f.name: getattr(report, f.name) for f in fields(BiasReport)}
     shared["notes"] = (*report.notes, note)
+    if report.normaliser > 0.0 and verdict.doubt() is None:
+        norm = detectable_norm(verdict.stream, verdict.reading, tolerated, rates)
+        shared["smallest_detectable"] = norm / report.normaliser
+    designed = _designed(report, verdict, rates)
+    if designed is not None:
+        promise = (
+            f"designed: a relative bias of {designed:.3g} or more is found within "
+            f"{verdict.limit:,} estimates but for the probability {rates.missed_bias:g}"
+        )
+        shared["notes"] = (*shared["notes"], promise)
     return SequentialReport(
         **shared,
         component_low=ends[0],
@@ -208,4 +184,19 @@ def sequential_report(
         e_value=tolerance_e_value(verdict.stream, verdict.reading, report.exact, tolerated),
         stopped=stopped,
         method=verdict.method,
+        designed=designed,
     )
+
+
+def _designed(report: BiasReport, verdict: SequentialVerdict, rates: ErrorRates) -> float | None:
+    """See `SequentialReport`."""
+    intervals, reading = verdict.stream.intervals, verdict.reading
+    low, high = intervals.low, intervals.high
+    plain = verdict.method is Method.BETTING and reading.projections is None
+    if not plain or low is None or high is None or report.normaliser == 0.0:
+        return None
+    widths = (high - low)[: report.exact.size]
+    tolerated = rates.tolerance * report.normaliser
+    design = SequentialDesign(widths, tolerated, rates.false_alarm, rates.missed_bias)
+    found = design.smallest_detectable_bias(verdict.limit)
+    return found / report.normaliser if math.isfinite(found) else None

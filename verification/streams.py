@@ -23,6 +23,9 @@ from verification.scaled_sequences import ScaledSequence
 LOOKS = 1.1
 """Intervals are looked at about where the number of estimates has grown by this factor."""
 
+_ROUNDING = 1e-10
+"""Deviations that are a smaller share of the largest part's are rounding."""
+
 _SAVED_EVERY = 1.0
 """Seconds between checkpoints, and so between signs of life where there are checkpoints."""
 
@@ -32,22 +35,23 @@ class Stream:
     """What is kept of all estimates so far.
 
     ``sums [3, D]``: of differences to ``centre [D]``, of their squares, of absolute values;
-    ``squares``: the sum of ``|x - centre|^2`` over estimates, and the largest term; ``largest``:
-    see `stochastic.assembly.Rows`; ``generator``: its state after the last block.
+    ``squares [2, P]``: for each of P equal parts of the components (one, unless said) the sum of
+    ``|x - centre|^2`` over estimates, and its largest term; ``largest``: see
+    `stochastic.assembly.Rows`; ``generator``: its state after the last block.
     """
 
     intervals: ScaledSequence
     centre: FloatArray
     sums: FloatArray
-    squares: FloatArray = field(default_factory=lambda: np.zeros(2))
+    squares: FloatArray = field(default_factory=lambda: np.zeros((2, 1)))
     largest: float = 0.0
     count: int = 0
     generator: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, intervals: ScaledSequence, centre: FloatArray) -> Stream:
+    def empty(cls, intervals: ScaledSequence, centre: FloatArray, parts: int = 1) -> Stream:
         """Before the first block."""
-        return cls(intervals, centre, np.zeros((3, len(centre))))
+        return cls(intervals, centre, np.zeros((3, len(centre))), np.zeros((2, parts)))
 
     def updated(self, block: SampledBlock, generator: dict[str, Any]) -> Stream:
         """With a block more."""
@@ -57,14 +61,14 @@ class Stream:
             )
         gaps = block.values - self.centre
         squared = gaps**2
-        lengths = squared.sum(axis=1)
+        lengths = squared.reshape(len(gaps), self.squares.shape[1], -1).sum(axis=2)
         added = [gaps.sum(axis=0), squared.sum(axis=0), np.abs(block.values).sum(axis=0)]
         total, most = self.squares
         return Stream(
             self.intervals.updated(block.read),
             self.centre,
             self.sums + np.stack(added),
-            np.array([total + lengths.sum(), max(most, lengths.max(initial=0.0))]),
+            np.stack([total + lengths.sum(axis=0), np.maximum(most, lengths.max(axis=0))]),
             max(self.largest, block.largest),
             self.count + len(block.values),
             generator,
@@ -72,9 +76,12 @@ class Stream:
 
     @property
     def largest_share(self) -> float:
-        """Of one estimate in the sum of squared distances to the centre."""
+        """Of one estimate in the sum of squared distances to the centre, in any part that varies
+        by more than rounding.
+        """
         total, most = self.squares
-        return float(most / total) if total > 0 else 0.0
+        varies = total > _ROUNDING**2 * total.max()
+        return float((most[varies] / total[varies]).max(initial=0.0))
 
     def moments(self, shape: tuple[int, ...]) -> Moments:
         """Mean and variance of one estimate."""
@@ -99,7 +106,7 @@ class Stream:
             self.intervals.restored(named),
             arrays["centre"],
             arrays["moments"],
-            arrays["squares"],
+            arrays["squares"].reshape(2, -1),
             float(arrays["largest"]),
             int(arrays["estimates"]),
             generator,

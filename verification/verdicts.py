@@ -234,7 +234,7 @@ def _vacuous(
     if subject.unpaid is not None:
         return subject.unpaid
     which = "trajectory" if report.interval is None else "sampled trajectory"
-    if moments.largest == 0.0:
+    if moments.largest == 0.0 and moments.outcomes > 0:
         return f"the estimator is 0 on every {which}; look at what it multiplies"
     if target_is_zero and report.verdict is not Verdict.BIASED:
         return (

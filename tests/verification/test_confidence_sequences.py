@@ -219,6 +219,66 @@ def test_a_mean_test_passes_the_mean_and_finds_a_wrong_one():
         MeanTest(0.0, 1.0).assert_mean(samples, 0.4)
     with pytest.raises(ValueError, match=r"samples: expected numbers in \[0, 1\]"):
         test.assert_mean(samples * 2.0, 0.4)
+    for given, expected, message in (
+        (samples, math.nan, "expected: expected finite numbers"),
+        (samples, "a", "expected: expected real numbers"),
+        (samples, [0.4, 0.4, 0.4], r"expected: expected shape \(2,\), got \(3,\)"),
+        (0.5, 0.5, r"samples: expected shape \(n, ...\), n >= 1, got \(\)"),
+        (np.zeros((0, 2)), 0.4, r"samples: expected shape \(n, ...\), n >= 1, got \(0, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            test.assert_mean(given, expected)
+    with pytest.raises(ValueError, match=r"samples: expected shape"):
+        test.interval(np.zeros(5))
+    with pytest.raises(ValueError, match="bias"):
+        test.samples_needed("a")
+
+
+def test_a_mean_at_an_end_of_the_range_is_not_lost_to_rounding():
+    """``low + (high - low)`` is below ``high`` for a fifth of such ranges; here for 0.1 and 0.7."""
+    rng = np.random.default_rng(0)
+    ranges = [sorted(rng.normal(size=2) * 10 ** rng.uniform(-2, 2, 2)) for _ in range(60)]
+    assert sum(low + (high - low) < high for low, high in ranges) > 5
+    for low, high in ranges:
+        for end in (low, high):
+            MeanTest(low, high).assert_mean(np.full(3, end), end)
+        ends = np.array([low]), np.array([high])
+        sequence = ScaledSequence.bounded(*ends, Method.BETTING, 0.1)
+        assert sequence.updated(np.full((3, 1), high)).bounds(0.1)[1][0] == high
+
+
+def test_all_claims_share_the_rate():
+    """Each of k claims is tested at a k-th of the rate, in the assertion and in its design."""
+    samples = (np.random.default_rng(0).random((400, 3)) < 0.3).astype(float)
+    many = MeanTest(0.0, 1.0, 0.03, 0.1, claims=3)
+    one = MeanTest(0.0, 1.0, 0.01, 0.1)
+    np.testing.assert_array_equal(many.interval(samples), one.interval(samples))
+    assert many.samples_needed(0.1) == one.samples_needed(0.1)
+    with pytest.raises(ValueError, match="claims: expected at least 3, got 2"):
+        MeanTest(0.0, 1.0, claims=2).assert_mean(samples, 0.3)
+
+
+@pytest.mark.parametrize("variance", [None, 0.01])
+def test_the_design_s_inequality_is_the_published_one(variance):
+    """Written out again from Bernstein's inequality (Cor. 2.11: ``sqrt(2 v L) + L / 3``), each of
+    the two sums but for half of the missed-bias rate; the largest bet is chosen by a scan."""
+    n, bias, missed = 900, 0.2, 0.1
+    spread = 0.25 if variance is None else variance
+    size = math.log(2 / missed)
+    second = spread + bias**2
+    gain = n * bias - (math.sqrt(2 * n * spread * size) + size / 3)
+    squares = min(n, n * second + math.sqrt(2 * n * second * size) + size / 3)
+    best = max(
+        f * gain - (f**2 / 2 + f**3 / 3 + QUARTIC * f**4) * squares
+        for f in (0.5**k for k in range(1, 17))
+    )
+    exponent = best - math.log(16)
+    # The rate at which this wealth is just enough, a little more and a little less.
+    for factor, enough in ((1.01, True), (0.99, False)):
+        rate = factor * 2 * math.exp(-exponent)
+        if rate < 0.5:
+            test = MeanTest(0.0, 1.0, rate, missed, variance)
+            assert (test.smallest_detectable_bias(n) <= bias) == enough
 
 
 @pytest.mark.parametrize("method", [Method.BETTING, Method.EMPIRICAL_BERNSTEIN, Method.TRUNCATED])

@@ -15,7 +15,9 @@ from stochastic.surrogates.dice import LoadedDice, dice, loaded_dice, tmaml
 from stochastic.surrogates.score_function import AD, LVC, Reduction, ad, lvc, reinforce
 from verification.enumeration import Enumeration
 from verification.ranges import component_range
+from verification.readings import Reading, pilot_direction
 from verification.requests import Request
+from verification.scaled_sequences import Method, ScaledSequence
 
 SURROGATES = {
     "AD": ad,
@@ -113,3 +115,63 @@ def test_no_range_is_claimed_of_what_has_none_here():
     assert component_range(asked_for(AD(gae_lambda=0.5), 1, mdp, theta, critic)) is None
     mean = AD(reduction=Reduction.MEAN_OVER_STEPS)
     assert component_range(asked_for(mean, 1, mdp, theta)) is None
+
+
+CLOSE = {
+    "a constant reward of a million": ([[1e6, 1e6]], 0.0),
+    "peaked policies": ([[0.3, 1.0]], 30.0),
+    "a policy beyond rounding": ([[0.3, 1.0]], 800.0),
+    "a critic that takes almost all off": ([[1e8, 1e8 + 1]], 1.0),
+}
+
+
+@pytest.mark.parametrize("surrogate", [ad, lvc, dice])
+@pytest.mark.parametrize("name", sorted(CLOSE))
+def test_rounding_is_not_outside_the_range(name, surrogate):
+    """Ranges without width, or with less of it than the rounding of what they are made of."""
+    (reward, peak), rng = CLOSE[name], np.random.default_rng(0)
+    for seed in range(8):
+        rows = np.random.default_rng(seed).dirichlet(np.ones(3), size=(3, 2))
+        mdp = TabularMDP(rows, np.tile(reward, (3, 1)), 0.9, [0.2, 0.3, 0.5], 1 + seed % 3)
+        theta = peak * rng.normal(size=(3, 2))
+        critic = np.full(3, 1e8) if name.startswith("a critic") else None
+        asked = asked_for(surrogate, 2, mdp, theta, critic)
+        known, values = component_range(asked), all_estimates(asked).reshape(-1, 36)
+        reading = Reading(None, pilot_direction(rng.normal(size=36)))
+        ends = reading.range_of(known.low.ravel(), known.high.ravel())
+        sizes = np.full(36, known.rounding)
+        rounding = reading.range_of(-sizes, sizes)[1]
+        sequence = ScaledSequence.bounded(*ends, Method.BETTING, 0.1, rounding)
+        sequence.updated(reading.of(values))
+        if surrogate is dice:  # whose range is wide
+            continue
+        with pytest.raises(ValueError, match="bounds: expected estimates"):
+            sequence.updated(reading.of(values + 1e-9 * (1 + np.abs(values).max())) + 4 * rounding)
+
+
+def test_each_of_a_range_s_parts_is_needed():
+    """Start states, rewards over time, a lambda below 1, a critic over time, negative weights,
+    terminal states: each instance has the range of its trajectories where one step makes it exact,
+    and one that no trajectory leaves otherwise."""
+    rng = np.random.default_rng(5)
+    for seed in range(12):
+        rows = np.random.default_rng(seed).dirichlet(np.ones(3), size=(3, 2))
+        rows[2] = np.eye(3)[2]
+        reward = rng.normal(size=(2, 3, 2, 3)) * np.array([1.0, 5.0])[:, None, None, None]
+        reward[:, 2] = 0.0
+        mdp = TabularMDP(rows, reward, 0.9, [0.3, 0.7, 0.0], 2)
+        critic = rng.normal(size=(3, 3)) * np.array([[0.0], [20.0], [0.0]])
+        critic[:, 2] = 0.0
+        theta = rng.normal(size=(3, 2))
+        for surrogate, values in (
+            (ad, None),
+            (ad, critic),
+            (dice, critic),
+            (LoadedDice(0.5), None),
+            (LVC(weighting=GivenWeights((-1.0, 2.0))), critic),
+        ):
+            for order in (1, 2):
+                outside, wide = excess(asked_for(surrogate, order, mdp, theta, values))
+                assert outside <= 1e-12
+                # Never more than what independent worst cases at two steps can add.
+                assert wide <= 4.0

@@ -25,7 +25,8 @@ from verification.checkpoints import (
     restore_generator,
     save_checkpoint,
 )
-from verification.comparison import Agreement, compare_estimators
+from verification.comparison import compare_estimators
+from verification.comparison_reports import Agreement
 from verification.confidence_sequences import Betting
 from verification.measurement import measure_bias
 from verification.preparation import request_of
@@ -34,8 +35,10 @@ from verification.reports import Evidence, Verdict
 from verification.scaled_sequences import Method, ScaledSequence
 from verification.sequential import measure_bias_sequentially
 from verification.sequential_draws import Draws
-from verification.sequential_plans import MethodChoice, fresh_plan
-from verification.sequential_reports import box_of, tolerance_e_value
+from verification.sequential_methods import MethodChoice
+from verification.sequential_plans import fresh_plan
+from verification.sequential_reports import tolerance_e_value
+from verification.simultaneous import box_of
 from verification.streams import SampledBlock, Stream
 from verification.verdicts import ErrorRates
 
