@@ -14,6 +14,7 @@ Lipschitz constants that they lack (``mu12`` and ``rho1``).
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
@@ -92,10 +93,12 @@ class LoopConstants:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            if each.type == "float":
-                given = getattr(self, each.name)
-                value = real_number(each.name, given, low=0.0, high=math.inf)
+            given = getattr(self, each.name)
+            if each.type == "float" or (each.name == "radius" and given is not None):
+                value = real_number(each.name, given, low=0.0, high=sys.float_info.max)
                 object.__setattr__(self, each.name, value)
+        if not isinstance(self.starts_at_meta, bool):
+            raise ValueError(f"starts_at_meta: expected True or False, got {self.starts_at_meta!r}")
 
 
 def loop_constants(

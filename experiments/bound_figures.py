@@ -67,7 +67,7 @@ def _draw(axes: Axes, found: BoundSweep, *, slopes: bool) -> None:
     for name, (label, look) in _LOOKS.items():
         values = [getattr(row, name) for row in found.rows]
         y = np.array([np.nan if value is None else value for value in values], dtype=float)
-        y[~(y > 0.0)] = np.nan
+        y[~((y > 0.0) & np.isfinite(y))] = np.nan
         if np.isnan(y).all():
             continue
         slope = found.slopes.get(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -155,16 +156,22 @@ def _repeated(command: Bounds) -> list[str]:
 
 def _as_dict(found: BoundSweep) -> dict[str, Any]:
     rows = [dataclasses.asdict(row) | {"looseness": row.looseness} for row in found.rows]
+    rows = [{name: _finite(value) for name, value in row.items()} for row in rows]
     slopes = {name: dataclasses.asdict(slope) for name, slope in found.slopes.items()}
     return {"sweep": found.sweep.value, "rows": rows, "slopes": slopes}
 
 
+def _finite(value: Any) -> Any:
+    """None for what is infinite, which JSON has no word for."""
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
 def _table(found: BoundSweep) -> list[str]:
-    head = f"{'bias':>20}" + "".join(f"{name.replace('_', ' '):>14}" for name in MEASURES[1:])
+    head = f"{'bias':>24}" + "".join(f"{name.replace('_', ' '):>14}" for name in MEASURES[1:])
     lines = [f"{found.sweep.value}", f"{'':>10}{head}{'looseness':>12}"]
     for row in found.rows:
         cells = "".join(f"{_short(getattr(row, name)):>14}" for name in MEASURES[1:])
-        cells = f"{_bias_text(row):>20}" + cells
+        cells = f"{_bias_text(row):>24}" + cells
         lines.append(f"{found.swept(row):>10g}{cells}{_short(row.looseness):>12}")
     return lines
 

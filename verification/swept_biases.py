@@ -18,6 +18,7 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray
 from analytic.bilevel import BilevelProblem, Lirpg, Maml
 from analytic.compositional import SampledLoop, compositional_bias, sampled_loop
+from analytic.constants import largest_estimate, mixed_constants
 from analytic.metagradients import meta_gradient
 from analytic.moments import Curvature
 from analytic.sampling_expansion import leading_compositional_bias
@@ -29,6 +30,8 @@ OUTCOMES = 1_000_000
 
 _INNER_OUTCOMES = 4_000
 """Before the last step: each costs a call."""
+
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class LoopAsked:
 @dataclass(frozen=True)
 class SweptBias:
     """Norms of the ``bias`` (None where it was neither enumerated nor sampled) and of its
-    ``leading`` term; a sampled one has an ``interval``, by a normal mean.
+    ``leading`` term, 0 where they are rounding; a sampled one has an ``interval``, by a normal
+    mean.
     """
 
     bias: float | None
@@ -66,17 +70,33 @@ def swept_bias(
     erring = with_hessian_error(loop.problem, loop.inner, asked.curvature, asked.hessian_error)
     exact = meta_gradient(problem, phi, theta, steps=k, step_size=alpha)
     expected = meta_gradient(erring, phi, theta, steps=k, step_size=alpha) - exact
+    floor = _rounding(loop, exact, k)
     if n is None:
-        return SweptBias(*(float(np.linalg.norm(expected)),) * 2)
+        return SweptBias(*(_norm(expected, floor),) * 2)
     first = leading_compositional_bias(problem, phi, theta, steps=k, step_size=alpha)
-    leading = float(np.linalg.norm(expected + first.meta_gradient / n))
+    leading = _norm(expected + first.meta_gradient / n, floor)
     if _fits(loop, asked, n):
         every = compositional_bias(erring, phi, theta, steps=k, step_size=alpha, samples=n)
-        return SweptBias(float(np.linalg.norm(expected + every.meta_gradient)), leading)
+        return SweptBias(_norm(expected + every.meta_gradient, floor), leading)
     if not asked.runs:
         return SweptBias(None, leading)
     bias, interval = _sampled(loop, erring, asked, n)
     return SweptBias(bias, leading, interval)
+
+
+def _rounding(loop: SampledLoop, exact: FloatArray, steps: int) -> float:
+    """Below this a bias is rounding: of the meta-gradient, or of what it would be if nothing in the
+    outer gradient cancelled (equal rewards).
+    """
+    uncancelled = largest_estimate(loop.outer)
+    if not loop.problem.starts_at_meta:
+        uncancelled *= steps * loop.step_size * mixed_constants(loop.inner).slope
+    return _ROUNDING * (float(np.linalg.norm(exact)) + uncancelled)
+
+
+def _norm(bias: FloatArray, floor: float) -> float:
+    found = float(np.linalg.norm(bias))
+    return found if found > floor else 0.0
 
 
 def _fits(loop: SampledLoop, asked: LoopAsked, n: int) -> bool:

@@ -79,6 +79,22 @@ def test_the_picture_has_a_line_for_each_measure_with_its_slope():
     assert axes.get_xscale() == "linear"
 
 
+def test_bounds_beyond_floats_are_null_and_a_sampled_bias_stands_apart(capsys):
+    given = (*BANDIT, "--sweep", "K", "--values", 1, 60, "--step-size", "1e12", "--json")
+    status, text, _ = run(capsys, "bounds", *given)
+    first, last = json.loads(text)["rows"]
+    assert status == 0
+    assert first["corrected"] > 0.0
+    assert last["corrected"] is None
+    given = ("--random", "2x2", "--horizon", 3, "--values", 8, "--runs", 100, "--steps", 1)
+    status, text, _ = run(capsys, "bounds", *given)
+    (row,) = [line.split() for line in text.splitlines() if "+-" in line]
+    assert status == 0
+    assert row[0] == "8"
+    assert row[2] == "+-"
+    assert row[-1] == "-"  # not told from 0: no looseness
+
+
 BAD = {
     "no horizon": (("--random", "1x2"), "--horizon: expected a number of steps"),
     "no problem": ((), "expected one problem"),
