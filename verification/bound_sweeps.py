@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, real_number, whole_number
-from analytic.bilevel import BilevelProblem
+from analytic.bilevel import BilevelProblem, Lola
 from analytic.moments import Curvature
 from analytic.scoped_constants import Scope, loop_constants
 from verification.bounds import meta_gradient_bias_bound
 from verification.swept_biases import OUTCOMES, LoopAsked, swept_bias
+from verification.swept_games import swept_game_bias
 
 
 class Sweep(Enum):
@@ -34,10 +35,10 @@ class Sweep(Enum):
 @dataclass(frozen=True)
 class BoundRow:
     """One loop: norms of the ``bias`` (exact, or sampled with an approximate ``interval``, or None)
-    and its ``leading`` term, both 0 where they are rounding, and bounds: ``second_order``,
-    ``corrected`` and ``compact`` with local constants, ``everywhere`` (corrected, with global
-    ones), and eq. (9) as ``printed`` (see `BiasBound`). A bound is infinite where floats do not
-    reach.
+    and its ``leading`` term (None in games), both 0 where they are rounding, and bounds:
+    ``second_order``, ``corrected`` and ``compact`` with local constants, ``everywhere`` (corrected,
+    with global ones), and eq. (9) as ``printed`` (see `BiasBound`). A bound is infinite where
+    floats do not reach.
     """
 
     steps: int
@@ -45,7 +46,7 @@ class BoundRow:
     samples: int | None
     hessian_error: float
     bias: float | None
-    leading: float
+    leading: float | None
     second_order: float
     corrected: float
     compact: float
@@ -112,8 +113,9 @@ def bound_versus_empirical(
     outcomes: int = OUTCOMES,
     runs: int = 0,
 ) -> BoundSweep:
-    """The bias of a sampled meta-gradient (independent sample sets, rewards-to-go) and its bounds,
-    for each of ``values`` in place of the argument that ``sweep`` names.
+    """The bias of a sampled meta-gradient (`Maml`, `Lirpg` or `Lola`; independent sample sets,
+    rewards-to-go) and its bounds, for each of ``values`` in place of the argument that ``sweep``
+    names.
 
     ``samples=None`` takes expected inner steps. ``curvature`` says whose mean the Hessians have
     (None: exact), ``hessian_error`` multiplies its error. Biases are exact where a loop has at most
@@ -205,7 +207,11 @@ def _measured(
         bounds[scope] = meta_gradient_bias_bound(
             constants, steps=asked.steps, step_size=asked.step_size, samples=asked.samples
         )
-    local, found = bounds[Scope.LOCAL], swept_bias(problem, phi, theta, asked)
+    local = bounds[Scope.LOCAL]
+    if isinstance(problem, Lola):
+        found = swept_game_bias(problem, phi, theta, asked)
+    else:
+        found = swept_bias(problem, phi, theta, asked)
     return BoundRow(
         steps=asked.steps,
         step_size=asked.step_size,

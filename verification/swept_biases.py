@@ -50,12 +50,12 @@ class LoopAsked:
 @dataclass(frozen=True)
 class SweptBias:
     """Norms of the ``bias`` (None where it was neither enumerated nor sampled) and of its
-    ``leading`` term, 0 where they are rounding; a sampled one has an ``interval``, by a normal
-    mean.
+    ``leading`` term (None where that is not known), 0 where they are rounding; a sampled one has an
+    ``interval``, by a normal mean.
     """
 
     bias: float | None
-    leading: float
+    leading: float | None
     interval: tuple[float, float] | None = None
 
 

@@ -11,7 +11,7 @@ import pytest
 from bandits import bandit
 from drawn import shapes_of
 
-from analytic.bilevel import Lirpg, Lola, Maml
+from analytic.bilevel import Lirpg, Maml, Mgrl
 from analytic.compositional import sampled_loop
 from analytic.constants import (
     gradient_deviation,
@@ -482,7 +482,7 @@ def test_bad_input_is_named():
         (lambda: LoopConstants(c2=0.0, m2=0.0, starts_at_meta=1), "starts_at_meta: expected"),
         (lambda: LoopConstants(c2=0.0, m2=0.0, sigma=math.nan), "sigma: expected a number in"),
         (
-            lambda: loop_constants(Lola(prisoners_dilemma()), np.zeros(5), np.zeros(5), **asked),
+            lambda: loop_constants(Mgrl(bandit(), [0.0]), [0.9, 0.9], theta, **asked),
             "problem: expected a Maml or Lirpg",
         ),
         (
