@@ -2,8 +2,8 @@
 
 The bias splits exactly into what the Hessians' error does along the expected path, and what sampled
 steps add to that. Where all batches can be enumerated both are exact; the leading term keeps the
-first and the 1/N part of the second (with exact Hessians: a term of both orders is left out). When
-sampled, the inner steps alone are: what follows has its mean, which leaves the bias as it is.
+first and the 1/N part of the second (with the same Hessians). When sampled, the inner steps alone
+are: what follows has its mean, which leaves the bias as it is.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4) and Sec. 5.1.
 """
@@ -73,7 +73,15 @@ def swept_bias(
     floor = _rounding(loop, exact, k)
     if n is None:
         return SweptBias(*(_norm(expected, floor),) * 2)
-    first = leading_compositional_bias(problem, phi, theta, steps=k, step_size=alpha)
+    first = leading_compositional_bias(
+        problem,
+        phi,
+        theta,
+        steps=k,
+        step_size=alpha,
+        curvature=asked.curvature,
+        hessian_error=asked.hessian_error,
+    )
     leading = _norm(expected + first.meta_gradient / n, floor)
     if _fits(loop, asked, n):
         every = compositional_bias(erring, phi, theta, steps=k, step_size=alpha, samples=n)

@@ -67,6 +67,17 @@ def test_a_multiple_of_an_estimator_s_error_is_the_estimator_s_bias():
     assert row.bias == pytest.approx(float(np.linalg.norm(report.bias)), rel=1e-10)
 
 
+def test_the_leading_term_is_the_bias_but_for_order_n_to_the_minus_2():
+    """Also with biased Hessians, whose own error and what sampled steps make of it both count."""
+    asked = {"sweep": Sweep.SAMPLES, "values": [16, 32, 64], "steps": 2, "step_size": 0.8}
+    maml = (Maml(bandit()), np.array([[0.9, -0.3]]))
+    for curvature in (None, Curvature.AD):
+        rows = bound_versus_empirical(*maml, **asked, curvature=curvature).rows
+        left = [abs(row.bias - row.leading) * row.samples**2 for row in rows]
+        assert left[2] == pytest.approx(left[1], rel=0.1)
+        assert abs(rows[2].bias - rows[2].leading) < 1e-3 * rows[2].bias
+
+
 def test_a_sweep_beyond_enumeration_has_the_leading_term_alone():
     asked = {"sweep": Sweep.STEPS, "values": [1, 5], "samples": 3, "step_size": 0.1}
     first, last = bound_versus_empirical(Maml(PROBLEM), THETA, **asked).rows
