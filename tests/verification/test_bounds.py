@@ -21,7 +21,8 @@ from bound_instances import (
     scalar_findings,
     table,
 )
-from errata_cases import hessian_off, noise_off_the_path, quadratic
+from errata_paths import noise_off_the_path, quadratic
+from errata_theorem import hessian_off
 from scalar_loops import ScalarLoop, coin
 
 import benchmarks.bounds as by_script
