@@ -130,14 +130,15 @@ def mixture_bound(learner: ChainLearner, steps: int, kappa: float | None = None)
     each = _Parts.of(learner)
     left = np.abs(learner.contraction) ** np.arange(1.0, steps + 1.0)
     bias = weights @ left * each.first + weights @ left**2 * each.second
-    deviations = weights @ each.deviations(left)
+    deviations = weights @ each.deviations(learner, steps)
     return MixtureBound(float(np.linalg.norm(bias)), float(deviations @ deviations))
 
 
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """Each ``[m]``: what bounds the bias by the first and second power of what is left, ``|b|^i``;
-    and of u and d (see `analytic.chain_moments`) the means and the largest variances.
+    """Each ``[m]``: ``settled`` + b^i ``unsettled`` is the mean of u after i steps; ``judged`` is
+    its variance by the outer batch, and ``noise`` times a geometric sum that by the inner ones (see
+    `analytic.chain_moments`).
     """
 
     weight: float
@@ -145,8 +146,9 @@ class _Parts:
     settled: FloatArray
     unsettled: FloatArray
     covariance: FloatArray
-    u_variance: FloatArray
-    d_variance: FloatArray
+    judged: FloatArray
+    trained: FloatArray
+    noise: FloatArray
 
     @classmethod
     def of(cls, learner: ChainLearner) -> _Parts:
@@ -154,36 +156,37 @@ class _Parts:
         chain, slopes = learner.chain, learner.target_slopes.T
         inner, outer = slopes @ learner.target_weights, slopes @ learner.outer_weights
         noise = chain.deviations**2 / learner.samples
-        # pace^2 (1 + b^2 + ..), of all inner batches.
-        kept = learner.pace / (1.0 + learner.contraction)
-        judged = outer**2 @ (chain.deviations**2 / learner.outer_samples)
+        kept = learner.pace / (1.0 + learner.contraction)  # pace^2 (1 + b^2 + ..)
         return cls(
             weight=learner.loss_weight,
             means=chain.means,
             settled=(outer - inner) @ chain.means,
             unsettled=inner @ chain.means - slopes @ learner.values,
             covariance=kept * np.diagonal(inner) * noise,
-            u_variance=judged + kept * (inner**2 @ noise),
-            d_variance=kept * noise,
+            judged=outer**2 @ (chain.deviations**2 / learner.outer_samples),
+            trained=inner**2 @ noise,
+            noise=noise,
         )
 
     @property
     def first(self) -> FloatArray:
-        """By ``|b|^i``."""
+        """What bounds the bias by ``|b|^i``."""
         found: FloatArray = self.weight * np.abs((self.settled - self.unsettled) * self.means)
         return found
 
     @property
     def second(self) -> FloatArray:
-        """By ``b^(2i)``."""
+        """And by ``b^(2i)``."""
         found: FloatArray = self.weight * np.abs(self.unsettled * self.means - self.covariance)
         return found
 
-    def deviations(self, left: FloatArray) -> FloatArray:
-        """``[n, m]``: of the i-step meta-gradients, with ``left [n]`` of the values' errors."""
-        u = np.abs(self.settled) + left[:, None] * np.abs(self.unsettled)
-        d = (1.0 + left[:, None]) * np.abs(self.means)
-        linear = u * np.sqrt(self.d_variance) + d * np.sqrt(self.u_variance)
-        square = linear**2 + 2.0 * self.u_variance * self.d_variance
-        found: FloatArray = self.weight * np.sqrt(square)
+    def deviations(self, learner: ChainLearner, steps: int) -> FloatArray:
+        """``[n, m]``: what those of the i-step meta-gradients do not exceed."""
+        b = learner.contraction
+        left = b ** np.arange(1.0, steps + 1.0)[:, None]
+        kept = learner.pace * (1.0 - left**2) / (1.0 + b)
+        u, d = np.abs(self.settled + left * self.unsettled), np.abs((1.0 - left) * self.means)
+        of_u, of_d = self.judged + kept * self.trained, kept * self.noise
+        linear = u * np.sqrt(of_d) + d * np.sqrt(of_u)
+        found: FloatArray = self.weight * np.sqrt(linear**2 + 2.0 * of_u * of_d)
         return found

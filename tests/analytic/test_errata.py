@@ -27,6 +27,7 @@ from analytic.bilevel import Lirpg, Maml
 from analytic.derivatives import gradient, hessian
 from analytic.game_derivatives import game_values
 from analytic.games import memory_one_game, prisoners_dilemma
+from analytic.linearised_steps import step_expansion
 from analytic.metagradients import inner_loop, meta_gradient
 from analytic.policies import softmax
 from analytic.problems import TabularMDP
@@ -315,7 +316,7 @@ def test_the_off_policy_formula_has_the_wrong_law_and_the_wrong_ratio():
 def test_the_page_is_what_its_cases_give():
     page = Path(__file__).parents[2] / "docs" / "errata.md"
     assert page.read_text() == errata_cases.page()
-    assert len(errata_cases.ERRATA) >= 22
+    assert len(errata_cases.ERRATA) >= 24
 
 
 def numbers(function):
@@ -409,6 +410,22 @@ def test_the_linearised_estimate_s_bias_is_of_order_1_over_n():
     gaps = [abs(bias - limit) for bias in found[::2]]
     assert gaps[0] / gaps[1] == pytest.approx(4.0, rel=0.2)
     assert gaps[1] / gaps[2] == pytest.approx(4.0, rel=0.2)
+
+
+def test_both_adapted_gradients_are_1_over_n_away_from_the_expected_step_s():
+    found = numbers(errata_merits.adapted_rates)
+    bandit = TabularMDP(np.ones((1, 2, 1)), [[1.0, -0.6]], 0.9, [1.0], horizon=1)
+    limits = step_expansion(bandit, [[0.4, -0.3]], step_size=0.8)
+    for values, limit in ((found[::2], limits.linearised), (found[1::2], limits.objective)):
+        gaps = [abs(value - np.linalg.norm(limit)) for value in values]
+        assert gaps[0] > 3.0 * gaps[1] > 9.0 * gaps[2]
+        assert gaps[2] < 0.05 * np.linalg.norm(limit)
+
+
+def test_a_score_from_before_the_step_does_not_fit_trajectories_from_after():
+    after, before = numbers(errata_merits.outer_score)
+    assert after < HOLDS
+    assert before > 0.1
 
 
 def test_the_published_measure_calls_an_unbiased_estimator_biased():
