@@ -20,13 +20,16 @@ from enum import Enum
 import numpy.typing as npt
 
 from analytic.arrays import real_number
-from analytic.bilevel import BilevelProblem, Lola
+from analytic.bilevel import BilevelProblem, Lola, Mgrl
 from analytic.compositional import sampled_loop
 from analytic.lola_constants import LolaLoop
 from analytic.metagradients import inner_loop
+from analytic.mgrl_constants import MgrlLoop
 from analytic.moments import Curvature
 from analytic.policies import TABULAR
+from analytic.problems import TabularMDP
 from analytic.return_loop_constants import ReturnLoop
+from analytic.targets import Discounted, Undiscounted
 from analytic.trajectory_classes import Credit
 
 
@@ -106,18 +109,20 @@ def loop_constants(
     hessian_error: float = 1.0,
 ) -> LoopConstants:
     """The constants of a `Maml` or `Lirpg` loop with tabular policies ``[S, A]``, or of a `Lola`
-    loop; gradients are estimated with rewards-to-go and no critic.
+    or `Mgrl` loop; gradients are estimated with rewards-to-go and no critic.
 
     ``curvature`` says whose mean the Hessians have (None: exact), ``hessian_error`` multiplies its
     difference to the Hessian (not its noise). In a game it is DiCE's, of both players' scores, or
-    exact, and so is the mixed derivative.
+    exact, and so is the mixed derivative. Of a `Mgrl` loop the updates alone are sampled; its
+    Jacobians, which are exact, stand in for Hessians.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5 and Lemma 4.4.
 
     Raises:
         ValueError: as `meta_gradient`; a problem that is not a `Maml` or `Lirpg` of one
-            `TabularMDP` with a finite horizon and tabular policy, or a `Lola` with a finite
-            horizon; in a game, AD's or LVC's Hessians; a negative step size.
+            `TabularMDP` with a finite horizon and tabular policy, or a `Lola` or `Mgrl`
+            with a finite horizon; in a game, AD's or LVC's Hessians, for MGRL any; a negative step
+            size.
 
     >>> from analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -154,7 +159,9 @@ def _loop(
     step_size: float,
     curvature: Curvature | None,
     hessian_error: float,
-) -> ReturnLoop | LolaLoop:
+) -> ReturnLoop | LolaLoop | MgrlLoop:
+    if isinstance(problem, Mgrl):
+        return _mgrl_loop(problem, meta_parameters, theta, steps, step_size, curvature)
     if not isinstance(problem, Lola):
         to_go = Credit.REWARD_TO_GO
         loop = sampled_loop(problem, meta_parameters, theta, steps, step_size, to_go, None)
@@ -170,3 +177,26 @@ def _loop(
     if path[-1].shape != first.shape or problem.outer(phi, first).value.ndim:
         raise ValueError(f"theta: expected one pair of policies, got shape {path[-1].shape}")
     return LolaLoop(problem, phi, path, sampled_curvature=curvature is not None)
+
+
+def _mgrl_loop(
+    problem: Mgrl,
+    meta_parameters: npt.ArrayLike,
+    theta: npt.ArrayLike | None,
+    steps: int,
+    step_size: float,
+    curvature: Curvature | None,
+) -> MgrlLoop:
+    mdp = problem.mdp
+    if not isinstance(mdp, TabularMDP) or mdp.horizon is None:
+        raise ValueError(f"problem: expected a TabularMDP with a finite horizon, got {mdp!r}")
+    if problem.policy is not TABULAR:
+        raise ValueError("problem: expected a tabular softmax policy, got another one")
+    if not isinstance(problem.weighting, Discounted | Undiscounted):
+        raise ValueError(f"problem: expected (un)discounted weights, got {problem.weighting!r}")
+    if curvature is not None:
+        raise ValueError(f"curvature: expected None for MGRL, got {curvature!r}")
+    path = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)
+    if path[0].ndim != 2:
+        raise ValueError(f"theta: expected one policy, got shape {path[0].shape}")
+    return MgrlLoop(problem, mdp, problem.start(meta_parameters, theta)[0], path)

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, real_number, whole_number
-from analytic.bilevel import BilevelProblem, Lola
+from analytic.bilevel import BilevelProblem, Lola, Mgrl
 from analytic.moments import Curvature
 from analytic.scoped_constants import Scope, loop_constants
 from verification.bounds import meta_gradient_bias_bound
 from verification.swept_biases import OUTCOMES, LoopAsked, swept_bias
-from verification.swept_games import swept_game_bias
+from verification.swept_programs import swept_program_bias
 
 
 class Sweep(Enum):
@@ -35,7 +35,7 @@ class Sweep(Enum):
 @dataclass(frozen=True)
 class BoundRow:
     """One loop: norms of the ``bias`` (exact, or sampled with an approximate ``interval``, or None)
-    and its ``leading`` term (None in games), both 0 where they are rounding, and bounds:
+    and its ``leading`` term (None for LOLA and MGRL), both 0 where they are rounding, and bounds:
     ``second_order``, ``corrected`` and ``compact`` with local constants, ``everywhere`` (corrected,
     with global ones), and eq. (9) as ``printed`` (see `BiasBound`). A bound is infinite where
     floats do not reach.
@@ -113,9 +113,9 @@ def bound_versus_empirical(
     outcomes: int = OUTCOMES,
     runs: int = 0,
 ) -> BoundSweep:
-    """The bias of a sampled meta-gradient (`Maml`, `Lirpg` or `Lola`; independent sample sets,
-    rewards-to-go) and its bounds, for each of ``values`` in place of the argument that ``sweep``
-    names.
+    """The bias of a sampled meta-gradient (of a `Maml`, `Lirpg`, `Lola` or `Mgrl`; independent
+    sample sets, rewards-to-go) and its bounds, for each of ``values`` in place of the argument that
+    ``sweep`` names.
 
     ``samples=None`` takes expected inner steps. ``curvature`` says whose mean the Hessians have
     (None: exact), ``hessian_error`` multiplies its error. Biases are exact where a loop has at most
@@ -208,8 +208,8 @@ def _measured(
             constants, steps=asked.steps, step_size=asked.step_size, samples=asked.samples
         )
     local = bounds[Scope.LOCAL]
-    if isinstance(problem, Lola):
-        found = swept_game_bias(problem, phi, theta, asked)
+    if isinstance(problem, Lola | Mgrl):
+        found = swept_program_bias(problem, phi, theta, asked)
     else:
         found = swept_bias(problem, phi, theta, asked)
     return BoundRow(
