@@ -89,6 +89,7 @@ def test_a_bound_without_the_outer_gradient_s_change_with_the_look_ahead_fails()
     bound = meta_gradient_bias_bound(type(local)(**without), **asked, samples=1)
     assert bound.corrected < 1e-12 < 0.003 < report.bias_norm
     whole = loop_constants(problem, phi, theta, **asked)
+    assert 0.3 < local.mu12 <= whole.mu12
     assert report.bias_norm <= meta_gradient_bias_bound(whole, **asked, samples=1).smallest
 
 
