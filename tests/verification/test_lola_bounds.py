@@ -180,3 +180,14 @@ def test_bad_input_is_named():
     for call, complaint in bad:
         with pytest.raises(ValueError, match=complaint):
             call()
+
+
+def test_the_deviations_of_sampled_hessians_are_their_closed_forms():
+    """Two steps of the dilemma, payoffs of at most 3, scores of mean square one half: step k adds
+    noise 1 + sqrt(k) to the Hessian's martingale and (1 + 2 sqrt(k)) / 2 to the mixed one's."""
+    problem = Lola(prisoners_dilemma(0.9, horizon=2))
+    asked = {"steps": 1, "step_size": 0.1, "curvature": Curvature.DICE}
+    found = loop_constants(problem, np.zeros(5), np.zeros(5), **asked, scope=Scope.GLOBAL)
+    assert found.sigma_h == pytest.approx(3.0 * (1.0 + 0.9 * math.sqrt(1.0 + 4.0)), rel=1e-12)
+    assert found.sigma_j == pytest.approx(3.0 * (0.5 + 0.9 * math.sqrt(0.25 + 2.25)), rel=1e-12)
+    assert found.sigma == pytest.approx(3.0 * math.sqrt(0.5) * (1.0 + 0.9 * math.sqrt(2.0)))
