@@ -32,7 +32,8 @@ class Curve:
     theta: Parts
 
     @cached_property
-    def _moved(self) -> Expansion:
+    def expansion(self) -> Expansion:
+        """The jets of values and occupancies."""
         return Expansion(Evaluation(self.tables, self.at.probabilities), softmax_jet(self._logits))
 
     @property
@@ -56,7 +57,7 @@ class Curve:
     @cached_property
     def gradient(self) -> list[Part]:
         """The jet of dJ/dtheta, shaped ``[..., *shape]``."""
-        fields = self._moved.gradient
+        fields = self.expansion.gradient
         found: list[Part] = []
         for mask in range(len(fields)):
             total: Part = None
@@ -80,7 +81,7 @@ class Curve:
     @cached_property
     def visits(self) -> list[Part]:
         """The jet of discounted visits summed over time, ``[..., S, A]``: of dJ/dreward."""
-        return [None if part is None else part.sum(axis=-3) for part in self._moved.visits]
+        return [None if part is None else part.sum(axis=-3) for part in self.expansion.visits]
 
 
 def partitions(mask: int) -> Iterator[list[int]]:

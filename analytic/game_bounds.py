@@ -50,13 +50,8 @@ def game_constants(game: StochasticGame, player: int) -> GameConstants:
     check_player("player", player)
     for policy in game.policies:
         _check_slope(policy)
-    pairs = game.n_actions[0] * game.n_actions[1]
-    kernel = game.transition.reshape(game.n_states, pairs, game.n_states)
-    reward = game.joint_tables[player - 1].reward
-    paid = reward[0] if len(reward) == 1 else reward[..., None]
-    joint = TabularMDP(kernel, paid, game.discount, game.start, game.horizon)
     own = softmax_constants(max(game.n_actions))
-    sizes = replace(ProblemSizes.of(joint), softmax=own)
+    sizes = replace(ProblemSizes.of(joint_problem(game, player)), softmax=own)
     last = derivative_bounds(sizes)[-1]
     both = derivative_bounds(replace(sizes, softmax=_together(own)))[-1]
     names = ("x1", "x2", "x3", "x4")
@@ -65,6 +60,25 @@ def game_constants(game: StochasticGame, player: int) -> GameConstants:
         joint=ReturnConstants(*(both[name] for name in names)),
         mixed=last["mixed"],
     )
+
+
+def joint_problem(game: StochasticGame, player: int) -> TabularMDP:
+    """The decision problem ``[S, A1 * A2]`` of both players as one, who is paid as ``player`` is.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
+
+    Raises:
+        ValueError: the pair is no decision problem.
+
+    >>> from analytic import prisoners_dilemma
+    >>> joint_problem(prisoners_dilemma(horizon=1), 1).reward[0].tolist()
+    [-1.0, -3.0, 0.0, -2.0]
+    """
+    pairs = game.n_actions[0] * game.n_actions[1]
+    kernel = game.transition.reshape(game.n_states, pairs, game.n_states)
+    reward = game.joint_tables[player - 1].reward
+    paid = reward[0] if len(reward) == 1 else reward[..., None]
+    return TabularMDP(kernel, paid, game.discount, game.start, game.horizon)
 
 
 def _check_slope(policy: Policy) -> None:

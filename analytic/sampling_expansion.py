@@ -22,12 +22,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
+from analytic.arrays import FloatArray, real_number
 from analytic.bilevel import BilevelProblem, Lirpg
 from analytic.compositional import CompositionalBias, SampledLoop, sampled_loop
 from analytic.curves import Curve
+from analytic.erring_products import mean_products
 from analytic.jets import Part, add, required
-from analytic.moments import gradient_moments
+from analytic.moments import Curvature, gradient_moments
+from analytic.policies import TABULAR
 from analytic.trajectory_classes import Credit
 
 _ROUNDING = 1e-14
@@ -42,10 +44,15 @@ def leading_compositional_bias(
     step_size: float,
     credit: Credit = Credit.REWARD_TO_GO,
     critic: npt.ArrayLike | None = None,
+    curvature: Curvature | None = None,
+    hessian_error: float = 1.0,
 ) -> CompositionalBias:
     """N times the bias (and covariance) of `compositional_bias` as N grows, shaped like phi (``[S,
     A]``) and theta: with N samples a step they are an N-th of it, but for terms of order N^-2.
-    The meta-gradient's Hessians are exact ones.
+
+    With ``curvature`` the meta-gradient's Hessians are off by ``hessian_error`` times what that
+    estimator's mean is (rewards-to-go, no critic). The bias is then what sampled steps add to what
+    such Hessians give along the expected path, which does not fall with N.
 
     Nothing is enumerated: the cost is that of ``K^2 p`` third derivatives for p parameters.
 
@@ -53,7 +60,8 @@ def leading_compositional_bias(
     method (`analytic.sampling_expansion`).
 
     Raises:
-        ValueError: as `compositional_bias`, but for what is too large to enumerate.
+        ValueError: as `compositional_bias`, but for what is too large to enumerate; a curvature
+            with whole returns, a critic, or another policy than a tabular one.
 
     >>> from analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -62,6 +70,8 @@ def leading_compositional_bias(
     ([[0.0335, -0.0335], [-0.0335, 0.0335]], -0.006012)
     """
     loop = sampled_loop(problem, meta_parameters, theta, steps, step_size, credit, critic)
+    times = real_number("hessian_error", hessian_error, low=0.0, high=1e12)
+    erring = _checked_curvature(loop, curvature)
     path = _path(loop)
     end = path[-1]
     outer = Curve(loop.outer.tables, loop.at(loop.path[-1]), end.parts).gradient
@@ -72,7 +82,7 @@ def leading_compositional_bias(
         iterate_covariance=flat.T @ flat,
         outer_return=0.5 * float((turned * end.first).sum() + (slope * end.second).sum()),
         outer_gradient=0.5 * bent.sum(axis=0),
-        meta_gradient=0.5 * _carried_back(loop, path, [slope, turned, turned, bent]),
+        meta_gradient=0.5 * _carried_back(loop, path, [slope, turned, turned, bent], erring, times),
     )
 
 
@@ -130,7 +140,27 @@ def _factors(covariance: FloatArray) -> FloatArray:
     return found
 
 
-def _carried_back(loop: SampledLoop, path: list[_Bent], cotangent: list[FloatArray]) -> FloatArray:
+def _checked_curvature(loop: SampledLoop, curvature: Curvature | None) -> Curvature | None:
+    """None where the mean is the Hessian itself. Raises ValueError for what has no jets here."""
+    if curvature is None:
+        return None
+    if not isinstance(curvature, Curvature):
+        raise ValueError(f"curvature: expected a Curvature or None, got {curvature!r}")
+    plain = loop.credit is Credit.REWARD_TO_GO and loop.critic is None
+    if not plain or loop.problem.policy is not TABULAR:
+        raise ValueError(
+            "curvature: expected rewards-to-go, no critic and a tabular policy with one"
+        )
+    return None if curvature is Curvature.DICE else curvature
+
+
+def _carried_back(
+    loop: SampledLoop,
+    path: list[_Bent],
+    cotangent: list[FloatArray],
+    curvature: Curvature | None,
+    times: float,
+) -> FloatArray:
     """The sum over directions of the meta-gradient's second derivative."""
     meta: Part = None
     intrinsic = isinstance(loop.problem, Lirpg)
@@ -139,6 +169,11 @@ def _carried_back(loop: SampledLoop, path: list[_Bent], cotangent: list[FloatArr
         moved = Curve(loop.inner.tables, loop.at(point.theta), parts)
         if intrinsic:
             meta = add(meta, loop.step_size * required(moved.visits[7]).sum(axis=0))
-        pairs = zip(cotangent, moved.gradient[4:], strict=True)
+        turned = moved.gradient[4:]
+        if curvature is not None:
+            means = mean_products(moved.expansion, cotangent, curvature)
+            shares = zip(turned, means, strict=True)
+            turned = [(1.0 - times) * required(h) + times * required(e) for h, e in shares]
+        pairs = zip(cotangent, turned, strict=True)
         cotangent = [own + loop.step_size * required(more) for own, more in pairs]
     return required(meta) if intrinsic else cotangent[3].sum(axis=0)

@@ -13,26 +13,23 @@ Lipschitz constants that they lack (``mu12`` and ``rho1``).
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
 import numpy.typing as npt
 
 from analytic.arrays import real_number
-from analytic.bilevel import BilevelProblem
-from analytic.compositional import SampledLoop, sampled_loop
-from analytic.constants import (
-    gradient_deviation,
-    hessian_constants,
-    largest_estimate,
-    mixed_constants,
-    mixed_deviation,
-    return_constants,
-)
+from analytic.bilevel import BilevelProblem, Lola, Mgrl
+from analytic.compositional import sampled_loop
+from analytic.lola_constants import LolaLoop
+from analytic.metagradients import inner_loop
+from analytic.mgrl_constants import MgrlLoop
 from analytic.moments import Curvature
-from analytic.point_constants import Point, variance_slope
 from analytic.policies import TABULAR
+from analytic.problems import TabularMDP
+from analytic.return_loop_constants import ReturnLoop
+from analytic.targets import Discounted, Undiscounted
 from analytic.trajectory_classes import Credit
 
 
@@ -92,10 +89,12 @@ class LoopConstants:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            if each.type == "float":
-                given = getattr(self, each.name)
-                value = real_number(each.name, given, low=0.0, high=math.inf)
+            given = getattr(self, each.name)
+            if each.type == "float" or (each.name == "radius" and given is not None):
+                value = real_number(each.name, given, low=0.0, high=sys.float_info.max)
                 object.__setattr__(self, each.name, value)
+        if not isinstance(self.starts_at_meta, bool):
+            raise ValueError(f"starts_at_meta: expected True or False, got {self.starts_at_meta!r}")
 
 
 def loop_constants(
@@ -109,17 +108,21 @@ def loop_constants(
     curvature: Curvature | None = None,
     hessian_error: float = 1.0,
 ) -> LoopConstants:
-    """The constants of a `Maml` or `Lirpg` loop with tabular policies ``[S, A]``, whose gradients
-    are estimated with rewards-to-go and no critic.
+    """The constants of a `Maml` or `Lirpg` loop with tabular policies ``[S, A]``, or of a `Lola`
+    or `Mgrl` loop; gradients are estimated with rewards-to-go and no critic.
 
     ``curvature`` says whose mean the Hessians have (None: exact), ``hessian_error`` multiplies its
-    difference to the Hessian (not its noise).
+    difference to the Hessian (not its noise). In a game it is DiCE's, of both players' scores, or
+    exact, and so is the mixed derivative. Of a `Mgrl` loop the updates alone are sampled; its
+    Jacobians, which are exact, stand in for Hessians.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5 and Lemma 4.4.
 
     Raises:
         ValueError: as `meta_gradient`; a problem that is not a `Maml` or `Lirpg` of one
-            `TabularMDP` with a finite horizon and tabular policy; a negative step size.
+            `TabularMDP` with a finite horizon and tabular policy, or a `Lola` or `Mgrl`
+            with a finite horizon; in a game, AD's or LVC's Hessians, for MGRL any; a negative step
+            size.
 
     >>> from analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -131,97 +134,69 @@ def loop_constants(
     0.1232 LOCAL 0.3329
     0.116 PATH 0.2588
     """
-    loop = sampled_loop(
-        problem, meta_parameters, theta, steps, step_size, Credit.REWARD_TO_GO, None
-    )
     size = real_number("step_size", step_size, low=0.0, high=1e12)
     times = real_number("hessian_error", hessian_error, low=0.0, high=1e12)
-    if loop.problem.policy is not TABULAR:
-        raise ValueError("problem: expected a tabular softmax policy, got another one")
     if not isinstance(scope, Scope):
         raise ValueError(f"scope: expected a Scope, got {scope!r}")
-    everywhere = _everywhere(loop, curvature, times)
-    radius = None
-    found: dict[str, float] = {}
+    loop = _loop(problem, meta_parameters, theta, steps, size, curvature, times)
+    everywhere, found, radius = loop.everywhere(), dict[str, float](), None
     if scope is Scope.PATH:
-        found = _along_path(loop, curvature, times)
+        found = loop.along_path()
     elif scope is Scope.LOCAL:
-        radius = steps * size * largest_estimate(loop.inner)
-        start = Point(loop, loop.path[0], curvature, times)
-        found = _in_ball(start, everywhere, radius)
+        radius = steps * size * loop.largest_estimate()
+        found = loop.in_ball(everywhere, radius)
         found = {name: value for name, value in found.items() if value < everywhere[name]}
     scopes = {name: scope if name in found else Scope.GLOBAL for name in everywhere}
-    starts = loop.problem.starts_at_meta
-    return LoopConstants(**everywhere | found, starts_at_meta=starts, radius=radius, scopes=scopes)
+    each, starts = everywhere | found, problem.starts_at_meta
+    return LoopConstants(**each, starts_at_meta=starts, radius=radius, scopes=scopes)
 
 
-def _everywhere(loop: SampledLoop, curvature: Curvature | None, times: float) -> dict[str, float]:
-    """What holds for all theta, by name."""
-    inner, outer = return_constants(loop.inner), return_constants(loop.outer)
-    found = {
-        "c2": inner.curvature,
-        "rho2": inner.third,
-        "chi2": inner.fourth,
-        "m2": outer.slope,
-        "mu2": outer.curvature,
-        "nu2": outer.third,
-        "sigma": gradient_deviation(loop.inner),
-        "sigma_2": gradient_deviation(loop.outer),
-        "change_h": inner.third,
-    }
+def _loop(
+    problem: BilevelProblem,
+    meta_parameters: npt.ArrayLike,
+    theta: npt.ArrayLike | None,
+    steps: int,
+    step_size: float,
+    curvature: Curvature | None,
+    hessian_error: float,
+) -> ReturnLoop | LolaLoop | MgrlLoop:
+    if isinstance(problem, Mgrl):
+        return _mgrl_loop(problem, meta_parameters, theta, steps, step_size, curvature)
+    if not isinstance(problem, Lola):
+        to_go = Credit.REWARD_TO_GO
+        loop = sampled_loop(problem, meta_parameters, theta, steps, step_size, to_go, None)
+        if loop.problem.policy is not TABULAR:
+            raise ValueError("problem: expected a tabular softmax policy, got another one")
+        return ReturnLoop(loop, curvature, hessian_error)
+    if problem.game.horizon is None:
+        raise ValueError("problem: expected a game with a finite horizon, got horizon None")
+    if curvature not in (None, Curvature.DICE):
+        raise ValueError(f"curvature: expected None or DiCE's in a game, got {curvature!r}")
+    path = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)
+    phi, first = problem.start(meta_parameters, theta)
+    if path[-1].shape != first.shape or problem.outer(phi, first).value.ndim:
+        raise ValueError(f"theta: expected one pair of policies, got shape {path[-1].shape}")
+    return LolaLoop(problem, phi, path, sampled_curvature=curvature is not None)
+
+
+def _mgrl_loop(
+    problem: Mgrl,
+    meta_parameters: npt.ArrayLike,
+    theta: npt.ArrayLike | None,
+    steps: int,
+    step_size: float,
+    curvature: Curvature | None,
+) -> MgrlLoop:
+    mdp = problem.mdp
+    if not isinstance(mdp, TabularMDP) or mdp.horizon is None:
+        raise ValueError(f"problem: expected a TabularMDP with a finite horizon, got {mdp!r}")
+    if problem.policy is not TABULAR:
+        raise ValueError("problem: expected a tabular softmax policy, got another one")
+    if not isinstance(problem.weighting, Discounted | Undiscounted):
+        raise ValueError(f"problem: expected (un)discounted weights, got {problem.weighting!r}")
     if curvature is not None:
-        own = hessian_constants(loop.inner, curvature)
-        found["delta_h"] = times * own.error
-        found["change_h"] = abs(1.0 - times) * inner.third + times * own.change
-        found["sigma_h"] = own.deviation
-    if not loop.problem.starts_at_meta:
-        mixed = mixed_constants(loop.inner)
-        found |= {"c1": mixed.slope, "rho1": mixed.curvature, "chi1": mixed.third}
-        found |= {"change_j": mixed.curvature, "sigma_j": mixed_deviation(loop.inner)}
-    return found
-
-
-def _in_ball(at: Point, everywhere: dict[str, float], radius: float) -> dict[str, float]:
-    """Bounds on the ball around a point: what is there, and how far it can change, from the highest
-    derivative down.
-    """
-    loop, found = at.loop, at.inner() | at.outer()
-    inner, outer = return_constants(loop.inner), return_constants(loop.outer)
-
-    def spread(name: str, change: float) -> float:
-        found[name] = min(everywhere[name], found[name] + change * radius)
-        return found[name]
-
-    spread("c2", spread("rho2", inner.fourth))
-    spread("m2", spread("mu2", spread("nu2", outer.fourth)))
-    if "c1" in found:
-        found["change_j"] = spread("rho1", everywhere["chi1"])
-        spread("c1", found["rho1"])
-    if at.curvature is None:
-        found["change_h"] = found["rho2"]
-    else:
-        own = hessian_constants(loop.inner, at.curvature)
-        spread("delta_h", at.hessian_error * (own.change + found["rho2"]))
-    for name, mdp, bounds in (("sigma", loop.inner, inner), ("sigma_2", loop.outer, outer)):
-        rise = radius * variance_slope(mdp, bounds.slope, bounds.curvature)
-        found[name] = math.sqrt(found[name] ** 2 + rise)
-    return found
-
-
-def _along_path(loop: SampledLoop, curvature: Curvature | None, times: float) -> dict[str, float]:
-    """The largest values at the expected iterates: of the inner return at those that steps are
-    taken from, of the outer one at the last.
-    """
-    points = [Point(loop, theta, curvature, times) for theta in loop.path]
-    each = [point.inner() for point in points[:-1]]
-    if curvature is not None:
-        each = [
-            found | {"sigma_h": point.hessian_noise(curvature)}
-            for found, point in zip(each, points, strict=False)
-        ]
-    found = {name: max(values[name] for values in each) for name in each[0]}
-    if "rho1" in found:
-        found["change_j"] = found["rho1"]
-    if curvature is None:
-        found["change_h"] = found["rho2"]
-    return found | points[-1].outer()
+        raise ValueError(f"curvature: expected None for MGRL, got {curvature!r}")
+    path = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)
+    if path[0].ndim != 2:
+        raise ValueError(f"theta: expected one policy, got shape {path[0].shape}")
+    return MgrlLoop(problem, mdp, problem.start(meta_parameters, theta)[0], path)

@@ -2,9 +2,10 @@
 
     python -m benchmarks.bounds [FOLDER]
 
-The picture beside it, bounds.png, is that of
+The pictures beside it, bounds.png and mixtures.png, are those of
 
     gradbias bounds --random 2x2 --horizon 2 --seed 0 (the four sweeps)
+    gradbias bounds --loop chain --sweep kappa --discount 0.95 --step-size 1 --steps 10
 """
 
 import sys
@@ -16,7 +17,7 @@ SCALAR, DECISIONS = 2000, 600
 
 
 def main():
-    """Writes the page and the picture."""
+    """Writes the page and the pictures."""
     sys.path.append(str(ROOT / "tests"))
     instances = import_module("bound_instances")
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
@@ -24,6 +25,7 @@ def main():
     failed = [found for found in every if not found.holds]
     (folder / "bounds.md").write_text(page(instances.table(every), len(every), len(failed)))
     draw(folder / "bounds.png")
+    draw_chain(folder / "mixtures.png")
     print(f"wrote {folder / 'bounds.md'}, {len(failed)} of {len(every)} fail")
     return min(len(failed), 1)
 
@@ -57,6 +59,17 @@ def draw(path):
         Bounds(**same, sweep="hessian-error", steps=3),
     ]
     draw_sweeps([sweep_of(command) for command in sweeps]).savefig(path, dpi=130)
+
+
+def draw_chain(path):
+    """Mixes on the reward chain, over kappa."""
+    from experiments.bound_figures import draw_mixtures
+    from experiments.commands import Bounds
+    from experiments.mixture_folders import chain_rows
+    from verification.mixture_sweeps import MixtureSweep
+
+    command = Bounds(loop="chain", sweep="kappa", discount=0.95, step_size=1.0, steps=10)
+    draw_mixtures(chain_rows(command), MixtureSweep.KAPPA).savefig(path, dpi=130)
 
 
 if __name__ == "__main__":

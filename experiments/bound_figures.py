@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.figures import new_figure
 from verification.bound_sweeps import BoundSweep, Sweep
+from verification.mixture_sweeps import MixtureRow, MixtureSweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,12 @@ _LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "second_order": ("second-order bound, reachable", {"color": "#1b7837", "marker": "s"}),
     "bias": ("exact bias", {"color": "black", "marker": "o", "lw": 3.0}),
     "leading": ("leading term", {"color": "#fdb863", "ls": "--"}),
+}
+
+_MIXTURE_LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "{}_bound": ("bound of the mix", {"color": "#0b5fa5", "marker": "^"}),
+    "{}": ("mix, exact", {"color": "black", "marker": "o", "lw": 3.0}),
+    "last_{}": ("n-step estimate alone, exact", {"color": "#fdb863", "ls": "--"}),
 }
 
 _AXES = {
@@ -51,6 +58,27 @@ def draw_sweeps(several: Sequence[BoundSweep]) -> Figure:
     return figure
 
 
+def draw_mixtures(rows: Sequence[MixtureRow], sweep: MixtureSweep) -> Figure:
+    """Norms of biases beside deviations: of the mix, of the n-step estimate, and of the bound."""
+    figure = new_figure(9.0, 3.8)
+    of_kappa = sweep is MixtureSweep.KAPPA
+    x = np.array([row.kappa if of_kappa else row.steps for row in rows], dtype=float)
+    for panel, (name, title) in enumerate((("bias", "bias"), ("variance", "deviation"))):
+        axes = figure.add_subplot(1, 2, panel + 1)
+        for column, (label, look) in _MIXTURE_LOOKS.items():
+            y = np.array([getattr(row, column.format(name)) for row in rows])
+            axes.plot(x, np.sqrt(y) if name == "variance" else y, label=label, markersize=4, **look)
+        axes.set_yscale("log")
+        if not of_kappa:
+            axes.set_xscale("log")
+        axes.set_xlabel(sweep.value)
+        axes.set_title(f"Norm of the {title}", fontsize=9)
+        axes.grid(which="major", color="0.9", linewidth=0.6)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
 def _title(found: BoundSweep) -> str:
     first = found.rows[0]
     fixed = {
@@ -67,7 +95,7 @@ def _draw(axes: Axes, found: BoundSweep, *, slopes: bool) -> None:
     for name, (label, look) in _LOOKS.items():
         values = [getattr(row, name) for row in found.rows]
         y = np.array([np.nan if value is None else value for value in values], dtype=float)
-        y[~(y > 0.0)] = np.nan
+        y[~((y > 0.0) & np.isfinite(y))] = np.nan
         if np.isnan(y).all():
             continue
         slope = found.slopes.get(name)

@@ -6,10 +6,13 @@ problem.npz, theta.npy.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
+import math
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from analytic.problems import TabularMDP
 from experiments.bound_figures import draw_sweep
 from experiments.commands import Bounds, Check
 from experiments.figures import as_svg
+from experiments.mixture_folders import chain_rows, told, write_chain
 from experiments.problem_sources import generators, load_problem, load_theta
 from verification.bound_sweeps import MEASURES, BoundRow, BoundSweep, Sweep, bound_versus_empirical
 
@@ -52,20 +56,41 @@ def run_bounds(command: Bounds) -> str:
 
         folder = claim_folder(command.out)
     try:
-        mdp, theta = _problem(command)
-        found = _swept(command, mdp, theta)
+        text = (_run_chain if command.loop == "chain" else _run_sweep)(command, folder)
     except BaseException:
-        if folder is not None:
+        if folder is not None and not (folder / "command.txt").exists():
             from experiments.folders import abandon_folder
 
             abandon_folder(folder)
         raise
+    return text if folder is None or command.json else f"{text}\n  written     {folder}"
+
+
+def _run_sweep(command: Bounds, folder: Path | None) -> str:
+    mdp, theta = _problem(command)
+    found = _swept(command, mdp, theta)
     if folder is not None:
-        _write(folder, command, mdp, theta, found)
+        with _writing(folder):
+            _write(folder, command, mdp, theta, found)
     if command.json:
         return json.dumps(_as_dict(found), allow_nan=False)
-    lines = [*_table(found), *_slope_lines(found)]
-    return "\n".join(lines if folder is None else [*lines, f"  written     {folder}"])
+    return "\n".join([*_table(found), *_slope_lines(found)])
+
+
+def _run_chain(command: Bounds, folder: Path | None) -> str:
+    rows = chain_rows(command)
+    if folder is not None:
+        with _writing(folder):
+            write_chain(folder, command, rows)
+    return told(command, rows)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"--out {folder}: cannot be written ({error})") from None
 
 
 def sweep_of(command: Bounds) -> BoundSweep:
@@ -84,6 +109,8 @@ def _problem(command: Bounds) -> tuple[TabularMDP, FloatArray]:
 
 
 def _swept(command: Bounds, mdp: TabularMDP, theta: FloatArray) -> BoundSweep:
+    if command.sweep == "kappa" or command.kappa is not None:
+        raise ValueError("--kappa: expected --loop chain, whose steps are mixed")
     sweep, defaults = SWEEPS[command.sweep]
     given: tuple[float, ...] = command.values or defaults
     values = [int(v) if sweep in _WHOLE and float(v).is_integer() else v for v in given]
@@ -108,21 +135,18 @@ _WHOLE = (Sweep.STEPS, Sweep.SAMPLES)
 def _write(
     folder: Path, command: Bounds, mdp: TabularMDP, theta: FloatArray, found: BoundSweep
 ) -> None:
-    try:
-        mdp.save(folder / "problem.npz")
-        with open(folder / "theta.npy", "wb") as stream:
-            np.save(stream, theta, allow_pickle=False)
-        (folder / "command.txt").write_text(shlex.join(_repeated(command)) + "\n")
-        names = [field.name for field in dataclasses.fields(found.rows[0])]
-        rows = [[_text(getattr(row, name)) for name in names] for row in found.rows]
-        _write_csv(folder / "results.csv", [[*names, "looseness"]], rows, found)
-        slopes = [[name, *map(_text, dataclasses.astuple(s))] for name, s in found.slopes.items()]
-        _write_csv(folder / "slopes.csv", [["measure", "slope", "smallest", "largest"]], slopes)
-        figure = draw_sweep(found)
-        figure.savefig(folder / "bounds.png", dpi=150)
-        (folder / "bounds.svg").write_text(as_svg(figure))
-    except OSError as error:
-        raise ValueError(f"--out {folder}: cannot be written ({error})") from None
+    mdp.save(folder / "problem.npz")
+    with open(folder / "theta.npy", "wb") as stream:
+        np.save(stream, theta, allow_pickle=False)
+    (folder / "command.txt").write_text(shlex.join(_repeated(command)) + "\n")
+    names = [field.name for field in dataclasses.fields(found.rows[0])]
+    rows = [[_text(getattr(row, name)) for name in names] for row in found.rows]
+    _write_csv(folder / "results.csv", [[*names, "looseness"]], rows, found)
+    slopes = [[name, *map(_text, dataclasses.astuple(s))] for name, s in found.slopes.items()]
+    _write_csv(folder / "slopes.csv", [["measure", "slope", "smallest", "largest"]], slopes)
+    figure = draw_sweep(found)
+    figure.savefig(folder / "bounds.png", dpi=150)
+    (folder / "bounds.svg").write_text(as_svg(figure))
 
 
 def _write_csv(
@@ -155,16 +179,22 @@ def _repeated(command: Bounds) -> list[str]:
 
 def _as_dict(found: BoundSweep) -> dict[str, Any]:
     rows = [dataclasses.asdict(row) | {"looseness": row.looseness} for row in found.rows]
+    rows = [{name: _finite(value) for name, value in row.items()} for row in rows]
     slopes = {name: dataclasses.asdict(slope) for name, slope in found.slopes.items()}
     return {"sweep": found.sweep.value, "rows": rows, "slopes": slopes}
 
 
+def _finite(value: Any) -> Any:
+    """None for what is infinite, which JSON has no word for."""
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
 def _table(found: BoundSweep) -> list[str]:
-    head = f"{'bias':>20}" + "".join(f"{name.replace('_', ' '):>14}" for name in MEASURES[1:])
+    head = f"{'bias':>24}" + "".join(f"{name.replace('_', ' '):>14}" for name in MEASURES[1:])
     lines = [f"{found.sweep.value}", f"{'':>10}{head}{'looseness':>12}"]
     for row in found.rows:
         cells = "".join(f"{_short(getattr(row, name)):>14}" for name in MEASURES[1:])
-        cells = f"{_bias_text(row):>20}" + cells
+        cells = f"{_bias_text(row):>24}" + cells
         lines.append(f"{found.swept(row):>10g}{cells}{_short(row.looseness):>12}")
     return lines
 

@@ -136,10 +136,11 @@ class Bounds:
     """'uniform' over states, or a state's number; default: the problem's own."""
     theta: str = "random"
     """Where the inner loop starts: 'uniform', 'random' (standard normal) or FILE.npy."""
-    loop: Literal["maml", "lirpg"] = "maml"
-    """What the meta-parameters are: theta^0, or an intrinsic reward (0 here)."""
-    sweep: Literal["K", "step-size", "samples", "hessian-error"] = "samples"
-    """What is varied; the Hessian's error by factors."""
+    loop: Literal["maml", "lirpg", "chain"] = "maml"
+    """What the meta-parameters are: theta^0, an intrinsic reward (0 here), or the discounts of the
+    reward chain, whose multi-step meta-gradients are mixed (no problem is given then)."""
+    sweep: Literal["K", "step-size", "samples", "hessian-error", "kappa"] = "samples"
+    """What is varied; the Hessian's error by factors; kappa or K on the chain."""
     values: tuple[float, ...] = ()
     """Of what is varied; there are defaults."""
     steps: int = 2
@@ -150,6 +151,8 @@ class Bounds:
     """N, trajectories a step; default 2, or expected steps where the Hessian's error is swept."""
     curvature: Literal["exact", "dice", "lvc", "ad"] | None = None
     """Whose mean the Hessians have; default exact ones, or AD's where their error is swept."""
+    kappa: float | None = None
+    """How the chain's steps are mixed; default 1 - 1/K."""
     runs: int = 0
     """Sampled loops that are drawn where batches are too many to enumerate (0: none)."""
     out: str | None = None

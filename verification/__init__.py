@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from verification.measurement import assert_unbiased as assert_unbiased
     from verification.measurement import measure_bias as measure_bias
     from verification.meta_measurement import measure_meta_gradient as measure_meta_gradient
+    from verification.mixture_bounds import MixtureBias as MixtureBias
+    from verification.mixture_bounds import MixtureBound as MixtureBound
+    from verification.mixture_bounds import mixture_bias as mixture_bias
+    from verification.mixture_bounds import mixture_bound as mixture_bound
+    from verification.mixture_sweeps import MixtureSweep as MixtureSweep
+    from verification.mixture_sweeps import mixture_versus_bounds as mixture_versus_bounds
     from verification.proofs import BiasFormula as BiasFormula
     from verification.proofs import Proof as Proof
     from verification.properties import for_all_mdps as for_all_mdps
@@ -52,6 +58,12 @@ if TYPE_CHECKING:
 _HOME = {
     "BoundSweep": "bound_sweeps",
     "Sweep": "bound_sweeps",
+    "MixtureBias": "mixture_bounds",
+    "MixtureBound": "mixture_bounds",
+    "mixture_bias": "mixture_bounds",
+    "mixture_bound": "mixture_bounds",
+    "MixtureSweep": "mixture_sweeps",
+    "mixture_versus_bounds": "mixture_sweeps",
     "bound_versus_empirical": "bound_sweeps",
     "BiasBound": "bounds",
     "CompositionalErrorBound": "bounds",

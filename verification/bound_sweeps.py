@@ -6,6 +6,7 @@ Sec. 5.1, Fig. 2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -14,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from analytic.arrays import FloatArray, real_number, whole_number
-from analytic.bilevel import BilevelProblem
+from analytic.bilevel import BilevelProblem, Lola, Mgrl
 from analytic.moments import Curvature
 from analytic.scoped_constants import Scope, loop_constants
 from verification.bounds import meta_gradient_bias_bound
 from verification.swept_biases import OUTCOMES, LoopAsked, swept_bias
+from verification.swept_programs import swept_program_bias
 
 
 class Sweep(Enum):
@@ -33,9 +35,10 @@ class Sweep(Enum):
 @dataclass(frozen=True)
 class BoundRow:
     """One loop: norms of the ``bias`` (exact, or sampled with an approximate ``interval``, or None)
-    and its ``leading`` term, and bounds: ``second_order``, ``corrected`` and ``compact`` with local
-    constants, ``everywhere`` (corrected, with global ones), and eq. (9) as ``printed`` (see
-    `BiasBound`).
+    and its ``leading`` term (None for LOLA and MGRL), both 0 where they are rounding, and bounds:
+    ``second_order``, ``corrected`` and ``compact`` with local constants, ``everywhere`` (corrected,
+    with global ones), and eq. (9) as ``printed`` (see `BiasBound`). A bound is infinite where
+    floats do not reach.
     """
 
     steps: int
@@ -43,7 +46,7 @@ class BoundRow:
     samples: int | None
     hessian_error: float
     bias: float | None
-    leading: float
+    leading: float | None
     second_order: float
     corrected: float
     compact: float
@@ -52,9 +55,17 @@ class BoundRow:
     interval: tuple[float, float] | None = None
 
     @property
-    def looseness(self) -> float | None:
-        """The smallest bound over the bias."""
+    def told(self) -> tuple[float, float] | None:
+        """An interval of the bias (a point, if exact); None where it is 0, or reaches 0."""
         if not self.bias:
+            return None
+        low, high = (self.bias, self.bias) if self.interval is None else self.interval
+        return (low, high) if low > 0.0 else None
+
+    @property
+    def looseness(self) -> float | None:
+        """The smallest bound over the bias, if that is told from 0."""
+        if self.bias is None or self.told is None:
             return None
         return min(self.second_order, self.corrected, self.compact) / self.bias
 
@@ -65,7 +76,8 @@ MEASURES = ("bias", "leading", "second_order", "corrected", "compact", "everywhe
 @dataclass(frozen=True)
 class Slope:
     """On log-log axes: ``value`` by least squares over all points; ``low`` and ``high`` are the
-    smallest and largest slope between neighbours. Nothing is random: a wide interval is a curve.
+    smallest and largest slope between neighbours, over the intervals of sampled ones. Without those
+    nothing is random: a wide interval is a curve.
     """
 
     value: float
@@ -101,8 +113,9 @@ def bound_versus_empirical(
     outcomes: int = OUTCOMES,
     runs: int = 0,
 ) -> BoundSweep:
-    """The bias of a sampled meta-gradient (independent sample sets, rewards-to-go) and its bounds,
-    for each of ``values`` in place of the argument that ``sweep`` names.
+    """The bias of a sampled meta-gradient (of a `Maml`, `Lirpg`, `Lola` or `Mgrl`; independent
+    sample sets, rewards-to-go) and its bounds, for each of ``values`` in place of the argument that
+    ``sweep`` names.
 
     ``samples=None`` takes expected inner steps. ``curvature`` says whose mean the Hessians have
     (None: exact), ``hessian_error`` multiplies its error. Biases are exact where a loop has at most
@@ -123,8 +136,8 @@ def bound_versus_empirical(
     """
     if not isinstance(sweep, Sweep):
         raise ValueError(f"sweep: expected a Sweep, got {sweep!r}")
-    if len(values) == 0:
-        raise ValueError("values: expected at least one, got none")
+    if np.ndim(values) != 1 or len(values) == 0:
+        raise ValueError(f"values: expected at least one number in a sequence, got {values!r}")
     if sweep is Sweep.HESSIAN_ERROR and curvature is None:
         raise ValueError("curvature: expected whose error is swept, got None")
     largest = whole_number("outcomes", outcomes, at_least=0)
@@ -134,23 +147,35 @@ def bound_versus_empirical(
     rows = [_measured(problem, meta_parameters, theta, loop) for loop in each]
     found = BoundSweep(sweep, tuple(rows), {})
     x = np.array([found.swept(row) for row in rows])
-    slopes = {name: slope_of(x, [getattr(row, name) for row in rows]) for name in MEASURES}
+    slopes = {name: slope_of(x, [_interval(row, name) for row in rows]) for name in MEASURES}
     return replace(found, slopes={name: s for name, s in slopes.items() if s is not None})
 
 
-def slope_of(x: FloatArray, y: Sequence[float | None]) -> Slope | None:
-    """The `Slope` of y in x, over the points where both are positive; None without two."""
-    known = np.array([np.nan if value is None else value for value in y])
-    kept = (known > 0.0) & (x > 0.0) & np.isfinite(known)
-    if len(set(x[kept])) < 2:
+def _interval(row: BoundRow, name: str) -> tuple[float, float, float] | None:
+    """A measure and the ends of its interval."""
+    value = float(getattr(row, name) or 0.0)
+    ends = row.told if name == "bias" else (value, value)
+    return None if ends is None or value <= 0.0 else (value, *ends)
+
+
+def slope_of(x: FloatArray, y: Sequence[tuple[float, float, float] | None]) -> Slope | None:
+    """The `Slope` in x of y, each with the ends of its interval (itself, if exact), over the points
+    where both are positive and finite; None without two.
+    """
+    points = [
+        (math.log(place), *(math.log(one) for one in each))
+        for place, each in zip(x.tolist(), y, strict=True)
+        if each is not None and place > 0.0 and math.isfinite(each[2])
+    ]
+    across, up, low, high = np.array(sorted(points, key=lambda each: each[0])).reshape(-1, 4).T
+    centred = across - across.mean() if len(across) else across
+    if not (centred != 0.0).any():
         return None
-    order = np.argsort(x[kept], kind="stable")
-    across, up = np.log(x[kept][order]), np.log(known[kept][order])
-    centred = across - across.mean()
     value = float(centred @ up / (centred @ centred))
     apart = np.diff(across) > 0.0
-    between = np.diff(up)[apart] / np.diff(across)[apart]
-    return Slope(value, float(between.min()), float(between.max()))
+    gaps = np.diff(across)[apart]
+    lows, highs = low[1:] - high[:-1], high[1:] - low[:-1]
+    return Slope(value, float((lows[apart] / gaps).min()), float((highs[apart] / gaps).max()))
 
 
 def _with_swept(asked: LoopAsked, sweep: Sweep, value: float) -> LoopAsked:
@@ -182,7 +207,11 @@ def _measured(
         bounds[scope] = meta_gradient_bias_bound(
             constants, steps=asked.steps, step_size=asked.step_size, samples=asked.samples
         )
-    local, found = bounds[Scope.LOCAL], swept_bias(problem, phi, theta, asked)
+    local = bounds[Scope.LOCAL]
+    if isinstance(problem, Lola | Mgrl):
+        found = swept_program_bias(problem, phi, theta, asked)
+    else:
+        found = swept_bias(problem, phi, theta, asked)
     return BoundRow(
         steps=asked.steps,
         step_size=asked.step_size,

@@ -18,10 +18,12 @@ corrected where they do not hold (docs/errata.md).
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 from analytic.arrays import real_number, whole_number
 from analytic.scoped_constants import LoopConstants
+from verification.growth import power, power_difference, powers, product
 from verification.path_curvature import second_order_bound
 
 
@@ -65,6 +67,10 @@ class BiasBound:
         return min(self.corrected, self.compact, self.second_order)
 
 
+LARGEST = sys.float_info.max
+"""Of what is given; what comes of it is infinite where floats do not reach."""
+
+
 def compositional_error_bound(
     constants: LoopConstants,
     *,
@@ -90,14 +96,16 @@ def compositional_error_bound(
     (0.25, 0.1803, 0.001)
     """
     loop = Asked.of(constants, steps, step_size, samples)
-    first = real_number("lipschitz", lipschitz, low=0.0, high=math.inf)
+    first = real_number("lipschitz", lipschitz, low=0.0, high=LARGEST)
     errors = loop.errors()
     shift = loop.iterate_bias(errors)
-    bias = first * errors[-1]
+    bias = product(first, errors[-1])
     if slope_lipschitz is not None:
-        second = real_number("slope_lipschitz", slope_lipschitz, low=0.0, high=math.inf)
-        bias = min(bias, first * shift + 0.5 * second * errors[-1] ** 2)
-    return CompositionalErrorBound(first * loop.printed(), first * errors[-1], shift, bias)
+        second = real_number("slope_lipschitz", slope_lipschitz, low=0.0, high=LARGEST)
+        bent = product(first, shift) + 0.5 * product(second, errors[-1], errors[-1])
+        bias = min(bias, bent)
+    square = product(first, errors[-1])
+    return CompositionalErrorBound(product(first, loop.printed()), square, shift, bias)
 
 
 def meta_gradient_bias_bound(
@@ -120,7 +128,7 @@ def meta_gradient_bias_bound(
     sampled, estimates, compact = (_from_phi if constants.starts_at_meta else _general)(
         loop, errors
     )
-    variance = loop.noise**2
+    variance = loop.noise * loop.noise
     bent = estimates + second_order_bound(constants, loop.steps, loop.step_size, variance)
     return BiasBound(_printed(loop, errors), sampled + estimates, compact, bent, estimates)
 
@@ -139,6 +147,8 @@ class Asked:
         cls, constants: LoopConstants, steps: int, step_size: float, samples: int | None
     ) -> Asked:
         """Checked. Raises ValueError where something does not fit."""
+        if not isinstance(constants, LoopConstants):
+            raise ValueError(f"constants: expected LoopConstants, got {type(constants).__name__}")
         k = whole_number("steps", steps, at_least=1)
         size = real_number("step_size", step_size, low=0.0, high=1e12)
         if samples is None:
@@ -158,28 +168,19 @@ class Asked:
 
     def errors(self) -> list[float]:
         """What bounds ``sqrt(E|e_i|^2)`` for i = 0 .. K."""
-        scale = self.step_size * self.noise
-        return [scale * math.sqrt(powers(self.growth**2, i)) for i in range(self.steps + 1)]
+        scale, square = self.step_size * self.noise, self.growth * self.growth
+        return [product(scale, math.sqrt(powers(square, i))) for i in range(self.steps + 1)]
 
     def printed(self) -> float:
         """Eq. (6), for C_0 = 1."""
-        return self.step_size * self.noise * powers(self.growth, self.steps)
+        return product(self.step_size, self.noise, powers(self.growth, self.steps))
 
     def iterate_bias(self, errors: list[float]) -> float:
         """What bounds ``|E e_K|``."""
-        k = self.steps
-        bent = sum(self.growth ** (k - 1 - i) * errors[i] ** 2 for i in range(1, k))
-        return 0.5 * self.step_size * self.constants.rho2 * bent
-
-
-def powers(base: float, n: int) -> float:
-    """``1 + base + .. + base^{n-1}``."""
-    return math.fsum(base**i for i in range(n))
-
-
-def power_difference(base: float, rise: float, n: int) -> float:
-    """``(base + rise)^n - base^n``, without the cancellation."""
-    return rise * math.fsum((base + rise) ** i * base ** (n - 1 - i) for i in range(n))
+        bent = 0.0
+        for error in errors[1 : self.steps]:
+            bent = product(self.growth, bent) + error * error
+        return 0.5 * product(self.step_size, self.constants.rho2, bent)
 
 
 def _general(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
@@ -189,29 +190,33 @@ def _general(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
     c, k, alpha = loop.constants, loop.steps, loop.step_size
     b, bb = loop.growth, loop.estimated_growth
     plain, erring = powers(b, k), powers(bb, k)
-    turned_off = math.fsum(power_difference(b, alpha * c.delta_h, i) for i in range(1, k))
-    estimates = alpha * c.m2 * (c.delta_j * erring + c.c1 * turned_off)
-    sampled = (c.mu12 + alpha * c.c1 * c.mu2 * plain) * errors[k]
+    turned_off = sum(power_difference(b, alpha * c.delta_h, i) for i in range(1, k))
+    estimates = product(alpha, c.m2, c.delta_j, erring) + product(alpha, c.m2, c.c1, turned_off)
+    sampled = product(c.mu12, errors[k]) + product(alpha, c.c1, c.mu2, plain, errors[k])
     for i in range(1, k):
-        sampled += alpha * c.m2 * c.rho1 * bb ** (k - 1 - i) * errors[i]
-        inside = sum(b ** (k - 2 - j) for j in range(i))
-        sampled += alpha**2 * c.m2 * c.c1 * c.rho2 * errors[i] * inside
-    turned = (k - 1) * alpha**2 * c.m2 * c.c1 / (2.0 * bb)
-    of_errors = c.mu12 / k + alpha * (c.c1 * c.mu2 + c.m2 * c.rho1) + turned * c.rho2
-    of_estimates = alpha * c.m2 * c.delta_j + turned * c.delta_h
-    compact = k * bb ** (k - 1) * (of_errors * max(errors) + of_estimates)
+        sampled += product(alpha, c.m2, c.rho1, power(bb, k - 1 - i), errors[i])
+        inside = power(b, k - 1 - i) * powers(b, i)
+        sampled += product(alpha, alpha, c.m2, c.c1, c.rho2, errors[i], inside)
+    whole, largest = k * power(bb, k - 1), max(errors)
+    twice = 0.5 * k * (k - 1) * alpha * alpha * power(bb, max(k - 2, 0))
+    compact = product(power(bb, k - 1), c.mu12, largest)
+    compact += product(whole, alpha, c.c1, c.mu2, largest)
+    compact += product(whole, alpha, c.m2, c.rho1, largest) + product(whole, alpha, c.m2, c.delta_j)
+    compact += product(twice, c.m2, c.c1, c.rho2, largest) + product(twice, c.m2, c.c1, c.delta_h)
     return sampled, estimates, compact
 
 
 def _from_phi(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
     """Theorem 4.5 for MAML, which the printed one does not cover: as `_general`."""
     c, k, alpha = loop.constants, loop.steps, loop.step_size
-    b, bb = loop.growth, loop.estimated_growth
-    estimates = c.m2 * power_difference(b, alpha * c.delta_h, k)
-    moved = alpha * c.m2 * c.rho2 * b ** (k - 1)
-    sampled = c.mu2 * b**k * errors[k] + moved * sum(errors[1:k])
-    of_errors = (c.mu2 * b**k + (k - 1) * moved) * max(errors)
-    return sampled, estimates, of_errors + k * bb ** (k - 1) * alpha * c.m2 * c.delta_h
+    b, bb, largest = loop.growth, loop.estimated_growth, max(errors)
+    estimates = product(c.m2, power_difference(b, alpha * c.delta_h, k))
+    moved = product(alpha, c.m2, c.rho2, power(b, k - 1))
+    turned = product(c.mu2, power(b, k))
+    sampled = product(turned, errors[k]) + sum(product(moved, error) for error in errors[1:k])
+    compact = product(turned, largest) + product(k - 1, moved, largest)
+    compact += product(k, power(bb, k - 1), alpha, c.m2, c.delta_h)
+    return sampled, estimates, compact
 
 
 def _printed(loop: Asked, errors: list[float]) -> float:
@@ -219,4 +224,4 @@ def _printed(loop: Asked, errors: list[float]) -> float:
     c, k = loop.constants, loop.steps
     delta_j = c.delta_h if c.starts_at_meta else c.delta_j
     inside = errors[k] + delta_j + (k - 1)
-    return (loop.growth + c.delta_h) ** (k - 1) * inside
+    return product(power(loop.growth + c.delta_h, k - 1), inside)

@@ -2,8 +2,8 @@
 
 The bias splits exactly into what the Hessians' error does along the expected path, and what sampled
 steps add to that. Where all batches can be enumerated both are exact; the leading term keeps the
-first and the 1/N part of the second (with exact Hessians: a term of both orders is left out). When
-sampled, the inner steps alone are: what follows has its mean, which leaves the bias as it is.
+first and the 1/N part of the second (with the same Hessians). When sampled, the inner steps alone
+are: what follows has its mean, which leaves the bias as it is.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4) and Sec. 5.1.
 """
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray
 from analytic.bilevel import BilevelProblem, Lirpg, Maml
 from analytic.compositional import SampledLoop, compositional_bias, sampled_loop
+from analytic.constants import largest_estimate, mixed_constants
 from analytic.metagradients import meta_gradient
 from analytic.moments import Curvature
 from analytic.sampling_expansion import leading_compositional_bias
@@ -29,6 +30,8 @@ OUTCOMES = 1_000_000
 
 _INNER_OUTCOMES = 4_000
 """Before the last step: each costs a call."""
+
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,12 @@ class LoopAsked:
 @dataclass(frozen=True)
 class SweptBias:
     """Norms of the ``bias`` (None where it was neither enumerated nor sampled) and of its
-    ``leading`` term; a sampled one has an ``interval``, by a normal mean.
+    ``leading`` term (None where that is not known), 0 where they are rounding; a sampled one has an
+    ``interval``, by a normal mean.
     """
 
     bias: float | None
-    leading: float
+    leading: float | None
     interval: tuple[float, float] | None = None
 
 
@@ -66,17 +70,41 @@ def swept_bias(
     erring = with_hessian_error(loop.problem, loop.inner, asked.curvature, asked.hessian_error)
     exact = meta_gradient(problem, phi, theta, steps=k, step_size=alpha)
     expected = meta_gradient(erring, phi, theta, steps=k, step_size=alpha) - exact
+    floor = _rounding(loop, exact, k)
     if n is None:
-        return SweptBias(*(float(np.linalg.norm(expected)),) * 2)
-    first = leading_compositional_bias(problem, phi, theta, steps=k, step_size=alpha)
-    leading = float(np.linalg.norm(expected + first.meta_gradient / n))
+        return SweptBias(*(_norm(expected, floor),) * 2)
+    first = leading_compositional_bias(
+        problem,
+        phi,
+        theta,
+        steps=k,
+        step_size=alpha,
+        curvature=asked.curvature,
+        hessian_error=asked.hessian_error,
+    )
+    leading = _norm(expected + first.meta_gradient / n, floor)
     if _fits(loop, asked, n):
         every = compositional_bias(erring, phi, theta, steps=k, step_size=alpha, samples=n)
-        return SweptBias(float(np.linalg.norm(expected + every.meta_gradient)), leading)
+        return SweptBias(_norm(expected + every.meta_gradient, floor), leading)
     if not asked.runs:
         return SweptBias(None, leading)
     bias, interval = _sampled(loop, erring, asked, n)
     return SweptBias(bias, leading, interval)
+
+
+def _rounding(loop: SampledLoop, exact: FloatArray, steps: int) -> float:
+    """Below this a bias is rounding: of the meta-gradient, or of what it would be if nothing in the
+    outer gradient cancelled (equal rewards).
+    """
+    uncancelled = largest_estimate(loop.outer)
+    if not loop.problem.starts_at_meta:
+        uncancelled *= steps * loop.step_size * mixed_constants(loop.inner).slope
+    return _ROUNDING * (float(np.linalg.norm(exact)) + uncancelled)
+
+
+def _norm(bias: FloatArray, floor: float) -> float:
+    found = float(np.linalg.norm(bias))
+    return found if found > floor else 0.0
 
 
 def _fits(loop: SampledLoop, asked: LoopAsked, n: int) -> bool:

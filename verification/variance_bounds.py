@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from analytic.arrays import whole_number
 from analytic.scoped_constants import LoopConstants
-from verification.bounds import Asked, power_difference, powers
+from verification.bounds import Asked
+from verification.growth import power, power_difference, powers, product
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,10 @@ def meta_gradient_variance_bound(
     errors = loop.errors()
     noise = _Noise.of(constants, n)
     slopes, reach, spread = (_from_phi if constants.starts_at_meta else _general)(loop, noise)
-    by_path = sum(slope * error for slope, error in zip(slopes, errors[1:], strict=True))
-    outer = noise.sigma_1 + reach * noise.sigma_2
-    corrected = by_path**2 + outer**2 + (constants.m2**2 + noise.sigma_2**2) * spread
+    by_path = sum(product(*pair) for pair in zip(slopes, errors[1:], strict=True))
+    outer = noise.sigma_1 + product(reach, noise.sigma_2)
+    carried = constants.m2 * constants.m2 + noise.sigma_2 * noise.sigma_2
+    corrected = by_path * by_path + outer * outer + product(carried, spread)
     return VarianceBound(_printed(loop, errors, noise), corrected)
 
 
@@ -75,34 +77,39 @@ def _general(loop: Asked, noise: _Noise) -> tuple[list[float], float, float]:
     mixed = c.c1 + c.delta_j
     slopes = []
     for j in range(1, k):
-        inside = sum(bb ** (k - 2 - i) for i in range(j))
-        moved = c.change_j * bb ** (k - 1 - j) + alpha * mixed * c.change_h * inside
-        slopes.append(alpha * c.m2 * moved)
-    slopes.append(c.mu12 + alpha * mixed * c.mu2 * powers(bb, k))
-    q = bb**2 + (alpha * noise.sigma_h) ** 2
-    spread = 0.0
+        rest = power(bb, k - 1 - j)
+        moved = product(c.change_j, rest)
+        moved += product(alpha, mixed, c.change_h, rest, powers(bb, j))
+        slopes.append(product(alpha, c.m2, moved))
+    slopes.append(c.mu12 + product(alpha, mixed, c.mu2, powers(bb, k)))
+    turned = alpha * noise.sigma_h
+    q, spread = bb * bb + turned * turned, 0.0
     for i in range(k):
-        reached = alpha * mixed * powers(bb, i)
-        own = alpha**2 * (noise.sigma_j**2 + (noise.sigma_h * reached) ** 2)
-        spread += q ** (k - 1 - i) * own
-    return slopes, alpha * mixed * powers(bb, k), spread
+        reached = product(alpha, mixed, powers(bb, i))
+        own = alpha * alpha * noise.sigma_j * noise.sigma_j
+        own += product(turned, turned, reached, reached)
+        spread = product(q, spread) + own
+    return slopes, product(alpha, mixed, powers(bb, k)), spread
 
 
 def _from_phi(loop: Asked, noise: _Noise) -> tuple[list[float], float, float]:
     """As `_general`, for MAML."""
     c, k, alpha, bb = loop.constants, loop.steps, loop.step_size, loop.estimated_growth
-    slopes = [alpha * c.m2 * c.change_h * bb ** (k - 1)] * (k - 1) + [c.mu2 * bb**k]
-    return slopes, bb**k, power_difference(bb**2, (alpha * noise.sigma_h) ** 2, k)
+    slopes = [product(alpha, c.m2, c.change_h, power(bb, k - 1))] * (k - 1)
+    slopes.append(product(c.mu2, power(bb, k)))
+    turned = alpha * noise.sigma_h
+    return slopes, power(bb, k), power_difference(bb * bb, turned * turned, k)
 
 
 def _printed(loop: Asked, errors: list[float], noise: _Noise) -> float:
     c, k = loop.constants, loop.steps
-    first = loop.growth**2
+    first = loop.growth * loop.growth
     delta_j, sigma_j = c.delta_j, noise.sigma_j
     if c.starts_at_meta:
         delta_j, sigma_j = c.delta_h, noise.sigma_h
-    second = 2.0 * loop.step_size**2 * (c.m1**2 + 3.0 * noise.sigma_2**2)
-    base = first + c.delta_h**2
-    grown = power_difference(base, noise.sigma_h**2, k - 1)
-    by_path = base ** (k - 1) * (errors[k] ** 2 + (k - 1))
-    return by_path + (second + grown) * (delta_j**2 + sigma_j**2)
+    second = 2.0 * loop.step_size * loop.step_size
+    second *= c.m1 * c.m1 + 3.0 * noise.sigma_2 * noise.sigma_2
+    base = first + c.delta_h * c.delta_h
+    grown = power_difference(base, noise.sigma_h * noise.sigma_h, k - 1)
+    by_path = product(power(base, k - 1), errors[k] * errors[k] + (k - 1))
+    return by_path + product(second + grown, delta_j * delta_j + sigma_j * sigma_j)

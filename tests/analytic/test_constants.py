@@ -11,7 +11,7 @@ import pytest
 from bandits import bandit
 from drawn import shapes_of
 
-from analytic.bilevel import Lirpg, Lola, Maml
+from analytic.bilevel import Lirpg, Maml
 from analytic.compositional import sampled_loop
 from analytic.constants import (
     gradient_deviation,
@@ -27,7 +27,7 @@ from analytic.game_bounds import game_constants
 from analytic.game_derivatives import game_gradient, game_hvp
 from analytic.games import StochasticGame, prisoners_dilemma
 from analytic.moments import Curvature, gradient_moments, hvp_moments
-from analytic.point_constants import Point
+from analytic.point_constants import Point, variance_slope
 from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
 from analytic.scoped_constants import LoopConstants, Scope, loop_constants
@@ -146,6 +146,46 @@ def test_the_infinite_horizon_s_constants_are_the_closed_forms_and_the_limit():
     lvc = hessian_constants(mdp, Curvature.LVC).error
     assert lvc == pytest.approx(g * e**3 / 2, rel=1e-12)
     assert gradient_deviation(mdp) ** 2 == pytest.approx(0.5 * e**3, rel=1e-12)
+
+
+def test_every_other_constant_of_the_infinite_horizon_is_its_closed_form():
+    """All span 1, tau 1, two actions: e = 1 / (1 - gamma) is the span of the action values."""
+    g = 0.6
+    mdp, e = decided(g, None), 1.0 / (1.0 - g)
+    b1, b2, b3, b4 = softmax_constants(2)
+    c, third_moment = return_constants(mdp), math.sqrt(2.0) / (3.0 * math.sqrt(3.0))
+    fourth = 0.5 * b4 * e + g * (4 * b1 * c.third + 6 * b2 * c.curvature + 4 * b3 * c.slope)
+    assert c.fourth == pytest.approx(e * fourth, rel=1e-12)
+    lvc, ad = 0.5 * b2 * e**2, 0.5 * e**2
+    found = {curvature: hessian_constants(mdp, curvature) for curvature in Curvature}
+    wanted = e * (0.5 * b3 * e + g * (b2 * c.slope + b1 * lvc))
+    assert found[Curvature.LVC].change == pytest.approx(wanted, rel=1e-12)
+    wanted = e * (0.5 * c.slope + third_moment * e + g * b1 * ad)
+    assert found[Curvature.AD].change == pytest.approx(wanted, rel=1e-12)
+    assert found[Curvature.AD].error == pytest.approx(ad + c.curvature, rel=1e-12)
+    assert found[Curvature.DICE].change == c.third
+    k = np.arange(400)
+    for curvature, across in ((Curvature.DICE, np.sqrt(k)), (Curvature.LVC, 0.0 * k)):
+        wanted = g**k @ np.sqrt(np.cumsum((1.0 + across) ** 2))
+        assert found[curvature].deviation == pytest.approx(float(wanted), rel=1e-12)
+    assert found[Curvature.AD].deviation == pytest.approx(0.5 * e**2, rel=1e-12)
+    assert softmax_constants(3)[3] == pytest.approx(5.0 + 4.0 / (3.0 * math.sqrt(3.0)), rel=1e-12)
+
+
+def test_rewards_that_are_0_on_average_are_noise_all_the_same():
+    reward = np.broadcast_to([[[1.0, -1.0]]], (2, 2, 2))
+    mdp = TabularMDP(np.full((2, 2, 2), 0.5), reward, 0.9, [1.0, 0.0], horizon=2)
+    found = math.sqrt(np.trace(gradient_moments(mdp, np.zeros((2, 2))).covariance))
+    assert return_constants(mdp).slope == 0.0 < 0.5 < found <= gradient_deviation(mdp)
+    assert hessian_constants(mdp, Curvature.DICE).deviation > 0.0
+
+
+def test_how_fast_a_variance_changes_is_the_sum_of_its_three_parts():
+    mdp = oracles.random_mdp(3, horizon=4, n_states=2, n_actions=2)
+    each = largest_estimate(mdp) * gradient_deviation(mdp)
+    moved = each * (math.sqrt(0.5 * 4) + math.sqrt(0.5))
+    assert variance_slope(mdp, 0.0, 0.0) == pytest.approx(moved, rel=1e-12)
+    assert variance_slope(mdp, 2.0, 3.0) == pytest.approx(moved + 12.0, rel=1e-12)
 
 
 def test_the_mixed_derivative_stays_below_its_constants():
@@ -312,6 +352,24 @@ def test_a_game_s_mixed_constant_is_its_closed_form():
         game_constants(game, 3)
 
 
+def test_a_game_s_joint_constants_are_the_largest_over_how_a_direction_is_shared():
+    """One step of the dilemma, whose payoffs span 3: directions (cos x, sin x) of the players."""
+    c = game_constants(prisoners_dilemma(horizon=1), 1)
+    b1, b2, b3, b4 = softmax_constants(2)
+    x = np.linspace(0.0, math.pi / 2, 2001)
+    one, two = np.cos(x), np.sin(x)
+    shared = (
+        b1 * (one + two),
+        b2 * (one**2 + two**2) + 2 * b1**2 * one * two,
+        b3 * (one**3 + two**3) + 3 * b1 * b2 * one * two * (one + two),
+    )
+    for found, sums in zip((c.joint.slope, c.joint.curvature, c.joint.third), shared, strict=True):
+        assert found == pytest.approx(1.5 * sums.max(), rel=1e-6)
+    fourth = b4 * (one**4 + two**4) + 4 * b1 * b3 * one * two + 6 * b2**2 * (one * two) ** 2
+    assert 1.5 * fourth.max() <= c.joint.fourth <= 1.5 * (b4 + 2 * b1 * b3 + 1.5 * b2**2) * UP
+    assert (c.own.slope, c.mixed) == pytest.approx((1.5 * b1, 0.75))
+
+
 def ball_loop(lirpg, curvature):
     mdp = oracles.random_mdp(7, horizon=2, n_states=2, n_actions=2)
     phi, theta = np.random.default_rng(7).normal(size=(2, 2, 2))
@@ -346,6 +404,55 @@ def test_local_constants_hold_on_the_ball_and_lie_between_path_and_global(lirpg,
     assert sum(scope is Scope.LOCAL for scope in local.scopes.values()) >= 5
 
 
+def test_the_ball_is_as_large_as_sampled_steps_can_go():
+    """A rare arm is drawn three times: each step is nearly alpha times the largest estimate."""
+    alpha, theta = 0.02, np.array([[-8.0, 0.0]])
+    once = TabularMDP(np.ones((1, 2, 1)), [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    local = loop_constants(Maml(once), theta, steps=3, step_size=alpha)
+    here = theta[0]
+    for _ in range(3):
+        here = here + alpha * (np.array([1.0, 0.0]) - oracles.softmax_rows(here[None])[0])
+    assert 0.999 < np.linalg.norm(here - theta[0]) / local.radius <= 1.0
+
+
+def test_the_noise_in_the_ball_is_at_most_its_local_constant():
+    """Where the variance rises a sixth as fast as it could at all."""
+    arms = TabularMDP(np.ones((1, 2, 1)), [[-0.59, -0.58]], 1.0, [1.0], horizon=1)
+    theta = np.array([[2.239, 0.4375]])
+    local = loop_constants(Maml(arms), theta, steps=1, step_size=0.05)
+    assert local.scopes["sigma"] is Scope.LOCAL
+    worst = 0.0
+    for sign in (-1.0, 1.0):
+        there = theta + sign * local.radius * np.array([[1.0, -1.0]]) / math.sqrt(2.0)
+        worst = max(worst, float(np.trace(gradient_moments(arms, there).covariance)))
+    start = float(np.trace(gradient_moments(arms, theta).covariance))
+    rise = local.sigma**2 - start
+    assert 0.12 * rise < worst - start <= rise
+
+
+def test_a_multiple_of_an_error_changes_as_fast_as_both_parts():
+    """(1 - times) H + times E, whose error is times (E - H)."""
+    given, asked = ball_loop(True, Curvature.LVC)
+    exact = loop_constants(*given, **asked | {"curvature": None}, scope=Scope.GLOBAL)
+    own = hessian_constants(
+        sampled_loop(*given, 2, 0.02, Credit.REWARD_TO_GO, None).inner, Curvature.LVC
+    )
+    for times in (0.0, 0.5, 3.0):
+        found = loop_constants(*given, **asked, scope=Scope.GLOBAL, hessian_error=times)
+        wanted = abs(1.0 - times) * exact.rho2 + times * own.change
+        assert found.change_h == pytest.approx(wanted, rel=1e-12)
+        assert found.delta_h == pytest.approx(times * own.error, rel=1e-12)
+        small = asked | {"step_size": 1e-4, "hessian_error": times}
+        local = loop_constants(*given, **small)
+        start = loop_constants(*given, **small | {"steps": 1}, scope=Scope.PATH)
+        rise = times * (own.change + local.rho2) * local.radius
+        assert local.delta_h == pytest.approx(start.delta_h + rise, rel=1e-12, abs=1e-15)
+        assert times == 0.0 or local.scopes["delta_h"] is Scope.LOCAL
+    problem = given[0]
+    assert exact.sigma_2 == gradient_deviation(problem.mdp)
+    assert exact.sigma != exact.sigma_2
+
+
 def test_a_smaller_step_makes_a_smaller_ball():
     given, asked = ball_loop(False, None)
     sizes = (1.0, 0.1, 0.001, 0.0)
@@ -354,6 +461,12 @@ def test_a_smaller_step_makes_a_smaller_ball():
     assert curvatures == sorted(curvatures, reverse=True)
     exact = np.linalg.norm(hessian(given[0].mdp, given[1]).reshape(4, 4), 2)
     assert curvatures[-1] == pytest.approx(exact, rel=1e-12)
+
+
+class Lpg:
+    """Another problem."""
+
+    starts_at_meta = False
 
 
 def test_bad_input_is_named():
@@ -369,9 +482,12 @@ def test_bad_input_is_named():
             "credit: expected rewards-to-go",
         ),
         (lambda: LoopConstants(c2=-1.0, m2=0.0), "c2: expected a number in"),
+        (lambda: LoopConstants(c2=math.inf, m2=0.0), "c2: expected a number in"),
+        (lambda: LoopConstants(c2=0.0, m2=0.0, radius=-1.0), "radius: expected"),
+        (lambda: LoopConstants(c2=0.0, m2=0.0, starts_at_meta=1), "starts_at_meta: expected"),
         (lambda: LoopConstants(c2=0.0, m2=0.0, sigma=math.nan), "sigma: expected a number in"),
         (
-            lambda: loop_constants(Lola(prisoners_dilemma()), np.zeros(5), np.zeros(5), **asked),
+            lambda: loop_constants(Lpg(), theta, theta, **asked),
             "problem: expected a Maml or Lirpg",
         ),
         (

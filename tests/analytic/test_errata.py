@@ -12,6 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import errata_cases
+import errata_estimates
+import errata_merits
+import errata_paths
+import errata_theorem
+import errata_unrolled
 import numpy as np
 import oracles
 import pytest
@@ -22,6 +27,7 @@ from analytic.bilevel import Lirpg, Maml
 from analytic.derivatives import gradient, hessian
 from analytic.game_derivatives import game_values
 from analytic.games import memory_one_game, prisoners_dilemma
+from analytic.linearised_steps import step_expansion
 from analytic.metagradients import inner_loop, meta_gradient
 from analytic.policies import softmax
 from analytic.problems import TabularMDP
@@ -310,7 +316,7 @@ def test_the_off_policy_formula_has_the_wrong_law_and_the_wrong_ratio():
 def test_the_page_is_what_its_cases_give():
     page = Path(__file__).parents[2] / "docs" / "errata.md"
     assert page.read_text() == errata_cases.page()
-    assert len(errata_cases.ERRATA) >= 22
+    assert len(errata_cases.ERRATA) >= 24
 
 
 def numbers(function):
@@ -319,26 +325,26 @@ def numbers(function):
 
 def test_the_page_s_formulas_for_the_unrolled_loop_fail_and_their_corrections_do_not():
     cases = (
-        (errata_cases.proposition_steps, 1),
-        (errata_cases.equation_7, 1),
-        (errata_cases.equation_8, 1),
-        (errata_cases.product_order, 1),
-        (errata_cases.hats, 1),
-        (errata_cases.off_policy_ratios, 1),
-        (errata_cases.linearised_step_size, 1),
+        (errata_unrolled.proposition_steps, 1),
+        (errata_unrolled.equation_7, 1),
+        (errata_unrolled.equation_8, 1),
+        (errata_unrolled.product_order, 1),
+        (errata_unrolled.hats, 1),
+        (errata_estimates.off_policy_ratios, 1),
+        (errata_merits.linearised_step_size, 1),
     )
     for case, right in cases:
         found = numbers(case)
         assert max(found[:right]) < HOLDS, case
         assert min(found[right:]) > 1e-3, case
-    one, with_one, three, with_three = numbers(errata_cases.maml_identity)
+    one, with_one, three, with_three = numbers(errata_unrolled.maml_identity)
     assert max(with_one, with_three) < HOLDS
     assert min(one, three) > 0.5
-    assert numbers(errata_cases.dilemma_labels) == pytest.approx([-50, -25, 0, -75], abs=1e-9)
+    assert numbers(errata_estimates.dilemma_labels) == pytest.approx([-50, -25, 0, -75], abs=1e-9)
 
 
 def test_noise_elsewhere_than_on_the_expected_path_counts():
-    error, on_path, reachable = numbers(errata_cases.noise_off_the_path)
+    error, on_path, reachable = numbers(errata_paths.noise_off_the_path)
     assert error == 1.0
     assert on_path == pytest.approx(0.02, rel=1e-12)
     assert on_path < error <= reachable
@@ -346,10 +352,10 @@ def test_noise_elsewhere_than_on_the_expected_path_counts():
 
 def test_the_abstract_s_rates_are_exceeded_without_bound():
     """Bias alpha^2 K sigma^2; error alpha E|sum of three signs| = 1.5 alpha."""
-    found = numbers(errata_cases.abstract_rate)
+    found = numbers(errata_paths.abstract_rate)
     assert found[::2] == pytest.approx([10.0, 100.0, 1000.0], rel=1e-9)
     assert found[1::2] == pytest.approx([50.0, 5e3, 5e5], rel=1e-9)
-    found = numbers(errata_cases.hessian_rate)
+    found = numbers(errata_theorem.hessian_rate)
     for k, delta in enumerate((0.1, 0.01, 0.001)):
         bias, claim, bound = found[3 * k : 3 * k + 3]
         wanted = 0.5 * sum((1.15 + 0.5 * delta) ** i - 1.15**i for i in range(3))
@@ -360,11 +366,11 @@ def test_the_abstract_s_rates_are_exceeded_without_bound():
 
 
 def test_eq_9_is_a_constant_where_nothing_errs_and_its_base_lacks_a_step_size():
-    found = numbers(errata_cases.constant_term)
+    found = numbers(errata_theorem.constant_term)
     assert found[::3] == pytest.approx([0.0] * 3, abs=1e-15)
     assert found[2::3] == [0.0] * 3
     assert found[1::3] == pytest.approx([1.1, 2 * 1.1**2, 4 * 1.1**4], rel=1e-12)
-    found = numbers(errata_cases.base_of_powers)
+    found = numbers(errata_theorem.base_of_powers)
     powers = [10 * sum(11.0**i - 1.0 for i in range(k)) for k in (2, 3, 4, 6, 8)]
     wanted = [x / (2 ** (k - 1) * (k - 1)) for x, k in zip(powers, (2, 3, 4, 6, 8), strict=True)]
     assert found == pytest.approx(wanted, rel=1e-9)
@@ -372,47 +378,63 @@ def test_eq_9_is_a_constant_where_nothing_errs_and_its_base_lacks_a_step_size():
 
 
 def test_eq_10_is_0_for_one_step_whose_variance_is_1():
-    assert numbers(errata_cases.variance_of_one_step) == pytest.approx([1, 0, 1, 1, 0, 1])
-    found = numbers(errata_cases.variance_base)
+    assert numbers(errata_theorem.variance_of_one_step) == pytest.approx([1, 0, 1, 1, 0, 1])
+    found = numbers(errata_theorem.variance_base)
     assert found[1::2] == pytest.approx([1.0] * 4, rel=1e-12)
     assert found[6] > 1e4 * found[0]
     for k in (2, 3):  # the closed form behind it, over all signs
-        loop = errata_cases.hessian_off(k, 1.0, 1.0, 2.0)
+        loop = errata_theorem.hessian_off(k, 1.0, 1.0, 2.0)
         loop = replace(loop, outer_noise=1.0)
         assert loop.variance() == pytest.approx(sum(4.0**i for i in range(k)) ** 2, rel=1e-12)
 
 
 def test_the_two_lipschitz_assumptions_are_needed():
-    found = numbers(errata_cases.cross_lipschitz)
+    found = numbers(errata_theorem.cross_lipschitz)
     wanted = [math.log((1 - p) / p) for p in (1e-1, 1e-3, 1e-6, 1e-12)]
     assert found == pytest.approx(wanted, rel=1e-4)  # p in float: 1 - p loses digits
-    found = numbers(errata_cases.mixed_lipschitz)
+    found = numbers(errata_theorem.mixed_lipschitz)
     assert found[::2] == pytest.approx([1e-1, 1e-2, 1e-4], rel=1e-9)
     assert found[5] == pytest.approx(2 / math.e - 1, abs=1e-4)
     assert max(found[1::2]) < -0.2
 
 
 def test_an_expected_error_falls_with_the_root_of_n_and_the_bias_with_n():
-    found = numbers(errata_cases.error_is_no_bias)
+    found = numbers(errata_paths.error_is_no_bias)
     assert found[::2] == pytest.approx([found[0]] * 3, rel=1e-10)
     assert found[1::2] == pytest.approx([found[1]] * 3, rel=0.02)
 
 
 def test_the_linearised_estimate_s_bias_is_of_order_1_over_n():
-    *found, limit = numbers(errata_cases.linearised_rate)
+    *found, limit = numbers(errata_merits.linearised_rate)
     assert all(bias <= bound for bias, bound in zip(found[::2], found[1::2], strict=True))
     gaps = [abs(bias - limit) for bias in found[::2]]
     assert gaps[0] / gaps[1] == pytest.approx(4.0, rel=0.2)
     assert gaps[1] / gaps[2] == pytest.approx(4.0, rel=0.2)
 
 
+def test_both_adapted_gradients_are_1_over_n_away_from_the_expected_step_s():
+    found = numbers(errata_merits.adapted_rates)
+    bandit = TabularMDP(np.ones((1, 2, 1)), [[1.0, -0.6]], 0.9, [1.0], horizon=1)
+    limits = step_expansion(bandit, [[0.4, -0.3]], step_size=0.8)
+    for values, limit in ((found[::2], limits.linearised), (found[1::2], limits.objective)):
+        gaps = [abs(value - np.linalg.norm(limit)) for value in values]
+        assert gaps[0] > 3.0 * gaps[1] > 9.0 * gaps[2]
+        assert gaps[2] < 0.05 * np.linalg.norm(limit)
+
+
+def test_a_score_from_before_the_step_does_not_fit_trajectories_from_after():
+    after, before = numbers(errata_merits.outer_score)
+    assert after < HOLDS
+    assert before > 0.1
+
+
 def test_the_published_measure_calls_an_unbiased_estimator_biased():
-    bias, measured, variance = numbers(errata_cases.published_measure)
+    bias, measured, variance = numbers(errata_estimates.published_measure)
     assert bias < 1e-15
     assert measured == pytest.approx(variance, rel=1e-10)
     assert measured > 1e-4
 
 
 def test_a_hessian_moves_where_the_outer_return_does_not():
-    still, moved = numbers(errata_cases.lipschitz_of_the_hessian)
+    still, moved = numbers(errata_unrolled.lipschitz_of_the_hessian)
     assert still == 0.0 < 0.1 < moved

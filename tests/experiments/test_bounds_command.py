@@ -71,6 +71,44 @@ def test_the_picture_has_a_line_for_each_measure_with_its_slope():
     assert axes.get_xscale() == "linear"
 
 
+def test_bounds_beyond_floats_are_null_and_a_sampled_bias_stands_apart(capsys):
+    given = (*BANDIT, "--sweep", "K", "--values", 1, 60, "--step-size", "1e12", "--json")
+    status, text, _ = run(capsys, "bounds", *given)
+    first, last = json.loads(text)["rows"]
+    assert status == 0
+    assert first["corrected"] > 0.0
+    assert last["corrected"] is None
+    given = ("--random", "2x2", "--horizon", 3, "--values", 8, "--runs", 100, "--steps", 1)
+    status, text, _ = run(capsys, "bounds", *given)
+    (row,) = [line.split() for line in text.splitlines() if "+-" in line]
+    assert status == 0
+    assert row[0] == "8"
+    assert row[2] == "+-"
+    assert row[-1] == "-"  # not told from 0: no looseness
+
+
+@pytest.mark.parametrize("sweep", ["kappa", "K"])
+def test_mixes_on_the_chain_leave_numbers_and_a_picture_that_repeat(capsys, tmp_path, sweep):
+    out = tmp_path / "out"
+    given = ("--loop", "chain", "--sweep", sweep, "--discount", 0.95, "--step-size", 1.0)
+    given = (*given, "--steps", 10)
+    status, text, _ = run(capsys, "bounds", *given, "--out", out)
+    assert status == 0
+    assert "aligned and decreasing" in text
+    assert str(out) in text
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    for row in rows:
+        bias, bound, variance = (float(row[n]) for n in ("bias", "bias_bound", "variance"))
+        assert 0.0 < bias <= bound * (1 + 1e-10)
+        assert 0.0 < variance <= float(row["variance_bound"])
+    assert any(float(row["bias"]) < float(row["last_bias"]) for row in rows)
+    assert (out / "bounds.png").read_bytes().startswith(b"\x89PNG")
+    command = shlex.split((out / "command.txt").read_text())
+    _, text, _ = run(capsys, *command[1:], "--json")
+    again = json.loads(text)["rows"]
+    assert [repr(row["bias"]) for row in again] == [row["bias"] for row in rows]
+
+
 BAD = {
     "no horizon": (("--random", "1x2"), "--horizon: expected a number of steps"),
     "no problem": ((), "expected one problem"),
@@ -78,6 +116,16 @@ BAD = {
     "half a step": ((*BANDIT, "--sweep", "K", "--values", "1.5"), "values: expected a whole"),
     "no samples": ((*BANDIT, "--samples", "0", "--sweep", "K"), "samples: expected"),
     "negative": ((*BANDIT, "--step-size", "-1"), "step_size: expected"),
+    "a chain's problem": (
+        (*BANDIT, "--loop", "chain", "--sweep", "kappa"),
+        "--random: expected none with --loop chain",
+    ),
+    "a chain's sweep": (("--loop", "chain"), "--sweep: expected kappa or K"),
+    "kappa": ((*BANDIT, "--sweep", "kappa"), "--kappa: expected --loop chain"),
+    "a large kappa": (
+        ("--loop", "chain", "--sweep", "kappa", "--values", "2"),
+        "values: expected a number",
+    ),
     "unknown": ((*BANDIT, "--sweep", "weather"), "invalid choice"),
     "theta": ((*BANDIT, "--theta", "none.npy"), "--theta none.npy"),
 }

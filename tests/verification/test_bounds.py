@@ -21,7 +21,8 @@ from bound_instances import (
     scalar_findings,
     table,
 )
-from errata_cases import hessian_off, noise_off_the_path, quadratic
+from errata_paths import noise_off_the_path, quadratic
+from errata_theorem import hessian_off
 from scalar_loops import ScalarLoop, coin
 
 import benchmarks.bounds as by_script
@@ -236,11 +237,12 @@ def test_what_the_path_does_to_the_variance_is_attained_too():
         asked = {"steps": steps, "step_size": 2.0, "samples": 1}
         bound = meta_gradient_variance_bound(constants, **asked).corrected
         assert bound == pytest.approx(loop.variance(), rel=1e-12)
-    twice = ScalarLoop(2, 1e-4, **still | {"hessian_mean": line}, from_phi=True)
-    constants = LoopConstants(c2=0.0, m2=1.0, sigma=0.5, change_h=1.0, starts_at_meta=True)
-    asked = {"steps": 2, "step_size": 1e-4, "samples": 1}
+    shifted = {"hessian": constant(0.7), "hessian_mean": lambda x: 0.7 + np.asarray(x)}
+    twice = ScalarLoop(2, 2.0, **still | shifted, from_phi=True)
+    constants = LoopConstants(c2=0.7, m2=1.0, sigma=0.5, change_h=1.0, starts_at_meta=True)
+    asked = {"steps": 2, "step_size": 2.0, "samples": 1}
     bound = meta_gradient_variance_bound(constants, **asked).corrected
-    assert bound == pytest.approx(twice.variance(), rel=1e-3)
+    assert bound == pytest.approx(twice.variance(), rel=1e-12)
 
 
 def test_the_second_order_bound_s_terms_are_attained():
@@ -250,10 +252,12 @@ def test_the_second_order_bound_s_terms_are_attained():
     still = {"inner": zero, "mixed": zero, "hessian": zero, "noise": coin(0.5)}
     square = {"inner": lambda x: 0.5 * x**2, "hessian": line, "outer": zero, "outer_in_phi": line}
     curved = {"outer": zero, "outer_in_phi": lambda x: 0.5 * x**2}
+    turned = {"hessian": lambda x: 0.5 * x**2, "from_phi": True}
     cases = (
         (2.0, 2, {"mixed": line, "outer": line}, {"rho1": 1.0, "mu2": 1.0}),
         (1e-3, 2, square, {"rho2": 1.0, "mu12": 1.0}),
         (2.0, 1, curved, {"nu12": 1.0}),
+        (2.0, 2, turned, {"chi2": 1.0, "m2": 1.0, "starts_at_meta": True}),
     )
     for alpha, steps, parts, own in cases:
         loop = ScalarLoop(steps, alpha, **still | parts)
@@ -341,6 +345,34 @@ def test_independent_outer_sets_are_covered_too():
     assert meta_gradient_variance_bound(first, **asked).corrected <= whole
 
 
+STEEP = {"c2": 1e3, "m2": 1.0, "c1": 1.0, "mu2": 1.0, "rho2": 1.0, "chi2": 1.0}
+
+
+@pytest.mark.parametrize("from_phi", [False, True])
+@pytest.mark.parametrize("steps", [60, 200, 400])
+def test_bounds_beyond_what_floats_reach_are_infinite_and_0_where_nothing_errs(from_phi, steps):
+    asked = {"steps": steps, "step_size": 1e9, "samples": 1}
+    noisy = LoopConstants(**STEEP, sigma=1.0, sigma_2=1.0, delta_h=1.0, starts_at_meta=from_phi)
+    error = compositional_error_bound(noisy, **asked, slope_lipschitz=1.0)
+    bias = meta_gradient_bias_bound(noisy, **asked)
+    variance = meta_gradient_variance_bound(noisy, **asked)
+    for bound in (*vars(error).values(), *vars(bias).values(), *vars(variance).values()):
+        assert bound == math.inf
+    exact = LoopConstants(**STEEP, starts_at_meta=from_phi)
+    bias = meta_gradient_bias_bound(exact, **asked)
+    assert (bias.corrected, bias.compact, bias.second_order, bias.estimates) == (0.0,) * 4
+    assert meta_gradient_variance_bound(exact, **asked).corrected == 0.0
+    error = compositional_error_bound(exact, **asked)
+    assert list(vars(error).values()) == [0.0] * 4
+
+
+def test_a_thousand_steps_take_no_time():
+    """A hundred times fewer operations than a sum over pairs of steps."""
+    small = LoopConstants(c2=1e-6, m2=1.0, c1=1.0, sigma=1.0, mu2=1.0, rho2=1.0, chi2=1.0)
+    found = meta_gradient_bias_bound(small, steps=1000, step_size=1e-3, samples=1)
+    assert 0.0 < found.second_order < found.corrected < math.inf
+
+
 def test_bad_input_is_named():
     constants = LoopConstants(c2=0.0, m2=1.0)
     loop = {"steps": 1, "step_size": 0.1, "samples": 1}
@@ -356,6 +388,8 @@ def test_bad_input_is_named():
         compositional_error_bound(constants, **loop, lipschitz=math.nan)
     with pytest.raises(ValueError, match="samples: expected"):
         meta_gradient_variance_bound(constants, **loop | {"samples": None})
+    with pytest.raises(ValueError, match="constants: expected LoopConstants, got dict"):
+        meta_gradient_bias_bound({"c2": 1.0}, **loop)
 
 
 def test_a_loop_without_noise_or_error_has_no_bias():

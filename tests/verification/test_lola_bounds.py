@@ -1,0 +1,193 @@
+"""LOLA's constants and bounds against exact biases and variances: every sample set enumerated."""
+
+import math
+
+import numpy as np
+import pytest
+from bound_instances import Found, of_bias
+
+from analytic.bilevel import Lola
+from analytic.game_derivatives import game_gradient, game_hvp
+from analytic.games import StochasticGame, prisoners_dilemma
+from analytic.moments import Curvature
+from analytic.scoped_constants import Scope, loop_constants
+from stochastic.game_loops import SampledGame
+from stochastic.meta_gradients import MetaGradient
+from stochastic.sample_slots import Sampled
+from stochastic.surrogates.catalogue import CATALOGUE
+from verification.bound_sweeps import Sweep, bound_versus_empirical
+from verification.bounds import meta_gradient_bias_bound
+from verification.meta_measurement import measure_meta_gradient
+from verification.variance_bounds import meta_gradient_variance_bound
+
+GAMES = 24
+
+
+def random_game_loop(seed):
+    """A matrix game, a dilemma or one with two states; near-deterministic policies among them."""
+    rng = np.random.default_rng([seed, 5])
+    kind, player = ("matrix", "dilemma", "states")[seed % 3], 1 + seed % 2
+    steps, shape = int(rng.integers(1, 4)), (2, 2)
+    if kind == "matrix":
+        rewards = rng.normal(size=(2, 1, 2, 2)) * rng.choice([0.1, 1.0, 5.0])
+        game, shape = StochasticGame(np.ones((1, 2, 2, 1)), rewards, 0.9, [1.0], 1), (1, 2)
+    elif kind == "dilemma":
+        steps, shape = 1 + seed % 2, (5,)
+        game = prisoners_dilemma(0.9, horizon=2 if steps == 1 else 1)
+    else:
+        rows = rng.dirichlet(np.full(2, 0.4), size=(2, 2, 2))
+        game = StochasticGame(rows, rng.normal(size=(2, 2, 2, 2)), 0.9, [0.7, 0.3], 1)
+        steps = min(steps, 2)
+    phi, theta = rng.normal(size=(2, *shape)) * rng.choice([0.0, 1.0, 3.0])
+    return Lola(game, player), phi, theta, steps, float(rng.choice([0.03, 0.3, 3.0]))
+
+
+def measured(problem, phi, theta, steps, step_size):
+    slot, curved = Sampled(CATALOGUE["ad"], 1), Sampled(CATALOGUE["dice"], 1)
+    loop = SampledGame(problem.game, problem.player)
+    estimator = MetaGradient(loop, steps, step_size, slot, curved, slot, jacobian=curved)
+    return measure_meta_gradient(estimator, phi, theta, exact=problem, evidence="enumeration")
+
+
+def findings():
+    for seed in range(GAMES):
+        *given, steps, step_size = random_game_loop(seed)
+        report = measured(*given, steps, step_size)
+        asked = {"steps": steps, "step_size": step_size}
+        size = 1.0 + report.target_norm
+        for scope in (Scope.GLOBAL, Scope.LOCAL):
+            constants = loop_constants(*given, **asked, scope=scope, curvature=Curvature.DICE)
+            bias = meta_gradient_bias_bound(constants, **asked, samples=1)
+            yield from of_bias(bias, report.bias_norm, size, scope.name)
+            variance = meta_gradient_variance_bound(constants, **asked, samples=1)
+            exact = float(np.sum(report.variance))
+            yield Found("variance", exact, variance.corrected, size**2)
+
+
+def test_every_bound_holds_for_sampled_look_ahead():
+    every = list(findings())
+    assert len(every) == 8 * GAMES
+    for found in every:
+        assert found.holds, found
+    loose = [found.looseness for found in every if found.looseness is not None]
+    assert len(loose) >= 6 * GAMES
+    assert min(loose) < 5.0
+
+
+def test_a_bound_without_the_outer_gradient_s_change_with_the_look_ahead_fails():
+    """A broken twin: mu_12 = 0, with no other part: payoffs of the opponent that phi does not
+    move."""
+    rewards = np.zeros((2, 1, 2, 2))
+    rewards[0, 0] = [[1.0, -1.0], [-1.0, 1.0]]
+    rewards[1, 0] = [[1.0, 0.0], [1.0, 0.0]]
+    problem = Lola(StochasticGame(np.ones((1, 2, 2, 1)), rewards, 0.9, [1.0], 1))
+    phi, theta, asked = np.zeros((1, 2)), np.array([[1.0, 0.0]]), {"steps": 1, "step_size": 1.0}
+    report = measured(problem, phi, theta, 1, 1.0)
+    local = loop_constants(problem, phi, theta, **asked, scope=Scope.PATH)
+    assert local.c1 == pytest.approx(0.0, abs=1e-15)
+    without = {**vars(local), "mu12": 0.0, "nu12": 0.0, "scopes": {}}
+    bound = meta_gradient_bias_bound(type(local)(**without), **asked, samples=1)
+    assert bound.corrected < 1e-12 < 0.003 < report.bias_norm
+    whole = loop_constants(problem, phi, theta, **asked)
+    assert 0.3 < local.mu12 <= whole.mu12
+    assert report.bias_norm <= meta_gradient_bias_bound(whole, **asked, samples=1).smallest
+
+
+def test_local_constants_of_a_game_hold_on_the_ball():
+    ran, rng = 0, np.random.default_rng(0)
+    for seed in range(12):
+        problem, phi, theta, steps, _ = random_game_loop(seed)
+        asked = {"steps": steps, "step_size": 0.01}
+        local = loop_constants(problem, phi, theta, **asked)
+        far = loop_constants(problem, phi, theta, **asked, scope=Scope.GLOBAL)
+        path = loop_constants(problem, phi, theta, **asked, scope=Scope.PATH)
+        for name, scope in local.scopes.items():
+            assert (getattr(local, name) < getattr(far, name)) == (scope is Scope.LOCAL), name
+            assert getattr(path, name) <= getattr(far, name) * (1 + 1e-12), name
+        for _ in range(5):
+            v = rng.normal(size=theta.shape)
+            there = theta + local.radius * v / np.linalg.norm(v)
+            for name, value in at_point(problem, phi, there).items():
+                assert value <= getattr(local, name) * (1 + 1e-12), name
+                ran += 1
+    assert ran == 12 * 5 * 6
+
+
+def at_point(problem, phi, theta):
+    """Norms of the derivatives, from the game's Jacobian by central differences of gradients."""
+    me, other = problem.player, 3 - problem.player
+    thetas = (phi, theta) if me == 1 else (theta, phi)
+
+    def slope(of, wrt, at):
+        pair = (phi, at) if me == 1 else (at, phi)
+        return game_gradient(problem.game, *pair, of=of, wrt=wrt).ravel()
+
+    def changed(of, wrt):
+        every = 1e-5 * np.eye(theta.size).reshape(-1, *theta.shape)
+        rows = [(slope(of, wrt, theta + v) - slope(of, wrt, theta - v)) / 2e-5 for v in every]
+        return float(np.linalg.norm(rows, 2)) * (1 - 1e-6)
+
+    one = np.eye(theta.size).reshape(-1, *theta.shape)[0]
+    exact = game_hvp(problem.game, *thetas, one, of=other, wrt=other, along=other).ravel()
+    assert np.linalg.norm(exact) <= changed(other, other) * (1 + 1e-5) + 1e-9
+    return {
+        "c2": changed(other, other),
+        "c1": changed(other, me),
+        "mu2": changed(me, other),
+        "mu12": changed(me, me),
+        "m1": float(np.linalg.norm(slope(me, me, theta))),
+        "m2": float(np.linalg.norm(slope(me, other, theta))),
+    }
+
+
+def test_a_sweep_of_a_game_has_exact_biases_that_fall_as_1_over_n():
+    problem, phi, theta, *_ = random_game_loop(0)
+    asked = {"sweep": Sweep.SAMPLES, "values": [2, 4, 6], "step_size": 0.03, "steps": 2}
+    found = bound_versus_empirical(problem, phi, theta, **asked)
+    assert found.slopes["bias"].value == pytest.approx(-1.0, abs=0.05)
+    assert found.slopes["corrected"].value == pytest.approx(-0.5, abs=1e-6)
+    for row in found.rows:
+        assert 0.0 < row.bias <= min(row.corrected, row.second_order)
+        assert row.leading is None
+    (still,) = bound_versus_empirical(
+        problem, phi, theta, sweep=Sweep.STEPS, values=[2], samples=None
+    ).rows
+    assert (still.bias, still.corrected) == (0.0, 0.0)
+
+
+def test_a_sweep_of_a_game_beyond_enumeration_is_sampled_or_left_out():
+    """A fixed seed; the stated rate of a miss is 1e-3."""
+    problem, phi, theta, *_ = random_game_loop(9)
+    asked = {"sweep": Sweep.SAMPLES, "values": [1], "step_size": 3.0}
+    (exact,) = bound_versus_empirical(problem, phi, theta, **asked).rows
+    (none,) = bound_versus_empirical(problem, phi, theta, **asked, outcomes=0).rows
+    (drawn,) = bound_versus_empirical(problem, phi, theta, **asked, outcomes=0, runs=2000).rows
+    assert none.bias is None
+    low, high = drawn.interval
+    assert low <= exact.bias <= high < math.inf
+
+
+def test_bad_input_is_named():
+    problem, phi, theta, *_ = random_game_loop(0)
+    asked = {"steps": 1, "step_size": 0.1}
+    endless = Lola(prisoners_dilemma())
+    bad = [
+        (lambda: loop_constants(problem, phi, theta, **asked, curvature=Curvature.AD), "curvature"),
+        (lambda: loop_constants(endless, np.zeros(5), np.zeros(5), **asked), "finite horizon"),
+        (lambda: loop_constants(problem, np.zeros((3, 1, 2)), theta, **asked), "theta: expected"),
+        (lambda: loop_constants(problem, phi, None, **asked), "theta: expected"),
+    ]
+    for call, complaint in bad:
+        with pytest.raises(ValueError, match=complaint):
+            call()
+
+
+def test_the_deviations_of_sampled_hessians_are_their_closed_forms():
+    """Two steps of the dilemma, payoffs of at most 3, scores of mean square one half: step k adds
+    noise 1 + sqrt(k) to the Hessian's martingale and (1 + 2 sqrt(k)) / 2 to the mixed one's."""
+    problem = Lola(prisoners_dilemma(0.9, horizon=2))
+    asked = {"steps": 1, "step_size": 0.1, "curvature": Curvature.DICE}
+    found = loop_constants(problem, np.zeros(5), np.zeros(5), **asked, scope=Scope.GLOBAL)
+    assert found.sigma_h == pytest.approx(3.0 * (1.0 + 0.9 * math.sqrt(1.0 + 4.0)), rel=1e-12)
+    assert found.sigma_j == pytest.approx(3.0 * (0.5 + 0.9 * math.sqrt(0.25 + 2.25)), rel=1e-12)
+    assert found.sigma == pytest.approx(3.0 * math.sqrt(0.5) * (1.0 + 0.9 * math.sqrt(2.0)))
