@@ -23,7 +23,8 @@ from verification.constructors import as_lists
 from verification.ledgers import Claim
 from verification.reports import BiasReport, Evidence, Verdict
 
-_AROUND = 40
+_AROUND, _BELOW = 30, 60
+"""Examples that are drawn to explain what was found, and to find a smaller one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +105,29 @@ class Search:
         smallest such example of its stage.
         """
         share = -(-self.most // len(stages))
+        looked_at: list[st.SearchStrategy[Example]] = []
         for stage in stages[-self.most :]:
             if (left := self.most - self.examples) > 0:
-                self._over(stage, min(share, left))
+                try:
+                    self._over(stage, min(share, left))
+                except BiasFoundError as found:
+                    raise self._below(looked_at, found) from None
+            looked_at.append(stage)
+
+    def _below(
+        self, stages: list[st.SearchStrategy[Example]], found: BiasFoundError
+    ) -> BiasFoundError:
+        """What more examples of smaller stages show, or what was found."""
+        if found.report.evidence is Evidence.SAMPLING:
+            return found
+        for stage in stages:
+            try:
+                self._over(stage, _BELOW)
+            except BiasFoundError as smaller:
+                return smaller
+            except NotMeasuredError:
+                continue
+        return found
 
     def _over(self, examples: st.SearchStrategy[Example], count: int) -> None:
         def unbiased(example: Example) -> None:
