@@ -40,6 +40,8 @@ from verification.property_failures import Measured, code, diagnosed, failure
 from verification.property_search import BiasFoundError, Example, NotMeasuredError, Search
 from verification.reports import BiasReport
 from verification.strategies import (
+    Dynamics,
+    Rewards,
     games,
     joint_policies_for,
     parameters_for,
@@ -51,6 +53,13 @@ Options = Callable[..., Mapping[str, Any]]
 """What `measure_bias` takes beside the problem, for each (mdp, theta): ``critic``, ``length``..."""
 
 _QUICK = {"samples": 20_000, "enumeration_limit": 50_000}
+_GENERAL: Any = {
+    "dynamics": [Dynamics.SPARSE, Dynamics.DENSE],
+    "rewards": [Rewards.BY_ACTION, Rewards.BY_NEXT_STATE],
+    "discounts": (0.5, 0.9),
+}
+"""Problems on which mistakes differ."""
+
 _OWN = {"estimator", "mdp", "theta", "meta_parameters", "exact", "target", "false_alarm"}
 """What a property sets itself."""
 
@@ -101,6 +110,10 @@ def for_all_mdps(
         raise ValueError(f"policies: expected a function of the problem, got {policies!r}")
     stages = _stages(max_states, max_actions, max_horizon) if problems is None else [problems]
     examples = [_examples(_strategy("problems", each), policy, policies) for each in stages]
+    general = examples[-1]
+    if problems is None:
+        most = tabular_mdps(max_states, max_actions, max_horizon, min_actions=2, **_GENERAL)
+        general = _examples(most, policy, policies)
     plain = problems is None and policies is None and policy is TABULAR
 
     def asked(example: Example) -> dict[str, Any]:
@@ -118,7 +131,7 @@ def for_all_mdps(
         def with_options(example: Example, report: BiasReport) -> Measured:
             return example, report, asked(example)
 
-        around = search.around(examples[-1]) if found.report.interval is None else []
+        around = search.around(general) if found.report.interval is None else []
         first = with_options(found.example, found.report)
         return diagnosed(first, [with_options(*each) for each in around])
 

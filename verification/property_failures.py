@@ -17,7 +17,7 @@ from verification.property_search import BiasFoundError, Example, Search
 from verification.reports import BiasReport, Verdict
 
 _SHOWN = 64
-_COMPARED = 8
+_COMPARED = 7
 
 
 def failure(search: Search, found: BiasFoundError, explained: Sequence[str]) -> str:
@@ -89,13 +89,18 @@ def _lines(found: Diagnosis) -> list[str]:
 
 
 def _tells(measured: Measured) -> tuple[bool, int, int]:
-    """Those that are biased first, then those of which little is 0, then those with much in them:
-    on these mistakes differ.
-    """
+    """The biased ones first, then those where little is special: on these mistakes differ."""
     example, report, _ = measured
-    steps = example.problem.horizon or 1
-    different = len(np.unique(np.round(report.exact, 12)))
-    return report.verdict is Verdict.BIASED, min(steps, 2), different
+    mdp, theta = example.problem, example.parameters[0]
+    general = (
+        mdp.horizon != 1,
+        mdp.n_states > 1,
+        bool((mdp.transition != mdp.transition[:, :1]).any()),
+        0.0 < mdp.discount < 1.0,
+        bool(theta.any()),
+        np.unique(mdp.reward).size > 2,
+    )
+    return report.verdict is Verdict.BIASED, sum(general), np.unique(report.exact.round(12)).size
 
 
 def _case(measured: Measured) -> Case:

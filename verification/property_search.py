@@ -23,7 +23,7 @@ from verification.constructors import as_lists
 from verification.ledgers import Claim
 from verification.reports import BiasReport, Evidence, Verdict
 
-_AROUND, _BELOW = 30, 60
+_AROUND, _BELOW = 24, 60
 """Examples that are drawn to explain what was found, and to find a smaller one."""
 
 
