@@ -139,6 +139,7 @@ class Search:
             max_examples=count,
             deadline=None,
             print_blob=False,
+            phases=[Phase.reuse, Phase.generate, Phase.shrink],  # not "explain": it is slow
             report_multiple_bugs=False,
             suppress_health_check=[HealthCheck.too_slow],
         )

@@ -95,6 +95,7 @@ def test_lvc_s_mixed_derivative_fails_where_a_choice_leads_elsewhere():
     assert (game.transition != game.transition[:, :1, :1]).any()
 
 
+@pytest.mark.slow
 def test_a_sampled_step_is_biased_for_the_expected_one():
     def sampled(game):
         slot = Sampled(dice, 2)

@@ -113,6 +113,7 @@ def test_lvc_s_hessian_is_unbiased_on_anything_smaller(name):
     assert claim.undecided == 0
 
 
+@pytest.mark.slow
 def test_with_all_of_it_the_same_search_finds_lvc_s_bias():
     """The broken twin of the claims that nothing smaller has it."""
     with pytest.raises(AssertionError, match="2 states, 2 actions, horizon 2"):

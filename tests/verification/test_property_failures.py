@@ -18,7 +18,7 @@ from verification.measurement import measure_bias
 from verification.mistakes import Setting
 from verification.plain_problems import plainer
 from verification.properties import for_all_mdps
-from verification.property_search import Example
+from verification.property_search import Example, Search
 from verification.strategies import linear_policies
 
 SMALL = {"max_states": 2, "max_actions": 2, "max_horizon": 2}
@@ -283,3 +283,17 @@ def test_policies_that_are_not_tabular_are_drawn_and_printed():
     report = measure_bias(from_surrogate(ad, 2), mdp, names["theta"], policy=policy)
     # -J F: half a unit of return, times the Fisher information of one feature, a quarter.
     assert abs(report.bias.item() + 1 / 8) < 1e-15
+
+
+def test_no_more_examples_are_measured_than_share_the_rate():
+    mdp = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1)
+    measured = []
+
+    def measure(example, rate):
+        measured.append(example)
+        return measure_bias(from_surrogate(dice, 1), mdp, example.parameters[0], false_alarm=rate)
+
+    search = Search("dice", measure, most=2, rate=1e-3)
+    for tilt in range(4):
+        search.look(Example(mdp, (np.array([[float(tilt), 0.0]]),)))
+    assert len(measured) == search.examples == 2
