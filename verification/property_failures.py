@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,9 @@ def diagnosed(first: Measured, others: Sequence[Measured]) -> list[str]:
         return []
     kept = sorted(others, key=_tells, reverse=True)[:_COMPARED]
     found = diagnose_all([_case(first), *(_case(one) for one in kept)])
+    if found.matches and not kept:
+        alone = "compared on this problem alone; on a small one many mistakes have one mean"
+        found = replace(found, notes=(*found.notes, alone))
     return _lines(found)
 
 

@@ -213,6 +213,9 @@ def test_a_rest_that_plain_ascent_comes_to_late_is_found_and_is_that_of_the_asce
         here = here + 0.5 * (field(here) - moved.decay * here)
     assert np.abs(here - moved.field.theta).max() < 1e-9
     assert moved.policy_distance > 0.5
+    lost = expected_return(mdp, moved.gradient.theta) - expected_return(mdp, here)
+    assert lost > 0.05
+    assert abs(moved.return_lost - lost) < 1e-9
 
 
 def test_the_gradient_itself_moves_nothing():

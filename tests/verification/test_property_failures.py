@@ -155,6 +155,7 @@ def test_nothing_plainer_is_passed_over():
     plain = [mdp for mdp, size in zip(tried, sizes, strict=True) if size == (2, 2, 2)]
     assert len({mdp.transition.tobytes() for mdp in plain}) == 16
     assert all(mdp.discount == 1.0 and np.abs(mdp.reward).sum() == 1.0 for mdp in plain)
+    assert {float(mdp.reward.sum()) for mdp in plain} == {1.0, -1.0}
     first = next(plainer(found))
     assert list(plainer(first)) == []
 
@@ -195,6 +196,7 @@ def test_few_sampled_examples_do_not_spend_more_than_one_claim(most):
 def test_a_sampled_failure_says_how_it_was_drawn():
     options = {"evidence": "sampling", "samples": 5_000}
     text = failure(for_all_mdps(ad, order=2, options=options, max_examples=20, **SMALL))
+    assert "note        compared on this problem alone" in text
     seed = int(re.search(r"rng=np.random.default_rng\((\d+)\)", text)[1])
     names = pasted(text)
     rate = Ledger().next_rate() / 20
