@@ -110,10 +110,10 @@ def for_all_mdps(
         raise ValueError(f"policies: expected a function of the problem, got {policies!r}")
     stages = _stages(max_states, max_actions, max_horizon) if problems is None else [problems]
     examples = [_examples(_strategy("problems", each), policy, policies) for each in stages]
-    general = examples[-1]
-    if problems is None:
-        most = tabular_mdps(max_states, max_actions, max_horizon, min_actions=2, **_GENERAL)
-        general = _examples(most, policy, policies)
+    if problems is None:  # last, those on which no bias is hidden by what is special
+        sizes = (max_states, max_actions, max_horizon)
+        general = tabular_mdps(*sizes, min_states=min(2, max_states), min_actions=2, **_GENERAL)
+        examples.append(_examples(general, policy, policies))
     plain = problems is None and policies is None and policy is TABULAR
 
     def asked(example: Example) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def for_all_mdps(
         def with_options(example: Example, report: BiasReport) -> Measured:
             return example, report, asked(example)
 
-        around = search.around(general) if found.report.interval is None else []
+        around = search.around(examples[-1]) if found.report.interval is None else []
         first = with_options(found.example, found.report)
         return diagnosed(first, [with_options(*each) for each in around])
 
