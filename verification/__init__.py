@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from verification.mixture_sweeps import mixture_versus_bounds as mixture_versus_bounds
     from verification.proofs import BiasFormula as BiasFormula
     from verification.proofs import Proof as Proof
+    from verification.properties import for_all_games as for_all_games
     from verification.properties import for_all_mdps as for_all_mdps
     from verification.readings import ControlVariate as ControlVariate
     from verification.reports import BiasReport as BiasReport
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from verification.sequential import measure_bias_sequentially as measure_bias_sequentially
     from verification.strategies import games as games
     from verification.strategies import joint_policies_for as joint_policies_for
+    from verification.strategies import linear_policies as linear_policies
     from verification.strategies import policies_for as policies_for
     from verification.strategies import tabular_mdps as tabular_mdps
     from verification.surveys import Survey as Survey
@@ -86,6 +88,7 @@ _HOME = {
     "measure_meta_gradient": "meta_measurement",
     "BiasFormula": "proofs",
     "Proof": "proofs",
+    "for_all_games": "properties",
     "for_all_mdps": "properties",
     "ControlVariate": "readings",
     "BiasReport": "reports",
@@ -94,6 +97,7 @@ _HOME = {
     "measure_bias_sequentially": "sequential",
     "games": "strategies",
     "joint_policies_for": "strategies",
+    "linear_policies": "strategies",
     "policies_for": "strategies",
     "tabular_mdps": "strategies",
     "Survey": "surveys",

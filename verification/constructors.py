@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from analytic.arrays import FloatArray
+from analytic.games import StochasticGame
+from analytic.policies import LinearSoftmax, Policy, TabularSoftmax
 from analytic.problems import TabularMDP
 
 _WIDTH = 88
 
 
-def as_constructor(mdp: TabularMDP) -> str:
+def as_constructor(problem: TabularMDP | StochasticGame) -> str:
     """The call that makes this very problem, an argument a line.
 
     >>> print(as_constructor(TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], 1)))
@@ -20,15 +22,34 @@ def as_constructor(mdp: TabularMDP) -> str:
         horizon=1,
     )
     """
+    if isinstance(problem, TabularMDP):
+        policies: tuple[Policy, ...] = ()
+        paid = ("reward", problem.reward)
+    else:
+        policies = problem.policies
+        paid = ("rewards", problem.rewards)
     arguments = {
-        "transition": as_lists(mdp.transition, indent=8),
-        "reward": as_lists(mdp.reward, indent=8),
-        "discount": _number(mdp.discount),
-        "start": as_lists(mdp.start, indent=8),
-        "horizon": str(mdp.horizon),
+        "transition": as_lists(problem.transition, indent=8),
+        paid[0]: as_lists(paid[1], indent=8),
+        "discount": _number(problem.discount),
+        "start": as_lists(problem.start, indent=8),
+        "horizon": str(problem.horizon),
     }
+    if any(not isinstance(one, TabularSoftmax) for one in policies):
+        arguments["policies"] = f"({', '.join(as_policy(one) for one in policies)})"
     lines = [f"    {name}={text}," for name, text in arguments.items()]
-    return "\n".join(["TabularMDP(", *lines, ")"])
+    return "\n".join([f"{type(problem).__name__}(", *lines, ")"])
+
+
+def as_policy(policy: Policy) -> str:
+    """The call that makes this policy, or, of a kind that is not known here, its own repr.
+
+    >>> as_policy(LinearSoftmax([[[1.0], [0.0]]]))
+    'LinearSoftmax([[[1], [0]]])'
+    """
+    if isinstance(policy, LinearSoftmax):
+        return f"LinearSoftmax({as_line(policy.features)})"
+    return repr(policy)
 
 
 def as_lists(array: FloatArray, *, indent: int = 4) -> str:

@@ -2,14 +2,14 @@
 
 Simpler explanations first: a mistake without a free number, then those with one that is fitted (a
 scale, another discount), then a known mistake times a scale. The first kind that fits is reported
-with all that fit alike: on a small problem several mistakes have one mean. A number is fitted only
+with all that fit alike: on a small problem several mistakes have one mean, and `diagnose_all` asks
+for one that fits on several problems. A number is fitted only
 where there is something left to explain: if target and mistakes all lie on one line, as for a
 bandit of two actions, a scale would fit anything.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -19,13 +19,12 @@ import numpy.typing as npt
 from analytic.arrays import FloatArray
 from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
+from verification.compared_means import EXACT, Case, Cases, Explanation
 from verification.gradient_mistakes import gradient_families, gradient_mistakes
 from verification.hessian_mistakes import hessian_families, hessian_mistakes
-from verification.intervals import Spread
 from verification.mistakes import Mistake, Setting, best_number
-from verification.reports import BiasReport, Direction, Evidence, Verdict
+from verification.reports import BiasReport, Evidence, Verdict
 
-_EXACT = 1e-9
 _SHOWN = 3
 
 
@@ -101,153 +100,129 @@ def diagnose(
     shape = setting.at.shape * report.target.order
     if report.mean.shape != shape:
         raise ValueError(f"report: expected a mean of shape {shape}, got {report.mean.shape}")
+    return diagnose_all([Case(report, setting)])
+
+
+def diagnose_all(cases: Iterable[Case]) -> Diagnosis:
+    """What explains the estimator in every one of these cases, the first of which is biased.
+
+    A mistake that cannot be made on some problem, as a shift by a step where there is only one, is
+    compared on the others.
+    """
+    found = Cases(tuple(cases))
+    report = found.all[0].report
     tested = report.verdict is not Verdict.VACUOUS or report.relative_bias > report.tolerance
     if report.verdict is Verdict.UNBIASED or not tested:
         return Diagnosis(f"nothing to explain: the verdict is {report.verdict.value}", ())
-    return _explained(_Mean.of(report), setting, report)
-
-
-@dataclass(frozen=True, eq=False)
-class _Mean:
-    """What is to be explained, and how near is near enough."""
-
-    mean: FloatArray
-    target: FloatArray
-    normaliser: float
-    explains: Callable[[float], bool]
-    """Whether a mean at that distance (a norm) explains this one."""
-
-    @classmethod
-    def of(cls, report: BiasReport) -> _Mean:
-        unit = report.normaliser or 1.0
-        if report.evidence is not Evidence.SAMPLING:
-            allowed = max(report.tolerance, _EXACT) * unit
-            return cls(report.mean, report.exact, unit, lambda distance: distance <= allowed)
-        per_estimate = 1 if report.coupled else report.trajectories
-        trace = float(report.variance.sum()) * per_estimate
-        # The trace bounds the covariance's other norms: the region is wider than need be.
-        spread, rate = Spread(trace, trace), report.false_alarm or 1e-3
-
-        def inside(distance: float) -> bool:
-            return spread.interval(distance, report.samples, rate).low == 0.0
-
-        return cls(report.mean, report.exact, unit, inside)
-
-    def distance(self, value: FloatArray) -> float:
-        return float(np.linalg.norm(self.mean - value))
-
-    def match(self, known: Mistake, fitted: float | None = None) -> Match:
-        residual = self.distance(known.value) / self.normaliser
-        return Match(known.name, known.what, residual, fitted)
-
-    def told_from_target(self, known: Mistake) -> bool:
-        """Whether the mistake moves the mean at all here."""
-        gap = float(np.linalg.norm(known.value - self.target))
-        return gap > _EXACT * self.normaliser
-
-
-def _explained(found: _Mean, setting: Setting, report: BiasReport) -> Diagnosis:
-    order, notes = report.target.order, []
-    known = [one for one in _mistakes(setting, order) if found.told_from_target(one)]
-    slips = [one for one in _scales(found, setting, report) if found.told_from_target(one)]
-    tried = [(found.match(mistake), mistake.value) for mistake in [*slips, *known]]
-    if found.explains(found.distance(found.target)):
+    slips, known = found.collected(_scales), found.collected(_mistakes)
+    kinds, notes = [lambda: [*slips, *known]], []
+    if found.explained_by(found.target):
         notes.append("the target itself is not ruled out: more samples would tell")
-    if _dimensions([found.target, *(mistake.value for mistake in known)]) > 1:
-        kinds: tuple[Callable[[], list[tuple[Match, FloatArray]]], ...] = (
-            lambda: tried,
-            lambda: list(_fitted(found, setting, order)),
-            lambda: [_scaled(found, mistake) for mistake in known],
-        )
-    else:
-        kinds = (lambda: tried,)
+    if _dimensions([found.stacked(one) for one in (found.target, *known)]) < 2:
         notes.append(
             "target and known mistakes lie on one line here, so a fitted scale would say nothing; "
             "more states, actions or steps would tell more"
         )
-    seen: list[tuple[Match, FloatArray]] = []
+    elif found.means.any():
+        kinds += [lambda: list(_fitted(found)), lambda: [_scaled(found, one) for one in known]]
+    return _first_that_fits(found, kinds, tuple(notes))
+
+
+def _first_that_fits(
+    found: Cases, kinds: list[Callable[[], list[Explanation]]], notes: tuple[str, ...]
+) -> Diagnosis:
+    seen: list[Match] = []
     for kind in kinds:
-        seen += (new := kind())
-        matches = [m for m, value in new if found.explains(found.distance(value))]
-        if matches:
-            ordered = tuple(sorted(matches, key=lambda m: m.residual))
-            return Diagnosis(_sentence(ordered, report), ordered, (), tuple(notes))
-    nearest = sorted((match for match, _ in seen), key=lambda m: m.residual)[:_SHOWN]
-    return Diagnosis(_unknown(nearest), (), tuple(nearest), tuple(notes))
+        tried = [(one, _match(found, one)) for one in kind()]
+        fits = [match for one, match in tried if found.explained_by(one)]
+        if fits:
+            ordered = tuple(sorted(fits, key=lambda m: m.residual))
+            return Diagnosis(_sentence(ordered, found), ordered, (), notes)
+        seen += [match for _, match in tried]
+    nearest = sorted(seen, key=lambda m: m.residual)[:_SHOWN]
+    return Diagnosis(_unknown(nearest, found), (), tuple(nearest), notes)
 
 
-def _mistakes(setting: Setting, order: int) -> Iterable[Mistake]:
-    if order == 1:
+def _match(found: Cases, one: Explanation) -> Match:
+    return Match(one.name, one.what, found.residual(one), one.fitted)
+
+
+def _mistakes(setting: Setting, report: BiasReport) -> Iterable[Mistake]:
+    if report.target.order == 1:
         return gradient_mistakes(setting)
-    return hessian_mistakes(setting) if order == 2 else ()
+    return hessian_mistakes(setting) if report.target.order == 2 else ()
 
 
-def _scales(found: _Mean, setting: Setting, report: BiasReport) -> Iterator[Mistake]:
+def _scales(setting: Setting, report: BiasReport) -> Iterator[Mistake]:
     """The target times a number that a slip gives."""
-    steps, n = setting.steps, report.trajectories
-    slips = {"sign": (-1.0, "the target with the wrong sign")}
-    if steps > 1:
-        slips["mean over steps"] = (1 / steps, f"a mean over the {steps} steps instead of a sum")
-        slips["times steps"] = (float(steps), f"the target times the {steps} steps")
-    if n > 1:
-        slips["sum over trajectories"] = (float(n), f"a sum over {n} trajectories, not a mean")
-        slips["divided twice"] = (1 / n, f"a mean over {n} trajectories divided by {n} once more")
-        what = f"the target times (N - 1) / N, N = {n}: each trajectory is in its own baseline"
-        slips["own baseline"] = ((n - 1) / n, what)
-    for name, (factor, what) in slips.items():
-        yield Mistake(name, what, factor * found.target)
+    steps, n, target = setting.steps, report.trajectories, report.exact
+    yield Mistake("sign", "the target with the wrong sign", -target)
+    what = f"a mean over the {steps} steps instead of a sum"
+    yield Mistake("mean over steps", what, target / steps, "a mean over the steps, not a sum")
+    what = f"the target times the {steps} steps"
+    yield Mistake("times steps", what, steps * target, "the target times the number of steps")
+    what = "steps that count gamma^(t + 1): the target times gamma"
+    yield Mistake("one gamma too many", what, setting.mdp.discount * target)
+    if n == 1:
+        return
+    what = f"a sum over {n} trajectories, not a mean"
+    yield Mistake("sum over trajectories", what, n * target)
+    what = f"a mean over {n} trajectories divided by {n} once more"
+    yield Mistake("divided twice", what, target / n)
+    what = f"the target times (N - 1) / N, N = {n}: each trajectory is in its own baseline"
+    yield Mistake("own baseline", what, (n - 1) / n * target)
 
 
-def _fitted(found: _Mean, setting: Setting, order: int) -> Iterator[tuple[Match, FloatArray]]:
+def _fitted(found: Cases) -> Iterator[Explanation]:
     """Mistakes with one number, at the number that fits best."""
-    target = Mistake("pure scale", "the target", found.target)
-    if np.any(found.target):
-        yield _scaled(found, target)
-    families = {1: gradient_families, 2: hessian_families}.get(order)
-    for family in () if families is None else families(setting):
-        best = best_number(found.mean, family)
-        value = family.value(best)
-        known = Mistake(family.name, family.what.format(x=f"{best:.6g}"), value)
-        if found.told_from_target(known):
-            yield found.match(known, best), value
+    if any(case.report.exact.any() for case in found.all):
+        yield replace(found.scaled(found.target), name="pure scale")
+    of = {1: gradient_families, 2: hessian_families}.get(found.all[0].report.target.order)
+    for family in () if of is None else found.families(of):
+        best = best_number(found.means, family)
+        what = family.what.format(x=f"{best:.6g}")
+        one = found.at_number(family.name, what, family.value(best), best)
+        if found.told_from_target(one):
+            yield one
 
 
-def _scaled(found: _Mean, known: Mistake) -> tuple[Match, FloatArray]:
-    scale = Direction.of(found.mean, known.value).scale
-    scale = 0.0 if math.isnan(scale) else scale
-    value = scale * known.value
-    what = f"{scale:.6g} times {known.what}"
-    name = known.name if known.name == "pure scale" else f"{known.name}, scaled"
-    return found.match(replace(known, name=name, what=what, value=value), scale), value
+def _scaled(found: Cases, known: Explanation) -> Explanation:
+    return replace(found.scaled(known), name=f"{known.name}, scaled")
 
 
 def _dimensions(values: list[FloatArray]) -> int:
     """Of the space that they span, to rounding."""
     matrix = np.stack([value.ravel() for value in values])
     sizes = np.linalg.norm(matrix, axis=1)
-    kept = matrix[sizes > _EXACT * sizes.max()]
+    kept = matrix[sizes > EXACT * sizes.max()]
     if not len(kept):
         return 0
     singular = np.linalg.svd(kept / np.linalg.norm(kept, axis=1)[:, None], compute_uv=False)
-    return int((singular > _EXACT * singular[0]).sum())
+    return int((singular > EXACT * singular[0]).sum())
 
 
-def _sentence(matches: tuple[Match, ...], report: BiasReport) -> str:
+def _sentence(matches: tuple[Match, ...], found: Cases) -> str:
     if len(matches) == 1:
-        return f"the mean is that of {matches[0].what}"
+        return f"the mean is that of {matches[0].what}{_everywhere(found)}"
     why = "sampling does not tell them apart"
-    if report.evidence is not Evidence.SAMPLING:
-        why = "they have one mean at this MDP and policy"
+    if found.all[0].report.evidence is not Evidence.SAMPLING:
+        where = _everywhere(found).lstrip(",") or " at this MDP and policy"
+        why = f"they have one mean{where}"
     names = "; or ".join(match.what for match in matches)
     return f"the mean fits {len(matches)} known mistakes alike ({why}): that of {names}"
 
 
-def _unknown(nearest: list[Match]) -> str:
+def _everywhere(found: Cases) -> str:
+    return f", on all {len(found.all)} problems compared" if len(found.all) > 1 else ""
+
+
+def _unknown(nearest: list[Match], found: Cases) -> str:
+    opening = f"no known mistake gives this mean{_everywhere(found)}"
     if not nearest:
-        return "no known mistake gives this mean"
+        return opening
     best = nearest[0]
     return (
-        f"no known mistake gives this mean; the nearest, {best.what}, is off by "
+        f"{opening}; the nearest, {best.what}, is off by "
         f"{100 * best.residual:.3g}% of what the bias is measured by"
     )
 

@@ -41,6 +41,7 @@ class Rewards(Enum):
     BY_ACTION = "by state and action, of both signs"
     BY_NEXT_STATE = "by state, action and next state"
     OVER_TIME = "by time, state and action"
+    EVERYTHING = "by time, state, action and next state"
     ZERO = "none"
 
 
@@ -67,9 +68,12 @@ def drawn_rewards(
     kinds: tuple[Rewards, ...],
     numbers: st.SearchStrategy[float],
 ) -> FloatArray:
-    """``[S, A]``, ``[S, A, S]`` or ``[H, S, A, 1]``, writable, of ``size`` (H, S, A)."""
+    """``[S, A]``, ``[S, A, S]``, ``[H, S, A, 1]`` or ``[H, S, A, S]``, writable, of ``size``
+    (H, S, A).
+    """
     horizon, n_states, n_actions = size
-    fitting = [k for k in kinds if k is not Rewards.OVER_TIME or horizon is not None]
+    timed = (Rewards.OVER_TIME, Rewards.EVERYTHING)
+    fitting = [k for k in kinds if k not in timed or horizon is not None]
     # Nothing is learnt from problems without a reward: fewer of them will do.
     kind = draw(st.sampled_from(2 * [k for k in fitting if k is not Rewards.ZERO] + fitting))
     if kind in (Rewards.ZERO, Rewards.SPARSE):
@@ -86,7 +90,9 @@ def drawn_rewards(
     if kind is Rewards.BY_NEXT_STATE:
         return draw(drawn_table((n_states, n_actions, n_states), largest[1:], entries))
     shape = (horizon or 1, n_states, n_actions)
-    return draw(drawn_table(shape, largest[:3], entries))[..., None]
+    if kind is Rewards.OVER_TIME:
+        return draw(drawn_table(shape, largest[:3], entries))[..., None]
+    return draw(drawn_table((*shape, n_states), largest, entries))
 
 
 _EIGHTHS = (0, 4, 2, 6, 1, 3, 5, 7)
@@ -123,8 +129,9 @@ def _merged(choices: FloatArray, axis: int, count: int) -> FloatArray:
 @st.composite
 def drawn_start(draw: st.DrawFn, n_states: int, max_states: int) -> FloatArray:
     """``[S]``, state 0 among them: which one is called 0 does not matter."""
+    kind = draw(st.sampled_from((Dynamics.SPARSE, Dynamics.DENSE)))
     _, second, share = draw(_outcomes(max_states))
-    return _row(Dynamics.SPARSE, 0, n_states, (0, second, share))
+    return _row(kind, 0, n_states, (0, second, share))
 
 
 def _outcomes(max_states: int) -> st.SearchStrategy[tuple[int, int, int]]:

@@ -21,8 +21,10 @@ from verification.mistakes import Setting
 Field = Callable[[FloatArray], FloatArray]
 """theta -> an update, shaped like theta."""
 
-CLIMBED = 60
-"""Steps of plain ascent, before the point where the field vanishes is solved for."""
+CLIMBED, ROUNDS = 60, 6
+"""Steps of plain ascent, before the point where the field vanishes is solved for; and how often
+that is tried, each time from farther on.
+"""
 
 _AT_REST = 1e-8
 _FARTHEST = 1e3
@@ -97,7 +99,7 @@ def displacement(field: Field, setting: Setting, decay: float, steepness: float)
 
 
 def at_rest(field: Field, start: FloatArray, decay: float, steepness: float) -> Rest:
-    """Ascent along ``field(theta) - decay theta``, then a root finder from where that has led."""
+    """Ascent along ``field(theta) - decay theta``, and a root finder from where that has led."""
     from scipy.optimize import root
 
     def decayed(flat: FloatArray) -> FloatArray:
@@ -107,12 +109,16 @@ def at_rest(field: Field, start: FloatArray, decay: float, steepness: float) -> 
 
     first = np.array(start, dtype=np.float64).ravel()
     here, step = first, 1.0 / (steepness + decay)
-    for _ in range(CLIMBED):
-        if np.abs(here).max() > _FARTHEST:
-            break  # as good as infinite, for logits
-        here = here + step * decayed(here)
-    solved = root(decayed, here, method="hybr", options={"xtol": 1e-13})
     size = float(np.linalg.norm(decayed(first))) or 1.0
-    ends = {float(np.linalg.norm(decayed(one))): one for one in (here, solved.x)}
+    ends: dict[float, FloatArray] = {}
+    for _ in range(ROUNDS):
+        for _ in range(CLIMBED):
+            if np.abs(here).max() > _FARTHEST:
+                break  # as good as infinite, for logits
+            here = here + step * decayed(here)
+        solved = root(decayed, here, method="hybr", options={"xtol": 1e-13})
+        ends |= {float(np.linalg.norm(decayed(one))): one for one in (here, solved.x)}
+        if min(ends) <= _AT_REST * size:
+            break
     smallest = min(ends)
     return Rest(ends[smallest].reshape(start.shape), smallest / size)

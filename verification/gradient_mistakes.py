@@ -22,12 +22,19 @@ from analytic.targets import bootstrapped_gradient, return_derivative, update_fi
 from analytic.values import Evaluation
 from verification.mistakes import Family, Mistake, Setting
 
+_OTHER_HORIZONS = {
+    -1: "the derivative of the return of one step less",
+    1: "the derivative of the return of one step more",
+    0: "the derivative of the return",
+}
+
 
 def gradient_mistakes(setting: Setting) -> Iterator[Mistake]:
     """Those without a number to fit."""
     yield from _discounts(setting)
     yield from _credits(setting)
     yield from _ends(setting)
+    yield Mistake("zero", "nothing: the mean is 0", np.zeros(setting.at.shape))
     if setting.critic is not None:
         yield from _critics(setting, setting.critic)
     if setting.action_baseline is not None:
@@ -153,12 +160,12 @@ def _ends(setting: Setting) -> Iterator[Mistake]:
 def shifted_horizons(setting: Setting, order: int) -> Iterator[Mistake]:
     """The derivatives of returns of one step less, of one more, and of the H steps themselves."""
     steps = setting.steps
-    for horizon in (steps,) if setting.tables.timed else (steps - 1, steps + 1, steps):
-        if horizon < 1:
+    for more in (0,) if setting.tables.timed else (-1, 1, 0):
+        if (horizon := steps + more) < 1:
             continue
         target = return_derivative(order, horizon=horizon)
         value = evaluate_target(target, setting.mdp, setting.at.theta, policy=setting.at.policy)
-        yield Mistake(f"horizon {horizon}", f"{target}", value)
+        yield Mistake(f"horizon {horizon}", f"{target}", value, _OTHER_HORIZONS[more])
 
 
 def _critics(setting: Setting, critic: FloatArray) -> Iterator[Mistake]:

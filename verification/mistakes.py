@@ -32,11 +32,19 @@ _SMALLEST_STEP = 1e-7
 
 @dataclass(frozen=True, eq=False)
 class Mistake:
-    """``what`` was done, in words that follow "the mean is that of", and the mean ``value``."""
+    """``what`` was done, in words that follow "the mean is that of", and the mean ``value``;
+    ``general`` says it for problems of any size, where ``what`` holds a number of this one's.
+    """
 
     name: str
     what: str
     value: FloatArray
+    general: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The same for the same mistake on other problems."""
+        return self.general or self.name
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,26 +1,25 @@
-"""For all small MDPs: a property of an estimator, searched for a counter-example.
+"""For all small MDPs, or games: a property of an estimator, searched for a counter-example.
 
 Problems and policies are drawn by Hypothesis, in stages of growing size, and each is measured, by
 enumeration where that fits. A bias that is found shrinks to the smallest and plainest problem that
-shows it. A problem on which nothing was tested (VACUOUS), or nothing decided, counts for nothing:
-a search in which too few told anything fails as well.
+shows it, and is explained by what explains it on other problems too. A search in which too few
+problems told anything fails as well.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections import Counter
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from analytic.arrays import FloatArray, real_number, whole_number
-from analytic.policies import TABULAR
+from analytic.bilevel import Lola
+from analytic.games import StochasticGame
+from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
 from analytic.targets import AnyTarget
 from stochastic.coefficients import Surrogate
@@ -31,32 +30,56 @@ from stochastic.estimators import (
     SurrogateEstimator,
     from_surrogate,
 )
-from verification.constructors import as_constructor, as_line, as_lists
-from verification.diagnosis import diagnose
+from stochastic.game_loops import SampledGame
+from stochastic.meta_gradients import MetaGradient
 from verification.error_budgets import ErrorBudget
-from verification.ledgers import Claim, Ledger
+from verification.ledgers import Ledger
 from verification.measurement import measure_bias
-from verification.reports import BiasReport, Verdict
-from verification.strategies import policies_for, tabular_mdps
+from verification.meta_measurement import measure_meta_gradient
+from verification.plain_problems import plainer
+from verification.property_failures import Measured, code, diagnosed, failure
+from verification.property_search import BiasFoundError, Example, NotMeasuredError, Search
+from verification.reports import BiasReport
+from verification.strategies import (
+    Dynamics,
+    Rewards,
+    games,
+    joint_policies_for,
+    parameters_for,
+    policies_for,
+    tabular_mdps,
+)
 
-Options = Callable[[TabularMDP, FloatArray], Mapping[str, Any]]
-"""What `measure_bias` takes beside the problem, for each one: ``critic``, ``trajectories``..."""
+Options = Callable[..., Mapping[str, Any]]
+"""What `measure_bias` takes beside the problem, for each (mdp, theta): ``critic``, ``length``..."""
 
 _QUICK = {"samples": 20_000, "enumeration_limit": 50_000}
-_SHOWN = 64
+_GENERAL: Any = {
+    "dynamics": [Dynamics.SPARSE, Dynamics.DENSE],
+    "rewards": [Rewards.BY_ACTION, Rewards.BY_NEXT_STATE],
+    "discounts": (0.5, 0.9),
+}
+"""Problems on which mistakes differ."""
+
+_OWN = {"estimator", "mdp", "theta", "meta_parameters", "exact", "target", "false_alarm"}
+"""What a property sets itself."""
+
+Drawn = st.SearchStrategy[FloatArray]
+PolicyOf = Callable[[TabularMDP], "Policy | st.SearchStrategy[Policy]"]
 
 
 def for_all_mdps(
     estimator: Estimator | Surrogate,
     *,
-    order: int = 1,
+    order: int | None = None,
     target: AnyTarget | Callable[[TabularMDP], AnyTarget] | None = None,
     options: Options | Mapping[str, Any] | None = None,
     max_states: int = 3,
     max_actions: int = 3,
     max_horizon: int = 3,
     problems: st.SearchStrategy[TabularMDP] | None = None,
-    policies: Callable[[TabularMDP], st.SearchStrategy[FloatArray]] = policies_for,
+    policies: Callable[[TabularMDP], Drawn] | None = None,
+    policy: Policy | PolicyOf = TABULAR,
     max_examples: int = 100,
     least_telling: float = 0.25,
 ) -> Callable[[Ledger], None]:
@@ -64,165 +87,245 @@ def for_all_mdps(
 
     ``test_my_hessian = for_all_mdps(my_surrogate, order=2)`` in a test file is all; pytest gives it
     the fixture ``gradbias``. Elsewhere, call it with a `Ledger`. A surrogate is differentiated
-    ``order`` times; an estimator has its own order. ``target`` is one, or depends on the problem
-    (default: the derivative of its own return); ``options`` go to `measure_bias`, and may depend on
-    problem and policy. Problems are drawn with 2 to ``max_actions`` actions and up to the other
-    sizes, or from ``problems``. It fails with the smallest problem found on which the estimator is
-    biased, or where less than the share ``least_telling`` of the examples told anything. Sampled
-    examples share the false-alarm rate of one claim.
+    ``order`` times (default 1); an estimator has its own order. ``target`` is one, or depends on
+    the problem (default: the derivative of its own return); ``options`` go to `measure_bias`, and
+    may depend on problem and parameters. Problems are drawn with 2 to ``max_actions`` actions and
+    up to the other sizes, or from ``problems``. ``policy`` is one, or depends on the problem, or is
+    drawn for it (`verification.strategies.linear_policies`); ``policies(mdp)`` draws its
+    parameters. It fails with the smallest problem found on which the estimator is biased, or where
+    less than the share ``least_telling`` of the examples told anything. Sampled examples share the
+    false-alarm rate of one claim.
 
     Raises:
-        ValueError: a size, count or share out of range.
+        ValueError: a size, count or share out of range; an estimator, option or strategy that is
+            none; an order that is not the estimator's own.
 
     >>> from stochastic.surrogates.score_function import lvc
     >>> for_all_mdps(lvc, order=1, max_states=2, max_horizon=2, max_examples=10)(Ledger())
     """
-    kinds = SurrogateEstimator | CallableEstimator | DrawEstimator
-    one = estimator if isinstance(estimator, kinds) else from_surrogate(estimator, order)
-    whole_number("max_examples", max_examples, at_least=1)
+    one = _estimator(estimator, order)
+    _check_options(options, measure_bias)
+    if target is not None and not callable(target) and not hasattr(target, "order"):
+        raise ValueError(f"target: expected a target, or a function of the problem, got {target!r}")
+    if policies is not None and not callable(policies):
+        raise ValueError(f"policies: expected a function of the problem, got {policies!r}")
+    stages = _stages(max_states, max_actions, max_horizon) if problems is None else [problems]
+    examples = [_examples(_strategy("problems", each), policy, policies) for each in stages]
+    if problems is None:  # last, those on which no bias is hidden by what is special
+        sizes = (max_states, max_actions, max_horizon)
+        general = tabular_mdps(*sizes, min_states=min(2, max_states), min_actions=2, **_GENERAL)
+        examples.append(_examples(general, policy, policies))
+    plain = problems is None and policies is None and policy is TABULAR
+
+    def asked(example: Example) -> dict[str, Any]:
+        mdp, theta = example.problem, example.parameters[0]
+        given = _given(options, mdp, theta)
+        wanted = target(mdp) if callable(target) else target
+        return {"target": wanted, "policy": example.policy} | given
+
+    def measured(example: Example, rate: float) -> BiasReport:
+        given = _QUICK | {"rng": np.random.default_rng(example.seed)} | asked(example)
+        theta = example.parameters[0]
+        return measure_bias(one, example.problem, theta, **given, false_alarm=rate)
+
+    def explained(search: Search, found: BiasFoundError) -> list[str]:
+        def with_options(example: Example, report: BiasReport) -> Measured:
+            return example, report, asked(example)
+
+        around = search.around(examples[-1]) if found.report.interval is None else []
+        first = with_options(found.example, found.report)
+        return diagnosed(first, [with_options(*each) for each in around])
+
+    return _property(
+        f"For all small MDPs: {one.name}, order {one.order}, is unbiased.",
+        partial(Search, one.name),
+        measured,
+        examples,
+        max_examples,
+        least_telling,
+        smaller=(lambda found: plainer(found)) if plain else (lambda found: ()),
+        explained=explained,
+    )
+
+
+def for_all_games(
+    estimator: Callable[[StochasticGame], MetaGradient],
+    *,
+    options: Options | Mapping[str, Any] | None = None,
+    max_states: int = 2,
+    max_actions: int = 2,
+    max_horizon: int = 2,
+    problems: st.SearchStrategy[StochasticGame] | None = None,
+    policies: Callable[
+        [StochasticGame], st.SearchStrategy[tuple[FloatArray, FloatArray]]
+    ] = joint_policies_for,
+    max_examples: int = 60,
+    least_telling: float = 0.25,
+) -> Callable[[Ledger], None]:
+    """A test: for all small two-player games and policies, a LOLA gradient's mean is LOLA's.
+
+    ``estimator(game)`` makes the `stochastic.MetaGradient` of a `stochastic.SampledGame`; its
+    target is the gradient of the player's return after the opponent's *expected* steps, so that a
+    sampled value slot is biased by itself. ``options`` go to `measure_meta_gradient`, and may
+    depend on the game and both players' parameters (the meta-parameters first). The rest as in
+    `for_all_mdps`. A game may have memory-one players, whose policies are linear.
+
+    Raises:
+        ValueError: as `for_all_mdps`; an estimator that is none of a game.
+
+    >>> from analytic import Lola
+    >>> from stochastic import Given, MetaGradient, Sampled, SampledGame, dice
+    >>> def lola(game):
+    ...     exact, own = Given(Lola(game)), Sampled(dice, 1)
+    ...     return MetaGradient(SampledGame(game), 1, 0.5, exact, exact, own, jacobian=own)
+    >>> for_all_games(lola, max_states=1, max_horizon=1, max_examples=5)(Ledger())
+    """
+    if not callable(estimator):
+        raise ValueError(f"estimator: expected a function of the game, got {estimator!r}")
+    _check_options(options, measure_meta_gradient)
+    stages = (
+        [_strategy("problems", problems)]
+        if problems is not None
+        else [
+            games(*size, min_actions=2, infinite=False, memory_one=False)
+            for size in _sizes(max_states, max_actions, max_horizon)
+        ]
+        + [games(max_states, max_actions, max_horizon, min_actions=2, infinite=False)]
+    )
+    name = getattr(estimator, "__name__", type(estimator).__name__)
+
+    def measured(example: Example, rate: float) -> BiasReport:
+        game, (phi, theta) = example.problem, example.parameters
+        one: object = estimator(game)
+        if not isinstance(one, MetaGradient) or not isinstance(one.loop, SampledGame):
+            raise ValueError(
+                f"estimator: expected it to make a MetaGradient of a SampledGame, got {one!r}"
+            )
+        quick: dict[str, Any] = {
+            "enumeration_limit": 50_000,
+            "rng": np.random.default_rng(example.seed),
+        }
+        given = quick | _given(options, game, phi, theta)
+        exact = Lola(game, one.loop.player)
+        return measure_meta_gradient(one, phi, theta, exact=exact, **given, false_alarm=rate)
+
+    return _property(
+        f"For all small games: {name} is unbiased.",
+        partial(Search, name),
+        measured,
+        [_game_examples(stage, policies) for stage in stages],
+        max_examples,
+        least_telling,
+    )
+
+
+def _property(
+    words: str,
+    search_of: Callable[..., Search],
+    measured: Callable[[Example, float], BiasReport],
+    stages: list[st.SearchStrategy[Example]],
+    max_examples: int,
+    least_telling: float,
+    *,
+    smaller: Callable[[Example], Any] = lambda found: (),
+    explained: Callable[[Search, BiasFoundError], list[str]] = lambda search, found: [],
+) -> Callable[[Ledger], None]:
+    most = whole_number("max_examples", max_examples, at_least=1)
     real_number("least_telling", least_telling, low=0.0, high=1.0)
-    stages = [problems] if problems is not None else _stages(max_states, max_actions, max_horizon)
 
     def for_all(gradbias: Ledger) -> None:
-        rate = ErrorBudget(gradbias.next_rate()).split(examples=max_examples)
-        search = _Search(one, target, options, rate)
-        share = -(-max_examples // len(stages))
+        _check_ledger(gradbias)
+        rate = ErrorBudget(gradbias.next_rate()).split(examples=most)
+        search = search_of(most=most, rate=rate, measured=measured)
         try:
-            for stage in stages:
-                examples = min(share, max_examples - search.examples)
-                search.run(stage, policies, max(examples, 1))
-        except _BiasFoundError as found:
-            raise AssertionError(_failure(search, found)) from None
+            search.run(stages)
+        except BiasFoundError as biased:
+            found = search.smaller(biased, smaller(biased.example))
+            raise AssertionError(failure(search, found, explained(search, found))) from None
+        except NotMeasuredError as wrong:
+            raise _told_where(wrong) from None
         finally:
             gradbias.record(search.claim(least_telling))
         if not search.is_telling(least_telling):
             raise AssertionError(search.shortfall(least_telling))
 
-    for_all.__doc__ = f"For all small MDPs: {one.name}, order {one.order}, is unbiased."
+    for_all.__doc__ = words
     return for_all
 
 
-class _BiasFoundError(AssertionError):
-    """A problem on which the estimator is biased."""
-
-    def __init__(self, report: BiasReport, mdp: TabularMDP, theta: FloatArray) -> None:
-        super().__init__(report.sentence())
-        self.report, self.mdp, self.theta = report, mdp, theta
-
-
-@dataclass
-class _Search:
-    """The examples of one property, and what became of them."""
-
-    estimator: Estimator
-    target: AnyTarget | Callable[[TabularMDP], AnyTarget] | None
-    options: Options | Mapping[str, Any] | None
-    rate: float
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
-    evidence: Counter[str] = field(default_factory=Counter)
-    sampled: int = 0
-    detectable: list[float] = field(default_factory=list)
-    known: dict[bytes, BiasReport] = field(default_factory=dict)
-    found: bool = False
-
-    @property
-    def examples(self) -> int:
-        return self.verdicts.total()
-
-    def run(
-        self,
-        problems: st.SearchStrategy[TabularMDP],
-        policies: Callable[[TabularMDP], st.SearchStrategy[FloatArray]],
-        examples: int,
-    ) -> None:
-        """Measures that many problems. Raises _BiasFoundError with the smallest biased one."""
-
-        def unbiased(example: tuple[TabularMDP, FloatArray]) -> None:
-            self.measure(*example)
-
-        # The name is what Hypothesis files failures under.
-        unbiased.__name__ = re.sub(
-            r"\W+", "_", f"order_{self.estimator.order}_{self.estimator.name}"
-        )
-        quiet = settings(
-            max_examples=examples,
-            deadline=None,
-            print_blob=False,
-            report_multiple_bugs=False,
-            suppress_health_check=[HealthCheck.too_slow],
-        )
-        quiet(given(_examples(problems, policies))(unbiased))()
-
-    def measure(self, mdp: TabularMDP, theta: FloatArray) -> None:
-        """Measures and counts one example. Raises _BiasFoundError if it is biased."""
-        key = _digest(mdp, theta)
-        report = self.known.get(key)
-        if report is None:
-            options = self.asked(mdp, theta, int.from_bytes(key[:8], "big"))
-            report = self.known[key] = measure_bias(self.estimator, mdp, theta, **options)
-            if not self.found:  # what comes after is the search for a smaller one
-                self.count(report)
-        if report.verdict is Verdict.BIASED:
-            self.found = True
-            raise _BiasFoundError(report, mdp, theta)
-
-    def count(self, report: BiasReport) -> None:
-        """Adds one example, measured for the first time."""
-        self.verdicts[report.verdict] += 1
-        self.evidence[report.evidence.value] += 1
-        if report.interval is not None:
-            self.sampled += 1
-            self.detectable.append(report.smallest_detectable or 0.0)
-
-    def asked(self, mdp: TabularMDP, theta: FloatArray, seed: int) -> dict[str, Any]:
-        """The options of one measurement; what is sampled depends on the problem alone."""
-        options = self.options(mdp, theta) if callable(self.options) else self.options or {}
-        target = self.target(mdp) if callable(self.target) else self.target
-        rng = np.random.default_rng(seed)
-        return _QUICK | {"rng": rng, "target": target} | dict(options) | {"false_alarm": self.rate}
-
-    @property
-    def telling(self) -> int:
-        """Examples whose verdict is one."""
-        return self.verdicts[Verdict.UNBIASED] + self.verdicts[Verdict.BIASED]
-
-    def is_telling(self, least: float) -> bool:
-        """Whether enough of the examples are."""
-        return self.telling >= max(1.0, least * self.examples)
-
-    def claim(self, least: float) -> Claim:
-        """All examples as one claim."""
-        return Claim(
-            held=not self.found and self.is_telling(least),
-            evidence=dict(self.evidence),
-            vacuous=self.verdicts[Verdict.VACUOUS],
-            undecided=self.verdicts[Verdict.UNDECIDED],
-            spent=self.sampled * self.rate,
-            smallest_detectable=max(self.detectable, default=None),
-        )
-
-    def shortfall(self, least: float) -> str:
-        """The sentence on too few telling examples."""
-        return (
-            f"{self.estimator.name}: only {self.telling} of {self.examples} problems told anything "
-            f"({self.verdicts[Verdict.VACUOUS]} vacuous, {self.verdicts[Verdict.UNDECIDED]} "
-            f"undecided), fewer than the share {least:g} that counts as a test; draw other "
-            "problems, or take more samples"
+def _check_ledger(given: object) -> None:
+    if not isinstance(given, Ledger):
+        kind = type(given).__name__
+        raise ValueError(
+            f"gradbias: expected the fixture, a Ledger, got a {kind}; in a class, make the test a "
+            "staticmethod"
         )
 
 
-def _stages(
-    max_states: int, max_actions: int, max_horizon: int
-) -> list[st.SearchStrategy[TabularMDP]]:
-    """Problems of at most 1 state, 2 actions, 1 step; of at most 2, 2, 2; and so on to the sizes:
-    a bias that the smallest problems have is found on them.
+def _told_where(wrong: NotMeasuredError) -> BaseException:
+    """The estimator's own exception, with the smallest problem on which it was raised."""
+    error = wrong.__cause__ or wrong
+    error.add_note(f"The smallest problem found on which it is raised:\n\n{code(wrong.example)}\n")
+    return error
+
+
+def _estimator(estimator: Estimator | Surrogate, order: int | None) -> Estimator:
+    if isinstance(estimator, SurrogateEstimator | CallableEstimator | DrawEstimator):
+        if order not in (None, estimator.order):
+            raise ValueError(f"order: expected the estimator's own, {estimator.order}, got {order}")
+        return estimator
+    if not callable(estimator):
+        raise ValueError(f"estimator: expected one, or a function of a record, got {estimator!r}")
+    return from_surrogate(estimator, 1 if order is None else order)
+
+
+def _check_options(options: object, measure: Callable[..., BiasReport]) -> None:
+    if options is None or callable(options):
+        return
+    if not isinstance(options, Mapping):
+        raise ValueError(
+            f"options: expected a mapping, or a function of problem and parameters, got {options!r}"
+        )
+    _check_names(options, measure)
+
+
+def _check_names(options: Mapping[str, Any], measure: Callable[..., BiasReport]) -> None:
+    known = set(inspect.signature(measure).parameters) - _OWN
+    if wrong := sorted(set(options) - known):
+        raise ValueError(f"options: expected some of {', '.join(sorted(known))}, got {wrong[0]!r}")
+
+
+def _given(options: Options | Mapping[str, Any] | None, *at: Any) -> dict[str, Any]:
+    found = options(*at) if callable(options) else options or {}
+    if not isinstance(found, Mapping):
+        raise ValueError(f"options: expected the function to return a mapping, got {found!r}")
+    _check_names(found, measure_meta_gradient if len(at) > 2 else measure_bias)
+    return dict(found)
+
+
+def _strategy(name: str, given: object) -> Any:
+    if not isinstance(given, st.SearchStrategy):
+        raise ValueError(f"{name}: expected a Hypothesis strategy, got {given!r}")
+    return given
+
+
+def _sizes(max_states: int, max_actions: int, max_horizon: int) -> list[tuple[int, int, int]]:
+    """1 state, 2 actions, 1 step; 2, 2, 2; and so on to these: a bias that the smallest problems
+    have is found on them.
     """
+    whole_number("max_states", max_states, at_least=1)
     whole_number("max_actions", max_actions, at_least=2)
+    whole_number("max_horizon", max_horizon, at_least=1)
     bounds = (max_states, max_actions, max_horizon)
-    sizes = dict.fromkeys(
+    sizes = (
         (min(k, bounds[0]), min(max(k, 2), bounds[1]), min(k, bounds[2]))
         for k in range(1, max(bounds) + 1)
     )
+    return list(dict.fromkeys(sizes))
+
+
+def _stages(max_states: int, max_actions: int, max_horizon: int) -> list[Any]:
+    sizes = _sizes(max_states, max_actions, max_horizon)
     return [tabular_mdps(*size, min_actions=2) for size in sizes]
 
 
@@ -230,45 +333,23 @@ def _stages(
 def _examples(
     draw: st.DrawFn,
     problems: st.SearchStrategy[TabularMDP],
-    policies: Callable[[TabularMDP], st.SearchStrategy[FloatArray]],
-) -> tuple[TabularMDP, FloatArray]:
+    policy: Policy | PolicyOf,
+    policies: Callable[[TabularMDP], Drawn] | None,
+) -> Example:
     mdp = draw(problems)
-    return mdp, np.asarray(draw(policies(mdp)))
+    chosen: Any = policy(mdp) if callable(policy) else policy
+    if isinstance(chosen, st.SearchStrategy):
+        chosen = draw(chosen)
+    if policies is not None:
+        theta = draw(policies(mdp))
+    elif chosen is TABULAR:
+        theta = draw(policies_for(mdp))
+    else:
+        theta = draw(parameters_for(chosen, mdp.n_states, mdp.n_actions))
+    return Example(mdp, (np.asarray(theta),), chosen)
 
 
-def _digest(mdp: TabularMDP, theta: FloatArray) -> bytes:
-    """Equal for equal examples: Hypothesis comes back to one by many ways."""
-    content = hashlib.sha256(repr((mdp.discount, mdp.horizon, mdp.reward.shape)).encode())
-    for array in (mdp.transition, mdp.reward, mdp.start, theta):
-        content.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
-    return content.digest()
-
-
-def _failure(search: _Search, found: _BiasFoundError) -> str:
-    """What a failure prints: the problem, the bias and its target, and what it looks like."""
-    mdp, theta, report = found.mdp, found.theta, found.report
-    steps = "infinite horizon" if mdp.horizon is None else f"horizon {mdp.horizon}"
-    states, actions = _counted(mdp.n_states, "state"), _counted(mdp.n_actions, "action")
-    lines = [
-        f"{report.estimator} is biased for {report.target}.",
-        f"The smallest problem found ({states}, {actions}, {steps}):",
-        "",
-        f"mdp = {as_constructor(mdp)}",
-        f"theta = {as_lists(theta)}",
-        "",
-        str(report),
-    ]
-    if report.bias.size <= _SHOWN:
-        lines += [f"  mean        {as_line(report.mean)}", f"  target      {as_line(report.exact)}"]
-    if report.target.order in (1, 2):
-        given = search.asked(mdp, theta, 0)
-        known = {name: given.get(name) for name in ("critic", "length")}
-        diagnosis = diagnose(report, mdp, theta, policy=given.get("policy", TABULAR), **known)
-        lines += [f"  diagnosis   {diagnosis.sentence}", *str(diagnosis).splitlines()[1:]]
-    vacuous = search.verdicts[Verdict.VACUOUS]
-    lines += [f"  found on    example {search.examples}, of which {vacuous} vacuous"]
-    return "\n".join(lines)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+@st.composite
+def _game_examples(draw: st.DrawFn, problems: Any, policies: Callable[..., Any]) -> Example:
+    game = draw(problems)
+    return Example(game, tuple(np.asarray(theta) for theta in draw(policies(game))))

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from analytic.arrays import FloatArray, frozen_array, whole_number
 from analytic.games import StochasticGame, memory_one_game
+from analytic.policies import LinearSoftmax, Policy
 from analytic.problems import TabularMDP
 from verification.drawn_tables import NUMBERS as NUMBERS
 from verification.drawn_tables import Dynamics as Dynamics
@@ -135,15 +136,43 @@ def games(
 @st.composite
 def joint_policies_for(draw: st.DrawFn, game: StochasticGame) -> tuple[FloatArray, FloatArray]:
     """Both players' parameters, each of the shape that the player's policy takes."""
-    shapes = (
-        policy.parameter_shape(game.n_states, n_actions)
+    first, second = (
+        draw(parameters_for(policy, game.n_states, n_actions))
         for policy, n_actions in zip(game.policies, game.n_actions, strict=True)
     )
-    first, second = (
-        draw(_logits(shape[0], math.prod(shape[1:]), tuple(Choosing))).reshape(shape)
-        for shape in shapes
-    )
     return first, second
+
+
+def parameters_for(policy: Policy, n_states: int, n_actions: int) -> st.SearchStrategy[FloatArray]:
+    """Parameters of any policy, of the shape that it takes.
+
+    Raises:
+        ValueError: a policy of another number of states or actions.
+    """
+    shape = policy.parameter_shape(n_states, n_actions)
+    if not shape or math.prod(shape) == 0:
+        raise ValueError(f"policy: expected one with parameters, got shape {shape}")
+    flat = _logits(shape[0], math.prod(shape[1:]), tuple(Choosing))
+    return flat.map(lambda theta: frozen_array("theta", theta.reshape(shape)))
+
+
+@st.composite
+def linear_policies(draw: st.DrawFn, mdp: TabularMDP, max_features: int = 2) -> LinearSoftmax:
+    """A policy with logits linear in at most so many features, no two actions alike in every state.
+
+    >>> from hypothesis import find
+    >>> bandit = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1)
+    >>> find(linear_policies(bandit), lambda policy: True).features.tolist()
+    [[[1.0], [0.0]]]
+    """
+    most = whole_number("max_features", max_features, at_least=1)
+    count = draw(st.integers(1, most))
+    entry = st.sampled_from((0.0, *NUMBERS))
+    shape = (mdp.n_states, mdp.n_actions, count)
+    features = draw(drawn_table(shape, (*shape[:2], most), entry))
+    if (features == features[:, :1]).all():  # as a policy without parameters
+        features[0, 0, 0] += 1.0
+    return LinearSoftmax(features)
 
 
 def _sizes(name: str, least: int, most: int) -> st.SearchStrategy[int]:

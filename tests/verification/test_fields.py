@@ -194,6 +194,30 @@ def test_the_gradient_comes_to_rest_where_the_penalised_return_is_largest():
     assert np.abs(undiscounted(mdp)(rest) - 0.05 * rest).max() < 1e-9
 
 
+def test_a_rest_that_plain_ascent_comes_to_late_is_found_and_is_that_of_the_ascent():
+    """From here, 60 steps of ascent end where the root finder is lost; ascent to the end settles on
+    one of two rests of the field with its decay, 0.7 in total variation from the gradient's.
+    """
+    rng = np.random.default_rng(5)
+    rows, reward = rng.dirichlet(np.ones(2), size=(2, 2)), rng.normal(size=(2, 2))
+    mdp = TabularMDP(rows, reward, 0.95, rng.dirichlet(np.ones(2)), 5)
+    theta = rng.normal(size=(2, 2))
+
+    def field(at):
+        return evaluate_target(update_field(horizon=5), mdp, at)
+
+    moved = field_report(field, mdp, theta).displacement
+    assert moved.settled
+    here = theta
+    for _ in range(1500):
+        here = here + 0.5 * (field(here) - moved.decay * here)
+    assert np.abs(here - moved.field.theta).max() < 1e-9
+    assert moved.policy_distance > 0.5
+    lost = expected_return(mdp, moved.gradient.theta) - expected_return(mdp, here)
+    assert lost > 0.05
+    assert abs(moved.return_lost - lost) < 1e-9
+
+
 def test_the_gradient_itself_moves_nothing():
     mdp, theta, _ = problem(8)
     moved = field_report(lambda at: gradient(mdp, at), mdp, theta).displacement

@@ -77,7 +77,11 @@ def test_rewards_are_of_the_kind_that_was_asked_for(kind):
     @given(tabular_mdps(**sized, max_horizon=3, rewards=[kind], dynamics=[Dynamics.DENSE]))
     @settings(max_examples=12)
     def check_kind(mdp):
-        by_kind = {Rewards.BY_NEXT_STATE: (2, 2, 2), Rewards.OVER_TIME: (mdp.horizon, 2, 2, 1)}
+        by_kind = {
+            Rewards.BY_NEXT_STATE: (2, 2, 2),
+            Rewards.OVER_TIME: (mdp.horizon, 2, 2, 1),
+            Rewards.EVERYTHING: (mdp.horizon, 2, 2, 2),
+        }
         assert mdp.reward.shape == by_kind.get(kind, (2, 2))
         paid = np.count_nonzero(mdp.reward)
         assert kind is not Rewards.ZERO or paid == 0
