@@ -16,7 +16,8 @@ from analytic.arrays import FloatArray
 from stochastic.estimators import DrawEstimator
 from stochastic.trajectories import Trajectories
 from verification.conformance_cases import Distribution, Setup, drawn_moments
-from verification.conformance_trials import TOLERANCE, NotSatisfied, Trial
+from verification.conformance_results import TOLERANCE, NotSatisfied
+from verification.conformance_trials import Trial
 
 
 def sampling(trial: Trial) -> int:
@@ -33,7 +34,7 @@ def sampling(trial: Trial) -> int:
     allowed = bernstein(exact, trial.samples, trial.false_alarm / found.size)
     allowed += TOLERANCE * float((np.abs(exact.mean) + exact.reach).max())
     gaps = np.abs(found - exact.mean)
-    if (gaps > allowed).any():
+    if not (gaps <= allowed).all():
         worst = np.unravel_index(int(np.argmax(gaps - allowed)), gaps.shape)
         raise NotSatisfied(
             f"{trial.samples:,} sampled estimates and all outcomes: means differ by "

@@ -16,6 +16,7 @@ from analytic.arrays import real_number
 from analytic.targets import DISCOUNTED, Discounted, StateWeighting, Undiscounted
 from stochastic.records import Record
 from stochastic.surrogates.returns import (
+    as_made_for,
     discounts,
     generalised_advantages,
     log_probabilities,
@@ -40,10 +41,10 @@ def step_weights(record: Record, weighting: StateWeighting) -> Tensor:
         return discounts(record)
     steps = record.rewards.shape[-1]
     if isinstance(weighting, Undiscounted):
-        return torch.ones(steps, dtype=torch.float64)
+        return torch.ones_like(record.rewards[0])
     if len(weighting.weights) != steps:
         raise ValueError(f"weighting: expected {steps} weights, got {len(weighting.weights)}")
-    return torch.tensor(weighting.weights, dtype=torch.float64)
+    return as_made_for(record.rewards, weighting.weights)
 
 
 def reduce_steps(terms: Tensor, record: Record, reduction: Reduction) -> Tensor:
