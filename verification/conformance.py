@@ -19,9 +19,12 @@ from verification import conformance_checks as checks
 from verification import conformance_claims as claimed_checks
 from verification import conformance_gates as gates
 from verification import conformance_precision as precision
+from verification.conformance_meta import check_meta_gradient
 from verification.conformance_results import (
     ConformanceReport,
+    Mode,
     Outcome,
+    checked_mode,
     exemptions,
     results_of,
 )
@@ -40,13 +43,6 @@ class Claim(Enum):
     CRITIC_IS_BASELINE = "another critic that is 0 at the end: the same mean"
     BEHAVIOUR_IGNORED = "other behaviour_log_probs: the same estimate"
     OFF_POLICY = "drawn by another policy: the same mean"
-
-
-class Mode(Enum):
-    """Whether anything is sampled at random."""
-
-    EXACT = "exact"
-    SAMPLING = "sampling"
 
 
 _GATES: Mapping[str, Check] = {"runs and shapes": gates.runs, "purity": gates.purity}
@@ -94,20 +90,23 @@ def check_estimator(
     apply. Anything with an ``order``, a ``name`` and ``prepare(batch, context)`` (see
     `stochastic.estimators.Evaluator`) will do, as well as what draws its own batches.
 
-    Not checked: bias, other policies than the tabular softmax, two-player games, devices (all is
-    computed on the CPU).
+    A surrogate must follow its record's dtype and device: it is also given a float32 record, and
+    one on the machine's accelerator or, where there is none, on torch's meta device (which has
+    shapes alone). Not checked: bias, other policies than the tabular softmax, two-player games,
+    other devices for what is no surrogate, what depends on the clock.
 
     Raises:
-        ValueError: an unknown claim, mode or check; a number out of range.
+        ValueError: no estimator, an unknown claim, mode or check, an exemption without a reason, a
+            number out of range.
 
     >>> from stochastic.estimators import from_surrogate
     >>> from stochastic.surrogates.score_function import ad
     >>> report = check_estimator(from_surrogate(ad, 1), claims=[Claim.REWARD_SCALE])
     >>> report.failed, report.ran
-    ((), 10)
+    ((), 12)
     """
     _check_kind(estimator)
-    claimed, wanted = _claims(claims), _mode(mode)
+    claimed, wanted = _claims(claims), checked_mode(mode)
     trial = Trial(
         estimator,
         n=1 if trajectories is None else whole_number("trajectories", trajectories, at_least=1),
@@ -130,14 +129,18 @@ def check_estimator(
     return ConformanceReport(estimator.name, results, rate, used.size if used else "")
 
 
-def assert_conforms(estimator: Estimator, **options: Any) -> ConformanceReport:
-    """`check_estimator`, insisting: its report if no check failed.
+def assert_conforms(estimator: Estimator | MetaGradient, **options: Any) -> ConformanceReport:
+    """`check_estimator` (of a `MetaGradient`: `check_meta_gradient`), insisting: its report if no
+    check failed.
 
     Raises:
         AssertionError: with the report's text.
-        ValueError: as `check_estimator`.
+        ValueError: as those.
     """
-    report = check_estimator(estimator, **options)
+    if isinstance(estimator, MetaGradient):
+        report = check_meta_gradient(estimator, **options)
+    else:
+        report = check_estimator(estimator, **options)
     if report.failed:
         raise AssertionError(str(report))
     return report
@@ -172,10 +175,3 @@ def _check_kind(estimator: object) -> None:
             "estimator: expected what from_surrogate, from_callable or from_draws make, got a "
             f"{type(estimator).__name__}"
         )
-
-
-def _mode(mode: str | Mode) -> Mode:
-    try:
-        return Mode(mode)
-    except ValueError:
-        raise ValueError(f"mode: expected exact or sampling, got {mode!r}") from None

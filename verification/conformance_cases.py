@@ -173,7 +173,8 @@ class Relabelling:
         """The same problem and policy under the new names."""
         mdp, (s, a) = setup.mdp, self._origins
         transition = mdp.transition[s][:, a][:, :, s]
-        reward = mdp.reward[s][:, a][:, :, s]
+        reward = mdp.reward[s][:, a]
+        reward = reward[:, :, s] if reward.ndim == 3 else reward
         renamed = replace(mdp, transition=transition, reward=reward, start=mdp.start[s])
         critic = None if setup.critic is None else setup.critic[..., s]
         return Setup(renamed, setup.theta[s][:, a], critic)

@@ -24,9 +24,10 @@ from verification.conformance_results import TOLERANCE, NotApplicable, NotSatisf
 from verification.conformance_trials import Trial
 
 _NUDGE = 1e-10
-_LARGER = 1e-5
+_LARGER = 1e-6
 _COARSE = 1e-3
-_NUDGES = 5
+_NUDGES = 3
+_ROUNDING = 1e-12
 _FACTOR = 30.0
 """By how much the changes under the two nudges may differ from being proportional. Single precision
 answers the small one by nothing, or by a thousand times too much."""
@@ -43,7 +44,7 @@ def precision(trial: Trial) -> int | Remarked:
     for name, moved in _nudged(trial).items():
         answer = _answers(moved, name)
         made += answer
-        if not answer and moved(_COARSE, 0) > 0.0:
+        if not answer and moved(_COARSE, 0) > _ROUNDING:
             steps.append(name)
     what = f"a step function of {', '.join(steps)} (or half precision?)" if steps else ""
     if not made:
@@ -88,7 +89,7 @@ def _nudged(trial: Trial) -> dict[str, Callable[[float, int], float]]:
 def _answers(moved: Callable[[float, int], float], name: str) -> int:
     """How many nudges it answered in proportion; 0 where it answers none. Raises NotSatisfied."""
     larger = [moved(_LARGER, which) for which in range(_NUDGES)]
-    if float(np.median(larger)) == 0.0:
+    if float(np.median(larger)) < _ROUNDING:
         return 0
     small = [moved(_NUDGE, which) for which in range(_NUDGES)]
     scale = _LARGER / _NUDGE

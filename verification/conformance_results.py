@@ -36,6 +36,21 @@ Ask = Callable[[], int | Remarked]
 apply, NotApplicable."""
 
 
+class Mode(Enum):
+    """Whether anything is sampled at random."""
+
+    EXACT = "exact"
+    SAMPLING = "sampling"
+
+
+def checked_mode(mode: str | Mode) -> Mode:
+    """A mode, or what one is called. Raises ValueError for another word."""
+    try:
+        return Mode(mode)
+    except ValueError:
+        raise ValueError(f"mode: expected exact or sampling, got {mode!r}") from None
+
+
 class Outcome(Enum):
     """Of one check."""
 
