@@ -43,10 +43,21 @@ class Place:
     device: torch.device
     dtype: torch.dtype
 
+    @property
+    def has_values(self) -> bool:
+        """Whether there are numbers, not shapes alone."""
+        return self.device != META_DEVICE
+
+    @property
+    def single(self) -> bool:
+        """Whether numbers are in single precision."""
+        return self.dtype == torch.float32
+
     def __str__(self) -> str:
         return f"{self.dtype} on {self.device}"
 
 
+USUAL = Place(torch.device("cpu"), torch.float64)
 SINGLE = Place(torch.device("cpu"), torch.float32)
 
 
@@ -99,15 +110,15 @@ def _gradient(function: Callable[[Tensors], Tensor], tensors: Tensors, place: Pl
         raise
     except Exception as error:
         raise _told(error, place) from None
-    if place.device == META_DEVICE:
+    if not place.has_values:
         return np.zeros(0)
     whole: FloatArray = torch.cat([part.flatten() for part in found]).cpu().double().numpy()
     return whole
 
 
 def _told(error: Exception, place: Place) -> HardCodedError | NoValuesError:
-    on_meta = place.device == META_DEVICE and _OTHER_DEVICE not in str(error)
-    if on_meta and (isinstance(error, NotImplementedError) or _is_about_values(error)):
+    no_values = not place.has_values and _OTHER_DEVICE not in str(error)
+    if no_values and (isinstance(error, NotImplementedError) or _is_about_values(error)):
         return NoValuesError(str(error).splitlines()[0])
     return HardCodedError(f"a record of {place}: {located(error)}")
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from analytic.arrays import FloatArray
 from stochastic.estimators import SurrogateEstimator
 from stochastic.portable import (
-    META_DEVICE,
     SINGLE,
+    USUAL,
     HardCodedError,
     NoValuesError,
     Place,
@@ -116,7 +115,7 @@ def another_device(trial: Trial) -> int | Remarked:
         raise NotApplicable(
             f"there is no accelerator, and it looks at values, not shapes alone ({error})"
         ) from None
-    if place.device == META_DEVICE:
+    if not place.has_values:
         return Remarked(made, "by shapes alone: there is no accelerator")
     return Remarked(made, f"on {place}")
 
@@ -129,10 +128,10 @@ def _same_at(trial: Trial, place: Place) -> int:
         found = gradients_at(estimator, batch, context, place)
     except HardCodedError as error:
         raise NotSatisfied(str(error)) from None
-    if place.device == META_DEVICE:
+    if not place.has_values:
         return len(found)
-    wanted = gradients_at(estimator, batch, context, Place(SINGLE.device, torch.float64))
-    tolerance = TOLERANCE if place.dtype == torch.float64 else _SINGLE_TOLERANCE
+    wanted = gradients_at(estimator, batch, context, USUAL)
+    tolerance = _SINGLE_TOLERANCE if place.single else TOLERANCE
     size, gap = np.abs(wanted).max(initial=0.0), np.abs(found - wanted).max(initial=0.0)
     if not gap <= tolerance * size:
         raise NotSatisfied(
