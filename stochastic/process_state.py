@@ -17,7 +17,7 @@ _OF_OUR_OWN = 20_250_801
 
 @dataclass(frozen=True, eq=False)
 class Generators:
-    """The states of the global generators of torch, numpy and Python."""
+    """The states of the global generators of torch (on the CPU), numpy and Python."""
 
     torch: Tensor
     numpy: dict[str, Any]
@@ -99,7 +99,7 @@ class Watch:
     """
 
     def __init__(self, *, double: bool) -> None:
-        torch.manual_seed(_OF_OUR_OWN)
+        torch.default_generator.manual_seed(_OF_OUR_OWN)
         np.random.seed(_OF_OUR_OWN)
         random.seed(_OF_OUR_OWN)
         torch.set_default_dtype(torch.float64 if double else torch.float32)

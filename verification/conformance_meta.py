@@ -92,5 +92,8 @@ def check_meta_gradient(
         results = results_of(asks, set(_GATES), excused)
     sampled = any(c.name == _SAMPLING and c.outcome is not Outcome.SKIPPED for c in results)
     rate = trial.false_alarm if sampled else 0.0
-    where = f"{estimator.loop.problem.n_states} states, {estimator.loop.steps} steps, its own"
+    problem, length = estimator.loop.problem, estimator.loop.steps
+    where = (
+        f"its own problem: {problem.n_states} states, {problem.n_actions} actions, {length} steps"
+    )
     return ConformanceReport(estimator.name, results, rate, where if sampled else "")

@@ -25,7 +25,11 @@ from verification.conformance_trials import Trial
 _NUDGE = 1e-10
 _LARGER = 1e-6
 _COARSE = 1e-3
-_NUDGES = 3
+_MOST_NUDGES = 3
+_NUDGES = {"rewards": _MOST_NUDGES}
+"""One of which can make two rewards change places; else one nudge tells."""
+
+_LOOKED_AT = 3
 _ROUNDING = 1e-12
 _FACTOR = 30.0
 """By how much the changes under the two nudges may differ from being proportional. Single precision
@@ -63,7 +67,7 @@ def _nudged(trial: Trial) -> dict[str, Callable[[float, int], float]]:
     def told(
         array: FloatArray, change: Callable[[FloatArray], FloatArray]
     ) -> Callable[[float, int], float]:
-        directions = rng.normal(size=(_NUDGES, *array.shape))
+        directions = rng.normal(size=(_MOST_NUDGES, *array.shape))
 
         def moved(by: float, which: int) -> float:
             found = change(array * (1.0 + by * directions[which]))
@@ -87,10 +91,11 @@ def _nudged(trial: Trial) -> dict[str, Callable[[float, int], float]]:
 
 def _answers(moved: Callable[[float, int], float], name: str) -> int:
     """How many nudges it answered in proportion; 0 where it answers none. Raises NotSatisfied."""
-    larger = [moved(_LARGER, which) for which in range(_NUDGES)]
+    nudges = _NUDGES.get(name, 1)
+    larger = [moved(_LARGER, which) for which in range(nudges)]
     if float(np.median(larger)) < _ROUNDING:
         return 0
-    small = [moved(_NUDGE, which) for which in range(_NUDGES)]
+    small = [moved(_NUDGE, which) for which in range(nudges)]
     scale = _LARGER / _NUDGE
     change, wanted = float(np.median(small)), float(np.median(larger)) / scale
     if not wanted / _FACTOR < change < wanted * _FACTOR:
@@ -98,7 +103,7 @@ def _answers(moved: Callable[[float, int], float], name: str) -> int:
             f"a relative change of the {name} by {_NUDGE:g} changes estimates by {change:.3g}, one "
             f"by {_LARGER:g} by {wanted * scale:.3g}: single precision inside?"
         )
-    return _NUDGES
+    return nudges
 
 
 def single_precision(trial: Trial) -> int:
@@ -121,7 +126,7 @@ def another_device(trial: Trial) -> int | Remarked:
 
 
 def _same_at(trial: Trial, place: Place) -> int:
-    estimator, batch, context = trial.estimator, trial.batch, trial.setup.context
+    estimator, batch, context = trial.estimator, trial.batch[:_LOOKED_AT], trial.setup.context
     if not isinstance(estimator, SurrogateEstimator):
         raise NotApplicable("no surrogate: it is given numpy arrays, float64")
     try:

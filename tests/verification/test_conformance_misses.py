@@ -4,6 +4,7 @@ mistake fails none.
 
 import random
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -323,6 +324,13 @@ def test_a_pair_in_order_couples_and_is_no_mistake():
         return (whole[0] - whole[-1]) * (scores[0] - scores[-1]) / 2
 
     assert not check_estimator(from_surrogate(pair, 1), trajectories=2, mode="sampling").failed
+
+
+def test_the_page_lists_the_checks():
+    page = Path(__file__).parents[2] / "docs" / "conformance.md"
+    rows = [line.split("|")[1].strip() for line in page.read_text().splitlines() if "|" in line]
+    report = check_estimator(from_callable(by_hand))
+    assert rows[2:] == [c.name for c in report.checks if not c.name.startswith("claim")]
 
 
 def test_counts_are_of_the_checks_that_ran():
