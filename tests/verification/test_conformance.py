@@ -9,6 +9,7 @@ import pytest
 import torch
 from conforming import CONFORMING, by_hand, one_step_ahead, probabilities, reinforce_each
 
+from analytic.problems import TabularMDP
 from stochastic.assembly import Rows
 from stochastic.estimators import (
     CallableEvaluator,
@@ -17,11 +18,16 @@ from stochastic.estimators import (
     from_draws,
     from_surrogate,
 )
+from stochastic.inner_loops import SampledLoop
+from stochastic.meta_gradients import MetaGradient
+from stochastic.sample_slots import Sampled
 from stochastic.surrogates.group_relative import rloo
 from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
 from stochastic.surrogates.score_function import AD, LVC, actor_critic, ad
+from verification import conformance_meta_checks, conformance_sampling
 from verification.conformance import Claim, Outcome, assert_conforms, check_estimator
 from verification.conformance_cases import Distribution, Relabelling, Setup
+from verification.conformance_meta import check_meta_gradient
 from verification.conformance_sampling import bernstein
 
 QUICK = ("ad", "rloo", "by hand", "one step ahead", "off_policy_dice")
@@ -363,7 +369,7 @@ def test_relabelling_moves_every_label_and_keeps_the_problem():
 def test_the_sampling_bound_holds_far_more_often_than_it_says():
     """Skewed coins: at a nominal 5% no more than 5% stray, one-sided binomial slack 1e-6."""
     rng = np.random.default_rng(0)
-    for probability in (0.5, 0.02):
+    for probability in (0.5, 0.02, 0.001):
         exact = Distribution(
             np.array([probability]),
             np.array([probability * (1 - probability)]),
@@ -373,7 +379,32 @@ def test_the_sampling_bound_holds_far_more_often_than_it_says():
         means = rng.binomial(100, probability, size=20_000) / 100
         strays = (np.abs(means - probability) > radius).mean()
         assert strays <= 0.05
-        assert radius < 5 * np.sqrt(exact.variance[0] / 100)  # and it is not idle
+        if probability > 0.01:
+            assert radius < 5 * np.sqrt(exact.variance[0] / 100)  # and it is not idle
+
+
+@pytest.mark.parametrize("function", ["bernstein", "median_blocks"])
+def test_the_rate_is_split_over_the_entries(function, monkeypatch):
+    """Of the estimates over 2 states and 2 actions, or over as many as can be enumerated."""
+    asked, plain = [], getattr(conformance_sampling, function)
+
+    def watched(*given):
+        asked.append(given[-1])
+        return plain(*given)
+
+    for module in (conformance_sampling, conformance_meta_checks):
+        monkeypatch.setattr(module, function, watched, raising=False)
+    if function == "bernstein":
+        report = check_estimator(from_surrogate(ad, 1), mode="sampling", samples=50)
+        entries = int(report.enumerated[0]) * 2
+    else:
+        bandit = TabularMDP([[[1.0], [1.0], [1.0]]], [[1.0, 0.0, 2.0]], 0.9, [1.0], horizon=1)
+        loop, slot = SampledLoop(bandit, starts_at_meta=True), Sampled(ad, 1)
+        asker = MetaGradient(loop, 1, 1.0, slot, slot, slot)
+        report = check_meta_gradient(asker, [[0.5, 0.0, 1.0]], mode="sampling", samples=500)
+        entries = 3
+    assert not report.failed
+    assert asked == [pytest.approx(1e-4 / entries)]
 
 
 @pytest.mark.slow

@@ -242,7 +242,18 @@ def test_the_number_of_blocks_is_the_smallest_that_will_do():
         half = blocks // 2 + 1
         return sum(comb(blocks, k) * 0.2**k * 0.8 ** (blocks - k) for k in range(half, blocks + 1))
 
+    assert median_blocks(0.5) == 1
     for rate in (0.3, 1e-2, 1e-5):
         blocks = median_blocks(rate)
         assert blocks % 2 == 1
         assert 2.0 * tail(blocks) <= rate < 2.0 * tail(blocks - 2)
+
+
+def test_two_deviations_are_attained_by_a_law_of_two_points():
+    """2 with probability 1/5 and else -1/2: mean 0, variance 1, so nothing less than 2 would do."""
+    values, weights = np.array([2.0, -0.5]), np.array([0.2, 0.8])
+    assert weights @ values == pytest.approx(0.0, abs=1e-15)
+    assert weights @ values**2 == pytest.approx(1.0)
+    assert median_radius(np.array(1.0), 7, 7) == 2.0
+    assert median_radius(np.array(4.0), 44, 11) == 2.0
+    assert median_of_means(np.array([1.0, 3.0, 9.0, 11.0, 0.0, 0.0, 50.0]), 3) == 2.0
