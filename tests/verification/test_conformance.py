@@ -366,6 +366,17 @@ def test_relabelling_moves_every_label_and_keeps_the_problem():
     )
 
 
+def test_relabelled_trajectories_that_have_ended_stay_so():
+    rng = np.random.default_rng(4)
+    setup = Setup.random(rng, (3, 2, 3), ends=True)
+    names = Relabelling.random(rng, setup)
+    batch = setup.drawn(rng, 20, 2)
+    turned, renamed = names.batch(batch), names.setup(setup)
+    assert (~batch.alive).any()
+    assert (turned.actions[~turned.alive] == 0).all()
+    assert np.array_equal(turned.alive, ~renamed.mdp.terminal[turned.states[..., :-1]])
+
+
 def test_the_sampling_bound_holds_far_more_often_than_it_says():
     """Skewed coins: at a nominal 5% no more than 5% stray, one-sided binomial slack 1e-6."""
     rng = np.random.default_rng(0)
