@@ -78,7 +78,8 @@ def purity(trial: Trial) -> int:
         estimator = trial.estimator
         return _same_runs(trial, estimator) + undisturbed(lambda: trial.one_run(estimator, 0)[0])
     other = Setup.random(trial.rng(3), (2, 3, 2))
-    batch, before = trial.batch, _arrays(trial.batch)
+    batch = trial.setup.unlike(trial.rng(24), REPLICATIONS, trial.n)  # not seen by it before
+    before = _arrays(batch)
     first = trial.estimates(batch)
     trial.estimates(other.drawn(trial.rng(4), 2, trial.n), other)
     made = check_equal(trial.estimates(batch), first, "the same batch again, another between")

@@ -13,12 +13,13 @@ from conforming import by_hand, ranks, reinforce_each
 
 from stochastic.assembly import Rows
 from stochastic.estimators import from_callable, from_draws, from_surrogate
-from stochastic.portable import elsewhere
+from stochastic.portable import USUAL, elsewhere, gradients_at
 from stochastic.process_state import Generators, Settings
 from stochastic.surrogates.group_relative import grpo
 from stochastic.surrogates.off_policy import log_ratios
 from stochastic.surrogates.score_function import ad
 from verification.conformance import Claim, check_estimator
+from verification.conformance_cases import Setup, distribution, ended
 from verification.conformance_results import NotSatisfied, Outcome, check_equal
 
 
@@ -219,6 +220,37 @@ class SpoiledEvaluator:
         return Rows.of_dense(self.spoil(self.evaluator.rows(batch).dense()))
 
 
+def test_an_evaluator_that_changes_its_batch_is_seen():
+    """Where it does not read what it changes, nothing else would tell."""
+
+    @dataclass(frozen=True, eq=False)
+    class Changing(SpoiledEvaluator):
+        def rows(self, batch):
+            batch.behaviour_log_probs.setflags(write=True)
+            batch.behaviour_log_probs[...] = -1.0
+            return super().rows(batch)
+
+    class Estimator(Spoiled):
+        def prepare(self, batch, context):
+            return Changing(from_callable(by_hand).prepare(batch, context), self.spoil)
+
+    report = check_estimator(Estimator(lambda rows: rows))
+    assert report.failed == ("purity",)
+    assert report.checks[1].detail == "changed the batch's behaviour_log_probs"
+
+
+def test_estimates_that_draw_are_run_where_nothing_is_earned():
+    def divided(draw, theta):
+        batch = draw(theta, 1)
+        if not batch.rewards.any():
+            raise ZeroDivisionError("no rewards")
+        return by_hand(batch, theta)
+
+    report = check_estimator(from_draws(divided))
+    assert report.failed == ("runs and shapes",)
+    assert "ZeroDivisionError" in report.checks[0].detail
+
+
 def test_what_is_not_a_number_is_not_the_same():
     report = check_estimator(Spoiled(lambda rows: rows * (np.nan if len(rows) == 12 else 1.0)))
     assert "replications independent" in report.failed
@@ -317,6 +349,20 @@ def test_a_float32_record_is_no_reason_to_crash_or_to_be_wrong(function, what):
     assert what in detail
 
 
+def test_derivatives_elsewhere_are_those_of_the_estimator():
+    """Float64 throughout, also in what a surrogate makes by torch's default."""
+
+    def by_default(record):
+        weights = record.discount ** torch.arange(record.rewards.shape[-1])
+        return (weights * record.rewards * record.log_probs).sum(-1).mean()
+
+    trial = Setup.random(np.random.default_rng(0), (3, 2, 3))
+    batch = trial.drawn(np.random.default_rng(1), 2, 1)
+    found = gradients_at(from_surrogate(by_default, 1), batch, trial.context, USUAL)
+    wanted = 0.8 ** np.arange(3) * batch.rewards[:, 0]
+    assert np.allclose(found[:, :3], wanted, rtol=1e-14)
+
+
 def test_a_pair_in_order_couples_and_is_no_mistake():
     def pair(record):
         whole = record.rewards.sum(-1)
@@ -324,6 +370,22 @@ def test_a_pair_in_order_couples_and_is_no_mistake():
         return (whole[0] - whole[-1]) * (scores[0] - scores[-1]) / 2
 
     assert not check_estimator(from_surrogate(pair, 1), trajectories=2, mode="sampling").failed
+
+
+def test_batches_of_ended_episodes_earn_unlike_sums_and_nothing_after_the_end():
+    setup = Setup.random(np.random.default_rng(2), (3, 2, 3), ends=True)
+    batch = ended(setup, np.random.default_rng(3), 5, 40)
+    assert batch.shape == (5, 40, 3)
+    assert setup.mdp.terminal[batch.states[..., -1]].all()
+    assert (batch.rewards[~batch.alive] == 0.0).all()
+    assert len(np.unique(batch.rewards.sum(-1))) == 200
+
+
+def test_a_distribution_has_the_range_of_all_outcomes():
+    found = distribution(np.array([[0.0, 1.0], [4.0, 1.0]]), np.array([0.75, 0.25]))
+    assert found.mean.tolist() == [1.0, 1.0]
+    assert found.variance.tolist() == [3.0, 0.0]
+    assert found.reach.tolist() == [3.0, 0.0]
 
 
 def test_the_page_lists_the_checks():
