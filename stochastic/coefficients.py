@@ -9,7 +9,6 @@ mutation of the record, reduced precision, NaN.
 
 from __future__ import annotations
 
-import random
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from analytic.arrays import FloatArray
+from stochastic.process_state import Generators
 from stochastic.records import LEAVES, META, Record, Tensors, build_record
 
 Surrogate = Callable[[Record], Tensor]
@@ -72,7 +72,7 @@ class SurrogateCall:
     def checked(self, tensors: Tensors) -> Tensor:
         """The surrogate of one replication. Raises SurrogateError for whatever it does wrong."""
         copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-        generators = _global_generators()
+        generators = Generators.now()
         try:
             value = self(tensors)
         except SurrogateError:
@@ -88,7 +88,7 @@ class SurrogateCall:
         for name, before in copies.items():
             if not torch.equal(before, tensors[name].detach()):
                 raise self.error(f"changed record.{name} in place; a record is read-only")
-        if not _same_generators(generators, _global_generators()):
+        if generators.changed(Generators.now()):
             raise self.error("drew random numbers; it must be a function of its record alone")
         self._check_value(value)
         return value
@@ -151,13 +151,13 @@ def coefficients(
     Raises:
         SurrogateError: as `probe`, or a derivative that is not finite.
     """
-    generators = _global_generators()
+    generators = Generators.now()
     evaluation = evaluated(call, _with_leaves(tensors), vmapped=vmapped)
     try:
         result = _differentiate(evaluation, order)
     except Exception as error:
         raise call.error(f"could not be differentiated: {located(error)}") from None
-    if not _same_generators(generators, _global_generators()):
+    if generators.changed(Generators.now()):
         raise call.error("drew random numbers; it must be a function of its record alone")
     for k, derivative in enumerate(result.derivatives, start=1):
         if not np.isfinite(derivative).all():
@@ -175,9 +175,9 @@ def evaluated(call: SurrogateCall, tensors: Tensors, *, vmapped: bool) -> Evalua
     Raises:
         SurrogateError: as `probe`.
     """
-    generators = _global_generators()
+    generators = Generators.now()
     found = _either_way(call, tensors, vmapped=vmapped)
-    if not _same_generators(generators, _global_generators()):
+    if generators.changed(Generators.now()):
         raise call.error("drew random numbers; it must be a function of its record alone")
     return found
 
@@ -286,24 +286,6 @@ def located(error: BaseException) -> str:
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     return f"raised {type(error).__name__}: {_first_line(error)}" + (
         f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    )
-
-
-Generators = tuple[Tensor, dict[str, Any], object]
-
-
-def _global_generators() -> Generators:
-    return torch.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
-
-
-def _same_generators(before: Generators, after: Generators) -> bool:
-    one, other = before[1], after[1]
-    return (
-        torch.equal(before[0], after[0])
-        and np.array_equal(one["state"]["key"], other["state"]["key"])
-        and one["state"]["pos"] == other["state"]["pos"]
-        and (one["has_gauss"], one["gauss"]) == (other["has_gauss"], other["gauss"])
-        and before[2] == after[2]
     )
 
 

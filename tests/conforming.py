@@ -10,6 +10,7 @@ from stochastic.surrogates.score_function import AD, LVC, actor_critic
 from stochastic.surrogates.taylor import v_trace
 from verification.conformance import Claim
 
+SYMMETRIC = Claim.SYMMETRIC
 SCALE, SHIFT, MEAN_SHIFT = Claim.REWARD_SCALE, Claim.REWARD_SHIFT, Claim.MEAN_REWARD_SHIFT
 NO_CRITIC, BASELINE = Claim.CRITIC_IGNORED, Claim.CRITIC_IS_BASELINE
 ON, OFF = Claim.BEHAVIOUR_IGNORED, Claim.OFF_POLICY
@@ -44,15 +45,30 @@ def one_step_ahead(draw, theta):
     return by_hand(draw(moved, 1), moved)
 
 
+def ranks(record):
+    """How many others earn less: a step function of the rewards."""
+    whole = record.rewards.sum(-1)
+    better = (whole[:, None] > whole[None, :]).to(record.rewards.dtype).sum(-1)
+    return (better * record.log_probs.sum(-1)).mean()
+
+
 CONFORMING = {
     "ad": (from_surrogate(AD(), 1), None, {SCALE, MEAN_SHIFT, BASELINE, ON}),
-    "ad, Hessian": (from_surrogate(AD(), 2), None, {SCALE, ON}),
+    "ad, Hessian": (from_surrogate(AD(), 2), None, {SCALE, SYMMETRIC, ON}),
     "reinforce": (from_surrogate(AD(reward_to_go=False), 1), None, {SCALE, MEAN_SHIFT, ON}),
     "actor_critic": (from_surrogate(actor_critic, 1), None, {SCALE, MEAN_SHIFT, ON}),
     "lvc": (from_surrogate(LVC(), 1), None, {SCALE, MEAN_SHIFT, BASELINE, ON}),
-    "lvc, Hessian": (from_surrogate(LVC(), 2), None, {SCALE, MEAN_SHIFT, BASELINE, ON}),
+    "lvc, Hessian": (
+        from_surrogate(LVC(), 2),
+        None,
+        {SCALE, SYMMETRIC, MEAN_SHIFT, BASELINE, ON},
+    ),
     "dice": (from_surrogate(Dice(), 1), None, {SCALE, MEAN_SHIFT, BASELINE, ON}),
-    "loaded_dice, Hessian": (from_surrogate(LoadedDice(), 2), None, {SCALE, MEAN_SHIFT, ON}),
+    "loaded_dice, Hessian": (
+        from_surrogate(LoadedDice(), 2),
+        None,
+        {SCALE, SYMMETRIC, MEAN_SHIFT, ON},
+    ),
     "tmaml": (from_surrogate(tmaml, 1), None, {SCALE, MEAN_SHIFT, BASELINE, ON}),
     "v_trace": (from_surrogate(v_trace, 1), None, {SCALE, MEAN_SHIFT, BASELINE, OFF}),
     "off_policy_dice": (
@@ -60,8 +76,11 @@ CONFORMING = {
         None,
         {SCALE, MEAN_SHIFT, NO_CRITIC, BASELINE, OFF},
     ),
+    "ranks of a pair": (from_surrogate(ranks, 1), 2, {SHIFT, NO_CRITIC, BASELINE, ON}),
+    "ranks": (from_surrogate(ranks, 1), 16, {SHIFT, NO_CRITIC, BASELINE, ON}),
     "rloo": (from_surrogate(rloo, 1), 3, {SCALE, SHIFT, MEAN_SHIFT, NO_CRITIC, BASELINE}),
     "grpo": (from_surrogate(grpo, 1), 3, {SHIFT, MEAN_SHIFT, NO_CRITIC, BASELINE}),
+    "grpo of a pair": (from_surrogate(grpo, 1), 2, {SHIFT, MEAN_SHIFT, NO_CRITIC, BASELINE}),
     "dr_grpo": (from_surrogate(dr_grpo, 1), 2, {SCALE, SHIFT, MEAN_SHIFT, NO_CRITIC, BASELINE}),
     "by hand": (from_callable(by_hand), None, {SCALE, MEAN_SHIFT, NO_CRITIC, BASELINE, ON}),
     "one step ahead": (from_draws(one_step_ahead), None, set()),

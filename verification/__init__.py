@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from verification.conformance import Claim as Claim
     from verification.conformance import assert_conforms as assert_conforms
     from verification.conformance import check_estimator as check_estimator
+    from verification.conformance_meta import check_meta_gradient as check_meta_gradient
     from verification.diagnosis import diagnose as diagnose
     from verification.error_budgets import ErrorBudget as ErrorBudget
     from verification.fields import field_report as field_report
@@ -76,6 +77,7 @@ _HOME = {
     "Claim": "conformance",
     "assert_conforms": "conformance",
     "check_estimator": "conformance",
+    "check_meta_gradient": "conformance_meta",
     "diagnose": "diagnosis",
     "ErrorBudget": "error_budgets",
     "field_report": "fields",

@@ -23,7 +23,10 @@ OUTCOMES = 4096
 LEAVES = 1024
 """Outcomes at most of an estimate that draws, which is run twice for each."""
 
-_SIZES = ((3, 2, 3), (3, 2, 2), (2, 2, 2), (2, 2, 1), (1, 2, 1))
+_SIZES = ((3, 2, 3), (3, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1), (1, 2, 1))
+_DETERMINISTIC = 3
+"""Which of the sizes is tried with an action that says where it leads: 4 trajectories, 2 steps."""
+
 _DISCOUNT = 0.8
 
 
@@ -43,12 +46,16 @@ class Setup:
         *,
         ends: bool = False,
         one_start: bool = False,
+        deterministic: bool = False,
     ) -> Setup:
         """Rewards of both signs by next state; any start, or the first state; with ``ends`` the
-        last state ends the episode and is entered half of the time.
+        last state ends the episode and is entered half of the time; with ``deterministic`` action
+        a leads to state a.
         """
         n_states, n_actions, horizon = sizes
         rows = rng.dirichlet(np.ones(n_states), size=(n_states, n_actions))
+        if deterministic:
+            rows = np.tile(np.eye(n_states)[np.arange(n_actions) % n_states], (n_states, 1, 1))
         reward = rng.normal(size=(n_states, n_actions, n_states))
         critic = rng.normal(size=(horizon + 1, n_states))
         start = np.full(n_states, 1.0 / n_states)
@@ -84,6 +91,12 @@ class Setup:
         """``[R, n, H]`` of the policy, or of the one with parameters ``at``."""
         theta = self.theta if at is None else at
         return sample(self.mdp, theta, n, rng=rng, replications=replications)
+
+    def unlike(self, rng: np.random.Generator, replications: int, n: int) -> Trajectories:
+        """`drawn`, with noise in every reward: where trajectories earned the same, rounding would
+        decide ranks and blow up what is divided by a group's deviation.
+        """
+        return noisy(self.drawn(rng, replications, n), rng)
 
     def enumeration(self, at: FloatArray | None = None) -> Enumeration:
         """All trajectories, likewise."""
@@ -124,17 +137,22 @@ def drawn_moments(estimator: DrawEstimator, setup: Setup) -> Moments:
     return explored_moments(asked, estimator, LEAVES)
 
 
-def enumerable(estimator: Estimator, rng: np.random.Generator, n: int) -> Setup | None:
-    """The largest of a few sizes whose batches of n can all be enumerated; None: there is none."""
-    for sizes in _SIZES:
-        setup = Setup.random(rng, sizes, one_start=True)
+def enumerable(
+    estimator: Estimator, rng: np.random.Generator, n: int, *, ordered: bool
+) -> Setup | None:
+    """The largest of a few sizes whose batches of n (tuples, or multisets) can all be enumerated;
+    None: there is none.
+    """
+    for which, sizes in enumerate(_SIZES):
+        plain = which == _DETERMINISTIC
+        setup = Setup.random(rng, sizes, one_start=True, deterministic=plain)
         if isinstance(estimator, DrawEstimator):
             try:
                 drawn_moments(estimator, setup)
             except EnumerationSizeError:
                 continue
             return setup
-        if setup.enumeration().count_batches(n, ordered=True) <= OUTCOMES:
+        if setup.enumeration().count_batches(n, ordered=ordered) <= OUTCOMES:
             return setup
     return None
 
@@ -155,7 +173,8 @@ class Relabelling:
         """The same problem and policy under the new names."""
         mdp, (s, a) = setup.mdp, self._origins
         transition = mdp.transition[s][:, a][:, :, s]
-        reward = mdp.reward[s][:, a][:, :, s]
+        reward = mdp.reward[s][:, a]
+        reward = reward[:, :, s] if reward.ndim == 3 else reward
         renamed = replace(mdp, transition=transition, reward=reward, start=mdp.start[s])
         critic = None if setup.critic is None else setup.critic[..., s]
         return Setup(renamed, setup.theta[s][:, a], critic)
@@ -184,6 +203,12 @@ def _shuffle(rng: np.random.Generator, size: int) -> IntArray:
     return found
 
 
+def noisy(batch: Trajectories, rng: np.random.Generator) -> Trajectories:
+    """The same trajectories with other rewards, while alive."""
+    noise = rng.normal(size=batch.rewards.shape)
+    return replace(batch, rewards=batch.rewards + np.where(batch.alive, noise, 0.0))
+
+
 def padded(batch: Trajectories, more: int) -> Trajectories:
     """Trajectories that all have ended, with more dead steps."""
     width = [(0, 0)] * (batch.actions.ndim - 1) + [(0, more)]
@@ -194,6 +219,16 @@ def padded(batch: Trajectories, more: int) -> Trajectories:
         np.pad(batch.alive, width),
         np.pad(batch.behaviour_log_probs, width),
     )
+
+
+def ended(setup: Setup, rng: np.random.Generator, replications: int, n: int) -> Trajectories:
+    """Batches ``[R, n, H]`` of trajectories that all have ended; none earn the same."""
+    found: list[Trajectories] = []
+    while sum(len(part.actions) for part in found) < replications * n:
+        drawn = setup.drawn(rng, 1, replications * n)[0]
+        found.append(drawn[setup.mdp.terminal[drawn.states[..., -1]]])
+    enough = Trajectories.concatenated(found)[: replications * n]
+    return noisy(enough.reshape(replications, n), rng)
 
 
 def single_state(batch: Trajectories, state: int) -> Trajectories:

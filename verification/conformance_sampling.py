@@ -11,12 +11,17 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import bdtrc
 
 from analytic.arrays import FloatArray
 from stochastic.estimators import DrawEstimator
 from stochastic.trajectories import Trajectories
 from verification.conformance_cases import Distribution, Setup, drawn_moments
-from verification.conformance_trials import TOLERANCE, NotSatisfied, Trial
+from verification.conformance_results import TOLERANCE, NotSatisfied
+from verification.conformance_trials import Trial
+
+_FAR = 0.2
+"""1 / (1 + 2^2): Cantelli's inequality at two deviations."""
 
 
 def sampling(trial: Trial) -> int:
@@ -32,11 +37,16 @@ def sampling(trial: Trial) -> int:
         found = trial.estimates(setup.drawn(rng, trial.samples, trial.n), setup).mean(axis=0)
     allowed = bernstein(exact, trial.samples, trial.false_alarm / found.size)
     allowed += TOLERANCE * float((np.abs(exact.mean) + exact.reach).max())
-    gaps = np.abs(found - exact.mean)
-    if (gaps > allowed).any():
+    return check_means(found, exact.mean, allowed, trial.samples)
+
+
+def check_means(found: FloatArray, exact: FloatArray, allowed: FloatArray, samples: int) -> int:
+    """How many entries. Raises NotSatisfied where one strays further than is ``allowed``."""
+    gaps = np.abs(found - exact)
+    if not (gaps <= allowed).all():
         worst = np.unravel_index(int(np.argmax(gaps - allowed)), gaps.shape)
         raise NotSatisfied(
-            f"{trial.samples:,} sampled estimates and all outcomes: means differ by "
+            f"{samples:,} sampled estimates and all outcomes: means differ by "
             f"{gaps[worst]:.3g} at {tuple(map(int, worst))}, allowed {allowed[worst]:.3g}"
         )
     return int(found.size)
@@ -50,6 +60,33 @@ def bernstein(exact: Distribution, samples: int, rate: float) -> FloatArray:
     linear = exact.reach * size / (3.0 * samples)
     found: FloatArray = linear + np.sqrt(linear**2 + 2.0 * exact.variance * size / samples)
     return found
+
+
+def median_blocks(rate: float) -> int:
+    """How many blocks, an odd number, so that at most with probability ``rate`` the median of their
+    means is further from the expectation than two deviations of such a mean.
+
+    By Cantelli's inequality a block's mean is that far above it with probability 1/5 at most, and
+    for the median half of the blocks must be. Needs no range, unlike `bernstein`.
+    """
+    blocks = 1
+    while float(bdtrc(blocks // 2, blocks, _FAR)) > rate / 2.0:
+        blocks += 2
+    return blocks
+
+
+def median_of_means(found: FloatArray, blocks: int) -> FloatArray:
+    """Of estimates ``[n, *shape]``, the last of which are left out if they fill no block."""
+    each = len(found) // blocks
+    means = found[: blocks * each].reshape(blocks, each, *found.shape[1:]).mean(axis=1)
+    middle: FloatArray = np.median(means, axis=0)
+    return middle
+
+
+def median_radius(variance: FloatArray, samples: int, blocks: int) -> FloatArray:
+    """See `median_blocks`."""
+    radius: FloatArray = 2.0 * np.sqrt(variance / (samples // blocks))
+    return radius
 
 
 def _sampled_runs(

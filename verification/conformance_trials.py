@@ -1,4 +1,4 @@
-"""An estimator on trial: its problem, its batches, and when two sets of numbers are the same."""
+"""An estimator on trial: its problem, and its batches."""
 
 from __future__ import annotations
 
@@ -13,19 +13,11 @@ from analytic.arrays import FloatArray
 from stochastic.estimators import DrawEstimator, Estimator, Evaluator
 from stochastic.trajectories import Trajectories
 from verification.conformance_cases import Distribution, Setup, distribution, enumerable
-
-TOLERANCE = 1e-8
-"""Relative to the largest entry of what is compared."""
+from verification.conformance_results import NotApplicable, NotSatisfied, Remarked, check_equal
 
 REPLICATIONS = 6
 
-
-class NotSatisfied(Exception):  # noqa: N818
-    """The estimator fails a check; says how."""
-
-
-class NotApplicable(Exception):  # noqa: N818
-    """A check that has nothing to say here; says why."""
+_ORDERS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +39,31 @@ class Trial:
     @cached_property
     def setup(self) -> Setup:
         """The problem of most checks."""
-        return Setup.random(self.rng(0), (3, 2, 3))
+        return Setup.random(self.rng(0), (3, 3, 3))
 
     @cached_property
     def batch(self) -> Trajectories:
-        """Its batches ``[R, N, H]``."""
-        return self.setup.drawn(self.rng(1), REPLICATIONS, self.n)
+        """Its batches ``[R, N, H]``, none of whose trajectories earn the same."""
+        return self.setup.unlike(self.rng(1), REPLICATIONS, self.n)
+
+    @cached_property
+    def ordered(self) -> bool:
+        """Whether the order of a batch's trajectories was seen to matter."""
+        if self.n == 1 or isinstance(self.estimator, DrawEstimator):
+            return False
+        found, rng = self.estimates(self.batch), self.rng(21)
+        for _ in range(_ORDERS):
+            try:
+                shuffled = self.batch[:, rng.permutation(self.n)]
+                check_equal(self.estimates(shuffled), found, "another order")
+            except NotSatisfied:
+                return True
+        return False
 
     @cached_property
     def enumerable(self) -> Setup:
         """A problem of which all batches can be enumerated. Raises NotApplicable."""
-        found = enumerable(self.estimator, self.rng(2), self.n)
+        found = enumerable(self.estimator, self.rng(2), self.n, ordered=self.ordered)
         if found is None:
             raise NotApplicable(f"batches of {self.n} are too many to enumerate, on any problem")
         return found
@@ -76,31 +82,23 @@ class Trial:
 
     def distribution(self, setup: Setup, at: FloatArray | None = None) -> Distribution:
         """Exact, over all batches. Raises NotApplicable likewise."""
-        batches, weights = setup.enumeration(at).all_batches(self.n, ordered=True)
+        batches, weights = setup.enumeration(at).all_batches(self.n, ordered=self.ordered)
         return distribution(self.estimates(batches, setup), weights)
 
-    def one_run(self, estimator: DrawEstimator, seed: int) -> tuple[FloatArray, FloatArray]:
+    def one_run(
+        self, estimator: DrawEstimator, seed: int, setup: Setup | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """One estimate with seeded draws, and the parameters that were drawn at."""
-        rng = np.random.default_rng([self.seed, seed])
+        rng, where = np.random.default_rng([self.seed, seed]), setup or self.setup
         asked: list[FloatArray] = []
 
         def draw(theta: npt.ArrayLike, n: int) -> Trajectories:
             asked.append(np.array(theta))
-            return replace(self.setup, theta=asked[-1]).drawn(rng, 1, n)[0]
+            return replace(where, theta=asked[-1]).drawn(rng, 1, n)[0]
 
-        found = estimator.run(draw, self.setup.context)
+        found = estimator.run(draw, where.context)
         return found, np.array(asked)
 
 
-def check_equal(found: npt.ArrayLike, wanted: npt.ArrayLike, what: str) -> int:
-    """1. Raises NotSatisfied where they differ by more than rounding."""
-    one, other = np.asarray(found), np.asarray(wanted)
-    size = max(float(np.abs(one).max(initial=0.0)), float(np.abs(other).max(initial=0.0)))
-    gap = float(np.abs(one - other).max(initial=0.0))
-    if gap > TOLERANCE * size:
-        raise NotSatisfied(f"{what}: differs by {gap / size:.3g} of the largest entry")
-    return 1
-
-
-Check = Callable[[Trial], int]
+Check = Callable[[Trial], int | Remarked]
 """How many comparisons it made. Raises NotSatisfied or, where it does not apply, NotApplicable."""

@@ -117,7 +117,7 @@ class GroupRelative:
 
     def _lengths(self, record: Record) -> Tensor:
         """``[N]``, or a number."""
-        lengths = record.alive.sum(dim=-1).clamp(min=1).to(torch.float64)
+        lengths = record.alive.sum(dim=-1).clamp(min=1).to(record.rewards.dtype)
         if self.length is Length.NONE:
             return torch.ones_like(lengths)
         return lengths if self.length is Length.TRAJECTORY else lengths.mean()

@@ -7,6 +7,8 @@ that a surrogate of one player's return is differentiable in both players' param
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,13 @@ from stochastic.records import Record
 
 def discounts(record: Record) -> Tensor:
     """``[H]``: gamma^t."""
-    steps = torch.arange(record.rewards.shape[-1], dtype=torch.float64)
-    return torch.as_tensor(record.discount, dtype=torch.float64) ** steps
+    steps = torch.arange(record.rewards.shape[-1], device=record.rewards.device)
+    return as_made_for(record.rewards, record.discount) ** steps
+
+
+def as_made_for(like: Tensor, value: Any) -> Tensor:
+    """``value`` as a tensor of the dtype and on the device of ``like``."""
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
 def rewards_to_go(record: Record) -> Tensor:
@@ -70,7 +77,7 @@ def path_ratio_steps(record: Record) -> Tensor:
 
 def _discounted_suffix_sums(terms: Tensor, factor: float | Tensor) -> Tensor:
     # A triangular matrix instead of a division by factor^t, which fails at factor 0.
-    steps = torch.arange(terms.shape[-1])
+    steps = torch.arange(terms.shape[-1], device=terms.device)
     gaps = steps[:, None] - steps[None, :]
-    powers = torch.as_tensor(factor, dtype=torch.float64) ** gaps.clamp(min=0)
+    powers = as_made_for(terms, factor) ** gaps.clamp(min=0)
     return terms @ torch.where(gaps >= 0, powers, torch.zeros_like(powers))

@@ -16,6 +16,7 @@ from analytic.arrays import real_number
 from analytic.targets import DISCOUNTED, StateWeighting
 from stochastic.records import Record
 from stochastic.surrogates.returns import (
+    as_made_for,
     generalised_advantages,
     log_probabilities,
     probability_ratios,
@@ -35,7 +36,8 @@ class Reduction(Enum):
 
 def step_weights(record: Record, weighting: StateWeighting) -> Tensor:
     """``[H]``: gamma^t, ones, or the given weights. Raises ValueError if as many are not given."""
-    return torch.tensor(weighting.step_weights(record.discount, record.rewards.shape[-1]))
+    weights = weighting.step_weights(record.discount, record.rewards.shape[-1])
+    return as_made_for(record.rewards, torch.tensor(weights))
 
 
 def reduce_steps(terms: Tensor, record: Record, reduction: Reduction) -> Tensor:

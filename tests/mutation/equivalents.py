@@ -46,8 +46,8 @@ EQUIVALENT = {
     (
         "returns",
         "sum or axis shifted",
-        "steps = torch.arange(terms.shape[-1])",
-        "steps = 1 + torch.arange(terms.shape[-1])",
+        "steps = torch.arange(terms.shape[-1], device=terms.device)",
+        "steps = 1 + torch.arange(terms.shape[-1], device=terms.device)",
         0,
     ): "`steps` is used in differences `steps[:, None] - steps[None, :]` alone; the 1 cancels.",
 }

@@ -1,0 +1,116 @@
+"""What all code of a process shares, and what no estimate may draw from, change or leave behind."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_OF_OUR_OWN = 20_250_801
+
+
+@dataclass(frozen=True, eq=False)
+class Generators:
+    """The states of the global generators of torch (on the CPU), numpy and Python."""
+
+    torch: Tensor
+    numpy: dict[str, Any]
+    python: object
+
+    @classmethod
+    def now(cls) -> Generators:
+        """As they are."""
+        numpy_state: dict[str, Any] = np.random.get_state(legacy=False)
+        return cls(torch.get_rng_state(), numpy_state, random.getstate())
+
+    def restore(self) -> None:
+        """Makes them so again."""
+        torch.set_rng_state(self.torch)
+        np.random.set_state(self.numpy)
+        random.setstate(self.python)  # type: ignore[arg-type]
+
+    def changed(self, other: Generators) -> str:
+        """Whose generator is in another state; "" if none is."""
+        if not torch.equal(self.torch, other.torch):
+            return "torch's global generator"
+        one, two = self.numpy, other.numpy
+        if not (
+            np.array_equal(one["state"]["key"], two["state"]["key"])
+            and one["state"]["pos"] == two["state"]["pos"]
+            and (one["has_gauss"], one["gauss"]) == (two["has_gauss"], two["gauss"])
+        ):
+            return "numpy's global generator"
+        return "" if self.python == other.python else "Python's global generator"
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """Switches that change what others compute."""
+
+    default_dtype: torch.dtype
+    gradients: bool
+    numpy_errors: dict[str, Any]
+
+    @classmethod
+    def now(cls) -> Settings:
+        """As they are."""
+        return cls(torch.get_default_dtype(), torch.is_grad_enabled(), dict(np.geterr()))
+
+    def restore(self) -> None:
+        """Makes them so again."""
+        torch.set_default_dtype(self.default_dtype)
+        torch.set_grad_enabled(self.gradients)
+        np.seterr(**self.numpy_errors)
+
+    def changed(self, other: Settings) -> str:
+        """Which is another; "" if none is."""
+        named = {
+            "default_dtype": "torch's default dtype",
+            "gradients": "torch's gradient mode",
+            "numpy_errors": "numpy's error handling",
+        }
+        for field in fields(self):
+            if getattr(self, field.name) != getattr(other, field.name):
+                return named[field.name]
+        return ""
+
+
+@contextmanager
+def put_back() -> Iterator[None]:
+    """Whatever happens inside, generators and settings are afterwards what they were."""
+    generators, settings = Generators.now(), Settings.now()
+    try:
+        yield
+    finally:
+        generators.restore()
+        settings.restore()
+
+
+class Watch:
+    """What was disturbed since it was made. It has put generators and settings into states of its
+    own, so that seeding one is seen too, and torch's default dtype to single or ``double``
+    precision.
+    """
+
+    def __init__(self, *, double: bool) -> None:
+        torch.default_generator.manual_seed(_OF_OUR_OWN)
+        np.random.seed(_OF_OUR_OWN)
+        random.seed(_OF_OUR_OWN)
+        torch.set_default_dtype(torch.float64 if double else torch.float32)
+        torch.set_grad_enabled(True)
+        np.seterr(divide="warn", over="warn", under="ignore", invalid="warn")
+        self._generators, self._settings = Generators.now(), Settings.now()
+
+    def disturbed(self) -> str:
+        """What, in words; "" if nothing was."""
+        drawn = self._generators.changed(Generators.now())
+        if drawn:
+            return f"drew from or seeded {drawn}"
+        what = self._settings.changed(Settings.now())
+        return f"changed {what}" if what else ""
