@@ -53,11 +53,14 @@ def test_a_part_of_the_mutants_is_found_out():
 
 
 def test_a_mutant_reaches_the_surrogates_that_import_it():
-    """A wrong discount in `returns` is seen by AD, which takes it from there by way of others."""
+    """A wrong discount in `returns` is seen by DiCE, which imports it."""
     mutant = next(m for m in mutants_of("returns") if "arange(record" in m.before)
-    from_mutant = [item for item in claims_about("returns") if item[0] in ("AD", "discounts")]
+    from_mutant = [item for item in claims_about("returns") if item[0] in ("Dice", "discounts")]
     outcomes = [outcome_in(World(mutant), [item]) for item in from_mutant]
-    assert {outcome.name for outcome in outcomes if outcome.by != "survived"} == {"AD", "discounts"}
+    assert {outcome.name for outcome in outcomes if outcome.by != "survived"} == {
+        "Dice",
+        "discounts",
+    }
     assert World().discounts is not World(mutant).discounts
 
 

@@ -258,7 +258,7 @@ def test_estimates_that_are_none_are_refused_with_the_problem(estimate, said):
         {"estimator": None},
         {"estimator": from_surrogate(lvc, 1), "order": 2},
     ],
-    ids=str,
+    ids=lambda wrong: " ".join(wrong),
 )
 def test_what_is_no_part_of_a_property_is_refused_in_one_sentence(wrong):
     given = {"estimator": lvc, "max_examples": 3} | wrong
