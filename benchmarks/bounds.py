@@ -2,9 +2,10 @@
 
     python -m benchmarks.bounds [FOLDER]
 
-The pictures beside it, bounds.png and mixtures.png, are those of
+The pictures beside it, bounds.png, linearised.png and mixtures.png, are those of
 
     gradbias bounds --random 2x2 --horizon 2 --seed 0 (the four sweeps)
+    gradbias bounds --random 2x2 --horizon 1 --loop reuse --step-size 1 --values 1 2 4 8 16 32
     gradbias bounds --loop chain --sweep kappa --discount 0.95 --step-size 1 --steps 10
 """
 
@@ -26,6 +27,7 @@ def main():
     (folder / "bounds.md").write_text(page(instances.table(every), len(every), len(failed)))
     draw(folder / "bounds.png")
     draw_chain(folder / "mixtures.png")
+    draw_reuse(folder / "linearised.png")
     print(f"wrote {folder / 'bounds.md'}, {len(failed)} of {len(every)} fail")
     return min(len(failed), 1)
 
@@ -70,6 +72,18 @@ def draw_chain(path):
 
     command = Bounds(loop="chain", sweep="kappa", discount=0.95, step_size=1.0, steps=10)
     draw_mixtures(chain_rows(command), MixtureSweep.KAPPA).savefig(path, dpi=130)
+
+
+def draw_reuse(path):
+    """One batch for step and Hessian, over N."""
+    from experiments.bound_figures import draw_linearised
+    from experiments.bound_folders import problem_of
+    from experiments.commands import Bounds
+    from experiments.linearised_folders import linearised_rows
+
+    values = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+    command = Bounds(random="2x2", horizon=1, loop="reuse", step_size=1.0, values=values)
+    draw_linearised(linearised_rows(command, *problem_of(command))).savefig(path, dpi=130)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.figures import new_figure
 from verification.bound_sweeps import BoundSweep, Sweep
+from verification.linearised_bounds import LinearisedRow
 from verification.mixture_sweeps import MixtureRow, MixtureSweep
 
 if TYPE_CHECKING:
@@ -76,6 +77,32 @@ def draw_mixtures(rows: Sequence[MixtureRow], sweep: MixtureSweep) -> Figure:
         axes.grid(which="major", color="0.9", linewidth=0.6)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return figure
+
+
+_LINEARISED_LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "everywhere": ("bound, any policy", {"color": "#7fb2e5", "marker": "v"}),
+    "reachable": ("bound, reachable", {"color": "#0b5fa5", "marker": "^"}),
+    "bias": _LOOKS["bias"],
+    "leading": _LOOKS["leading"],
+}
+
+
+def draw_linearised(rows: Sequence[LinearisedRow]) -> Figure:
+    """The bias that one batch for step and Hessian leaves, beside its bounds, over N."""
+    figure = new_figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    x = np.array([row.samples for row in rows], dtype=float)
+    for name, (label, look) in _LINEARISED_LOOKS.items():
+        y = np.array([getattr(row, name) for row in rows])
+        axes.plot(x, np.where(y > 0.0, y, np.nan), label=label, markersize=4, **look)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(_AXES[Sweep.SAMPLES])
+    axes.set_ylabel("norm")
+    axes.set_title("One batch for step and Hessian, against E-MAML's objective", fontsize=9)
+    axes.grid(which="major", color="0.9", linewidth=0.6)
+    axes.legend(fontsize=8, frameon=False)
     return figure
 
 

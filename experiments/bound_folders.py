@@ -23,10 +23,12 @@ from analytic.bilevel import Lirpg, Maml
 from analytic.moments import Curvature
 from analytic.problems import TabularMDP
 from experiments.bound_figures import draw_sweep
-from experiments.commands import Bounds, Check
+from experiments.commands import Bounds, Check, steps_of
 from experiments.figures import as_svg
+from experiments.linearised_folders import linearised_rows, told_linearised, write_linearised
 from experiments.mixture_folders import chain_rows, told, write_chain
 from experiments.problem_sources import generators, load_problem, load_theta
+from experiments.row_folders import repeated_options
 from verification.bound_sweeps import MEASURES, BoundRow, BoundSweep, Sweep, bound_versus_empirical
 
 SWEEPS = {
@@ -56,7 +58,7 @@ def run_bounds(command: Bounds) -> str:
 
         folder = claim_folder(command.out)
     try:
-        text = (_run_chain if command.loop == "chain" else _run_sweep)(command, folder)
+        text = _RUNS.get(command.loop, _run_sweep)(command, folder)
     except BaseException:
         if folder is not None and not (folder / "command.txt").exists():
             from experiments.folders import abandon_folder
@@ -67,7 +69,7 @@ def run_bounds(command: Bounds) -> str:
 
 
 def _run_sweep(command: Bounds, folder: Path | None) -> str:
-    mdp, theta = _problem(command)
+    mdp, theta = problem_of(command)
     found = _swept(command, mdp, theta)
     if folder is not None:
         with _writing(folder):
@@ -85,6 +87,18 @@ def _run_chain(command: Bounds, folder: Path | None) -> str:
     return told(command, rows)
 
 
+def _run_reuse(command: Bounds, folder: Path | None) -> str:
+    mdp, theta = problem_of(command)
+    rows = linearised_rows(command, mdp, theta)
+    if folder is not None:
+        with _writing(folder):
+            write_linearised(folder, command, mdp, theta, rows)
+    return told_linearised(command, rows)
+
+
+_RUNS = {"chain": _run_chain, "reuse": _run_reuse}
+
+
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:
@@ -95,10 +109,11 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def sweep_of(command: Bounds) -> BoundSweep:
     """The sweep that a command asks for. Raises ValueError as `run_bounds`."""
-    return _swept(command, *_problem(command))
+    return _swept(command, *problem_of(command))
 
 
-def _problem(command: Bounds) -> tuple[TabularMDP, FloatArray]:
+def problem_of(command: Bounds) -> tuple[TabularMDP, FloatArray]:
+    """The problem and the logits that a command names. Raises ValueError as `run_bounds`."""
     names = ("npz", "gym", "env_option", "random", "seed", "discount", "horizon", "start")
     same = {name: getattr(command, name) for name in names}
     problem_rng, policy_rng, _ = generators(command.seed)
@@ -121,7 +136,10 @@ def _swept(command: Bounds, mdp: TabularMDP, theta: FloatArray) -> BoundSweep:
     name = command.curvature or ("ad" if of_error else "exact")
     if of_error and CURVATURES[name] is None:
         raise ValueError("--curvature: expected dice, lvc or ad, whose error is swept; got exact")
-    asked: dict[str, Any] = {"steps": command.steps, "step_size": command.step_size}
+    asked: dict[str, Any] = {
+        "steps": steps_of(command),
+        "step_size": command.step_size,
+    }
     asked |= {"samples": samples, "curvature": CURVATURES[name], "sweep": sweep}
     asked |= {"runs": command.runs}
     if command.loop == "maml":
@@ -168,13 +186,8 @@ def _text(value: object) -> str:
 def _repeated(command: Bounds) -> list[str]:
     """The command line that repeats the sweep from inside the folder."""
     arguments = ["gradbias", "bounds", "--npz", "problem.npz", "--theta", "theta.npy"]
-    for name in ("loop", "sweep", "steps", "step_size", "samples", "curvature", "runs"):
-        value = getattr(command, name)
-        if value is not None:
-            arguments += [f"--{name.replace('_', '-')}", str(value)]
-    if command.values:
-        arguments += ["--values", *map(str, command.values)]
-    return arguments
+    names = ("loop", "sweep", "steps", "step_size", "samples", "curvature", "runs")
+    return arguments + repeated_options(command, names)
 
 
 def _as_dict(found: BoundSweep) -> dict[str, Any]:

@@ -136,15 +136,16 @@ class Bounds:
     """'uniform' over states, or a state's number; default: the problem's own."""
     theta: str = "random"
     """Where the inner loop starts: 'uniform', 'random' (standard normal) or FILE.npy."""
-    loop: Literal["maml", "lirpg", "chain"] = "maml"
-    """What the meta-parameters are: theta^0, an intrinsic reward (0 here), or the discounts of the
-    reward chain, whose multi-step meta-gradients are mixed (no problem is given then)."""
+    loop: Literal["maml", "reuse", "lirpg", "chain"] = "maml"
+    """What the meta-parameters are: theta^0 (with 'reuse': of one step whose trajectories are used
+    again for its Hessian), an intrinsic reward (0 here), or the discounts of the reward chain,
+    whose multi-step meta-gradients are mixed (no problem is given then)."""
     sweep: Literal["K", "step-size", "samples", "hessian-error", "kappa"] = "samples"
     """What is varied; the Hessian's error by factors; kappa or K on the chain."""
     values: tuple[float, ...] = ()
     """Of what is varied; there are defaults."""
-    steps: int = 2
-    """K, the inner steps."""
+    steps: int | None = None
+    """K, the inner steps; default 2, or 1 with 'reuse'."""
     step_size: float = 0.1
     """alpha."""
     samples: int | None = None
@@ -159,6 +160,11 @@ class Bounds:
     """A folder for results.csv, slopes.csv, bounds.png, bounds.svg and what repeats it."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object instead of a table."""
+
+
+def steps_of(command: Bounds) -> int:
+    """Inner steps, unless said 2."""
+    return 2 if command.steps is None else command.steps
 
 
 Command = Check | Survey | Bounds | Report | List

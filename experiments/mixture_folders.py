@@ -8,10 +8,8 @@ Source: *One Step at a Time: Pros and Cons of Multi-Step Meta-Gradient RL*, eq. 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ import numpy as np
 
 from analytic.reward_chains import ChainLearner, RewardChain
 from experiments.bound_figures import draw_mixtures
-from experiments.commands import Bounds
-from experiments.figures import as_svg
+from experiments.commands import Bounds, steps_of
+from experiments.row_folders import repeated_options, write_rows
 from verification.mixture_sweeps import MixtureRow, MixtureSweep, mixture_versus_bounds
 
 STATES = 10
@@ -63,19 +61,14 @@ def chain_rows(command: Bounds) -> tuple[MixtureRow, ...]:
     if sweep is MixtureSweep.STEPS:
         values = tuple(int(v) if float(v).is_integer() else v for v in values)
     asked: dict[str, Any] = {"sweep": sweep, "values": values}
-    return mixture_versus_bounds(learner, **asked, steps=command.steps, kappa=command.kappa)
+    return mixture_versus_bounds(learner, **asked, steps=steps_of(command), kappa=command.kappa)
 
 
 def write_chain(folder: Path, command: Bounds, rows: tuple[MixtureRow, ...]) -> None:
     """The folder. Raises OSError where it cannot be written."""
-    (folder / "command.txt").write_text(shlex.join(_repeated(command)) + "\n")
-    names = [field.name for field in dataclasses.fields(MixtureRow)]
-    with open(folder / "results.csv", "w", newline="") as stream:
-        cells = [[_text(getattr(row, name)) for name in names] for row in rows]
-        csv.writer(stream).writerows([names, *cells])
-    figure = draw_mixtures(rows, SWEEPS[command.sweep][0])
-    figure.savefig(folder / "bounds.png", dpi=150)
-    (folder / "bounds.svg").write_text(as_svg(figure))
+    options = ("loop", "sweep", "steps", "step_size", "samples", "discount", "kappa")
+    arguments = ["gradbias", "bounds", *repeated_options(command, options)]
+    write_rows(folder, arguments, rows, draw_mixtures(rows, SWEEPS[command.sweep][0]))
 
 
 def told(command: Bounds, rows: tuple[MixtureRow, ...]) -> str:
@@ -91,16 +84,3 @@ def told(command: Bounds, rows: tuple[MixtureRow, ...]) -> str:
         value = row.kappa if sweep is MixtureSweep.KAPPA else row.steps
         lines.append(f"{value:>10g}{cells}   {'yes' if row.aligned and row.decreasing else 'no'}")
     return "\n".join(lines)
-
-
-def _repeated(command: Bounds) -> list[str]:
-    arguments = ["gradbias", "bounds", "--loop", "chain"]
-    for name in ("sweep", "steps", "step_size", "samples", "discount", "kappa"):
-        value = getattr(command, name)
-        if value is not None:
-            arguments += [f"--{name.replace('_', '-')}", str(value)]
-    return arguments + (["--values", *map(str, command.values)] if command.values else [])
-
-
-def _text(value: object) -> str:
-    return "" if value is None else repr(value)

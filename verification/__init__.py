@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from verification.generic_points import Certificate as Certificate
     from verification.generic_points import certify as certify
     from verification.ledgers import Ledger as Ledger
+    from verification.linearised_bounds import linearised_step_bound as linearised_step_bound
+    from verification.linearised_bounds import linearised_step_rows as linearised_step_rows
     from verification.mean_tests import MeanTest as MeanTest
     from verification.measurement import assert_unbiased as assert_unbiased
     from verification.measurement import measure_bias as measure_bias
@@ -84,6 +86,8 @@ _HOME = {
     "Certificate": "generic_points",
     "certify": "generic_points",
     "Ledger": "ledgers",
+    "linearised_step_bound": "linearised_bounds",
+    "linearised_step_rows": "linearised_bounds",
     "MeanTest": "mean_tests",
     "assert_unbiased": "measurement",
     "measure_bias": "measurement",

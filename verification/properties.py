@@ -8,7 +8,6 @@ problems told anything fails as well.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -23,13 +22,7 @@ from analytic.policies import TABULAR, Policy
 from analytic.problems import TabularMDP
 from analytic.targets import AnyTarget
 from stochastic.coefficients import Surrogate
-from stochastic.estimators import (
-    CallableEstimator,
-    DrawEstimator,
-    Estimator,
-    SurrogateEstimator,
-    from_surrogate,
-)
+from stochastic.estimators import Estimator
 from stochastic.game_loops import SampledGame
 from stochastic.meta_gradients import MetaGradient
 from verification.error_budgets import ErrorBudget
@@ -37,6 +30,14 @@ from verification.ledgers import Ledger
 from verification.measurement import measure_bias
 from verification.meta_measurement import measure_meta_gradient
 from verification.plain_problems import plainer
+from verification.property_arguments import (
+    Options,
+    check_options,
+    checked_estimator,
+    checked_strategy,
+    given_options,
+    growing_sizes,
+)
 from verification.property_failures import Measured, code, diagnosed, failure
 from verification.property_search import BiasFoundError, Example, NotMeasuredError, Search
 from verification.reports import BiasReport
@@ -50,9 +51,6 @@ from verification.strategies import (
     tabular_mdps,
 )
 
-Options = Callable[..., Mapping[str, Any]]
-"""What `measure_bias` takes beside the problem, for each (mdp, theta): ``critic``, ``length``..."""
-
 _QUICK = {"samples": 20_000, "enumeration_limit": 50_000}
 _GENERAL: Any = {
     "dynamics": [Dynamics.SPARSE, Dynamics.DENSE],
@@ -60,9 +58,6 @@ _GENERAL: Any = {
     "discounts": (0.5, 0.9),
 }
 """Problems on which mistakes differ."""
-
-_OWN = {"estimator", "mdp", "theta", "meta_parameters", "exact", "target", "false_alarm"}
-"""What a property sets itself."""
 
 Drawn = st.SearchStrategy[FloatArray]
 PolicyOf = Callable[[TabularMDP], "Policy | st.SearchStrategy[Policy]"]
@@ -103,14 +98,14 @@ def for_all_mdps(
     >>> from stochastic.surrogates.score_function import lvc
     >>> for_all_mdps(lvc, order=1, max_states=2, max_horizon=2, max_examples=10)(Ledger())
     """
-    one = _estimator(estimator, order)
-    _check_options(options, measure_bias)
+    one = checked_estimator(estimator, order)
+    check_options(options, measure_bias)
     if target is not None and not callable(target) and not hasattr(target, "order"):
         raise ValueError(f"target: expected a target, or a function of the problem, got {target!r}")
     if policies is not None and not callable(policies):
         raise ValueError(f"policies: expected a function of the problem, got {policies!r}")
     stages = _stages(max_states, max_actions, max_horizon) if problems is None else [problems]
-    examples = [_examples(_strategy("problems", each), policy, policies) for each in stages]
+    examples = [_examples(checked_strategy("problems", each), policy, policies) for each in stages]
     if problems is None:  # last, those on which no bias is hidden by what is special
         sizes = (max_states, max_actions, max_horizon)
         general = tabular_mdps(*sizes, min_states=min(2, max_states), min_actions=2, **_GENERAL)
@@ -119,7 +114,7 @@ def for_all_mdps(
 
     def asked(example: Example) -> dict[str, Any]:
         mdp, theta = example.problem, example.parameters[0]
-        given = _given(options, mdp, theta)
+        given = given_options(options, measure_bias, mdp, theta)
         wanted = target(mdp) if callable(target) else target
         return {"target": wanted, "policy": example.policy} | given
 
@@ -182,13 +177,13 @@ def for_all_games(
     """
     if not callable(estimator):
         raise ValueError(f"estimator: expected a function of the game, got {estimator!r}")
-    _check_options(options, measure_meta_gradient)
+    check_options(options, measure_meta_gradient)
     stages = (
-        [_strategy("problems", problems)]
+        [checked_strategy("problems", problems)]
         if problems is not None
         else [
             games(*size, min_actions=2, infinite=False, memory_one=False)
-            for size in _sizes(max_states, max_actions, max_horizon)
+            for size in growing_sizes(max_states, max_actions, max_horizon)
         ]
         + [games(max_states, max_actions, max_horizon, min_actions=2, infinite=False)]
     )
@@ -205,7 +200,7 @@ def for_all_games(
             "enumeration_limit": 50_000,
             "rng": np.random.default_rng(example.seed),
         }
-        given = quick | _given(options, game, phi, theta)
+        given = quick | given_options(options, measure_meta_gradient, game, phi, theta)
         exact = Lola(game, one.loop.player)
         return measure_meta_gradient(one, phi, theta, exact=exact, **given, false_alarm=rate)
 
@@ -269,63 +264,8 @@ def _told_where(wrong: NotMeasuredError) -> BaseException:
     return error
 
 
-def _estimator(estimator: Estimator | Surrogate, order: int | None) -> Estimator:
-    if isinstance(estimator, SurrogateEstimator | CallableEstimator | DrawEstimator):
-        if order not in (None, estimator.order):
-            raise ValueError(f"order: expected the estimator's own, {estimator.order}, got {order}")
-        return estimator
-    if not callable(estimator):
-        raise ValueError(f"estimator: expected one, or a function of a record, got {estimator!r}")
-    return from_surrogate(estimator, 1 if order is None else order)
-
-
-def _check_options(options: object, measure: Callable[..., BiasReport]) -> None:
-    if options is None or callable(options):
-        return
-    if not isinstance(options, Mapping):
-        raise ValueError(
-            f"options: expected a mapping, or a function of problem and parameters, got {options!r}"
-        )
-    _check_names(options, measure)
-
-
-def _check_names(options: Mapping[str, Any], measure: Callable[..., BiasReport]) -> None:
-    known = set(inspect.signature(measure).parameters) - _OWN
-    if wrong := sorted(set(options) - known):
-        raise ValueError(f"options: expected some of {', '.join(sorted(known))}, got {wrong[0]!r}")
-
-
-def _given(options: Options | Mapping[str, Any] | None, *at: Any) -> dict[str, Any]:
-    found = options(*at) if callable(options) else options or {}
-    if not isinstance(found, Mapping):
-        raise ValueError(f"options: expected the function to return a mapping, got {found!r}")
-    _check_names(found, measure_meta_gradient if len(at) > 2 else measure_bias)
-    return dict(found)
-
-
-def _strategy(name: str, given: object) -> Any:
-    if not isinstance(given, st.SearchStrategy):
-        raise ValueError(f"{name}: expected a Hypothesis strategy, got {given!r}")
-    return given
-
-
-def _sizes(max_states: int, max_actions: int, max_horizon: int) -> list[tuple[int, int, int]]:
-    """1 state, 2 actions, 1 step; 2, 2, 2; and so on to these: a bias that the smallest problems
-    have is found on them.
-    """
-    whole_number("max_states", max_states, at_least=1)
-    whole_number("max_actions", max_actions, at_least=2)
-    whole_number("max_horizon", max_horizon, at_least=1)
-    bounds = (max_states, max_actions, max_horizon)
-    sizes = (
-        (min(k, bounds[0]), min(max(k, 2), bounds[1]), min(k, bounds[2]))
-        for k in range(1, max(bounds) + 1)
-    )
-    return list(dict.fromkeys(sizes))
-
-
 def _stages(max_states: int, max_actions: int, max_horizon: int) -> list[Any]:
-    sizes = _sizes(max_states, max_actions, max_horizon)
+    sizes = growing_sizes(max_states, max_actions, max_horizon)
     return [tabular_mdps(*size, min_actions=2) for size in sizes]
 
 

@@ -108,6 +108,22 @@ def test_mixes_on_the_chain_leave_numbers_and_a_picture_that_repeat(capsys, tmp_
     assert [repr(row["bias"]) for row in again] == [row["bias"] for row in rows]
 
 
+def test_one_batch_for_step_and_hessian_has_bounds_of_its_own(capsys, tmp_path):
+    out = tmp_path / "out"
+    given = ("--random", "2x2", "--horizon", 2, "--loop", "reuse", "--step-size", 2)
+    status, text, _ = run(capsys, "bounds", *given, "--out", out)
+    assert status == 0
+    assert "used for the step and for its Hessian" in text
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    assert [row["samples"] for row in rows] == ["1", "2", "4", "8"]
+    for row in rows:
+        assert 0.0 < float(row["bias"]) < float(row["reachable"]) <= float(row["everywhere"])
+    assert (out / "bounds.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "bounds.svg").read_text().startswith("<svg")
+    _, text, _ = repeat(capsys, out)
+    assert [repr(row["bias"]) for row in json.loads(text)["rows"]] == [row["bias"] for row in rows]
+
+
 BAD = {
     "no horizon": (("--random", "1x2"), "--horizon: expected a number of steps"),
     "no problem": ((), "expected one problem"),
@@ -125,6 +141,11 @@ BAD = {
         ("--loop", "chain", "--sweep", "kappa", "--values", "2"),
         "values: expected a number",
     ),
+    "two steps of one batch": ((*BANDIT, "--loop", "reuse", "--steps", "2"), "--steps: expected 1"),
+    "a swept batch": ((*BANDIT, "--loop", "reuse", "--sweep", "K"), "--sweep: expected samples"),
+    "N and a sweep": ((*BANDIT, "--loop", "reuse", "--samples", "2"), "--samples: expected none"),
+    "half a sample": ((*BANDIT, "--loop", "reuse", "--values", "1.5"), "samples: expected"),
+    "no steps": ((*BANDIT, "--steps", "0"), "steps: expected"),
     "unknown": ((*BANDIT, "--sweep", "weather"), "invalid choice"),
     "theta": ((*BANDIT, "--theta", "none.npy"), "--theta none.npy"),
 }
