@@ -5,7 +5,7 @@
 The pictures beside it, bounds.png, linearised.png and mixtures.png, are those of
 
     gradbias bounds --random 2x2 --horizon 2 --seed 0 (the four sweeps)
-    gradbias bounds --random 2x2 --horizon 1 --loop reuse --step-size 1 --values 1 2 4 8 16 32
+    gradbias bounds --random 2x2 --horizon 1 --loop reuse --step-size 0.1 --values 1 2 4 8 16 32
     gradbias bounds --loop chain --sweep kappa --discount 0.95 --step-size 1 --steps 10
 """
 
@@ -82,7 +82,7 @@ def draw_reuse(path):
     from experiments.linearised_folders import linearised_rows
 
     values = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-    command = Bounds(random="2x2", horizon=1, loop="reuse", step_size=1.0, values=values)
+    command = Bounds(random="2x2", horizon=1, loop="reuse", step_size=0.1, values=values)
     draw_linearised(linearised_rows(command, *problem_of(command))).savefig(path, dpi=130)
 
 

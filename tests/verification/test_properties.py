@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from failed_properties import failure, problem_in
 from hypothesis import strategies as st
 
 import verification
@@ -25,20 +26,6 @@ from verification.strategies import Choosing, policies_for, tabular_mdps
 SMALL = {"max_states": 2, "max_actions": 2, "max_horizon": 2}
 
 
-def failure(property_):
-    with pytest.raises(AssertionError) as caught:
-        property_(Ledger())
-    return str(caught.value)
-
-
-def pasted(text):
-    """What the message's own Python makes."""
-    code = text[text.index("mdp = ") : text.index("\n\n", text.index("theta = "))]
-    names = {}
-    exec(code, {"TabularMDP": TabularMDP}, names)
-    return names["mdp"], np.array(names["theta"])
-
-
 def test_what_is_unbiased_holds_and_leaves_one_claim():
     ledger = Ledger()
     for_all_mdps(dice, order=2, **SMALL, max_examples=30)(ledger)
@@ -51,7 +38,7 @@ def test_what_is_unbiased_holds_and_leaves_one_claim():
 
 def test_the_plain_loss_s_hessian_fails_on_a_bandit_of_one_step():
     text = failure(for_all_mdps(ad, order=2))
-    mdp, theta = pasted(text)
+    mdp, theta = problem_in(text)
     assert mdp.transition.shape == (1, 2, 1)
     assert (mdp.reward.tolist(), mdp.horizon, mdp.discount) == ([[1.0, 0.0]], 1, 1.0)
     assert not theta.any()
@@ -65,7 +52,7 @@ def test_the_plain_loss_s_hessian_fails_on_a_bandit_of_one_step():
 @pytest.mark.slow
 def test_lvc_s_hessian_fails_on_two_states_that_an_action_chooses_between():
     """Neither a state, nor an action, nor a step less has the bias: for any of them it holds."""
-    mdp, theta = pasted(failure(for_all_mdps(lvc, order=2)))
+    mdp, theta = problem_in(failure(for_all_mdps(lvc, order=2)))
     assert (mdp.n_states, mdp.n_actions, mdp.horizon) == (2, 2, 2)
     assert (mdp.transition[:, 0] != mdp.transition[:, 1]).any()
     assert np.count_nonzero(mdp.reward) == 1
@@ -125,7 +112,7 @@ def test_the_target_may_depend_on_the_problem():
     """The gradient without gamma^t is biased for the return's, and right for the update field."""
     plain = AD(weighting=Undiscounted())
     sizes = SMALL | {"max_examples": 40}
-    mdp, _ = pasted(failure(for_all_mdps(plain, **sizes)))
+    mdp, _ = problem_in(failure(for_all_mdps(plain, **sizes)))
     assert mdp.discount < 1.0
     assert mdp.horizon == 2
     for_all_mdps(plain, target=lambda mdp: update_field(horizon=mdp.horizon), **sizes)(Ledger())
@@ -141,7 +128,7 @@ def test_options_may_depend_on_the_problem():
         return {"critic": evaluate_parameters(mdp, theta, TABULAR).values}
 
     small = {"max_states": 1, "max_actions": 2, "max_horizon": 1}
-    _, theta = pasted(failure(for_all_mdps(ad, order=2, options=with_values, **small)))
+    _, theta = problem_in(failure(for_all_mdps(ad, order=2, options=with_values, **small)))
     assert len(seen) > 1
     assert theta.any()  # at the uniform policy the Hessian is 0 as well
     with pytest.raises(ValueError, match="critic"):

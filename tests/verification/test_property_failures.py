@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 import torch
+from failed_properties import failure, pasted
 
-from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
 from stochastic.estimators import from_callable, from_surrogate
 from stochastic.surrogates.dice import dice
@@ -74,20 +74,6 @@ NAMED = {
         "is that of steps that count gamma^(t + 1): the target times gamma,",
     ),
 }
-
-
-def failure(property_):
-    with pytest.raises(AssertionError) as caught:
-        property_(Ledger())
-    return str(caught.value)
-
-
-def pasted(text):
-    """What the message's own Python makes."""
-    code = text[text.index("mdp = ") : text.index("\n\n", text.index("theta = "))]
-    names = {}
-    exec(code, {"TabularMDP": TabularMDP, "LinearSoftmax": LinearSoftmax}, names)
-    return names
 
 
 @pytest.mark.slow
