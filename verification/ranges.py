@@ -22,7 +22,7 @@ from analytic.arrays import BoolArray, FloatArray, IntArray
 from analytic.critics import critic_rows
 from analytic.policies import TabularSoftmax, softmax
 from analytic.problems import TabularMDP
-from analytic.targets import Discounted, GivenWeights, StateWeighting
+from analytic.targets import Discounted, StateWeighting
 from stochastic.estimators import SurrogateEstimator
 from stochastic.surrogates.dice import Dice, LoadedDice
 from stochastic.surrogates.score_function import AD, LVC, Reduction
@@ -64,6 +64,9 @@ def component_range(asked: Request) -> ComponentRange | None:
     """The range of one trajectory's estimate; None where none is known: other surrogates than AD
     and LVC (rewards-to-go, summed over steps), DiCE and Loaded-DiCE, orders above 2, off policy,
     policies that are not tabular, a critic with lambda < 1, or problems that are too large.
+
+    Raises:
+        ValueError: state weights for another number of steps.
     """
     form = _form_of(asked)
     if form is None:
@@ -75,8 +78,6 @@ def component_range(asked: Request) -> ComponentRange | None:
     policy = softmax(asked.context.policy.logits(asked.context.theta))
     coefficients, where, before = _coefficients(policy, order, form)
     low, high = _extremes(asked, form, coefficients, before)
-    if low is None or high is None:
-        return None
     ends = np.zeros((2, size**order))
     ends[0, where], ends[1, where] = low, high
     low, high = (end.reshape(asked.shape) for end in ends)
@@ -141,12 +142,10 @@ def _coefficients(
 
 def _extremes(
     asked: Request, form: _Form, coefficients: FloatArray, before: FloatArray | None
-) -> tuple[FloatArray | None, FloatArray | None]:
+) -> tuple[FloatArray, FloatArray]:
     """Smallest and largest sums along any trajectory, ``[E]`` each."""
     mdp, steps = asked.mdp, asked.length
-    weights = _step_weights(form.weighting, mdp.discount, steps)
-    if weights is None:
-        return None, None
+    weights = form.weighting.step_weights(mdp.discount, steps)
     critic = critic_rows(asked.context.critic, steps, mdp.n_states)
     support = mdp.transition > 0.0
     low = np.zeros((len(coefficients), mdp.n_states))
@@ -169,9 +168,7 @@ def _extremes(
 def _size(asked: Request, form: _Form) -> float:
     """Of all that an estimate sums: scores and their derivatives are at most 1."""
     mdp, steps = asked.mdp, asked.length
-    weights = _step_weights(form.weighting, mdp.discount, steps)
-    if weights is None:
-        return 0.0
+    weights = form.weighting.step_weights(mdp.discount, steps)
     critic = np.abs(critic_rows(asked.context.critic, steps, mdp.n_states)).max(axis=1)
     total = 0.0
     for t, (least, most) in _returns_ahead(mdp, form.decay, steps):
@@ -183,15 +180,6 @@ def _size(asked: Request, form: _Form) -> float:
 
 def _scaled(low: FloatArray, high: FloatArray, factor: float) -> tuple[FloatArray, FloatArray]:
     return (factor * low, factor * high) if factor >= 0 else (factor * high, factor * low)
-
-
-def _step_weights(weighting: StateWeighting, discount: float, steps: int) -> FloatArray | None:
-    if isinstance(weighting, Discounted):
-        powers: FloatArray = discount ** np.arange(steps, dtype=np.float64)
-        return powers
-    if isinstance(weighting, GivenWeights):
-        return np.array(weighting.weights) if len(weighting.weights) == steps else None
-    return np.ones(steps)
 
 
 def _returns_ahead(
