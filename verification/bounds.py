@@ -128,7 +128,7 @@ def meta_gradient_bias_bound(
     sampled, estimates, compact = (_from_phi if constants.starts_at_meta else _general)(
         loop, errors
     )
-    variance = loop.noise * loop.noise
+    variance = product(loop.noise, loop.noise)
     bent = estimates + second_order_bound(constants, loop.steps, loop.step_size, variance)
     return BiasBound(_printed(loop, errors), sampled + estimates, compact, bent, estimates)
 
@@ -198,11 +198,11 @@ def _general(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
         inside = power(b, k - 1 - i) * powers(b, i)
         sampled += product(alpha, alpha, c.m2, c.c1, c.rho2, errors[i], inside)
     whole, largest = k * power(bb, k - 1), max(errors)
-    twice = 0.5 * k * (k - 1) * alpha * alpha * power(bb, max(k - 2, 0))
+    twice = (0.5 * k * (k - 1), alpha, alpha, power(bb, max(k - 2, 0)), c.m2, c.c1)
     compact = product(power(bb, k - 1), c.mu12, largest)
     compact += product(whole, alpha, c.c1, c.mu2, largest)
     compact += product(whole, alpha, c.m2, c.rho1, largest) + product(whole, alpha, c.m2, c.delta_j)
-    compact += product(twice, c.m2, c.c1, c.rho2, largest) + product(twice, c.m2, c.c1, c.delta_h)
+    compact += product(*twice, c.rho2, largest) + product(*twice, c.delta_h)
     return sampled, estimates, compact
 
 

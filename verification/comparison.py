@@ -172,7 +172,7 @@ def _beside(values: FloatArray, others: FloatArray | None) -> FloatArray:
 
 def _intervals(draws: Draws, reading: Reading, size: int, limit: int) -> tuple[ScaledSequence, str]:
     """For the difference's components, the reference's, and the direction."""
-    own = None if draws.n > 1 else component_range(draws.asked)
+    own = component_range(draws.asked)  # a mean over N trajectories is in the range of one
     control = draws.control
     other = None
     if own is not None and control is not None:

@@ -1,20 +1,28 @@
 """Products and powers that bounds are made of, for numbers >= 0.
 
-What floats do not reach is infinite: a bound that says nothing, and holds. Where a factor is 0 the
-product is, so that a bound still vanishes with its errors.
+What is too large for floats is infinite: a bound that says nothing, and holds. A product that is
+too small for them is the smallest of them; 0 it is where a factor is, so that a bound still
+vanishes with its errors.
 """
 
 from __future__ import annotations
 
 import math
 
+_SMALLEST = math.nextafter(0.0, 1.0)
+
 
 def product(*factors: float) -> float:
-    """Of numbers >= 0; 0 where one of them is, even beside an infinite one."""
+    """Of numbers >= 0; 0 where one of them is, even beside an infinite one, and only there."""
     if 0.0 in factors:
         return 0.0
-    found = math.prod(factors)
-    return math.inf if math.isnan(found) else found  # too small times too large
+    # Powers of two apart, so that neither part of a product is too small or too large before all.
+    parts = [math.frexp(factor) for factor in factors]
+    try:
+        found = math.ldexp(math.prod(m for m, _ in parts), sum(e for _, e in parts))
+    except OverflowError:
+        return math.inf
+    return max(found, _SMALLEST)
 
 
 def power(base: float, n: int) -> float:

@@ -73,7 +73,7 @@ def _known_range(draws: Draws, given: MethodChoice) -> ComponentRange | None:
         if not (low <= high).all():
             raise ValueError("bounds: expected low <= high everywhere")
         return ComponentRange(low, high)
-    known = None if draws.n > 1 else component_range(draws.asked)
+    known = component_range(draws.asked)  # a mean over N trajectories is in the range of one
     if draws.control is None or known is None:
         return known
     return known if control_range(draws) is not None else None

@@ -108,6 +108,16 @@ def test_mixes_on_the_chain_leave_numbers_and_a_picture_that_repeat(capsys, tmp_
     assert [repr(row["bias"]) for row in again] == [row["bias"] for row in rows]
 
 
+def test_options_of_0_are_repeated(capsys, tmp_path):
+    """A mix with kappa = 0 is the first step alone; without the option it would be another."""
+    given = ("--loop", "chain", "--sweep", "K", "--values", 4, "--kappa", 0, "--discount", 0)
+    _, text, _ = run(capsys, "bounds", *given, "--json", "--out", tmp_path / "out")
+    status, again, _ = repeat(capsys, tmp_path / "out")
+    assert status == 0
+    assert json.loads(again)["rows"] == json.loads(text)["rows"]
+    assert json.loads(text)["rows"][0]["kappa"] == 0.0
+
+
 def test_one_batch_for_step_and_hessian_has_bounds_of_its_own(capsys, tmp_path):
     out = tmp_path / "out"
     given = ("--random", "2x2", "--horizon", 2, "--loop", "reuse", "--step-size", 2)

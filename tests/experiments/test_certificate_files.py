@@ -11,6 +11,7 @@ from analytic.problems import TabularMDP
 from experiments.certificate_files import KeptCertificate
 from stochastic.estimators import from_surrogate
 from stochastic.surrogates.dice import dice
+from stochastic.surrogates.score_function import ad
 from verification.measurement import measure_bias
 
 LOSS = """
@@ -106,6 +107,50 @@ def test_a_bias_that_moves_by_rounding_has_not_changed(capsys, tmp_path):
     assert check(capsys, path, "--order", 2, estimator="lvc")[0] == 0
     changed(path, bias=(bias * (1 + 1e-6)).tolist())
     assert check(capsys, path, "--order", 2, estimator="lvc")[0] == 1
+
+
+def test_a_bias_is_judged_in_its_own_unit():
+    """Rewards of a millionth: a bias that moved by a part in ten thousand has moved."""
+    mdp = TabularMDP([[[1.0], [1.0]]], [[1e-6, 0.0]], 1.0, [1.0], 1)
+    report = measure_bias(from_surrogate(ad, 2), mdp, np.zeros((1, 2)))
+    found = json.loads(json.dumps(report.as_dict()))
+    assert KeptCertificate(Path("kept.json"), found).settle(report) is None
+    bias = np.array(found["bias"]) * (1 + 1e-4)
+    found |= {"bias": bias.tolist(), "bias_norm": float(np.linalg.norm(bias))}
+    assert "moved by" in KeptCertificate(Path("kept.json"), found).settle(report)
+
+
+def test_a_bias_that_turned_around_has_moved(capsys, tmp_path):
+    path = tmp_path / "lvc.json"
+    check(capsys, path, "--order", 2, estimator="lvc")
+    changed(path, bias=(-np.array(json.loads(path.read_text())["bias"])).tolist())
+    status, _, errors = check(capsys, path, "--order", 2, estimator="lvc")
+    assert status == 1
+    assert "moved by" in errors
+
+
+def test_a_target_that_moved_by_more_than_rounding_is_another(capsys, tmp_path):
+    path = tmp_path / "dice.json"
+    check(capsys, path)
+    norm = json.loads(path.read_text())["target_norm"]
+    for factor, said in ((1 + 1e-12, False), (1 + 1e-7, True), (1 - 1e-7, True)):
+        changed(path, target_norm=norm * factor)
+        status, _, errors = check(capsys, path)
+        assert (status == 1) == said == ("another problem or policy" in errors)
+
+
+def test_intervals_that_overlap_agree_whichever_ends_where(capsys, tmp_path):
+    path = tmp_path / "sampled.json"
+    sampled = ("--evidence", "sampling", "--budget", "2000")
+    check(capsys, path, *sampled)
+    low, high = json.loads(path.read_text())["interval"]
+    wide = 0.5 * (high - low)
+    for moved in (-wide, wide):
+        changed(path, interval=[low + moved, high + moved])
+        assert "bias norm was" not in check(capsys, path, *sampled)[2]
+    for moved in (-5.0 * wide, 5.0 * wide):
+        changed(path, interval=[low + moved, high + moved])
+        assert "bias norm was" in check(capsys, path, *sampled)[2]
 
 
 def test_sampled_biases_are_compared_by_their_intervals(capsys, tmp_path):

@@ -31,6 +31,17 @@ def test_a_survey_finds_the_biased_ones_and_leaves_everything_behind(capsys, tmp
     assert len(json.loads((out / "survey.json").read_text())["reports"]) == 3
 
 
+def test_a_table_of_sampled_reports_has_both_ends_of_each_interval(capsys, tmp_path):
+    out = tmp_path / "out"
+    sampled = ("--evidence", "sampling", "--budget", 2000)
+    run(capsys, "survey", "ad", "dice", *SMALL, *sampled, "--out", out)
+    with open(out / "survey.csv", newline="") as stream:
+        for row in csv.DictReader(stream):
+            kept = json.loads((out / row["estimator"] / "report.json").read_text())
+            assert [float(row["low"]), float(row["high"])] == kept["relative_interval"]
+            assert float(row["low"]) <= float(row["relative_bias"]) <= float(row["high"])
+
+
 def test_its_status_says_whether_any_bias_was_found_or_none_for_certain(capsys, tmp_path):
     assert run(capsys, "survey", "ad", "dice", *SMALL)[0] == 0
     sampled = ("--evidence", "sampling", "--budget", 2000)

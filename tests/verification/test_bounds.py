@@ -4,6 +4,7 @@ import doctest
 import math
 from dataclasses import fields, replace
 from functools import cache
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from analytic.bilevel import Lirpg, Maml
 from analytic.problems import TabularMDP
 from analytic.scoped_constants import LoopConstants, Scope, loop_constants
 from verification.bounds import compositional_error_bound, meta_gradient_bias_bound
+from verification.growth import power, product
 from verification.meta_measurement import measure_meta_gradient
 from verification.variance_bounds import meta_gradient_variance_bound
 
@@ -364,6 +366,41 @@ def test_bounds_beyond_what_floats_reach_are_infinite_and_0_where_nothing_errs(f
     assert meta_gradient_variance_bound(exact, **asked).corrected == 0.0
     error = compositional_error_bound(exact, **asked)
     assert list(vars(error).values()) == [0.0] * 4
+
+
+def test_a_tiny_step_does_not_make_a_bound_0():
+    """Its square is below what floats hold; times what else there is, it is not. Two steps, errors
+    of the Hessian alone: alpha^2 m_2 c_1 Delta_H, and no more."""
+    large = LoopConstants(c2=1.0, m2=1e250, c1=1e100, delta_h=1.0)
+    found = meta_gradient_bias_bound(large, steps=2, step_size=1e-170, samples=None)
+    expected = pytest.approx(1e10, rel=1e-9)
+    assert (found.corrected, found.compact, found.second_order) == (expected,) * 3
+    quiet = LoopConstants(c2=0.0, m2=1.0, mu2=1.0, sigma=1e-170, nu2=1e300, starts_at_meta=True)
+    assert meta_gradient_bias_bound(quiet, steps=1, step_size=1.0, samples=1).second_order > 0.0
+
+
+def test_a_product_is_0_where_a_factor_is_and_infinite_where_floats_end():
+    """Whatever is multiplied first: a bound that floats make 0 on the way would be none."""
+    for factors in permutations((1e-200, 1e-200, 1e300)):
+        assert product(*factors) == pytest.approx(1e-100, rel=1e-12)
+    for factors in permutations((1e200, 1e200, 1e-300)):
+        assert product(*factors) == pytest.approx(1e100, rel=1e-12)
+    for factors in permutations((1e-200, 1e-200, math.inf)):
+        assert product(*factors) == math.inf
+    assert product(1e-200, 1e-200) > 0.0
+    assert product(0.0, math.inf) == product(1e300, 0.0, 1e300) == 0.0
+    assert power(1e200, 2) == product(1e200, 1e200) == math.inf
+    assert product(0.1, 0.7, 3.0) == 0.1 * 0.7 * 3.0
+
+
+def test_what_is_0_times_infinity_on_the_way_is_no_bound_of_0():
+    """A derivative that is 0 everywhere, times one that floats do not reach."""
+    for from_phi in (False, True):
+        steep = LoopConstants(
+            c2=1e200, m2=1.0, c1=1.0, mu2=1.0, rho2=1.0, sigma=1.0, starts_at_meta=from_phi
+        )
+        found = meta_gradient_bias_bound(steep, steps=3, step_size=1.0, samples=1)
+        assert found.second_order == math.inf
 
 
 def test_a_thousand_steps_take_no_time():

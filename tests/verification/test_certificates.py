@@ -1,6 +1,7 @@
 """Proofs for every policy, formulas of biases, and certificates from one random point."""
 
 import doctest
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ from analytic.problems import TabularMDP
 from analytic.symbolic import SymbolicMDP
 from stochastic.estimators import from_callable, from_surrogate
 from stochastic.exact_coefficients import exact_coefficients
+from stochastic.exact_polynomials import simplified
 from stochastic.surrogates.catalogue import CATALOGUE
 from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
 from stochastic.surrogates.returns import discounts, path_ratios, probability_ratios
@@ -546,3 +548,20 @@ def test_the_documents_examples_run():
     found = doctest.testfile(str(page), module_relative=False)
     assert found.failed == 0
     assert found.attempted > 8
+
+
+def test_numbers_are_taken_for_simple_fractions_or_left_as_they_are():
+    """Unrelated floats are no ratio of a third; powers of 0.95 are of each other."""
+    unrelated = (math.pi / 11, math.e / 11, math.log(2.0) / 11, math.sqrt(3.0) / 13)
+    unrelated = tuple(Fraction(x) for x in unrelated)
+    (found,), _ = simplified([(Fraction(1 / 3), *unrelated)])
+    assert found == (Fraction(1, 3), *unrelated)
+    powers = tuple(Fraction(0.95**k) for k in range(6, 0, -1))
+    (found,), rounded = simplified([powers])
+    assert found == tuple(Fraction(19, 20) ** k for k in range(6, 0, -1))
+    assert rounded
+    assert simplified([(Fraction(1 / 3), Fraction(-2))]) == ([(Fraction(1, 3), Fraction(-2))], True)
+    off = Fraction(1 / 3 + 1e-12)
+    assert simplified([(off,)]) == ([(off,)], True)
+    exact = (Fraction(1, 4), Fraction(-3))
+    assert simplified([exact]) == ([exact], False)

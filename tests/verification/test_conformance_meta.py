@@ -164,6 +164,32 @@ def test_a_replication_alone_and_among_others_is_compared_to_the_last_digit():
     assert "replications independent" in report.failed
 
 
+class Careless(Loop):
+    def spoil(self, drawn):
+        np.random.random()  # and does not use it
+        return drawn
+
+
+def test_numbers_that_are_drawn_elsewhere_and_not_used_are_seen():
+    report = check_meta_gradient(wrong(Careless), THETA)
+    assert report.failed == ("purity",), str(report)
+    assert "drew from or seeded numpy's global generator" in str(report)
+
+
+class AllButTheLargest(SampledLoop):
+    def outer_gradients(self, found):
+        gradient, meta = super().outer_gradients(found)
+        size = np.linalg.norm(gradient.reshape(len(gradient), -1), axis=1)
+        return gradient * (1.0 + (size < size.max())).reshape(-1, 1, 1), meta
+
+
+def test_every_replication_is_compared_with_itself_alone():
+    """One of them is the same alone, whichever it is: by twelve seeds the first, too."""
+    for seed in range(12):
+        report = check_meta_gradient(wrong(AllButTheLargest), THETA, seed=seed)
+        assert report.failed == ("replications independent",), (seed, str(report))
+
+
 def test_what_cannot_be_given_other_names_is_skipped_with_the_reason():
     def reason(estimator, *parameters):
         report = check_meta_gradient(estimator, *parameters)
@@ -193,6 +219,19 @@ def test_what_is_too_large_to_enumerate_is_skipped_with_the_reason():
     assert report.checks[-1].detail.startswith("enumeration: ")
     few = check_meta_gradient(plain(), THETA, mode="sampling", samples=10)
     assert re.fullmatch(r"10 samples are fewer than the \d+ blocks it takes", few.checks[-1].detail)
+
+
+def binomial_tail(blocks):
+    """Of more than half of them, each with probability 1/5."""
+    half = blocks // 2 + 1
+    return sum(comb(blocks, k) * 0.2**k * 0.8 ** (blocks - k) for k in range(half, blocks + 1))
+
+
+def test_the_rate_of_a_check_is_split_over_the_entries_that_it_compares():
+    """Four of them: the blocks are those of a quarter of the rate, by plain binomial sums."""
+    report = check_meta_gradient(plain(), THETA, mode="sampling", samples=1, false_alarm=0.01)
+    (blocks,) = map(int, re.findall(r"the (\d+) blocks", report.checks[-1].detail))
+    assert 2.0 * binomial_tail(blocks) <= 0.01 / 4 < 2.0 * binomial_tail(blocks - 2)
 
 
 def test_it_is_asked_for_by_its_kind():
@@ -237,16 +276,11 @@ def test_a_median_of_means_strays_less_often_than_it_says(rate):
 
 def test_the_number_of_blocks_is_the_smallest_that_will_do():
     """By plain sums of binomial probabilities."""
-
-    def tail(blocks):
-        half = blocks // 2 + 1
-        return sum(comb(blocks, k) * 0.2**k * 0.8 ** (blocks - k) for k in range(half, blocks + 1))
-
     assert median_blocks(0.5) == 1
     for rate in (0.3, 1e-2, 1e-5):
         blocks = median_blocks(rate)
         assert blocks % 2 == 1
-        assert 2.0 * tail(blocks) <= rate < 2.0 * tail(blocks - 2)
+        assert 2.0 * binomial_tail(blocks) <= rate < 2.0 * binomial_tail(blocks - 2)
 
 
 def test_two_deviations_are_attained_by_a_law_of_two_points():

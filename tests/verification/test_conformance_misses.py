@@ -14,7 +14,7 @@ from conforming import by_hand, ranks, reinforce_each
 from stochastic.assembly import Rows
 from stochastic.estimators import from_callable, from_draws, from_surrogate
 from stochastic.portable import USUAL, elsewhere, gradients_at
-from stochastic.process_state import Generators, Settings
+from stochastic.process_state import Generators, Settings, put_back
 from stochastic.surrogates.group_relative import grpo
 from stochastic.surrogates.off_policy import log_ratios
 from stochastic.surrogates.score_function import ad
@@ -146,6 +146,19 @@ def test_what_a_process_shares_is_left_alone_and_put_back(disturb, draws):
     assert report.checks[1].detail == DISTURBANCES[disturb]
     assert before[0].changed(Generators.now()) == ""
     assert before[1].changed(Settings.now()) == ""
+
+
+def test_a_normal_number_that_numpy_kept_is_its_generator_s_state_too():
+    """They are drawn in pairs: the second one leaves everything but the kept number as it was."""
+    with put_back():
+        np.random.seed(0)
+        np.random.normal()
+        before = Generators.now()
+        np.random.normal()
+        after = Generators.now()
+    np.testing.assert_array_equal(before.numpy["state"]["key"], after.numpy["state"]["key"])
+    assert before.numpy["state"]["pos"] == after.numpy["state"]["pos"]
+    assert before.changed(after) == "numpy's global generator"
 
 
 def test_torch_default_dtype_is_not_an_input():

@@ -71,6 +71,18 @@ def test_bias_and_bound_fall_as_one_over_n_and_the_leading_term_is_the_limit():
     assert abs(rows[0].leading / rows[0].bias - 1) > 5e-3  # it is no bound, nor exact
 
 
+@pytest.mark.parametrize("credit", Credit)
+def test_the_leading_term_is_that_of_the_same_credit(credit):
+    """Of two steps, where total returns and rewards-to-go differ: by N = 1, 8 and 64 the rest falls
+    as 1/N."""
+    mdp, theta, _ = list(problems(2))[1]
+    asked = {"step_size": 0.3, "credit": credit}
+    rows = linearised_step_rows(mdp, theta, samples=[1, 4, 8], **asked)
+    rest = [abs(row.leading / row.bias - 1.0) * row.samples for row in rows]
+    assert rest[2] < 1.2 * rest[1]
+    assert rest[2] < 0.5
+
+
 def test_the_bias_is_that_of_maml_s_code_with_one_batch_for_step_and_hessian():
     """With total returns; its mean and E-MAML's gradient by another way each."""
     mdp, theta, _ = list(problems(2))[1]

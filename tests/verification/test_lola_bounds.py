@@ -7,10 +7,12 @@ import pytest
 from bound_instances import Found, of_bias
 
 from analytic.bilevel import Lola
+from analytic.game_bounds import _together, game_constants
 from analytic.game_derivatives import game_gradient, game_hvp
 from analytic.games import StochasticGame, prisoners_dilemma
 from analytic.moments import Curvature
 from analytic.scoped_constants import Scope, loop_constants
+from analytic.softmax_bounds import softmax_constants
 from stochastic.game_loops import SampledGame
 from stochastic.meta_gradients import MetaGradient
 from stochastic.sample_slots import Sampled
@@ -155,6 +157,16 @@ def test_a_sweep_of_a_game_has_exact_biases_that_fall_as_1_over_n():
     assert (still.bias, still.corrected) == (0.0, 0.0)
 
 
+def test_a_bias_that_is_rounding_is_0():
+    """At steps of 1e-9 it is some 1e-18; enumeration leaves more than that."""
+    for seed in (0, 3, 6):
+        *given, _, _ = random_game_loop(seed)
+        rows = bound_versus_empirical(
+            *given, sweep=Sweep.STEP_SIZE, values=[1e-9, 0.1], samples=2
+        ).rows
+        assert rows[0].bias == 0.0 < rows[1].bias
+
+
 def test_a_sweep_of_a_game_beyond_enumeration_is_sampled_or_left_out():
     """A fixed seed; the stated rate of a miss is 1e-3."""
     problem, phi, theta, *_ = random_game_loop(9)
@@ -172,7 +184,10 @@ def test_bad_input_is_named():
     asked = {"steps": 1, "step_size": 0.1}
     endless = Lola(prisoners_dilemma())
     bad = [
-        (lambda: loop_constants(problem, phi, theta, **asked, curvature=Curvature.AD), "curvature"),
+        *(
+            (lambda c=each: loop_constants(problem, phi, theta, **asked, curvature=c), "curvature")
+            for each in (Curvature.AD, Curvature.LVC)
+        ),
         (lambda: loop_constants(endless, np.zeros(5), np.zeros(5), **asked), "finite horizon"),
         (lambda: loop_constants(problem, np.zeros((3, 1, 2)), theta, **asked), "theta: expected"),
         (lambda: loop_constants(problem, phi, None, **asked), "theta: expected"),
@@ -191,3 +206,76 @@ def test_the_deviations_of_sampled_hessians_are_their_closed_forms():
     assert found.sigma_h == pytest.approx(3.0 * (1.0 + 0.9 * math.sqrt(1.0 + 4.0)), rel=1e-12)
     assert found.sigma_j == pytest.approx(3.0 * (0.5 + 0.9 * math.sqrt(0.25 + 2.25)), rel=1e-12)
     assert found.sigma == pytest.approx(3.0 * math.sqrt(0.5) * (1.0 + 0.9 * math.sqrt(2.0)))
+
+
+@pytest.mark.parametrize("actions", [2, 3])
+def test_two_policies_together_turn_as_far_as_the_worst_direction_of_both(actions):
+    """Over a grid of directions (c, s), by Leibniz's rule; for three actions the third derivative's
+    largest is at neither end, c = 1 or c = s."""
+    b1, b2, b3, b4 = own = softmax_constants(actions)
+    angle = np.linspace(0.0, math.pi / 2, 100_001)
+    c, s = np.cos(angle), np.sin(angle)
+    largest = [
+        (b1 * (c + s)).max(),
+        (b2 * (c**2 + s**2) + 2 * b1**2 * c * s).max(),
+        (b3 * (c**3 + s**3) + 3 * b1 * b2 * c * s * (c + s)).max(),
+        (b4 + 4 * b1 * b3 * c * s * (c**2 + s**2) + 6 * (b2 * c * s) ** 2).max(),
+    ]
+    found = _together(own)
+    np.testing.assert_allclose(found[:3], largest[:3], rtol=1e-9)
+    assert largest[3] <= found[3] * (1 + 1e-12)
+    inside = largest[2] > (1 + 1e-4) * max(b3, math.sqrt(2) * (b3 + (3 * b1 * b2 - b3) / 2))
+    assert inside == (actions == 3)
+
+
+@pytest.mark.parametrize("player", [1, 2])
+def test_constants_across_players_are_of_both_players_directions(player):
+    """Third derivatives, one in phi and two in theta, can be larger than any in one player's
+    parameters: x1 x2 has the mixed one alone. So they take those of both, of whose return it is."""
+    rewards = np.random.default_rng(0).normal(size=(2, 1, 2, 3)) * [[[[1.0]]], [[[5.0]]]]
+    game = StochasticGame(np.ones((1, 2, 3, 1)), rewards, 0.9, [1.0], 1)
+    phi, theta = np.zeros((1, (2, 3)[player - 1])), np.zeros((1, (3, 2)[player - 1]))
+    asked = {"steps": 1, "step_size": 0.1, "scope": Scope.GLOBAL}
+    found = loop_constants(Lola(game, player), phi, theta, **asked)
+    inner, outer = (game_constants(game, who) for who in (3 - player, player))
+    assert (found.c1, found.rho1, found.chi1) == (
+        inner.mixed,
+        inner.joint.third,
+        inner.joint.fourth,
+    )
+    assert (found.mu12, found.nu12) == (outer.mixed, outer.joint.third)
+    # One step: deviations are the largest reward's times a score's, of its player's actions.
+    paid = np.abs(rewards).max(axis=(1, 2, 3))
+    scores = np.sqrt(1.0 - 1.0 / np.array([2.0, 3.0]))
+    me, other = player - 1, 2 - player
+    deviations = (found.sigma, found.sigma_1, found.sigma_2)
+    expected = [paid[other] * scores[other], paid[me] * scores[me], paid[me] * scores[other]]
+    np.testing.assert_allclose(deviations, expected, rtol=1e-12)
+    assert inner.own.third < inner.joint.third
+    assert inner.own.third / outer.own.third != pytest.approx(1.0, rel=0.5)
+
+
+def test_on_the_expected_path_inner_constants_are_of_where_steps_are_taken_from():
+    """And the outer gradients' of where the last one leads to."""
+    for seed in (0, 3):
+        problem, phi, theta, *_ = random_game_loop(seed)
+        asked = {"steps": 1, "step_size": 3.0, "scope": Scope.PATH}
+        found = loop_constants(problem, phi, theta, **asked)
+        thetas = (phi, theta) if problem.player == 1 else (theta, phi)
+        other = 3 - problem.player
+        moved = theta + 3.0 * game_gradient(problem.game, *thetas, of=other, wrt=other)
+        first, last = at_point(problem, phi, theta), at_point(problem, phi, moved)
+        for name, at in (("c2", first), ("c1", first), ("mu2", last), ("mu12", last), ("m2", last)):
+            assert getattr(found, name) == pytest.approx(at[name], rel=1e-5), name
+        assert first["c2"] != pytest.approx(last["c2"], rel=1e-2)
+
+
+def test_who_has_one_action_alone_takes_no_steps():
+    """The opponent moves: a ball of radius 0 is right where it is the opponent, and only there."""
+    for actions, moves in (((2, 1), False), ((1, 2), True)):
+        rewards = np.random.default_rng(0).normal(size=(2, 1, *actions))
+        game = StochasticGame(np.ones((1, *actions, 1)), rewards, 0.9, [1.0], 1)
+        phi, theta = (np.zeros((1, n)) for n in actions)
+        found = loop_constants(Lola(game, 1), phi, theta, steps=1, step_size=0.5)
+        largest = 0.5 * math.sqrt(2.0) * np.abs(rewards[1]).max()
+        assert found.radius == pytest.approx(largest if moves else 0.0, rel=1e-12)

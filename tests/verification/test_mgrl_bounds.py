@@ -1,14 +1,18 @@
 """MGRL's constants and bounds: against differences of exact Jacobians, and exact biases."""
 
+from math import factorial
+
 import numpy as np
 import pytest
 from bound_instances import of_bias
 
-from analytic.bilevel import Mgrl
+from analytic.bilevel import Maml, Mgrl
+from analytic.derivatives import gradient
 from analytic.moments import Curvature
 from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
 from analytic.scoped_constants import Scope, loop_constants
+from analytic.softmax_bounds import softmax_constants
 from analytic.targets import GivenWeights, Undiscounted
 from verification.bound_sweeps import Sweep, bound_versus_empirical
 from verification.bounds import meta_gradient_bias_bound
@@ -75,6 +79,56 @@ def test_derivatives_of_the_update_stay_below_their_constants():
     assert min(largest.values()) > 0.3, largest
 
 
+@pytest.mark.parametrize("weighting", [None, Undiscounted()])
+def test_the_constants_are_coefficients_of_products_of_power_series(weighting):
+    """Leibniz's rule is the product of exponential series: the same recursions with b(t) = sum b_k
+    t^k / k!, over three steps with a critic."""
+    rng = np.random.default_rng(3)
+    rows, reward = rng.dirichlet([1.0, 1.0], size=(2, 2)), rng.normal(size=(2, 2))
+    mdp, critic = TabularMDP(rows, reward, 0.5, [0.3, 0.7], 3), rng.normal(size=2)
+    gamma, decay, weight = 0.9, 0.3, 0.5 if weighting is None else 1.0
+    given = {} if weighting is None else {"weighting": weighting}
+    asked = {"steps": 1, "step_size": 0.1, "scope": Scope.GLOBAL}
+    problem = Mgrl(mdp, critic, **given)
+    found = loop_constants(problem, [gamma, decay], np.zeros((2, 2)), **asked)
+    tau = 0.5 * np.abs(rows[:, 0] - rows[:, 1]).sum(axis=1).max()
+    ahead = rows @ critic
+    series = np.polynomial.Polynomial(
+        [b / factorial(k) for k, b in enumerate(softmax_constants(2), 1)]
+    )
+    turned = np.polynomial.Polynomial([0.0, 1.0]) * series  # b(t) - 1
+    slope = turned.deriv()
+    paid = {True: reward + gamma * ahead, False: reward + gamma * (1.0 - decay) * ahead}
+    apart, chosen = np.ptp(list(paid.values())), max(np.ptp(r, axis=1).max() for r in paid.values())
+    values = update = series * 0.0
+    moved = {"gamma": (values, values, 0.0), "lambda": (values, values, 0.0)}
+    for n in (1, 2, 3):
+        spread = apart * sum((gamma * decay) ** k for k in range(n - 1))
+        for name, rate, factor in (
+            ("gamma", decay, 1.0 if n == 1 else 1.0 - decay),
+            ("lambda", gamma, 0.0 if n == 1 else gamma),
+        ):
+            own, value, far = moved[name]
+            later = rate * values + gamma * decay * value
+            further = rate * spread + gamma * decay * far
+            span = factor * np.ptp(ahead, axis=1).max() + tau * further
+            own = 0.5 * span * slope + tau * slope * later + weight * (1.0 + tau * turned) * own
+            value = 0.5 * span * turned + tau * turned * later + later
+            moved[name] = own, value, factor * np.ptp(ahead) + further
+        span = chosen + gamma * decay * tau * spread
+        update = (
+            0.5 * span * slope
+            + gamma * decay * tau * slope * values
+            + weight * (1.0 + tau * turned) * update
+        )
+        values = 0.5 * span * turned + gamma * decay * (1.0 + tau * turned) * values
+    by_phi = [moved[name][0].coef for name in ("gamma", "lambda")]
+    expected = [factorial(k) * update.coef[k] for k in (1, 2, 3)]
+    expected += [factorial(k) * np.hypot(by_phi[0][k], by_phi[1][k]) for k in (0, 1, 2)]
+    names = ("c2", "rho2", "chi2", "c1", "rho1", "chi1")
+    np.testing.assert_allclose([getattr(found, name) for name in names], expected, rtol=1e-12)
+
+
 def test_bounds_hold_for_sampled_lambda_returns():
     ran, loose = 0, []
     for seed in range(0, LOOPS, 3):
@@ -111,6 +165,41 @@ def test_local_constants_hold_at_the_ends_of_the_ball():
             assert getattr(path, name) <= getattr(local, name) * (1 + 1e-9)
         names |= {name for name, scope in local.scopes.items() if scope is Scope.LOCAL}
     assert names == {"c1", "c2", "m2", "mu2"}
+
+
+@pytest.mark.parametrize("weighting", [None, Undiscounted()])
+def test_the_ball_is_as_large_as_steps_that_are_always_paid(weighting):
+    """A reward of 2 each step and no critic: three steps of weights w^t, each credited with what
+    follows it, discounted by gamma lambda; deviations are those of the largest credit."""
+    mdp = TabularMDP(np.ones((1, 2, 1)), [[2.0, 2.0]], 0.5, [1.0], 3)
+    given = {} if weighting is None else {"weighting": weighting}
+    asked = {"steps": 4, "step_size": 0.1}
+    found = loop_constants(Mgrl(mdp, [0.0], **given), [0.9, 0.4], np.zeros((1, 2)), **asked)
+    weight, turn = 0.5 if weighting is None else 1.0, 0.36
+    credit = sum(weight**t * 2.0 * turn ** (later - t) for t in range(3) for later in range(t, 3))
+    assert found.radius == pytest.approx(4 * 0.1 * np.sqrt(2.0) * credit, rel=1e-12)
+    assert found.sigma == pytest.approx(credit * np.sqrt(0.5), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Mgrl, Maml])
+def test_the_outer_gradient_s_local_bounds_hold_all_over_the_ball(kind):
+    """Where the return is ever steeper: its second derivative at the start is no bound of how fast
+    the gradient changes."""
+    mdp = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    theta, along = np.array([[-4.0, 0.0]]), np.array([[1.0, -1.0]]) / np.sqrt(2.0)
+    asked = {"steps": 1, "step_size": 0.3}
+    given = (Mgrl(mdp, [0.0]), [0.9, 0.5], theta) if kind is Mgrl else (Maml(mdp), theta)
+    local = loop_constants(*given, **asked)
+    assert {local.scopes[name] for name in ("m2", "mu2")} == {Scope.LOCAL}
+    for x in np.linspace(0.0, local.radius, 20):
+        p = 1.0 / (1.0 + np.exp(4.0 - np.sqrt(2.0) * x))  # of the first action
+        assert np.sqrt(2.0) * p * (1 - p) <= local.m2 * (1 + 1e-12)
+        assert 2.0 * abs(p * (1 - p) * (1 - 2 * p)) <= local.mu2 * (1 + 1e-12)
+        there = gradient(mdp, theta + x * along)
+        assert np.linalg.norm(there) == pytest.approx(np.sqrt(2.0) * p * (1 - p), rel=1e-12)
+    still = loop_constants(*given, steps=1, step_size=0.0)
+    by_start = still.m2 + still.mu2 * local.radius
+    assert by_start < np.sqrt(2.0) * p * (1 - p)  # the broken twin, at the far end
 
 
 def test_bad_input_is_named():

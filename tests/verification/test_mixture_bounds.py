@@ -7,7 +7,7 @@ import pytest
 from analytic.chain_moments import chain_oracle, chain_step_moments
 from analytic.mixtures import Validation, mixing_weights
 from analytic.reward_chains import ChainLearner, RewardChain
-from verification.mixture_bounds import mixture_bias, mixture_bound
+from verification.mixture_bounds import MixtureBias, mixture_bias, mixture_bound
 from verification.mixture_sweeps import MixtureSweep, mixture_versus_bounds
 
 UP = 1.0 + 1e-10
@@ -24,15 +24,15 @@ def random_learner(seed):
     )
     weight = float(rng.choice([1.0, 0.1, 1.0 / m]))
     pace = float(rng.choice([1e-3, 0.1, 0.9, 1.0, 1.5, 1.99]))
-    sizes = rng.integers(1, 9)
+    sizes = rng.integers(1, 9, size=2) if rng.random() < 0.5 else np.full(2, rng.integers(1, 9))
     return ChainLearner(
         chain,
         rng.uniform(-0.5, 1.5, size=m) if seed % 4 == 0 else rng.uniform(size=m),
         rng.normal(size=m) * rng.choice([0.0, 1.0, 10.0]),
         pace / weight,
         weight,
-        int(sizes),
-        int(sizes),
+        int(sizes[0]),
+        int(sizes[1]),
     )
 
 
@@ -42,13 +42,18 @@ def cases():
         yield random_learner(seed), steps, kappa
 
 
+def same_sizes(learner):
+    return learner.samples == learner.outer_samples
+
+
 def test_the_bounds_hold_for_every_mix_and_are_nearly_attained():
     loose = []
     for learner, steps, kappa in cases():
         found, bound = mixture_bias(learner, steps, kappa), mixture_bound(learner, steps, kappa)
         scale = 1e-13 * (1.0 + np.abs(chain_step_moments(learner, steps).means).max())
         assert found.norm <= bound.bias * UP + scale
-        every = [chain_step_moments(learner, steps, validation=v) for v in Validation]
+        possible = [v for v in Validation if v is not Validation.REUSED or same_sizes(learner)]
+        every = [chain_step_moments(learner, steps, validation=v) for v in possible]
         variances = [float(np.trace(moments.mixed(kappa).covariance)) for moments in every]
         assert max(variances) <= bound.variance * UP + scale**2
         loose.append((bound.bias / max(found.norm, scale), bound.variance / max(*variances, 1e-99)))
@@ -100,6 +105,28 @@ def test_aligned_and_decreasing_biases_make_a_mix_that_is_never_less_biased():
             held += 1
             assert found.norm >= found.last * (1.0 - 1e-8)
     assert held >= 50
+
+
+def test_biases_that_are_nearly_aligned_are_not():
+    """Two steps of one length, a little apart: what they leave of each other is below it."""
+    for angle, aligned in ((0.05, False), (1e-3, False), (0.0, True)):
+        steps = np.array([[np.cos(angle), np.sin(angle)], [np.cos(angle), -np.sin(angle)]])
+        found = MixtureBias(np.array([0.5, 0.5]), steps)
+        assert found.decreasing
+        assert found.aligned == aligned == (found.norm == found.last)
+
+
+def test_steps_without_weight_do_not_make_biases_decrease_or_not():
+    """The first step alone counts; the second is less biased than the last."""
+    learner = ChainLearner(RewardChain([1.0], [0.0]), [0.9], [0.3], 0.1, 1.0)
+    tried = [
+        (n, mixture_bias(learner, n, 0.0), mixture_bias(learner, n, 1.0)) for n in range(2, 40)
+    ]
+    apart = [(one, equal) for _, one, equal in tried if one.decreasing and not equal.decreasing]
+    assert apart
+    for one, _ in apart:
+        norms = np.abs(one.by_step[:, 0])
+        assert norms[0] >= norms[-1] > norms.min()
 
 
 @pytest.mark.parametrize("why", ["overshooting", "opposite parts"])
@@ -167,6 +194,19 @@ def test_a_sweep_over_kappa_ends_at_one_step_and_at_equal_weights():
         assert row.decreasing
         assert row.last_bias <= row.bias <= row.bias_bound * UP
         assert row.variance <= row.variance_bound
+
+
+def test_a_row_s_variance_is_that_of_its_own_mix():
+    """That of the first step for kappa = 0, the mean of all covariances for kappa = 1."""
+    learner = ChainLearner(RewardChain([0.7], [0.3]), [0.5], [0.0], 0.4, 1.0, 4, 4)
+    asked = {"sweep": MixtureSweep.KAPPA, "values": [0.0, 1.0], "steps": 3}
+    one, equal = mixture_versus_bounds(learner, **asked)
+    moments = chain_step_moments(learner, 3)
+    assert one.variance == pytest.approx(float(moments.covariances[0, 0, 0, 0]), rel=1e-12)
+    assert equal.variance == pytest.approx(float(moments.covariances.mean()), rel=1e-12)
+    assert one.variance != pytest.approx(equal.variance, rel=1e-2)
+    (of_steps,) = mixture_versus_bounds(learner, sweep=MixtureSweep.STEPS, values=[3], kappa=1.0)
+    assert (of_steps.kappa, of_steps.variance, of_steps.bias) == (1.0, equal.variance, equal.bias)
 
 
 def test_a_sweep_over_steps_says_where_the_claim_fails():

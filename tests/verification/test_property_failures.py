@@ -1,23 +1,28 @@
 """What a failed property names, how small it is, and what is no property at all."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from failed_properties import failure, pasted
 
+from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
 from stochastic.estimators import from_callable, from_surrogate
 from stochastic.surrogates.dice import dice
 from stochastic.surrogates.score_function import ad, lvc
-from verification.compared_means import Case
+from verification.compared_means import Case, Cases, Explanation
 from verification.diagnosis import diagnose, diagnose_all
+from verification.intervals import Spread
 from verification.ledgers import Ledger
 from verification.measurement import measure_bias
 from verification.mistakes import Setting
 from verification.plain_problems import plainer
 from verification.properties import for_all_mdps
+from verification.property_arguments import growing_sizes
+from verification.property_failures import diagnosed
 from verification.property_search import Example, Search
 from verification.strategies import linear_policies
 
@@ -120,6 +125,61 @@ def test_a_fitted_number_is_one_number_for_all_problems():
     assert found.name == "pure scale"
     assert abs(found.fitted - 0.37) < 1e-12
     assert diagnose_all(cases).matches == ()
+
+
+def test_what_a_sampled_mean_explains_does_not_depend_on_the_batch_it_is_reported_for():
+    """An estimator that couples no trajectories is drawn one at a time, whatever N: the same draws,
+    and the same values within reach, of a spread with the trace 1/8 (half of the estimates are
+    +-1/2, the others 0); sqrt(8) times more or less is the broken twin."""
+    mdp, theta = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1), np.zeros((1, 2))
+    cases = []
+    for n in (1, 8):
+        options = {"evidence": "sampling", "samples": 4000, "rng": np.random.default_rng(0)}
+        report = measure_bias(from_surrogate(dice, 1), mdp, theta, trajectories=n, **options)
+        cases.append(Case(report, Setting.of(mdp, theta)))
+    one, eight = cases
+    np.testing.assert_array_equal(one.report.mean, eight.report.mean)
+    away = np.array([[1.0, -1.0]]) / np.sqrt(2.0)
+
+    def reach(case):
+        sizes = np.linspace(0.0, 0.2, 2001)
+        return sizes[[case.explained_by(case.report.mean + x * away) for x in sizes]].max()
+
+    spread, rate = Spread(0.125, 0.125), one.report.false_alarm
+    ends = [spread.interval(x, 4000, rate).low for x in np.linspace(0.0, 0.2, 2001)]
+    assert reach(one) == pytest.approx(
+        np.linspace(0.0, 0.2, 2001)[np.array(ends) == 0.0].max(), rel=0.02
+    )
+    assert reach(one) == reach(eight)
+    assert one.unit == pytest.approx(np.sqrt(2.0) / 4)
+
+
+def test_a_failure_is_explained_with_the_critic_that_it_was_measured_with():
+    """A return bootstrapped with the critic after the last step, unlike any mistake without one."""
+    rng = np.random.default_rng(0)
+    rows, theta = rng.dirichlet([1, 1], size=(2, 2)), rng.normal(size=(2, 2))
+    mdp, critic = TabularMDP(rows, rng.normal(size=(2, 2)), 0.8, [0.5, 0.5], 2), rng.normal(size=2)
+
+    def bootstrapped(record):
+        left = record.discount ** torch.arange(2, 0, -1)
+        return scored(record, to_go(record) + weights(record) * left * record.values[:, -1:])
+
+    report = measure_bias(from_surrogate(bootstrapped, 1), mdp, theta, critic=critic)
+    found = diagnosed((Example(mdp, (theta,)), report, {"critic": critic}), [])
+    assert "bootstrapped with given values" in found[0], found
+    assert "no known mistake" in diagnosed((Example(mdp, (theta,)), report, {}), [])[0]
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"),
+    [
+        ((3, 2, 4), [(1, 2, 1), (2, 2, 2), (3, 2, 3), (3, 2, 4)]),
+        ((1, 3, 1), [(1, 2, 1), (1, 3, 1)]),
+        ((1, 2, 1), [(1, 2, 1)]),
+    ],
+)
+def test_problems_grow_to_the_largest_that_is_asked_for(largest, expected):
+    assert growing_sizes(*largest) == expected
 
 
 def test_a_mean_of_zero_is_nothing_and_no_multiple_of_the_target():
@@ -271,6 +331,61 @@ def test_policies_that_are_not_tabular_are_drawn_and_printed():
     report = measure_bias(from_surrogate(ad, 2), mdp, names["theta"], policy=policy)
     # -J F: half a unit of return, times the Fisher information of one feature, a quarter.
     assert abs(report.bias.item() + 1 / 8) < 1e-15
+
+
+def test_examples_that_differ_in_one_thing_are_not_taken_for_each_other():
+    """What was measured is looked up by it: a table, the policy's features, or a step more."""
+    mdp = TabularMDP(np.full((2, 2, 2), 0.5), [[1.0, 0.0], [0.0, 0.0]], 1.0, [1.0, 0.0], 1)
+    theta = np.array([0.5])
+    features = [np.reshape(f, (2, 2, 1)) for f in ([1.0, 0, 0, 0], [0, 1.0, 0, 0])]
+    first = Example(mdp, (theta,), LinearSoftmax(features[0]))
+    others = [
+        Example(mdp, (theta,), LinearSoftmax(features[1])),
+        Example(mdp, (2 * theta,), first.policy),
+    ]
+    for change in (
+        {"discount": 0.5},
+        {"horizon": 2},
+        {"reward": -mdp.reward},
+        {"start": np.array([0.0, 1.0])},
+        {"transition": mdp.transition * [0.5, 1.5]},
+    ):
+        others.append(Example(replace(mdp, **change), (theta,), first.policy))
+    digests = {example.digest for example in (first, *others)}
+    assert len(digests) == len(others) + 1
+    assert Example(mdp, (theta.copy(),), LinearSoftmax(features[0])).digest == first.digest
+
+
+def test_an_explanation_is_as_far_off_as_where_it_is_worst():
+    rng = np.random.default_rng(0)
+    rows, theta = rng.dirichlet([1, 1], size=(2, 2)), rng.normal(size=(2, 2))
+    mdp = TabularMDP(rows, rng.normal(size=(2, 2)), 0.8, [0.5, 0.5], 2)
+    cases = Cases((measured_at(dice, 1, mdp, theta), measured_at(ad, 1, mdp, 0.5 * theta)))
+    values = tuple(
+        (1 + x) * case.report.mean for x, case in zip((0.1, 0.3), cases.all, strict=True)
+    )
+    for order in (1, -1):
+        turned = Cases(cases.all[::order])
+        one = Explanation("", "", values[::order])
+        assert turned.residual(one) == pytest.approx(0.3, rel=1e-12)
+        assert not turned.explained_by(one)
+
+
+def test_a_claim_found_what_its_worst_example_would_have_shown():
+    """Three sampled problems: the largest of their detectable biases, and the rate of each."""
+    sizes = iter((0.2, 0.7, 0.3))
+    mdp = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1)
+
+    def measure(example, rate):
+        exact = measure_bias(from_surrogate(dice, 1), mdp, example.parameters[0])
+        return replace(exact, interval=(0.0, 0.1), smallest_detectable=next(sizes))
+
+    search = Search("dice", measure, most=3, rate=1e-3)
+    for tilt in range(3):
+        search.look(Example(mdp, (np.array([[float(tilt), 0.0]]),)))
+    claim = search.claim(0.25)
+    assert (claim.smallest_detectable, claim.held) == (0.7, True)
+    assert claim.spent == pytest.approx(3e-3)
 
 
 def test_no_more_examples_are_measured_than_share_the_rate():

@@ -188,6 +188,20 @@ def test_a_checkpoint_is_not_taken_for_another_s(tmp_path):
         measure_bias_sequentially(PLAIN, MDP, THETA, samples=800, checkpoint=path)
 
 
+def test_a_control_without_a_known_range_leaves_no_range():
+    """LVC has one; what a score takes off it may be of any size."""
+    options = {"samples": 2000, "tolerance": 0.5}
+    alone = measure_bias_sequentially(from_surrogate(lvc, 1), MDP, THETA, **options)
+    assert alone.method is Method.BETTING
+    score = ControlVariate(SCORE, 0.0)
+    beside = measure_bias_sequentially(from_surrogate(lvc, 1), MDP, THETA, control=score, **options)
+    assert beside.method is Method.ASYMPTOTIC
+    with pytest.raises(ValueError, match="betting needs the range of"):
+        measure_bias_sequentially(
+            from_surrogate(lvc, 1), MDP, THETA, control=score, method="betting", **options
+        )
+
+
 def test_a_control_that_does_not_vary_is_left_alone():
     """Its regression would be a quotient of roundings: the range would be lost with it."""
     flat = oracles.random_mdp(0, horizon=1, n_states=2, n_actions=2)

@@ -271,3 +271,6 @@ def test_nothing_is_promised_at_a_missed_rate_below_the_false_alarm_s():
     two = SequentialDesign(np.array([2.0, 0.0]), 0.0, 0.1, 0.2)
     expected = 2 * MeanTest(0.0, 1.0, 0.05, 0.1).smallest_detectable_bias(300)
     np.testing.assert_allclose(two.smallest_detectable_bias(300), expected)
+    both = SequentialDesign(np.array([2.0, 1.0]), 0.05, 0.1, 0.2)  # each rate is shared by the two
+    expected = math.hypot(2, 1) * MeanTest(0.0, 1.0, 0.025, 0.05).smallest_detectable_bias(300)
+    np.testing.assert_allclose(both.smallest_detectable_bias(300), 0.05 + expected)
