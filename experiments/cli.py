@@ -173,4 +173,5 @@ def _settled(kept: KeptCertificate, change: str | None, status: int) -> int:
     if change is not None:
         print(f"gradbias: certificate {kept.path.name}: {change}", file=sys.stderr)
         return CHANGED
+    print(f"gradbias: certificate {kept.path.name}: unchanged", file=sys.stderr)
     return 0

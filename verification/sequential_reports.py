@@ -130,7 +130,8 @@ def _undecided(report: BiasReport, needed: int | None) -> str:
     text = f"the relative bias is in [{low:.3g}, {high:.3g}], the tolerance {report.tolerance:g}; "
     if needed is None:
         return text + "no number of samples can be named that decides"
-    return text + f"about {float(needed):.2g} estimates would decide (here {report.samples:,})"
+    assumed = f"if the bias is {report.relative_bias:.3g} (here {report.samples:,})"
+    return text + f"about {float(needed):.2g} estimates would decide {assumed}"
 
 
 def tolerance_e_value(

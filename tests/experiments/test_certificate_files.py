@@ -42,7 +42,7 @@ def test_the_first_run_writes_what_json_prints_and_the_next_agrees(capsys, tmp_p
     assert {**kept, "seconds": 0} == {**now, "seconds": 0}
     before = path.read_bytes()
     status, text, errors = check(capsys, path)
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (0, "gradbias: certificate dice.json: unchanged\n")
     assert path.read_bytes() == before
     printed_one = tmp_path / "printed.json"
     printed_one.write_text(printed)
