@@ -340,6 +340,8 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on_from_there(tmp_path,
         estimator, MDP, THETA, checkpoint=path, rng=np.random.default_rng(12345), **settings
     )
     check_same(resumed, whole)
+    went_on = f"went on from run.npz, with its {part.samples:,} estimates and its generator"
+    assert [went_on in report.notes for report in (whole, part, resumed)] == [False, False, True]
     # All is done: nothing is drawn, nothing changes.
     again = measure_bias_sequentially(estimator, MDP, THETA, checkpoint=path, **settings)
     check_same(again, whole)
