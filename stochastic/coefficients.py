@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError, dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -309,4 +310,6 @@ def _short_repr(function: object) -> str:
 
 def _shown(value: object) -> str:
     """A field's value; of a function its name, as its address is another in every run."""
+    if isinstance(value, Enum):
+        return str(value)
     return name_of(value) if callable(value) and not isinstance(value, type) else repr(value)

@@ -146,6 +146,7 @@ def test_importance_weights_need_a_moment():
     report = measure_bias_sequentially(estimator, mdp, theta, **options)
     assert report.verdict is Verdict.UNDECIDED
     assert "importance weights leave an effective sample size" in report.reason
+    assert any("the bias may lie outside it" in note for note in report.notes)
     # E w^2 = 0.25 / 0.998 + 0.25 / 0.002, times the largest squares of reward and score.
     second = 0.25 * (0.25 / 0.998 + 0.25 * 0.09 / 0.002)
     exact = measure_bias(estimator, mdp, theta, behaviour=behaviour)
