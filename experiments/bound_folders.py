@@ -125,7 +125,8 @@ def problem_of(command: Bounds) -> tuple[TabularMDP, FloatArray]:
 
 def _swept(command: Bounds, mdp: TabularMDP, theta: FloatArray) -> BoundSweep:
     if command.sweep == "kappa" or command.kappa is not None:
-        raise ValueError("--kappa: expected --loop chain, whose steps are mixed")
+        option = "--sweep kappa" if command.sweep == "kappa" else "--kappa"
+        raise ValueError(f"{option}: expected --loop chain, whose steps are mixed")
     sweep, defaults = SWEEPS[command.sweep]
     given: tuple[float, ...] = command.values or defaults
     values = [int(v) if sweep in _WHOLE and float(v).is_integer() else v for v in given]

@@ -136,7 +136,7 @@ BAD = {
         "--random: expected none with --loop chain",
     ),
     "a chain's sweep": (("--loop", "chain"), "--sweep: expected kappa or K"),
-    "kappa": ((*BANDIT, "--sweep", "kappa"), "--kappa: expected --loop chain"),
+    "kappa": ((*BANDIT, "--sweep", "kappa"), "kappa: expected --loop chain"),
     "a large kappa": (
         ("--loop", "chain", "--sweep", "kappa", "--values", "2"),
         "values: expected a number",

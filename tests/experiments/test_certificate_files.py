@@ -121,6 +121,27 @@ def test_sampled_biases_are_compared_by_their_intervals(capsys, tmp_path):
     assert f"is in [{low:.3g}, {high:.3g}]" in errors
 
 
+@pytest.mark.parametrize(
+    ("option", "kept", "wider"), [("tolerance", 0.3, 0.6), ("false-alarm", 1e-4, 0.4)]
+)
+def test_a_weaker_claim_of_samples_is_a_change_and_a_stronger_one_is_none(
+    capsys, tmp_path, option, kept, wider
+):
+    """ "Unbiased to within 60%" is not what the certificate of "to within 30%" says."""
+    path = tmp_path / "ad.json"
+    sampled = ("--evidence", "sequential", "--budget", 60_000)
+    sampled += () if option == "tolerance" else ("--tolerance", 0.6)
+    options = {"estimator": "ad"}
+    assert check(capsys, path, *sampled, f"--{option}", kept, **options)[0] == 0
+    status, text, errors = check(capsys, path, *sampled, f"--{option}", wider, **options)
+    assert "UNBIASED" in text
+    assert status == 1
+    assert f"{option.replace('-', '_')} was {kept:g}, is {wider:g}" in errors
+    path.unlink()
+    assert check(capsys, path, *sampled, f"--{option}", wider, **options)[0] == 0
+    assert check(capsys, path, *sampled, f"--{option}", kept, **options)[0] == 0
+
+
 def good():
     numbers = {"bias_norm": 0.0, "target_norm": 1.0, "tolerance": 1e-9, "order": 1}
     words = dict.fromkeys(("verdict", "target", "evidence", "scope"), "x")
