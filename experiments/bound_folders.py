@@ -125,7 +125,8 @@ def problem_of(command: Bounds) -> tuple[TabularMDP, FloatArray]:
 
 def _swept(command: Bounds, mdp: TabularMDP, theta: FloatArray) -> BoundSweep:
     if command.sweep == "kappa" or command.kappa is not None:
-        raise ValueError("--kappa: expected --loop chain, whose steps are mixed")
+        option = "--sweep kappa" if command.sweep == "kappa" else "--kappa"
+        raise ValueError(f"{option}: expected --loop chain, whose steps are mixed")
     sweep, defaults = SWEEPS[command.sweep]
     given: tuple[float, ...] = command.values or defaults
     values = [int(v) if sweep in _WHOLE and float(v).is_integer() else v for v in given]
@@ -209,6 +210,8 @@ def _table(found: BoundSweep) -> list[str]:
         cells = "".join(f"{_short(getattr(row, name)):>14}" for name in MEASURES[1:])
         cells = f"{_bias_text(row):>24}" + cells
         lines.append(f"{found.swept(row):>10g}{cells}{_short(row.looseness):>12}")
+    if any(row.bias is None for row in found.rows):
+        lines.append("  bias -: batches too many to enumerate; --runs 10000 samples them instead")
     return lines
 
 
@@ -224,6 +227,8 @@ def _bias_text(row: BoundRow) -> str:
 
 
 def _slope_lines(found: BoundSweep) -> list[str]:
+    if not found.slopes:
+        return []
     lines = ["slopes on log-log axes (and between neighbours)"]
     for name, slope in found.slopes.items():
         between = f"({slope.low:.2f} .. {slope.high:.2f})"

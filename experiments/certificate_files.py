@@ -2,7 +2,8 @@
 
 The file holds what `check --json` prints. A run agrees with it if verdict, target (and its norm),
 evidence and scope are the same and the bias is, to the smaller tolerance of the two and relative to
-what this run is relative to, or, of sampled biases, if their intervals meet.
+what this run is relative to, or, of sampled biases, if their intervals meet and neither tolerance
+nor false-alarm rate is larger than it was.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from verification.reports import BiasReport, Evidence
 
 _WORDS = ("verdict", "target", "evidence", "scope")
 _NUMBERS = ("bias_norm", "target_norm", "tolerance")
+_CLAIMED = ("tolerance", "false_alarm")
 _LEAST = 1e-12
 """Relative: what rounding moves between machines."""
 
@@ -76,6 +78,7 @@ class KeptCertificate:
         unit = max(report.normaliser, report.bias_norm)
         moved = (_target_moved(self.found, now, unit), _moved(self.found, now, unit))
         changes += [change for change in moved if change is not None]
+        changes += _weakened(self.found, now)
         return "; ".join(changes) or None
 
     def _write(self, report: BiasReport) -> None:
@@ -139,6 +142,17 @@ def _bias(found: dict[str, Any]) -> FloatArray | None:
     except (ValueError, TypeError):
         return None
     return array if array.ndim > 0 and np.isfinite(array).all() else None
+
+
+def _weakened(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """How a claim on samples says less than it did: verdicts that are one word are not one."""
+    if not then["evidence"] == now["evidence"] == Evidence.SAMPLING.value:
+        return []
+    return [
+        f"{key} was {then[key]:g}, is {now[key]:g}: a weaker claim"
+        for key in _CLAIMED
+        if _is_number(then.get(key)) and _is_number(now.get(key)) and now[key] > then[key]
+    ]
 
 
 def _target_moved(then: dict[str, Any], now: dict[str, Any], unit: float) -> str | None:

@@ -22,6 +22,7 @@ EXIT_STATUS = {"UNBIASED": 0, "BIASED": 1, "UNDECIDED": 3, "VACUOUS": 3}
 CHANGED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 
 _COMMANDS: dict[str, type[Command]] = {
@@ -39,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(command, int):
         return command
     try:
-        return _run(command)
+        status = _run(command)
+        sys.stdout.flush()  # here, where a pipe that nobody reads can still be answered
+        return status
     except ValueError as error:
         return _bad_input(str(error))
     except MemoryError as error:
@@ -47,8 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gradbias: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        return _left_alone()
     except BaseException as error:  # status 1 says "biased": nothing else may end with it
         return _bad_input(_unforeseen(error))
+
+
+def _left_alone() -> int:
+    """Who reads the output has gone, as `head` does: no more is written, at the end neither."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    return BROKEN_PIPE
 
 
 def _unforeseen(error: BaseException) -> str:
@@ -159,6 +172,10 @@ def _survey(command: Survey) -> int:
     print(json.dumps(found.as_dict(), allow_nan=False) if command.json else found)
     if command.out is not None and not command.json:
         print(f"  written     {command.out}")
+    if len(found.reports) < len(command.estimators):
+        told = f"{len(found.reports)} of {len(command.estimators)} estimators were measured"
+        print(f"gradbias: interrupted: {told}", file=sys.stderr)
+        return INTERRUPTED
     statuses = {EXIT_STATUS[report.verdict.value] for report in found.reports}
     if found.findings.any():
         return EXIT_STATUS["BIASED"]
@@ -173,4 +190,5 @@ def _settled(kept: KeptCertificate, change: str | None, status: int) -> int:
     if change is not None:
         print(f"gradbias: certificate {kept.path.name}: {change}", file=sys.stderr)
         return CHANGED
+    print(f"gradbias: certificate {kept.path.name}: unchanged", file=sys.stderr)
     return 0

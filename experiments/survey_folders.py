@@ -21,6 +21,7 @@ from experiments.commands import Check, Survey
 from experiments.figures import as_svg, new_figure
 from experiments.folders import abandon_folder, claim_folder, write_folder
 from verification.reports import BiasReport
+from verification.sequential_reports import SequentialReport
 from verification.surveys import Survey as Found
 from verification.surveys import survey
 
@@ -45,7 +46,8 @@ def written_check(command: Check) -> tuple[Checked, Path | None]:
 
 
 def run_survey(command: Survey) -> Found:
-    """All checks, one after the other, and what they amount to.
+    """All checks, one after the other, and what they amount to. An interruption of sequential
+    evidence ends the survey with that report.
 
     Raises:
         ValueError: bad input of any kind, in one sentence.
@@ -55,7 +57,11 @@ def run_survey(command: Survey) -> Found:
     for name in command.estimators:
         check_name(name)
     with _claimed(command.out) as folder:
-        reports = [written_check(check)[0].report for check in checks]
+        reports: list[BiasReport] = []
+        for check in checks:
+            reports.append(written_check(check)[0].report)
+            if is_interrupted(reports[-1]):
+                break
         found = survey(reports, command.false_discovery)
     if folder is not None:
         try:
@@ -63,6 +69,11 @@ def run_survey(command: Survey) -> Found:
         except OSError as error:
             raise ValueError(f"--out {folder}: cannot be written ({error})") from None
     return found
+
+
+def is_interrupted(report: BiasReport) -> bool:
+    """Whether sampling was stopped from outside."""
+    return isinstance(report, SequentialReport) and report.stopped == "interrupted"
 
 
 @contextmanager

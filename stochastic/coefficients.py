@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError, dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -300,8 +301,15 @@ def _short_repr(function: object) -> str:
     kind = type(function)
     fields_of = getattr(kind, "__dataclass_fields__", {})
     changed = [
-        f"{key}={getattr(function, key)!r}"
+        f"{key}={_shown(getattr(function, key))}"
         for key, item in fields_of.items()
         if getattr(function, key) != item.default
     ]
     return f"{kind.__name__}({', '.join(changed)})"
+
+
+def _shown(value: object) -> str:
+    """A field's value; of a function its name, as its address is another in every run."""
+    if isinstance(value, Enum):
+        return str(value)
+    return name_of(value) if callable(value) and not isinstance(value, type) else repr(value)

@@ -59,7 +59,9 @@ def test_the_readme_names_options_that_exist():
     assert named <= known
 
 
-@pytest.mark.parametrize(("page", "fewest"), [("exact.md", 25), ("guide.md", 5)])
+@pytest.mark.parametrize(
+    ("page", "fewest"), [("exact.md", 25), ("guide.md", 5), ("sampling.md", 10)]
+)
 def test_the_examples_of_the_docs_run(page, fewest):
     found = doctest.testfile(str(ROOT / "docs" / page), module_relative=False)
     assert found.failed == 0

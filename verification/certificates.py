@@ -28,6 +28,10 @@ _ROUNDING = 1e-9
 """Of the largest number: a bias below it may be what constants were rounded by."""
 
 
+class NothingToProveError(ValueError):
+    """A problem on which estimate and derivative have mean 0 for every policy."""
+
+
 def prove_unbiased(
     estimator: Estimator,
     shape: tuple[int, int, int] | SymbolicMDP,
@@ -78,7 +82,7 @@ def proof_or_formula(
     exact = return_derivatives(symbolic, own.order)
     bias = difference(mean, exact)
     if not any(mean.values()) and not any(exact.values()):
-        raise ValueError(
+        raise NothingToProveError(
             "shape: nothing to prove, the estimate's mean and the derivative are identically 0"
         )
     check_rounding(own, found, bias, mean)

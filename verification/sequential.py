@@ -122,7 +122,7 @@ def measure_bias_sequentially(
         progress,
     )
     stream, stopped = run.advanced(plan.stream)
-    report = claim.report(stream, stopped)
+    report = claim.report(stream, stopped, _resumption(file, plan.stream.count))
     return replace(report, seconds=time.perf_counter() - began)
 
 
@@ -144,10 +144,10 @@ class _Claim:
         """Whether more samples would not change the verdict."""
         return self._judged(stream)[1].verdict in (Verdict.BIASED, Verdict.UNBIASED)
 
-    def report(self, stream: Stream, stopped: str) -> SequentialReport:
+    def report(self, stream: Stream, stopped: str, remarks: tuple[str, ...]) -> SequentialReport:
         """The report on the stream as it is."""
         verdict, report = self._judged(stream)
-        notes = (*report.notes, *off_policy_notes(self.asked, 0.0))
+        notes = (*report.notes, *off_policy_notes(self.asked, 0.0), *remarks)
         return sequential_report(replace(report, notes=notes), verdict, stopped, self.rates)
 
     def _judged(self, stream: Stream) -> tuple[SequentialVerdict, BiasReport]:
@@ -158,6 +158,13 @@ class _Claim:
         found = self.draws.found(stream, asked.shape)
         subject = subject_of(asked, self.visited, self.target, self.exact, found)
         return verdict, judge(subject, self.target, self.exact, found, self.rates, verdict)
+
+
+def _resumption(file: Path | None, count: int) -> tuple[str, ...]:
+    """Says of which run the first estimates are: its samples, its generator."""
+    if file is None or count == 0:
+        return ()
+    return (f"went on from {file.name}, with its {count:,} estimates and its generator",)
 
 
 def _checked_path(checkpoint: str | Path | None) -> Path | None:

@@ -19,6 +19,8 @@ from verification.simultaneous import Box, box_of
 from verification.streams import Stream
 from verification.verdicts import ErrorRates
 
+_DOUBTED = "the interval rests on a normal mean, which is doubted here: the bias may lie outside it"
+
 
 @dataclass(frozen=True, eq=False)
 class SequentialReport(BiasReport):
@@ -83,7 +85,8 @@ class SequentialVerdict:
         tolerated = rates.tolerance * unit
         doubt = self.doubt()
         if doubt is not None:
-            return replace(report, reason=doubt)
+            notes = (*report.notes, *((_DOUBTED,) if self.stream.count else ()))
+            return replace(report, reason=doubt, notes=notes)
         if low > tolerated:
             return replace(report, verdict=Verdict.BIASED)
         if high <= tolerated:
@@ -130,7 +133,8 @@ def _undecided(report: BiasReport, needed: int | None) -> str:
     text = f"the relative bias is in [{low:.3g}, {high:.3g}], the tolerance {report.tolerance:g}; "
     if needed is None:
         return text + "no number of samples can be named that decides"
-    return text + f"about {float(needed):.2g} estimates would decide (here {report.samples:,})"
+    assumed = f"if the bias is {report.relative_bias:.3g} (here {report.samples:,})"
+    return text + f"about {float(needed):.2g} estimates would decide {assumed}"
 
 
 def tolerance_e_value(

@@ -74,9 +74,6 @@ class Survey:
         return name, report.verdict.value, bias, report.evidence.value, shown, finding
 
 
-_HEADER = ("estimator", "verdict", "relative bias", "evidence", "e-value", "")
-
-
 def survey(reports: Sequence[BiasReport], rate: float = 0.05) -> Survey:
     """Which of the reports' biases to report, so that at most the share ``rate`` of them is false.
 
@@ -100,8 +97,10 @@ def survey(reports: Sequence[BiasReport], rate: float = 0.05) -> Survey:
     >>> found.findings.tolist()
     [False, True]
     """
-    if not reports:
-        raise ValueError("reports: expected at least one, got none")
+    known = isinstance(reports, Sequence) and all(isinstance(r, BiasReport) for r in reports)
+    if not known or not reports:
+        got = reports if not known else "none"
+        raise ValueError(f"reports: expected at least one BiasReport in a list, got {got!s:.60}")
     real_number("rate", rate, low=1e-300, high=1.0 - 1e-9)
     sampled = np.array([report.interval is not None for report in reports])
     e_values = np.array([e_value_of(report) for report in reports])

@@ -10,7 +10,7 @@ from analytic.arrays import FloatArray
 from analytic.critics import critic_rows
 from analytic.policies import TabularSoftmax
 from analytic.targets import AnyTarget, return_derivative
-from verification.certificates import LARGEST_PROOF, proof_or_formula
+from verification.certificates import LARGEST_PROOF, NothingToProveError, proof_or_formula
 from verification.problem_symbols import of_mdp
 from verification.proofs import BiasFormula, Proof
 from verification.reports import Evidence
@@ -18,10 +18,12 @@ from verification.requests import Request
 from verification.verdicts import Found
 
 _AGREED = 1e-9
+_NOTHING = "nothing to prove: the estimate's mean and the derivative are 0 for every policy"
 
 
 def with_proof(asked: Request, target: AnyTarget, exact: FloatArray, found: Found) -> Found:
-    """Enumerated moments ``found``, with the proof or the formula for every policy added.
+    """Enumerated moments ``found``, with the proof or the formula for every policy added; as they
+    are where there is nothing to prove.
 
     Raises:
         ValueError: the request is not one that fits, or the formula and the enumeration disagree.
@@ -33,6 +35,8 @@ def with_proof(asked: Request, target: AnyTarget, exact: FloatArray, found: Foun
     critic = critic_rows(asked.context.critic, asked.length, mdp.n_states)
     try:
         result = proof_or_formula(asked.estimator, of_mdp(mdp, critic), LARGEST_PROOF)
+    except NothingToProveError:  # the enumerated verdict, VACUOUS, is the answer
+        return replace(found, notes=(*found.notes, _NOTHING))
     except ValueError as error:
         raise ValueError(f"evidence: symbolic does not fit: {error}") from None
     _check_agreement(asked, exact, found, result)

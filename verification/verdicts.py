@@ -224,7 +224,8 @@ def _undecided(report: BiasReport, spread: Spread, needed: int | None, rates: Er
         return text + "no number of samples decides: the bias is as good as at the tolerance"
     if spread.trace == 0.0:
         return text + "the estimates do not vary"
-    return text + f"about {float(needed):.2g} estimates would decide (here {report.samples:,})"
+    assumed = f"if the bias is {report.relative_bias:.3g} (here {report.samples:,})"
+    return text + f"about {float(needed):.2g} estimates would decide {assumed}"
 
 
 def _vacuous(

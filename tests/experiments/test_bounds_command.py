@@ -43,6 +43,16 @@ def test_a_sweep_leaves_numbers_and_pictures_that_repeat(capsys, tmp_path):
     assert [row["bias"] for row in again["rows"]] == [float(row["bias"]) for row in rows]
 
 
+def test_a_bias_that_is_not_enumerated_says_why_and_what_to_do(capsys):
+    """One row has no slope: no empty heading either."""
+    for values, told in (((1, 2), False), ((1000,), True)):
+        given = ("--random", "2x2", "--horizon", 2, "--values", *values)
+        status, text, _ = run(capsys, "bounds", *given)
+        assert status == 0
+        assert ("too many to enumerate; --runs" in text) == told
+        assert ("slopes" in text) != told
+
+
 @pytest.mark.parametrize("sweep", ["K", "step-size", "hessian-error"])
 @pytest.mark.parametrize("loop", ["maml", "lirpg"])
 def test_every_sweep_has_defaults(capsys, sweep, loop):
@@ -146,7 +156,7 @@ BAD = {
         "--random: expected none with --loop chain",
     ),
     "a chain's sweep": (("--loop", "chain"), "--sweep: expected kappa or K"),
-    "kappa": ((*BANDIT, "--sweep", "kappa"), "--kappa: expected --loop chain"),
+    "kappa": ((*BANDIT, "--sweep", "kappa"), "kappa: expected --loop chain"),
     "a large kappa": (
         ("--loop", "chain", "--sweep", "kappa", "--values", "2"),
         "values: expected a number",

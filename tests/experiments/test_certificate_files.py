@@ -43,7 +43,7 @@ def test_the_first_run_writes_what_json_prints_and_the_next_agrees(capsys, tmp_p
     assert {**kept, "seconds": 0} == {**now, "seconds": 0}
     before = path.read_bytes()
     status, text, errors = check(capsys, path)
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (0, "gradbias: certificate dice.json: unchanged\n")
     assert path.read_bytes() == before
     printed_one = tmp_path / "printed.json"
     printed_one.write_text(printed)
@@ -164,6 +164,27 @@ def test_sampled_biases_are_compared_by_their_intervals(capsys, tmp_path):
     status, _, errors = check(capsys, path, *options)
     assert status == 1
     assert f"is in [{low:.3g}, {high:.3g}]" in errors
+
+
+@pytest.mark.parametrize(
+    ("option", "kept", "wider"), [("tolerance", 0.3, 0.6), ("false-alarm", 1e-4, 0.4)]
+)
+def test_a_weaker_claim_of_samples_is_a_change_and_a_stronger_one_is_none(
+    capsys, tmp_path, option, kept, wider
+):
+    """ "Unbiased to within 60%" is not what the certificate of "to within 30%" says."""
+    path = tmp_path / "ad.json"
+    sampled = ("--evidence", "sequential", "--budget", 60_000)
+    sampled += () if option == "tolerance" else ("--tolerance", 0.6)
+    options = {"estimator": "ad"}
+    assert check(capsys, path, *sampled, f"--{option}", kept, **options)[0] == 0
+    status, text, errors = check(capsys, path, *sampled, f"--{option}", wider, **options)
+    assert "UNBIASED" in text
+    assert status == 1
+    assert f"{option.replace('-', '_')} was {kept:g}, is {wider:g}" in errors
+    path.unlink()
+    assert check(capsys, path, *sampled, f"--{option}", wider, **options)[0] == 0
+    assert check(capsys, path, *sampled, f"--{option}", kept, **options)[0] == 0
 
 
 def good():

@@ -298,3 +298,14 @@ def test_a_foreign_package_in_the_way_is_named(tmp_path):
     assert found.returncode == 2
     assert len(found.stderr.splitlines()) == 1
     assert "another package called 'stochastic'" in found.stderr
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("check", "ad", *SMALL)])
+def test_a_reader_that_leaves_is_no_bad_input(arguments):
+    """`gradbias check ... | head -1`: nothing on stderr, and the status of a broken pipe."""
+    command = [sys.executable, "-m", "gradbias", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        errors = running.stderr.read()
+    assert errors == b""
+    assert running.returncode == 141

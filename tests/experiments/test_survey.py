@@ -100,6 +100,27 @@ def test_a_finished_report_survives_a_survey_that_breaks(capsys, tmp_path):
     assert not (out / "loss").exists()
 
 
+def test_an_interrupted_survey_ends_there_and_says_so(capsys, monkeypatch, tmp_path):
+    """Ctrl-C while the second of three is sampled."""
+    drawn = []
+
+    def draw(self, *arguments):
+        drawn.append(1)
+        if len(drawn) == 12:
+            raise KeyboardInterrupt
+        return plain(self, *arguments)
+
+    plain = Draws.estimates
+    monkeypatch.setattr(Draws, "estimates", draw)
+    asked = ("--evidence", "sequential", "--budget", 20_000, "--out", tmp_path)
+    status, text, err = run(capsys, "survey", "ad", "dice", "lvc", *SMALL, *asked)
+    assert status == 130
+    assert "gradbias: interrupted: 2 of 3 estimators were measured" in err
+    assert [line.split()[0] for line in text.splitlines()[2:4]] == ["ad", "dice"]
+    assert (tmp_path / "dice" / "report.json").exists()
+    assert not (tmp_path / "lvc").exists()
+
+
 def test_sequential_evidence_stops_when_it_is_decided(capsys, tmp_path):
     out = tmp_path / "out"
     options = ("--evidence", "sequential", "--bounds", "-9", "9", "--tolerance", "0.3")

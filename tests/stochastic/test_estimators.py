@@ -18,6 +18,8 @@ from analytic.targets import GivenWeights
 from stochastic.contexts import Context
 from stochastic.estimators import estimate, from_callable, from_draws, from_surrogate
 from stochastic.surrogates.dice import LoadedDice, dice
+from stochastic.surrogates.group_relative import Baseline, GroupRelative
+from stochastic.surrogates.meta_parameters import IntrinsicReward
 from stochastic.surrogates.score_function import AD, ad, lvc
 from stochastic.trajectories import sample
 
@@ -199,5 +201,10 @@ def test_orders_and_contexts_are_checked():
 def test_names_say_what_differs_from_the_defaults():
     assert from_surrogate(dice, 1).name == "Dice()"
     assert from_surrogate(LoadedDice(0.5), 1).name == "LoadedDice(lam=0.5)"
+    assert from_surrogate(IntrinsicReward(ad), 1).name == "IntrinsicReward(surrogate=AD())"
+    averaged = GroupRelative(baseline=Baseline.GROUP_MEAN)
+    assert from_surrogate(averaged, 1).name == "GroupRelative(baseline=Baseline.GROUP_MEAN)"
+    of_mine = from_surrogate(IntrinsicReward(branching), 1).name  # no address, which changes
+    assert of_mine == "IntrinsicReward(surrogate=branching)"
     assert from_surrogate(branching, 1).name == "branching"
     assert from_surrogate(branching, 1, name="mine").name == "mine"

@@ -146,6 +146,7 @@ def test_importance_weights_need_a_moment():
     report = measure_bias_sequentially(estimator, mdp, theta, **options)
     assert report.verdict is Verdict.UNDECIDED
     assert "importance weights leave an effective sample size" in report.reason
+    assert any("the bias may lie outside it" in note for note in report.notes)
     # E w^2 = 0.25 / 0.998 + 0.25 / 0.002, times the largest squares of reward and score.
     second = 0.25 * (0.25 / 0.998 + 0.25 * 0.09 / 0.002)
     exact = measure_bias(estimator, mdp, theta, behaviour=behaviour)
@@ -340,6 +341,8 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on_from_there(tmp_path,
         estimator, MDP, THETA, checkpoint=path, rng=np.random.default_rng(12345), **settings
     )
     check_same(resumed, whole)
+    went_on = f"went on from run.npz, with its {part.samples:,} estimates and its generator"
+    assert [went_on in report.notes for report in (whole, part, resumed)] == [False, False, True]
     # All is done: nothing is drawn, nothing changes.
     again = measure_bias_sequentially(estimator, MDP, THETA, checkpoint=path, **settings)
     check_same(again, whole)

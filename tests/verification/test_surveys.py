@@ -114,8 +114,9 @@ def test_a_survey_is_plain_data():
 
 
 def test_bad_input_is_named(sampled):
-    with pytest.raises(ValueError, match="reports: expected at least one"):
-        survey([])
+    for reports in ([], sampled[0], [3], "reports"):
+        with pytest.raises(ValueError, match="reports: expected at least one"):
+            survey(reports)
     for rate in (0.0, 1.0, -0.1, math.nan):
         with pytest.raises(ValueError, match="rate"):
             survey(sampled, rate)

@@ -143,3 +143,28 @@ def test_a_target_of_zero_shows_nothing_for_every_policy():
     assert report.scope == "N = 1, at this MDP and policy"
     elsewhere = measure_bias(estimator, bandit, np.array([[1.0, 0.0]]), evidence="symbolic")
     assert elsewhere.scope == "N = 1, at this MDP, for every policy"
+
+
+@pytest.mark.parametrize(
+    ("actions", "reward", "why"), [(2, 0.0, "every reward"), (1, 1.0, "the target is 0")]
+)
+def test_where_estimate_and_derivative_are_0_for_every_policy_the_verdict_is_vacuous(
+    actions, reward, why
+):
+    """As with all other evidence: nothing was tested, and that is no bad input."""
+    law = np.full((2, actions, 2), 0.5)
+    mdp = TabularMDP(law, np.full((2, actions), reward), 0.9, [0.5, 0.5], 2)
+    report = measure_bias(from_surrogate(dice, 2), mdp, np.zeros((2, actions)), evidence="symbolic")
+    assert report.verdict is Verdict.VACUOUS
+    assert report.evidence is Evidence.ENUMERATION
+    assert why in report.reason
+    assert any("nothing to prove" in note for note in report.notes)
+
+
+def test_a_mean_that_is_not_0_where_the_derivative_is_has_its_formula():
+    """There is something to prove then: sum log pi, differentiated twice, does not have mean 0."""
+    mdp = TabularMDP(np.full((2, 2, 2), 0.5), np.zeros((2, 2)), 0.9, [0.5, 0.5], 2)
+    scores = from_surrogate(lambda record: record.log_probs.sum(-1).mean(), 2)
+    report = measure_bias(scores, mdp, np.zeros((2, 2)), evidence="symbolic")
+    assert report.evidence is Evidence.SYMBOLIC
+    assert any(note.startswith("formula") for note in report.notes)
