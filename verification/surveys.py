@@ -97,16 +97,20 @@ def survey(reports: Sequence[BiasReport], rate: float = 0.05) -> Survey:
     >>> found.findings.tolist()
     [False, True]
     """
-    known = isinstance(reports, Sequence) and all(isinstance(r, BiasReport) for r in reports)
-    if not known or not reports:
-        got = reports if not known else "none"
-        raise ValueError(f"reports: expected at least one BiasReport in a list, got {got!s:.60}")
+    _check_reports(reports)
     real_number("rate", rate, low=1e-300, high=1.0 - 1e-9)
     sampled = np.array([report.interval is not None for report in reports])
     e_values = np.array([e_value_of(report) for report in reports])
     findings = np.isinf(e_values) & ~sampled
     findings[sampled] = e_benjamini_hochberg(e_values[sampled], rate)
     return Survey(tuple(reports), e_values, findings, rate)
+
+
+def _check_reports(given: object) -> None:
+    known = isinstance(given, Sequence) and all(isinstance(r, BiasReport) for r in given)
+    if not known or not given:
+        got = "none" if known else str(given)
+        raise ValueError(f"reports: expected at least one BiasReport in a list, got {got:.60}")
 
 
 def e_value_of(report: BiasReport) -> float:

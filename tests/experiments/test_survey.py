@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from command_line import SMALL, repeat, run
 
+from verification.sequential_draws import Draws
+
 HESSIANS = (*SMALL, "--order", 2, "--theta", "random", "--seed", 3)
 
 
@@ -104,14 +106,14 @@ def test_an_interrupted_survey_ends_there_and_says_so(capsys, monkeypatch, tmp_p
     """Ctrl-C while the second of three is sampled."""
     drawn = []
 
-    def draw(self, *arguments):
-        drawn.append(1)
-        if len(drawn) == 12:
+    def take(self, count):
+        drawn.append(self.asked.estimator.name)
+        if drawn.count("dice") == 5:
             raise KeyboardInterrupt
-        return plain(self, *arguments)
+        return plain(self, count)
 
-    plain = Draws.estimates
-    monkeypatch.setattr(Draws, "estimates", draw)
+    plain = Draws.take
+    monkeypatch.setattr(Draws, "take", take)
     asked = ("--evidence", "sequential", "--budget", 20_000, "--out", tmp_path)
     status, text, err = run(capsys, "survey", "ad", "dice", "lvc", *SMALL, *asked)
     assert status == 130
