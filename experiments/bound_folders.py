@@ -23,7 +23,7 @@ from analytic.bilevel import Lirpg, Maml
 from analytic.moments import Curvature
 from analytic.problems import TabularMDP
 from experiments.bound_figures import draw_sweep
-from experiments.commands import Bounds, Check, steps_of
+from experiments.commands import Bounds, steps_of
 from experiments.figures import as_svg
 from experiments.linearised_folders import linearised_rows, told_linearised, write_linearised
 from experiments.mixture_folders import chain_rows, told, write_chain
@@ -114,10 +114,8 @@ def sweep_of(command: Bounds) -> BoundSweep:
 
 def problem_of(command: Bounds) -> tuple[TabularMDP, FloatArray]:
     """The problem and the logits that a command names. Raises ValueError as `run_bounds`."""
-    names = ("npz", "gym", "env_option", "random", "seed", "discount", "horizon", "start")
-    same = {name: getattr(command, name) for name in names}
     problem_rng, policy_rng, _ = generators(command.seed)
-    mdp = load_problem(Check(estimator="", **same), problem_rng)
+    mdp = load_problem(command, problem_rng)
     if mdp.horizon is None:
         raise ValueError("--horizon: expected a number of steps, as whole trajectories are sampled")
     return mdp, load_theta(command.theta, mdp, policy_rng)

@@ -9,8 +9,8 @@ import tyro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What a bias is measured at, and on what evidence."""
+class Problem:
+    """A tabular problem, named in one of three ways."""
 
     npz: str | None = None
     """The problem: an archive with arrays transition, reward, discount, start[, horizon]."""
@@ -27,10 +27,16 @@ class Measurement:
     """Between 0 and 1; default 0.9, or what the npz file says."""
     horizon: int | None = None
     """Steps with rewards; without it the horizon is infinite, or what the npz file says."""
-    length: int | None = None
-    """For an infinite horizon: steps after which trajectories are cut."""
     start: str | None = None
     """'uniform' over states, or a state's number; default: the problem's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Problem):
+    """What a bias is measured at, and on what evidence."""
+
+    length: int | None = None
+    """For an infinite horizon: steps after which trajectories are cut."""
     theta: str = "uniform"
     """The policy's logits: 'uniform', 'random' (standard normal, see --seed) or FILE.npy."""
     order: int = 1
@@ -114,26 +120,12 @@ class List:
     """Lists the built-in estimators and the environments that are known to have a table."""
 
 
-@dataclass(frozen=True)
-class Bounds:
+@dataclass(frozen=True, kw_only=True)
+class Bounds(Problem):
     """The bias of a sampled meta-gradient beside theory's bounds, over a sweep of one number."""
 
-    npz: str | None = None
-    """The problem: an archive with arrays transition, reward, discount, start[, horizon]."""
-    gym: str | None = None
-    """The problem: a gymnasium environment with a table (few trajectories fit: see --horizon)."""
-    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """An option of the environment, KEY=VALUE (may be repeated)."""
-    random: str | None = None
-    """The problem: a random MDP of SxA, such as 2x2 (see --seed)."""
-    seed: int = 0
-    """Of the random problem and random logits."""
-    discount: float | None = None
-    """Between 0 and 1; default 0.9, or what the npz file says."""
     horizon: int | None = None
-    """Steps with rewards; needed, but where the npz file says it."""
-    start: str | None = None
-    """'uniform' over states, or a state's number; default: the problem's own."""
+    """Steps with rewards; needed, but where the npz file says it. Exact biases need few."""
     theta: str = "random"
     """Where the inner loop starts: 'uniform', 'random' (standard normal) or FILE.npy."""
     loop: Literal["maml", "reuse", "lirpg", "chain"] = "maml"

@@ -14,7 +14,7 @@ from analytic.arrays import FloatArray, whole_number
 from analytic.files import read_npy
 from analytic.problems import TabularMDP, read_problem
 from analytic.values import state_values
-from experiments.commands import Check
+from experiments.commands import Problem
 
 KNOWN_ENVIRONMENTS = ("CliffWalking-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4")
 DEFAULT_DISCOUNT = 0.9
@@ -28,7 +28,7 @@ def generators(seed: int) -> tuple[np.random.Generator, ...]:
     return tuple(np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
 
 
-def load_problem(command: Check, rng: np.random.Generator) -> TabularMDP:
+def load_problem(command: Problem, rng: np.random.Generator) -> TabularMDP:
     """The problem that exactly one of --npz, --gym and --random names.
 
     Raises:
@@ -82,7 +82,7 @@ def load_critic(source: str, mdp: TabularMDP, theta: FloatArray) -> FloatArray |
     return _load_array("--critic", source)
 
 
-def _from_file(command: Check) -> TabularMDP:
+def _from_file(command: Problem) -> TabularMDP:
     """The npz file's problem, with what the command line says in place of what it says."""
     arguments = read_problem(str(command.npz))
     if command.discount is not None:
