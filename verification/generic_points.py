@@ -27,6 +27,7 @@ from verification.exact_problems import (
 )
 from verification.proofs import evaluated_array
 from verification.random_points import random_problem, with_symbolic_policy
+from verification.reports import counted
 from verification.score_algebra import Array, return_derivatives
 
 SIZE = 2**60
@@ -63,7 +64,8 @@ class Certificate:
     def __str__(self) -> str:
         n_states, n_actions, steps = self.shape
         where = (
-            f"{n_states} states, {n_actions} actions, {steps} steps, order {self.order}, "
+            f"{counted(n_states, 'state')}, {n_actions} actions, {counted(steps, 'step')}, "
+            f"order {self.order}, "
             f"rewards r_t(s, a, s'), no terminal states, {self.critic} critic, N = 1"
         )
         if not self.unbiased:

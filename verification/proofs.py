@@ -15,6 +15,7 @@ from analytic.arrays import FloatArray, finite_number, frozen_array
 from analytic.policies import softmax
 from analytic.symbolic_expressions import Expression
 from verification.exact_problems import SymbolicProblem
+from verification.reports import counted
 
 _SHOWN_TERMS = 12
 _SHOWN = 240
@@ -179,4 +180,4 @@ def _derivative(order: int) -> str:
 def _subject(shape: tuple[int, int, int], order: int) -> str:
     n_states, n_actions, steps = shape
     what = f"{_derivative(order)} of the {steps}-step return"
-    return f"{what}, {n_states} states, {n_actions} actions, N = 1"
+    return f"{what}, {counted(n_states, 'state')}, {n_actions} actions, N = 1"

@@ -37,6 +37,7 @@ from verification.property_arguments import (
     checked_strategy,
     given_options,
     growing_sizes,
+    sizes_beside,
 )
 from verification.property_failures import Measured, code, diagnosed, failure
 from verification.property_search import BiasFoundError, Example, NotMeasuredError, Search
@@ -69,9 +70,9 @@ def for_all_mdps(
     order: int | None = None,
     target: AnyTarget | Callable[[TabularMDP], AnyTarget] | None = None,
     options: Options | Mapping[str, Any] | None = None,
-    max_states: int = 3,
-    max_actions: int = 3,
-    max_horizon: int = 3,
+    max_states: int | None = None,
+    max_actions: int | None = None,
+    max_horizon: int | None = None,
     problems: st.SearchStrategy[TabularMDP] | None = None,
     policies: Callable[[TabularMDP], Drawn] | None = None,
     policy: Policy | PolicyOf = TABULAR,
@@ -85,11 +86,11 @@ def for_all_mdps(
     ``order`` times (default 1); an estimator has its own order. ``target`` is one, or depends on
     the problem (default: the derivative of its own return); ``options`` go to `measure_bias`, and
     may depend on problem and parameters. Problems are drawn with 2 to ``max_actions`` actions and
-    up to the other sizes, or from ``problems``. ``policy`` is one, or depends on the problem, or is
-    drawn for it (`verification.strategies.linear_policies`); ``policies(mdp)`` draws its
-    parameters. It fails with the smallest problem found on which the estimator is biased, or where
-    less than the share ``least_telling`` of the examples told anything. Sampled examples share the
-    false-alarm rate of one claim.
+    up to the other sizes (3 unless said), or from ``problems``. ``policy`` is one, or depends on
+    the problem, or is drawn for it (`verification.strategies.linear_policies`); ``policies(mdp)``
+    draws its parameters. It fails with the smallest problem found on which the estimator is biased,
+    or where less than the share ``least_telling`` of the examples told anything. Sampled examples
+    share the false-alarm rate of one claim.
 
     Raises:
         ValueError: a size, count or share out of range; an estimator, option or strategy that is
@@ -104,11 +105,11 @@ def for_all_mdps(
         raise ValueError(f"target: expected a target, or a function of the problem, got {target!r}")
     if policies is not None and not callable(policies):
         raise ValueError(f"policies: expected a function of the problem, got {policies!r}")
-    stages = _stages(max_states, max_actions, max_horizon) if problems is None else [problems]
+    sizes = sizes_beside(problems, 3, states=max_states, actions=max_actions, horizon=max_horizon)
+    stages = _stages(*sizes) if problems is None else [problems]
     examples = [_examples(checked_strategy("problems", each), policy, policies) for each in stages]
     if problems is None:  # last, those on which no bias is hidden by what is special
-        sizes = (max_states, max_actions, max_horizon)
-        general = tabular_mdps(*sizes, min_states=min(2, max_states), min_actions=2, **_GENERAL)
+        general = tabular_mdps(*sizes, min_states=min(2, sizes[0]), min_actions=2, **_GENERAL)
         examples.append(_examples(general, policy, policies))
     plain = problems is None and policies is None and policy is TABULAR
 
@@ -147,9 +148,9 @@ def for_all_games(
     estimator: Callable[[StochasticGame], MetaGradient],
     *,
     options: Options | Mapping[str, Any] | None = None,
-    max_states: int = 2,
-    max_actions: int = 2,
-    max_horizon: int = 2,
+    max_states: int | None = None,
+    max_actions: int | None = None,
+    max_horizon: int | None = None,
     problems: st.SearchStrategy[StochasticGame] | None = None,
     policies: Callable[
         [StochasticGame], st.SearchStrategy[tuple[FloatArray, FloatArray]]
@@ -162,8 +163,9 @@ def for_all_games(
     ``estimator(game)`` makes the `stochastic.MetaGradient` of a `stochastic.SampledGame`; its
     target is the gradient of the player's return after the opponent's *expected* steps, so that a
     sampled value slot is biased by itself. ``options`` go to `measure_meta_gradient`, and may
-    depend on the game and both players' parameters (the meta-parameters first). The rest as in
-    `for_all_mdps`. A game may have memory-one players, whose policies are linear.
+    depend on the game and both players' parameters (the meta-parameters first). Sizes are 2
+    unless said, the rest is as in `for_all_mdps`. A game may have memory-one players, whose
+    policies are linear.
 
     Raises:
         ValueError: as `for_all_mdps`; an estimator that is none of a game.
@@ -178,14 +180,15 @@ def for_all_games(
     if not callable(estimator):
         raise ValueError(f"estimator: expected a function of the game, got {estimator!r}")
     check_options(options, measure_meta_gradient)
+    sizes = sizes_beside(problems, 2, states=max_states, actions=max_actions, horizon=max_horizon)
     stages = (
         [checked_strategy("problems", problems)]
         if problems is not None
         else [
             games(*size, min_actions=2, infinite=False, memory_one=False)
-            for size in growing_sizes(max_states, max_actions, max_horizon)
+            for size in growing_sizes(*sizes)
         ]
-        + [games(max_states, max_actions, max_horizon, min_actions=2, infinite=False)]
+        + [games(*sizes, min_actions=2, infinite=False)]
     )
     name = getattr(estimator, "__name__", type(estimator).__name__)
 

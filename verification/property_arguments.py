@@ -72,6 +72,18 @@ def checked_strategy(name: str, given: object) -> Any:
     return given
 
 
+def sizes_beside(problems: object, default: int, **given: int | None) -> tuple[int, ...]:
+    """The largest ``states``, ``actions`` and ``horizon`` to draw, ``default`` unless said. Raises
+    ValueError for one beside ``problems``, which have their own.
+    """
+    said = [name for name, size in given.items() if size is not None]
+    if problems is not None and said:
+        raise ValueError(
+            f"max_{said[0]}: expected none beside problems, which have their own sizes"
+        )
+    return tuple(default if size is None else size for size in given.values())
+
+
 def growing_sizes(
     max_states: int, max_actions: int, max_horizon: int
 ) -> list[tuple[int, int, int]]:

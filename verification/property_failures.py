@@ -15,7 +15,7 @@ from verification.constructors import as_constructor, as_line, as_lists, as_poli
 from verification.diagnosis import Diagnosis, diagnose_all
 from verification.mistakes import Setting
 from verification.property_search import BiasFoundError, Example, Search
-from verification.reports import BiasReport, Verdict
+from verification.reports import BiasReport, Verdict, counted
 
 _SHOWN = 64
 _COMPARED = 7
@@ -58,14 +58,12 @@ def sizes(problem: Any) -> str:
     """Its states, actions and steps, in words."""
     steps = "infinite horizon" if problem.horizon is None else f"horizon {problem.horizon}"
     actions = problem.n_actions
-    chosen = _counted(actions, "action")
-    if isinstance(actions, tuple):
-        chosen = f"{actions[0]} x {actions[1]} actions"
-    return f"{_counted(problem.n_states, 'state')}, {chosen}, {steps}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    chosen = (
+        f"{actions[0]} x {actions[1]} actions"
+        if isinstance(actions, tuple)
+        else counted(actions, "action")
+    )
+    return f"{counted(problem.n_states, 'state')}, {chosen}, {steps}"
 
 
 Measured = tuple[Example, BiasReport, Mapping[str, Any]]

@@ -43,7 +43,10 @@ class Example:
         rewards = one.rewards if hasattr(one, "rewards") else one.reward
         arrays = (one.transition, rewards, one.start, features, *self.parameters)
         shapes = [np.shape(array) for array in arrays]
-        kinds = [getattr(p, "features", None) is None for p in getattr(one, "policies", ())]
+        kinds: list[Any] = [
+            getattr(p, "features", None) is None for p in getattr(one, "policies", ())
+        ]
+        kinds.append(type(self.policy).__qualname__)
         content = hashlib.sha256(repr((one.discount, one.horizon, shapes, kinds)).encode())
         for array in arrays:
             content.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())

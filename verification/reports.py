@@ -65,6 +65,11 @@ class Direction:
         )
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 state``, ``2 states``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def largest_components(array: FloatArray, count: int) -> list[tuple[int, ...]]:
     """Indices of the ``count`` largest absolute components that are not 0, largest first."""
     size = np.abs(array).ravel()
@@ -133,7 +138,7 @@ class BiasReport:
         """The evidence, and how much of it."""
         if self.evidence is Evidence.MOMENTS:
             return "moments, by recursion"
-        return f"{self.evidence.value}, {self.samples:,} outcomes"
+        return f"{self.evidence.value}, {counted(self.samples, 'outcome')}"
 
     @property
     def half_width(self) -> float:

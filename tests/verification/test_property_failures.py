@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from failed_properties import failure, pasted
+from hypothesis import strategies as st
 
 from analytic.policies import LinearSoftmax
 from analytic.problems import TabularMDP
@@ -301,6 +302,7 @@ def test_estimates_that_are_none_are_refused_with_the_problem(estimate, said):
         {"target": "the gradient"},
         {"problems": 3},
         {"policies": 3},
+        {"problems": st.nothing(), "max_states": 2},
         {"estimator": None},
         {"estimator": from_surrogate(lvc, 1), "order": 2},
     ],
