@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analytic.arrays import FloatArray
 from analytic.bilevel import Lirpg, Maml
 from analytic.moments import Curvature
@@ -28,7 +26,7 @@ from experiments.figures import as_svg
 from experiments.linearised_folders import linearised_rows, told_linearised, write_linearised
 from experiments.mixture_folders import chain_rows, told, write_chain
 from experiments.problem_sources import generators, load_problem, load_theta
-from experiments.row_folders import repeated_options
+from experiments.row_folders import repeated_options, write_problem
 from verification.bound_sweeps import MEASURES, BoundRow, BoundSweep, Sweep, bound_versus_empirical
 
 SWEEPS = {
@@ -149,13 +147,15 @@ def _swept(command: Bounds, mdp: TabularMDP, theta: FloatArray) -> BoundSweep:
 _WHOLE = (Sweep.STEPS, Sweep.SAMPLES)
 
 
+_REPEATED = ("loop", "sweep", "steps", "step_size", "samples", "curvature", "runs")
+
+
 def _write(
     folder: Path, command: Bounds, mdp: TabularMDP, theta: FloatArray, found: BoundSweep
 ) -> None:
-    mdp.save(folder / "problem.npz")
-    with open(folder / "theta.npy", "wb") as stream:
-        np.save(stream, theta, allow_pickle=False)
-    (folder / "command.txt").write_text(shlex.join(_repeated(command)) + "\n")
+    arguments = ["gradbias", "bounds", *write_problem(folder, mdp, theta)]
+    arguments += repeated_options(command, _REPEATED)
+    (folder / "command.txt").write_text(shlex.join(arguments) + "\n")
     names = [field.name for field in dataclasses.fields(found.rows[0])]
     rows = [[_text(getattr(row, name)) for name in names] for row in found.rows]
     _write_csv(folder / "results.csv", [[*names, "looseness"]], rows, found)
@@ -180,13 +180,6 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(map(repr, value))
     return "" if value is None else repr(value)
-
-
-def _repeated(command: Bounds) -> list[str]:
-    """The command line that repeats the sweep from inside the folder."""
-    arguments = ["gradbias", "bounds", "--npz", "problem.npz", "--theta", "theta.npy"]
-    names = ("loop", "sweep", "steps", "step_size", "samples", "curvature", "runs")
-    return arguments + repeated_options(command, names)
 
 
 def _as_dict(found: BoundSweep) -> dict[str, Any]:

@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analytic.arrays import FloatArray
 from analytic.problems import TabularMDP
 from experiments.bound_figures import draw_linearised
 from experiments.commands import Bounds
-from experiments.row_folders import repeated_options, write_rows
+from experiments.row_folders import repeated_options, write_problem, write_rows
 from verification.linearised_bounds import LinearisedRow, linearised_step_rows
 
 DEFAULT_VALUES = (1.0, 2.0, 4.0, 8.0)
@@ -52,10 +50,7 @@ def write_linearised(
     rows: Sequence[LinearisedRow],
 ) -> None:
     """The folder. Raises OSError where it cannot be written."""
-    mdp.save(folder / "problem.npz")
-    with open(folder / "theta.npy", "wb") as stream:
-        np.save(stream, theta, allow_pickle=False)
-    arguments = ["gradbias", "bounds", "--npz", "problem.npz", "--theta", "theta.npy"]
+    arguments = ["gradbias", "bounds", *write_problem(folder, mdp, theta)]
     arguments += repeated_options(command, ("loop", "sweep", "step_size"))
     write_rows(folder, arguments, rows, draw_linearised(rows))
 

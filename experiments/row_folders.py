@@ -1,4 +1,4 @@
-"""What the folders of `gradbias bounds` have in common where rows are plain records."""
+"""What the folders of `gradbias bounds` have in common."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from analytic.arrays import FloatArray
+from analytic.problems import TabularMDP
 from experiments.figures import as_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def write_problem(folder: Path, mdp: TabularMDP, theta: FloatArray) -> list[str]:
+    """problem.npz and theta.npy; returns the options that name them there. Raises OSError."""
+    mdp.save(folder / "problem.npz")
+    with open(folder / "theta.npy", "wb") as stream:
+        np.save(stream, theta, allow_pickle=False)
+    return ["--npz", "problem.npz", "--theta", "theta.npy"]
 
 
 def write_rows(folder: Path, arguments: Sequence[str], rows: Sequence[Any], figure: Figure) -> None:
