@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 .PHONY: demo test test-all bench lint clean
 
 demo: $(READY)  ## the main job on real input: a table, and demo/overview.png
-	$(BIN)/python -m experiments.demo demo
+	$(BIN)/python -m gradbias.experiments.demo demo
 
 test: $(READY)  ## the suite that every change must pass
 	$(BIN)/pytest -n 2 -m "not slow"

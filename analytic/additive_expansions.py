@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.additive_objectives import AdditiveFunction, AdditiveLaw
-from analytic.arrays import FloatArray, frozen_array, real_number, whole_number
+from gradbias.analytic.additive_objectives import AdditiveFunction, AdditiveLaw
+from gradbias.analytic.arrays import FloatArray, frozen_array, real_number, whole_number
 
 
 @dataclass(frozen=True, eq=False)

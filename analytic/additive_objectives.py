@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import (
+from gradbias.analytic.arrays import (
     FloatArray,
     IntArray,
     frozen_array,
@@ -26,8 +26,8 @@ from analytic.arrays import (
     real_number,
     whole_number,
 )
-from analytic.moments import EstimateMoments
-from analytic.multisets import multiset_probabilities, multisets
+from gradbias.analytic.moments import EstimateMoments
+from gradbias.analytic.multisets import multiset_probabilities, multisets
 
 LARGEST_COUNT = 1_000_000
 """Batches up to which an objective is enumerated."""

@@ -17,17 +17,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array
-from analytic.derivatives import checked_reward, logit_gradient
-from analytic.game_derivatives import GameAt, together
-from analytic.games import StochasticGame, check_player
-from analytic.inner_steps import InnerStep, LambdaStep, OpponentStep, ReturnStep
-from analytic.lambda_returns import LambdaReturns
-from analytic.logits import PolicyAt, policy_at
-from analytic.policies import TABULAR, Policy
-from analytic.tables import Problem
-from analytic.targets import DISCOUNTED, StateWeighting
-from analytic.values import Evaluation, policy_of
+from gradbias.analytic.arrays import FloatArray, frozen_array
+from gradbias.analytic.derivatives import checked_reward, logit_gradient
+from gradbias.analytic.game_derivatives import GameAt, together
+from gradbias.analytic.games import StochasticGame, check_player
+from gradbias.analytic.inner_steps import InnerStep, LambdaStep, OpponentStep, ReturnStep
+from gradbias.analytic.lambda_returns import LambdaReturns
+from gradbias.analytic.logits import PolicyAt, policy_at
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.tables import Problem
+from gradbias.analytic.targets import DISCOUNTED, StateWeighting
+from gradbias.analytic.values import Evaluation, policy_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class BilevelProblem(Protocol):
 class Maml:
     """MAML: phi is theta^0; the return of ``mdp`` is ascended and, after the last step, measured.
 
-    >>> from analytic import TabularMDP, meta_gradient
+    >>> from gradbias.analytic import TabularMDP, meta_gradient
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> meta_gradient(Maml(bandit), [[0.0, 0.0]], steps=1, step_size=1.0).round(4).tolist()
     [[0.235, -0.235]]
@@ -106,7 +106,7 @@ class Lirpg:
     phi is paid at every step, at a terminal state for ever; with ``paid_at_end=False`` it ends with
     the episode, as sampled trajectories do, and its gradient there is 0.
 
-    >>> from analytic import TabularMDP, meta_gradient
+    >>> from gradbias.analytic import TabularMDP, meta_gradient
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> phi, theta = [[0.0, 0.0]], [[0.0, 0.0]]
     >>> meta_gradient(Lirpg(bandit), phi, theta, steps=1, step_size=1.0).round(4).tolist()
@@ -147,7 +147,7 @@ class Lola:
     Raises:
         ValueError: a player other than 1 or 2.
 
-    >>> from analytic import meta_gradient, prisoners_dilemma
+    >>> from gradbias.analytic import meta_gradient, prisoners_dilemma
     >>> zero = [0.0] * 5
     >>> game = prisoners_dilemma()
     >>> meta_gradient(Lola(game), zero, zero, steps=1, step_size=0.3).shape
@@ -206,7 +206,7 @@ class Mgrl:
     Raises:
         ValueError: as `LambdaReturns`.
 
-    >>> from analytic import TabularMDP, meta_gradient
+    >>> from gradbias.analytic import TabularMDP, meta_gradient
     >>> mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9)
     >>> problem = Mgrl(mdp, critic=np.ones(3))
     >>> meta_gradient(problem, [0.9, 0.8], np.zeros((3, 2)), steps=2, step_size=0.5).shape

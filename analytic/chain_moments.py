@@ -29,10 +29,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, real_number, whole_number
-from analytic.mixtures import Validation, mixing_weights
-from analytic.moments import EstimateMoments
-from analytic.reward_chains import ChainLearner
+from gradbias.analytic.arrays import FloatArray, frozen_array, real_number, whole_number
+from gradbias.analytic.mixtures import Validation, mixing_weights
+from gradbias.analytic.moments import EstimateMoments
+from gradbias.analytic.reward_chains import ChainLearner
 
 LARGEST_COVARIANCE = 5_000_000
 """Numbers (steps^2 x states^2) up to which the covariances are worked out."""
@@ -85,7 +85,7 @@ def chain_step_moments(
         ValueError: steps < 1 or too many, mu outside [0, 1], or batches that are reused for
             validation though their sizes differ.
 
-    >>> from analytic import ChainLearner, RewardChain
+    >>> from gradbias.analytic import ChainLearner, RewardChain
     >>> learner = ChainLearner(RewardChain([1.0], [0.0]), [0.5], [0.0])
     >>> moments = chain_step_moments(learner, 2)
     >>> moments.means.round(6).tolist(), moments.mixed(kappa=1.0).mean.round(7).tolist()
@@ -119,7 +119,7 @@ def chain_oracle(learner: ChainLearner, *, steps: int | None) -> FloatArray:
         ValueError: steps < 1; the limit, where a step size x loss weight >= 2 lets the inner loop
             diverge.
 
-    >>> from analytic import ChainLearner, RewardChain
+    >>> from gradbias.analytic import ChainLearner, RewardChain
     >>> learner = ChainLearner(RewardChain([1.0], [0.0]), [0.5], [0.0])
     >>> [chain_oracle(learner, steps=n).round(4).tolist() for n in (1, 10, None)]
     [[-0.0095], [-0.0439], [-0.05]]

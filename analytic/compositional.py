@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, whole_number
-from analytic.bilevel import BilevelProblem, Lirpg, Maml, Outer
-from analytic.critics import check_ends, critic_rows
-from analytic.logits import PolicyAt
-from analytic.metagradients import inner_loop, meta_gradient
-from analytic.moments import Curvature, hvp_moments
-from analytic.problems import TabularMDP
-from analytic.trajectory_classes import BatchClasses, Credit, TrajectoryClasses
-from analytic.values import policy_of
+from gradbias.analytic.arrays import FloatArray, frozen_array, whole_number
+from gradbias.analytic.bilevel import BilevelProblem, Lirpg, Maml, Outer
+from gradbias.analytic.critics import check_ends, critic_rows
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.metagradients import inner_loop, meta_gradient
+from gradbias.analytic.moments import Curvature, hvp_moments
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.trajectory_classes import BatchClasses, Credit, TrajectoryClasses
+from gradbias.analytic.values import policy_of
 
 _BLOCK = 1_000_000
 
@@ -84,7 +84,7 @@ def compositional_bias(
             whole returns; or more than a million trajectories or outcomes, or tables that are too
             large (the message says so).
 
-    >>> from analytic import Maml, TabularMDP
+    >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> loop = {"steps": 1, "step_size": 1.0, "samples": 4}
     >>> found = compositional_bias(Maml(bandit), [[0.5, 0.0]], **loop)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analytic.moments import Curvature
-from analytic.problems import TabularMDP
-from analytic.softmax_bounds import SCORE, ProblemSizes, derivative_bounds
-from analytic.trajectory_classes import Credit
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.softmax_bounds import SCORE, ProblemSizes, derivative_bounds
+from gradbias.analytic.trajectory_classes import Credit
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.moment_recursions import fixed_point
-from analytic.problems import TabularMDP
-from analytic.systems import bellman_system
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.moment_recursions import fixed_point
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.systems import bellman_system
 
 
 class _Later(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analytic.arrays import BoolArray, FloatArray
+from gradbias.analytic.arrays import BoolArray, FloatArray
 
 
 def critic_rows(critic: FloatArray | None, steps: int | None, n_states: int) -> FloatArray:

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from analytic.arrays import FloatArray
-from analytic.expansions import Expansion
-from analytic.jets import Part, Parts, add, softmax_jet, submasks
-from analytic.logits import PolicyAt
-from analytic.policies import LinearSoftmax, TabularSoftmax
-from analytic.tables import Tables
-from analytic.values import Evaluation
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.expansions import Expansion
+from gradbias.analytic.jets import Part, Parts, add, softmax_jet, submasks
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.policies import LinearSoftmax, TabularSoftmax
+from gradbias.analytic.tables import Tables
+from gradbias.analytic.values import Evaluation
 
 
 @dataclass(frozen=True, eq=False)

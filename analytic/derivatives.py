@@ -20,14 +20,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, check_leading, frozen_array
-from analytic.expansions import Expansion, field_over_time
-from analytic.hessians import logit_hessian
-from analytic.jets import required
-from analytic.logits import PolicyAt
-from analytic.policies import TABULAR, Policy
-from analytic.tables import Problem, Tables
-from analytic.values import Evaluation, check_one_policy, evaluate_parameters, policy_of
+from gradbias.analytic.arrays import FloatArray, check_leading, frozen_array
+from gradbias.analytic.expansions import Expansion, field_over_time
+from gradbias.analytic.hessians import logit_hessian
+from gradbias.analytic.jets import required
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.tables import Problem, Tables
+from gradbias.analytic.values import Evaluation, check_one_policy, evaluate_parameters, policy_of
 
 
 def gradient(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
@@ -38,7 +38,7 @@ def gradient(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) ->
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> gradient(bandit, [[0.0, 0.0]]).tolist()
     [[0.25, -0.25]]
@@ -57,7 +57,7 @@ def hessian(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> 
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> hessian(bandit, [[1.0, 0.0]])[0, 0].round(4).tolist()
     [[-0.0909, 0.0909]]
@@ -78,7 +78,7 @@ def hvp(
     Raises:
         ValueError: theta or v does not fit the policy and the problem, or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> hvp(bandit, [[1.0, 0.0]], [[1.0, 0.0]]).round(4).tolist()
     [[-0.0909, 0.0909]]
@@ -105,7 +105,7 @@ def third_derivative(
     Raises:
         ValueError: theta, v or w does not fit the policy and the problem, or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> third_derivative(bandit, [[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 0.0]]).tolist()
     [[-0.125, 0.125]]
@@ -128,7 +128,7 @@ def state_action_occupancy(
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> state_action_occupancy(bandit, [[0.0, 0.0]]).tolist()
     [[0.5, 0.5]]
@@ -152,7 +152,7 @@ def reward_jvp(
     Raises:
         ValueError: theta or w does not fit, or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> reward_jvp(bandit, [[0.0, 0.0]], [[0.0, 4.0]]).tolist()
     [[-1.0, 1.0]]
@@ -174,7 +174,7 @@ def reward_vjp(
     Raises:
         ValueError: theta or v does not fit, or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> reward_vjp(bandit, [[0.0, 0.0]], [[1.0, 0.0]]).tolist()
     [[0.25, -0.25]]
@@ -197,7 +197,7 @@ def discount_derivative(
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.5, [1.0])
     >>> discount_derivative(bandit, [[0.0, 0.0]]).tolist()  # J = pi_0 / (1 - gamma)
     [[1.0, -1.0]]

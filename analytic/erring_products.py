@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.expansions import Expansion
-from analytic.jets import Part, Parts, leibniz, product
-from analytic.moments import Curvature
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.expansions import Expansion
+from gradbias.analytic.jets import Part, Parts, leibniz, product
+from gradbias.analytic.moments import Curvature
 
 
 def mean_products(moved: Expansion, carried: Parts, curvature: Curvature) -> list[Part]:

@@ -22,18 +22,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from analytic.derivatives import hessian_at, logit_gradient
-from analytic.expansions import field_over_time
-from analytic.hessians import block_term
-from analytic.moments import Curvature, check_credit
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from analytic.step_sums import check_ending, checked_lambda, critic_over_time, single_policy
-from analytic.targets import DISCOUNTED, StateWeighting
-from analytic.trajectory_classes import Credit
-from analytic.values import Evaluation
-from analytic.weightings import weighted_visits
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.derivatives import hessian_at, logit_gradient
+from gradbias.analytic.expansions import field_over_time
+from gradbias.analytic.hessians import block_term
+from gradbias.analytic.moments import Curvature, check_credit
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.step_sums import (
+    check_ending,
+    checked_lambda,
+    critic_over_time,
+    single_policy,
+)
+from gradbias.analytic.targets import DISCOUNTED, StateWeighting
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.analytic.values import Evaluation
+from gradbias.analytic.weightings import weighted_visits
 
 
 def hessian_estimate_mean(

@@ -16,9 +16,9 @@ from functools import cached_property
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.jets import Part, Parts, add, leibniz, pivoted, product, required
-from analytic.values import Evaluation
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.jets import Part, Parts, add, leibniz, pivoted, product, required
+from gradbias.analytic.values import Evaluation
 
 
 @dataclass(frozen=True, eq=False)

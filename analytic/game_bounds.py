@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analytic.constants import ReturnConstants
-from analytic.games import StochasticGame, check_player
-from analytic.policies import LinearSoftmax, Policy, TabularSoftmax
-from analytic.problems import TabularMDP
-from analytic.softmax_bounds import ProblemSizes, derivative_bounds, softmax_constants
+from gradbias.analytic.constants import ReturnConstants
+from gradbias.analytic.games import StochasticGame, check_player
+from gradbias.analytic.policies import LinearSoftmax, Policy, TabularSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.softmax_bounds import ProblemSizes, derivative_bounds, softmax_constants
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def game_constants(game: StochasticGame, player: int) -> GameConstants:
     Raises:
         ValueError: another player, or policies of another kind.
 
-    >>> from analytic import prisoners_dilemma
+    >>> from gradbias.analytic import prisoners_dilemma
     >>> found = game_constants(prisoners_dilemma(discount=0.5), 1)
     >>> round(found.mixed, 10)  # 3 (1 + gamma) / (4 (1 - gamma)^3)
     9.0
@@ -70,7 +70,7 @@ def joint_problem(game: StochasticGame, player: int) -> TabularMDP:
     Raises:
         ValueError: the pair is no decision problem.
 
-    >>> from analytic import prisoners_dilemma
+    >>> from gradbias.analytic import prisoners_dilemma
     >>> joint_problem(prisoners_dilemma(horizon=1), 1).reward[0].tolist()
     [-1.0, -3.0, 0.0, -2.0]
     """

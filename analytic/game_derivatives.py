@@ -15,12 +15,12 @@ from functools import cached_property
 
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, check_leading
-from analytic.expansions import Expansion
-from analytic.games import StochasticGame, check_player
-from analytic.jets import Part, leibniz, required
-from analytic.logits import PolicyAt, policy_at
-from analytic.values import Evaluation
+from gradbias.analytic.arrays import FloatArray, check_leading
+from gradbias.analytic.expansions import Expansion
+from gradbias.analytic.games import StochasticGame, check_player
+from gradbias.analytic.jets import Part, leibniz, required
+from gradbias.analytic.logits import PolicyAt, policy_at
+from gradbias.analytic.values import Evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def game_values(
     Raises:
         ValueError: parameters that do not fit.
 
-    >>> from analytic import prisoners_dilemma
+    >>> from gradbias.analytic import prisoners_dilemma
     >>> cooperate, defect = [1000.0] * 5, [-1000.0] * 5
     >>> [round(value, 6) for value in game_values(prisoners_dilemma(), cooperate, defect)]
     [-75.0, 0.0]
@@ -134,7 +134,7 @@ def game_gradient(
     Raises:
         ValueError: parameters that do not fit, or a player other than 1 or 2.
 
-    >>> from analytic import prisoners_dilemma
+    >>> from gradbias.analytic import prisoners_dilemma
     >>> once = prisoners_dilemma(horizon=1)
     >>> game_gradient(once, [0.0] * 5, [0.0] * 5, of=1, wrt=1).tolist()
     [-0.25, 0.0, 0.0, 0.0, 0.0]
@@ -162,7 +162,7 @@ def game_hvp(
     Raises:
         ValueError: parameters or v that do not fit, or a player other than 1 or 2.
 
-    >>> from analytic import prisoners_dilemma
+    >>> from gradbias.analytic import prisoners_dilemma
     >>> once, v = prisoners_dilemma(horizon=1), [1.0, 0.0, 0.0, 0.0, 0.0]
     >>> round(float(game_hvp(once, [1.0] * 5, [0.0] * 5, v, of=1, wrt=1, along=1)[0]), 4)
     0.0909

@@ -13,11 +13,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, probability_rows
-from analytic.kernels import DenseKernel
-from analytic.policies import TABULAR, LinearSoftmax, Policy
-from analytic.problems import checked_discount
-from analytic.tables import Tables
+from gradbias.analytic.arrays import FloatArray, frozen_array, probability_rows
+from gradbias.analytic.kernels import DenseKernel
+from gradbias.analytic.policies import TABULAR, LinearSoftmax, Policy
+from gradbias.analytic.problems import checked_discount
+from gradbias.analytic.tables import Tables
 
 PLAYERS = (1, 2)
 
@@ -156,7 +156,7 @@ def prisoners_dilemma(discount: float = 0.96, horizon: int | None = None) -> Sto
     Raises:
         ValueError: a discount or a horizon out of range.
 
-    >>> from analytic import game_values
+    >>> from gradbias.analytic import game_values
     >>> defect = [-1000.0] * 5
     >>> [round(value, 6) for value in game_values(prisoners_dilemma(), defect, defect)]
     [-50.0, -50.0]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analytic.arrays import real_number, whole_number
+from gradbias.analytic.arrays import real_number, whole_number
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import BoolArray, FloatArray
+from gradbias.analytic.arrays import BoolArray, FloatArray
 
 
 def gymnasium_table(env: Any) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.expansions import field_over_time
-from analytic.jets import pivoted, required
-from analytic.systems import Recursion
-from analytic.values import Evaluation
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.expansions import field_over_time
+from gradbias.analytic.jets import pivoted, required
+from gradbias.analytic.systems import Recursion
+from gradbias.analytic.values import Evaluation
 
 
 def logit_hessian(exact: Evaluation) -> FloatArray:

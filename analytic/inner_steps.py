@@ -14,14 +14,14 @@ from typing import Protocol
 
 import numpy as np
 
-from analytic.arrays import BoolArray, FloatArray
-from analytic.derivatives import logit_gradient
-from analytic.expansions import Expansion
-from analytic.game_derivatives import GameAt
-from analytic.jets import required
-from analytic.lambda_returns import LambdaUpdate
-from analytic.logits import PolicyAt
-from analytic.values import Evaluation
+from gradbias.analytic.arrays import BoolArray, FloatArray
+from gradbias.analytic.derivatives import logit_gradient
+from gradbias.analytic.expansions import Expansion
+from gradbias.analytic.game_derivatives import GameAt
+from gradbias.analytic.jets import required
+from gradbias.analytic.lambda_returns import LambdaUpdate
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.values import Evaluation
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.policies import softmax
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.policies import softmax
 
 Part = FloatArray | None
 Parts = Sequence[Part]

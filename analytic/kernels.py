@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from analytic.arrays import FloatArray
+from gradbias.analytic.arrays import FloatArray
 
 
 class Matrix(Protocol):

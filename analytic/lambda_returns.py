@@ -22,16 +22,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import BoolArray, FloatArray, frozen_array, real_number
-from analytic.critics import check_ends, critic_rows
-from analytic.expansions import Expansion, policy_gradient
-from analytic.jets import Part, Parts, required
-from analytic.logits import PolicyAt
-from analytic.policies import TABULAR, Policy
-from analytic.tables import Problem
-from analytic.targets import DISCOUNTED, StateWeighting
-from analytic.values import Evaluation, policy_of
-from analytic.weightings import weighted_visits
+from gradbias.analytic.arrays import BoolArray, FloatArray, frozen_array, real_number
+from gradbias.analytic.critics import check_ends, critic_rows
+from gradbias.analytic.expansions import Expansion, policy_gradient
+from gradbias.analytic.jets import Part, Parts, required
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.tables import Problem
+from gradbias.analytic.targets import DISCOUNTED, StateWeighting
+from gradbias.analytic.values import Evaluation, policy_of
+from gradbias.analytic.weightings import weighted_visits
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class LambdaReturns:
         ValueError: a critic of a wrong shape or not 0 at terminal states; a weighting that needs a
             finite horizon.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> update = LambdaReturns(bandit, critic=[0.0])
     >>> update.at([[0.0, 0.0]], discount=0.9, trace_decay=0.8).update.tolist()

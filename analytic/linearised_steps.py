@@ -23,14 +23,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.additive_objectives import AdditiveLaw
-from analytic.arrays import FloatArray, frozen_array, real_number
-from analytic.derivatives import gradient, hessian, hvp, third_derivative
-from analytic.moments import EstimateMoments, gradient_moments
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from analytic.step_objectives import trajectory_law
-from analytic.trajectory_classes import Credit
+from gradbias.analytic.additive_objectives import AdditiveLaw
+from gradbias.analytic.arrays import FloatArray, frozen_array, real_number
+from gradbias.analytic.derivatives import gradient, hessian, hvp, third_derivative
+from gradbias.analytic.moments import EstimateMoments, gradient_moments
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.step_objectives import trajectory_law
+from gradbias.analytic.trajectory_classes import Credit
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, check_leading, frozen_array
-from analytic.jets import Part, Parts, leibniz, required, softmax_jet
-from analytic.policies import (
+from gradbias.analytic.arrays import FloatArray, check_leading, frozen_array
+from gradbias.analytic.jets import Part, Parts, leibniz, required, softmax_jet
+from gradbias.analytic.policies import (
     LinearSoftmax,
     Policy,
     TabularSoftmax,

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.bilevel import Lola
-from analytic.game_bounds import game_constants, joint_problem
-from analytic.game_derivatives import game_gradient, game_hvp
-from analytic.softmax_bounds import SCORE, ProblemSizes
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.bilevel import Lola
+from gradbias.analytic.game_bounds import game_constants, joint_problem
+from gradbias.analytic.game_derivatives import game_gradient, game_hvp
+from gradbias.analytic.softmax_bounds import SCORE, ProblemSizes
 
 
 @dataclass(frozen=True, eq=False)

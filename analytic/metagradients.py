@@ -23,10 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, probability_rows, real_number, whole_number
-from analytic.bilevel import BilevelProblem
-from analytic.inner_steps import InnerStep
-from analytic.policies import LARGEST_PARAMETER
+from gradbias.analytic.arrays import FloatArray, probability_rows, real_number, whole_number
+from gradbias.analytic.bilevel import BilevelProblem
+from gradbias.analytic.inner_steps import InnerStep
+from gradbias.analytic.policies import LARGEST_PARAMETER
 
 LARGEST_STEP = 1e12
 
@@ -41,7 +41,7 @@ class TaskFamily:
     Raises:
         ValueError: no task, or probabilities that are not one a task and sum to one.
 
-    >>> from analytic import Maml, TabularMDP, meta_gradient
+    >>> from gradbias.analytic import Maml, TabularMDP, meta_gradient
     >>> rng = np.random.default_rng(0)
     >>> tasks = [Maml(TabularMDP.random(3, 2, rng=rng, discount=0.9)) for _ in range(4)]
     >>> meta_gradient(TaskFamily(tasks), np.zeros((3, 2)), steps=1, step_size=1.0).shape
@@ -78,7 +78,7 @@ def inner_loop(
     Raises:
         ValueError: as `meta_gradient`; a `TaskFamily`, whose tasks have a path each.
 
-    >>> from analytic import Maml, TabularMDP
+    >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> [t.tolist() for t in inner_loop(Maml(bandit), [[0.0, 0.0]], steps=1, step_size=1.0)]
     [[[0.0, 0.0]], [[0.25, -0.25]]]
@@ -105,7 +105,7 @@ def meta_objective(
     Raises:
         ValueError: as `meta_gradient`.
 
-    >>> from analytic import Maml, TabularMDP
+    >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> round(meta_objective(Maml(bandit), [[0.0, 0.0]], steps=1, step_size=1.0), 4)
     0.6225
@@ -143,7 +143,7 @@ def meta_gradient(
         ValueError: parameters that do not fit or are not finite, steps below 1, a step size that is
             not a number up to 1e12 in size, or inner steps that diverge.
 
-    >>> from analytic import Maml, TabularMDP
+    >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> meta_gradient(Maml(bandit), [[0.0, 0.0]], steps=1, step_size=1.0).round(4).tolist()
     [[0.235, -0.235]]

@@ -20,15 +20,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.bilevel import Mgrl
-from analytic.constants import gradient_deviation, return_constants
-from analytic.critics import critic_rows
-from analytic.derivatives import gradient, hessian
-from analytic.inner_steps import LambdaStep
-from analytic.problems import TabularMDP
-from analytic.softmax_bounds import SCORE, ProblemSizes, derivative_bounds
-from analytic.targets import Discounted
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.bilevel import Mgrl
+from gradbias.analytic.constants import gradient_deviation, return_constants
+from gradbias.analytic.critics import critic_rows
+from gradbias.analytic.derivatives import gradient, hessian
+from gradbias.analytic.inner_steps import LambdaStep
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.softmax_bounds import SCORE, ProblemSizes, derivative_bounds
+from gradbias.analytic.targets import Discounted
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from enum import Enum
 
 import numpy as np
 
-from analytic.arrays import FloatArray, real_number, whole_number
+from gradbias.analytic.arrays import FloatArray, real_number, whole_number
 
 
 class Validation(Enum):

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.problems import TabularMDP
-from analytic.systems import bellman_system
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.systems import bellman_system
 
 Maps = tuple[FloatArray, FloatArray]
 """L and E ``[S, A, k, k]`` of one step."""

@@ -17,12 +17,12 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, whole_number
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from analytic.step_sums import StepSums
-from analytic.targets import DISCOUNTED, StateWeighting
-from analytic.trajectory_classes import Credit
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.step_sums import StepSums
+from gradbias.analytic.targets import DISCOUNTED, StateWeighting
+from gradbias.analytic.trajectory_classes import Credit
 
 
 class Curvature(Enum):

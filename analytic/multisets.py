@@ -7,7 +7,7 @@ from itertools import combinations_with_replacement, islice
 
 import numpy as np
 
-from analytic.arrays import FloatArray, IntArray
+from gradbias.analytic.arrays import FloatArray, IntArray
 
 
 def multisets(n_classes: int, n: int, block: int) -> Iterator[IntArray]:

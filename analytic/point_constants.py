@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.compositional import SampledLoop
-from analytic.constants import gradient_deviation, largest_estimate
-from analytic.derivatives import gradient, hessian, reward_vjp, third_derivative
-from analytic.estimate_means import hessian_estimate_mean
-from analytic.moments import Curvature, gradient_moments, hvp_moments
-from analytic.problems import TabularMDP
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.compositional import SampledLoop
+from gradbias.analytic.constants import gradient_deviation, largest_estimate
+from gradbias.analytic.derivatives import gradient, hessian, reward_vjp, third_derivative
+from gradbias.analytic.estimate_means import hessian_estimate_mean
+from gradbias.analytic.moments import Curvature, gradient_moments, hvp_moments
+from gradbias.analytic.problems import TabularMDP
 
 
 @dataclass(frozen=True, eq=False)

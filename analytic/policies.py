@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array
+from gradbias.analytic.arrays import FloatArray, frozen_array
 
 
 class Policy(Protocol):

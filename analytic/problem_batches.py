@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from analytic.kernels import DenseKernel
-from analytic.problems import TabularMDP
-from analytic.tables import Tables
+from gradbias.analytic.kernels import DenseKernel
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.tables import Tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class MDPBatch:
     Raises:
         ValueError: no problem, or problems that differ in size or horizon.
 
-    >>> from analytic import expected_return
+    >>> from gradbias.analytic import expected_return
     >>> rng = np.random.default_rng(0)
     >>> batch = MDPBatch([TabularMDP.random(3, 2, rng=rng, discount=0.9) for _ in range(4)])
     >>> expected_return(batch, np.zeros((3, 2))).shape

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import (
+from gradbias.analytic.arrays import (
     BoolArray,
     FloatArray,
     frozen_array,
@@ -26,10 +26,10 @@ from analytic.arrays import (
     real_number,
     whole_number,
 )
-from analytic.files import read_npz
-from analytic.gymnasium_tables import gymnasium_table
-from analytic.kernels import DenseKernel
-from analytic.tables import Tables
+from gradbias.analytic.files import read_npz
+from gradbias.analytic.gymnasium_tables import gymnasium_table
+from gradbias.analytic.kernels import DenseKernel
+from gradbias.analytic.tables import Tables
 
 
 @dataclass(frozen=True, eq=False)

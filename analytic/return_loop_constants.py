@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from analytic.arrays import FloatArray
-from analytic.compositional import SampledLoop
-from analytic.constants import (
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.compositional import SampledLoop
+from gradbias.analytic.constants import (
     gradient_deviation,
     hessian_constants,
     largest_estimate,
@@ -18,8 +18,8 @@ from analytic.constants import (
     mixed_deviation,
     return_constants,
 )
-from analytic.moments import Curvature
-from analytic.point_constants import Point, variance_slope
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.point_constants import Point, variance_slope
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray, frozen_array, real_number, whole_number
+from gradbias.analytic.arrays import FloatArray, frozen_array, real_number, whole_number
 
 _ANY = sys.float_info.max
 

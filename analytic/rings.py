@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.policies import LinearSoftmax, Policy, TabularSoftmax
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.policies import LinearSoftmax, Policy, TabularSoftmax
 
 _SIMPLEST = 1_000_000
 """Denominators up to which a float is taken for the simplest fraction that rounds to it."""

@@ -24,14 +24,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, real_number, whole_number
-from analytic.derivatives import logit_gradient
-from analytic.logits import PolicyAt
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from analytic.tables import Tables
-from analytic.trajectory_classes import BatchClasses, Credit, TrajectoryClasses
-from analytic.values import Evaluation, policy_of
+from gradbias.analytic.arrays import FloatArray, real_number, whole_number
+from gradbias.analytic.derivatives import logit_gradient
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.tables import Tables
+from gradbias.analytic.trajectory_classes import BatchClasses, Credit, TrajectoryClasses
+from gradbias.analytic.values import Evaluation, policy_of
 
 _BLOCK = 1_000_000
 
@@ -66,7 +66,7 @@ def sampled_step_objective(
         ValueError: theta does not fit, an infinite horizon, more than 100 steps, or more than a
             million trajectories or outcomes, or tables that are too large (the message says so).
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> found = sampled_step_objective(bandit, [[0.0, 0.0]], samples=1, steps=1, step_size=1.0)
     >>> round(found.value, 4), found.gradient.round(4).tolist(), found.outcomes

@@ -22,15 +22,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, real_number
-from analytic.bilevel import BilevelProblem, Lirpg
-from analytic.compositional import CompositionalBias, SampledLoop, sampled_loop
-from analytic.curves import Curve
-from analytic.erring_products import mean_products
-from analytic.jets import Part, add, required
-from analytic.moments import Curvature, gradient_moments
-from analytic.policies import TABULAR
-from analytic.trajectory_classes import Credit
+from gradbias.analytic.arrays import FloatArray, real_number
+from gradbias.analytic.bilevel import BilevelProblem, Lirpg
+from gradbias.analytic.compositional import CompositionalBias, SampledLoop, sampled_loop
+from gradbias.analytic.curves import Curve
+from gradbias.analytic.erring_products import mean_products
+from gradbias.analytic.jets import Part, add, required
+from gradbias.analytic.moments import Curvature, gradient_moments
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.trajectory_classes import Credit
 
 _ROUNDING = 1e-14
 
@@ -63,7 +63,7 @@ def leading_compositional_bias(
         ValueError: as `compositional_bias`, but for what is too large to enumerate; a curvature
             with whole returns, a critic, or another policy than a tabular one.
 
-    >>> from analytic import Maml, TabularMDP
+    >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> found = leading_compositional_bias(Maml(bandit), [[0.5, 0.0]], steps=1, step_size=1.0)
     >>> found.iterate_covariance.round(4).tolist(), round(found.outer_return, 6)

@@ -19,18 +19,18 @@ from enum import Enum
 
 import numpy.typing as npt
 
-from analytic.arrays import real_number
-from analytic.bilevel import BilevelProblem, Lola, Mgrl
-from analytic.compositional import sampled_loop
-from analytic.lola_constants import LolaLoop
-from analytic.metagradients import inner_loop
-from analytic.mgrl_constants import MgrlLoop
-from analytic.moments import Curvature
-from analytic.policies import TABULAR
-from analytic.problems import TabularMDP
-from analytic.return_loop_constants import ReturnLoop
-from analytic.targets import Discounted, Undiscounted
-from analytic.trajectory_classes import Credit
+from gradbias.analytic.arrays import real_number
+from gradbias.analytic.bilevel import BilevelProblem, Lola, Mgrl
+from gradbias.analytic.compositional import sampled_loop
+from gradbias.analytic.lola_constants import LolaLoop
+from gradbias.analytic.metagradients import inner_loop
+from gradbias.analytic.mgrl_constants import MgrlLoop
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.return_loop_constants import ReturnLoop
+from gradbias.analytic.targets import Discounted, Undiscounted
+from gradbias.analytic.trajectory_classes import Credit
 
 
 class Scope(Enum):
@@ -124,7 +124,7 @@ def loop_constants(
             with a finite horizon; in a game, AD's or LVC's Hessians, for MGRL any; a negative step
             size.
 
-    >>> from analytic import Maml, TabularMDP
+    >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> asked = {"steps": 2, "step_size": 0.01}
     >>> for scope in Scope:

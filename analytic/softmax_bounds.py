@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.problems import TabularMDP
+from gradbias.analytic.problems import TabularMDP
 
 SCORE = math.sqrt(2.0)
 """The norm of a score ``e_a - pi`` is below this, and so is the span of a unit direction."""

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import (
+from gradbias.analytic.arrays import (
     ROW_SUM_TOLERANCE,
     BoolArray,
     FloatArray,
     frozen_array,
     probability_rows,
 )
-from analytic.kernels import SparseKernel
-from analytic.problems import checked_discount
-from analytic.tables import Tables
+from gradbias.analytic.kernels import SparseKernel
+from gradbias.analytic.problems import checked_discount
+from gradbias.analytic.tables import Tables
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,13 +18,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from analytic.additive_objectives import AdditiveFunction, AdditiveLaw
-from analytic.arrays import FloatArray, real_number
-from analytic.derivatives import gradient, hessian, third_derivative
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from analytic.trajectory_classes import LARGEST_TABLE, Credit, TrajectoryClasses
-from analytic.values import expected_return, policy_of
+from gradbias.analytic.additive_objectives import AdditiveFunction, AdditiveLaw
+from gradbias.analytic.arrays import FloatArray, real_number
+from gradbias.analytic.derivatives import gradient, hessian, third_derivative
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.trajectory_classes import LARGEST_TABLE, Credit, TrajectoryClasses
+from gradbias.analytic.values import expected_return, policy_of
 
 
 def trajectory_law(

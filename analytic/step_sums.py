@@ -15,17 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, real_number
-from analytic.credited_sums import CreditedSums
-from analytic.critics import check_ends, critic_rows
-from analytic.jets import required
-from analytic.logits import PolicyAt
-from analytic.moment_recursions import Maps, SuffixSums, check_size
-from analytic.paired_sums import PairedSums
-from analytic.policies import Policy
-from analytic.problems import TabularMDP
-from analytic.targets import Discounted, StateWeighting
-from analytic.values import policy_of
+from gradbias.analytic.arrays import FloatArray, frozen_array, real_number
+from gradbias.analytic.credited_sums import CreditedSums
+from gradbias.analytic.critics import check_ends, critic_rows
+from gradbias.analytic.jets import required
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.moment_recursions import Maps, SuffixSums, check_size
+from gradbias.analytic.paired_sums import PairedSums
+from gradbias.analytic.policies import Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import Discounted, StateWeighting
+from gradbias.analytic.values import policy_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from analytic.games import StochasticGame, check_player
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from analytic.rings import PolicyRing, PolicySymbols, each, exact
-from analytic.symbolic_expressions import Expression, as_expression, symmetric
-from analytic.symbolic_models import (
+from gradbias.analytic.games import StochasticGame, check_player
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.rings import PolicyRing, PolicySymbols, each, exact
+from gradbias.analytic.symbolic_expressions import Expression, as_expression, symmetric
+from gradbias.analytic.symbolic_models import (
     SymbolicModel,
     check_size,
     exact_entries,
@@ -198,7 +198,7 @@ class SymbolicGame:
     Raises:
         ValueError: as `SymbolicMDP`.
 
-    >>> from analytic import prisoners_dilemma
+    >>> from gradbias.analytic import prisoners_dilemma
     >>> once = SymbolicGame.of(prisoners_dilemma(horizon=1))
     >>> once.expected_return(of=1).expression
     -pi__1_0_0 + 2*pi__2_0_0 - 2

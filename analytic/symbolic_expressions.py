@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array
-from analytic.rings import PolicySymbols, Quotient, QuotientField, each
+from gradbias.analytic.arrays import FloatArray, frozen_array
+from gradbias.analytic.rings import PolicySymbols, Quotient, QuotientField, each
 
 _DIGITS = 100
 

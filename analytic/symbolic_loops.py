@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, whole_number
-from analytic.rings import PolicySymbols, each
-from analytic.symbolic import SymbolicGame, SymbolicMDP
-from analytic.symbolic_expressions import (
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.analytic.rings import PolicySymbols, each
+from gradbias.analytic.symbolic import SymbolicGame, SymbolicMDP
+from gradbias.analytic.symbolic_expressions import (
     Expression,
     check_count,
     check_symbols,
@@ -169,7 +169,7 @@ def lola_expression(game: SymbolicGame, *, steps: int, player: int = 1) -> Stage
         ValueError: steps below 1 or above 4, a player other than 1 or 2, or an expression that
             would be too large.
 
-    >>> from analytic import prisoners_dilemma
+    >>> from gradbias.analytic import prisoners_dilemma
     >>> found = lola_expression(SymbolicGame.of(prisoners_dilemma(horizon=1)), steps=1)
     >>> found.function()([0.0] * 5, [0.0] * 5, 1.0).round(4).tolist()
     [-0.25, 0.0, 0.0, 0.0, 0.0]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.problems import checked_discount
-from analytic.rings import PolicyRing, PolicySymbols, Quotient, QuotientField, each, exact
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.problems import checked_discount
+from gradbias.analytic.rings import PolicyRing, PolicySymbols, Quotient, QuotientField, each, exact
 
 _TAKEN = ("pi_", "theta_")
 OPERATIONS_A_TERM = 5

@@ -25,9 +25,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.kernels import DenseMatrix, Matrix, SparseMatrix
-from analytic.tables import Tables
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.kernels import DenseMatrix, Matrix, SparseMatrix
+from gradbias.analytic.tables import Tables
 
 LARGEST_INVERSE = 64
 """States up to which the inverse itself is kept: a product costs less than a solver's call."""
@@ -236,7 +236,7 @@ class Stationary:
 def _warn(message: str) -> None:
     """Warns where the package was called from."""
     frame, depth = sys._getframe(), 1
-    inside = ("analytic.", "functools")
+    inside = ("gradbias.analytic.", "functools")
     while frame.f_back is not None and frame.f_globals["__name__"].startswith(inside):
         frame, depth = frame.f_back, depth + 1
     warnings.warn(message, IllConditionedWarning, stacklevel=depth)

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from analytic.arrays import BoolArray, FloatArray
-from analytic.kernels import Kernel
+from gradbias.analytic.arrays import BoolArray, FloatArray
+from gradbias.analytic.kernels import Kernel
 
 
 @dataclass(frozen=True, eq=False)

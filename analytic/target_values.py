@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array
-from analytic.derivatives import gradient_along, hessian_at, logit_gradient
-from analytic.expansions import field_over_time
-from analytic.logits import PolicyAt
-from analytic.policies import TABULAR, Policy
-from analytic.tables import Problem, Tables
-from analytic.targets import (
+from gradbias.analytic.arrays import FloatArray, frozen_array
+from gradbias.analytic.derivatives import gradient_along, hessian_at, logit_gradient
+from gradbias.analytic.expansions import field_over_time
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.tables import Problem, Tables
+from gradbias.analytic.targets import (
     POLICY_PARAMETERS,
     AnyTarget,
     BootstrappedHorizon,
@@ -22,8 +22,8 @@ from analytic.targets import (
     GivenTarget,
     Target,
 )
-from analytic.values import Evaluation, policy_of
-from analytic.weightings import weighted_visits
+from gradbias.analytic.values import Evaluation, policy_of
+from gradbias.analytic.weightings import weighted_visits
 
 LARGEST_THIRD_DERIVATIVE = 1_000_000
 
@@ -42,7 +42,7 @@ def evaluate_target(
             with a horizon, weights or bootstrap values that do not fit the problem; a third
             derivative that is too large, or of many policies at once.
 
-    >>> from analytic import TabularMDP, return_derivative
+    >>> from gradbias.analytic import TabularMDP, return_derivative
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0])
     >>> evaluate_target(return_derivative(1, horizon=1), bandit, [[0.0, 0.0]]).tolist()
     [[0.25, -0.25]]

@@ -13,7 +13,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, whole_number
+from gradbias.analytic.arrays import FloatArray, frozen_array, whole_number
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from enum import Enum
 
 import numpy as np
 
-from analytic.arrays import BoolArray, FloatArray, IntArray
-from analytic.jets import required
-from analytic.logits import PolicyAt
-from analytic.multisets import log_orders, multisets
-from analytic.policies import log_softmax
-from analytic.problems import TabularMDP
+from gradbias.analytic.arrays import BoolArray, FloatArray, IntArray
+from gradbias.analytic.jets import required
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.multisets import log_orders, multisets
+from gradbias.analytic.policies import log_softmax
+from gradbias.analytic.problems import TabularMDP
 
 LARGEST_COUNT = 1_000_000
 """Trajectories, and inner-loop outcomes, up to which they are enumerated."""

@@ -22,14 +22,14 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, whole_number
-from analytic.critics import check_ends, critic_rows
-from analytic.derivatives import logit_gradient
-from analytic.hessians import logit_hessian
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from analytic.step_sums import single_policy
-from analytic.values import Evaluation
+from gradbias.analytic.arrays import FloatArray, frozen_array, whole_number
+from gradbias.analytic.critics import check_ends, critic_rows
+from gradbias.analytic.derivatives import logit_gradient
+from gradbias.analytic.hessians import logit_hessian
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.step_sums import single_policy
+from gradbias.analytic.values import Evaluation
 
 
 def truncation_bias(

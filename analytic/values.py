@@ -20,13 +20,13 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from analytic.jets import pivoted, required
-from analytic.kernels import SparseKernel
-from analytic.logits import PolicyAt, policy_at
-from analytic.policies import TABULAR, Policy
-from analytic.systems import Stationary, System, bellman_system, condition_of
-from analytic.tables import Problem, Tables
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.jets import pivoted, required
+from gradbias.analytic.kernels import SparseKernel
+from gradbias.analytic.logits import PolicyAt, policy_at
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.systems import Stationary, System, bellman_system, condition_of
+from gradbias.analytic.tables import Problem, Tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +180,7 @@ def condition_number(
     Raises:
         ValueError: theta does not fit, or a finite horizon, whose recursion is no such system.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> there_and_back = TabularMDP([[[0, 1]], [[1, 0]]], [[1.0], [0.0]], 0.75, [1.0, 0.0])
     >>> condition_number(there_and_back, [[0.0], [0.0]])
     7.0
@@ -203,7 +203,7 @@ def state_values(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
     Warns:
         IllConditionedWarning: the discount is so close to 1 that the tenth digit is uncertain.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> mdp = TabularMDP([[[1.0]]], [[1.0]], 0.5, [1.0])
     >>> state_values(mdp, [[0.0]]).tolist()
     [2.0]
@@ -220,7 +220,7 @@ def action_values(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULA
     Raises:
         ValueError: theta does not fit or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> mdp = TabularMDP([[[1.0]]], [[1.0]], 0.5, [1.0], horizon=2)
     >>> action_values(mdp, [[0.0]]).ravel().tolist()
     [1.5, 1.0]
@@ -237,7 +237,7 @@ def occupancy(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -
     Raises:
         ValueError: theta does not fit or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> mdp = TabularMDP([[[1.0]]], [[1.0]], 0.5, [1.0])
     >>> occupancy(mdp, [[0.0]]).tolist()
     [2.0]
@@ -256,7 +256,7 @@ def expected_return(
     Raises:
         ValueError: theta does not fit or is not finite.
 
-    >>> from analytic import TabularMDP
+    >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> expected_return(bandit, [[0.0, 0.0]])
     0.5

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.tables import Tables
-from analytic.targets import Discounted, StateWeighting
-from analytic.values import Evaluation
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.tables import Tables
+from gradbias.analytic.targets import Discounted, StateWeighting
+from gradbias.analytic.values import Evaluation
 
 
 def weighted_visits(

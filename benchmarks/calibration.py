@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from verification.mean_tests import MeanTest
-from verification.scaled_sequences import Method
+from gradbias.verification.mean_tests import MeanTest
+from gradbias.verification.scaled_sequences import Method
 
 ROOT = Path(__file__).parents[1]
 RATES = (0.05, 0.01)

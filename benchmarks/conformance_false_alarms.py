@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from conforming import CONFORMING
 
-from verification.conformance import check_estimator
+from gradbias.verification.conformance import check_estimator
 
 
 def false_alarms(runs, first=0):

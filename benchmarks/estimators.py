@@ -3,17 +3,17 @@
 import numpy as np
 import torch
 
-from analytic.logits import policy_at
-from analytic.policies import TABULAR, softmax
-from analytic.problems import TabularMDP
 from benchmarks.timing import Job
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.products import Side, SurrogateBatch
-from stochastic.sample_slots import Sampled
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import ad
-from stochastic.trajectories import sample
+from gradbias.analytic.logits import policy_at
+from gradbias.analytic.policies import TABULAR, softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.products import Side, SurrogateBatch
+from gradbias.stochastic.sample_slots import Sampled
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import ad
+from gradbias.stochastic.trajectories import sample
 
 N = 32
 STEP_SIZE = 10.0

@@ -6,13 +6,13 @@ import numpy as np
 import sympy
 import torch
 
-from analytic.bilevel import Lola, Maml
-from analytic.derivatives import gradient, hessian, hvp
-from analytic.games import prisoners_dilemma
-from analytic.metagradients import meta_gradient
-from analytic.problems import TabularMDP
-from analytic.symbolic import SymbolicMDP
 from benchmarks.timing import Job
+from gradbias.analytic.bilevel import Lola, Maml
+from gradbias.analytic.derivatives import gradient, hessian, hvp
+from gradbias.analytic.games import prisoners_dilemma
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.symbolic import SymbolicMDP
 
 
 def torch_return(mdp, theta):

@@ -14,15 +14,15 @@ import gymnasium
 import numpy as np
 import torch
 
-from analytic.problems import TabularMDP
 from benchmarks import estimators, exact
 from benchmarks.scaling import measure_scaling
 from benchmarks.timing import Job
-from experiments.figures import new_figure
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.dice import dice
-from stochastic.trajectories import sample
-from verification.measurement import measure_bias
+from gradbias.analytic.problems import TabularMDP
+from gradbias.experiments.figures import new_figure
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.trajectories import sample
+from gradbias.verification.measurement import measure_bias
 
 
 def python_rollouts(mdp, policy, n, rng):

@@ -12,13 +12,13 @@ from statistics import median
 import numpy as np
 from scipy import sparse
 
-from analytic.bilevel import Maml
-from analytic.metagradients import meta_gradient
-from analytic.problems import TabularMDP
-from analytic.sparse_problems import SparseMDP
-from analytic.systems import SparseFactors
 from benchmarks.timing import seconds
-from experiments.figures import new_figure
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sparse_problems import SparseMDP
+from gradbias.analytic.systems import SparseFactors
+from gradbias.experiments.figures import new_figure
 
 STEPS = 3
 N_ACTIONS = 4

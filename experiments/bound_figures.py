@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.figures import new_figure
-from verification.bound_sweeps import BoundSweep, Sweep
-from verification.linearised_bounds import LinearisedRow
-from verification.mixture_sweeps import MixtureRow, MixtureSweep
+from gradbias.experiments.figures import new_figure
+from gradbias.verification.bound_sweeps import BoundSweep, Sweep
+from gradbias.verification.linearised_bounds import LinearisedRow
+from gradbias.verification.mixture_sweeps import MixtureRow, MixtureSweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,18 +16,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from analytic.arrays import FloatArray
-from analytic.bilevel import Lirpg, Maml
-from analytic.moments import Curvature
-from analytic.problems import TabularMDP
-from experiments.bound_figures import draw_sweep
-from experiments.commands import Bounds, steps_of
-from experiments.figures import as_svg
-from experiments.linearised_folders import linearised_rows, told_linearised, write_linearised
-from experiments.mixture_folders import chain_rows, told, write_chain
-from experiments.problem_sources import generators, load_problem, load_theta
-from experiments.row_folders import repeated_options, write_problem
-from verification.bound_sweeps import MEASURES, BoundRow, BoundSweep, Sweep, bound_versus_empirical
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.problems import TabularMDP
+from gradbias.experiments.bound_figures import draw_sweep
+from gradbias.experiments.commands import Bounds, steps_of
+from gradbias.experiments.figures import as_svg
+from gradbias.experiments.linearised_folders import (
+    linearised_rows,
+    told_linearised,
+    write_linearised,
+)
+from gradbias.experiments.mixture_folders import chain_rows, told, write_chain
+from gradbias.experiments.problem_sources import generators, load_problem, load_theta
+from gradbias.experiments.row_folders import repeated_options, write_problem
+from gradbias.verification.bound_sweeps import (
+    MEASURES,
+    BoundRow,
+    BoundSweep,
+    Sweep,
+    bound_versus_empirical,
+)
 
 SWEEPS = {
     "K": (Sweep.STEPS, (1.0, 2.0, 3.0, 4.0)),
@@ -52,14 +62,14 @@ def run_bounds(command: Bounds) -> str:
     """
     folder = None
     if command.out is not None:
-        from experiments.folders import claim_folder  # here, for torch's sake
+        from gradbias.experiments.folders import claim_folder  # here, for torch's sake
 
         folder = claim_folder(command.out)
     try:
         text = _RUNS.get(command.loop, _run_sweep)(command, folder)
     except BaseException:
         if folder is not None and not (folder / "command.txt").exists():
-            from experiments.folders import abandon_folder
+            from gradbias.experiments.folders import abandon_folder
 
             abandon_folder(folder)
         raise

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from verification.reports import BiasReport, Evidence
+from gradbias.analytic.arrays import FloatArray
+from gradbias.verification.reports import BiasReport, Evidence
 
 _WORDS = ("verdict", "target", "evidence", "scope")
 _NUMBERS = ("bias_norm", "target_norm", "tolerance")

@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analytic.arrays import FloatArray, whole_number
-from analytic.problems import TabularMDP
-from experiments.commands import Check
-from experiments.problem_sources import generators, load_critic, load_problem, load_theta
-from experiments.progress import shown_progress
-from experiments.user_files import UserFile, load_file
-from stochastic.estimators import (
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.analytic.problems import TabularMDP
+from gradbias.experiments.commands import Check
+from gradbias.experiments.problem_sources import generators, load_critic, load_problem, load_theta
+from gradbias.experiments.progress import shown_progress
+from gradbias.experiments.user_files import UserFile, load_file
+from gradbias.stochastic.estimators import (
     CallableEstimator,
     DrawEstimator,
     Estimator,
     SurrogateEstimator,
     from_surrogate,
 )
-from stochastic.surrogates.catalogue import CATALOGUE
-from verification.measurement import measure_bias
-from verification.reports import BiasReport
-from verification.sequential import measure_bias_sequentially
+from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import BiasReport
+from gradbias.verification.sequential import measure_bias_sequentially
 
 
 @dataclass(frozen=True, eq=False)

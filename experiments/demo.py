@@ -1,6 +1,6 @@
 """The main job on real input: the four built-in estimators and a user's file, on two environments.
 
-    python -m experiments.demo FOLDER
+    python -m gradbias.experiments.demo FOLDER
 
 prints a table, and leaves FOLDER/overview.png, FOLDER/results.csv and one folder a check.
 """
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.checking import Checked, run_check
-from experiments.commands import Check
-from experiments.figures import draw_bias_map, draw_components, new_figure
-from experiments.folders import claim_folder, write_folder
-from verification.reports import BiasReport
+from gradbias.experiments.checking import Checked, run_check
+from gradbias.experiments.commands import Check
+from gradbias.experiments.figures import draw_bias_map, draw_components, new_figure
+from gradbias.experiments.folders import claim_folder, write_folder
+from gradbias.verification.reports import BiasReport
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "my_estimator.py"
 FLOOR = 1e-17

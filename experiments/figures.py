@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analytic.arrays import FloatArray
+from gradbias.analytic.arrays import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

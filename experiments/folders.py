@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.files import read_npz
-from experiments.checking import Checked
-from experiments.commands import Check
-from experiments.figures import as_svg, draw_bias_map, draw_components, new_figure
-from verification.reports import largest_components
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.files import read_npz
+from gradbias.experiments.checking import Checked
+from gradbias.experiments.commands import Check
+from gradbias.experiments.figures import as_svg, draw_bias_map, draw_components, new_figure
+from gradbias.verification.reports import largest_components
 
 PACKAGES = ("gradbias", "numpy", "scipy", "torch", "gymnasium", "matplotlib")
 
@@ -115,7 +115,7 @@ def _page(folder: Path) -> str:
     stored = read_npz(folder / "arrays.npz")
     arrays = {key: stored[key] for key in ("mean", "exact", "variance")}
     pages = Environment(
-        loader=PackageLoader("experiments"),
+        loader=PackageLoader("gradbias.experiments"),
         autoescape=select_autoescape(),
         trim_blocks=True,
         undefined=StrictUndefined,

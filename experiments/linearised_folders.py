@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analytic.arrays import FloatArray
-from analytic.problems import TabularMDP
-from experiments.bound_figures import draw_linearised
-from experiments.commands import Bounds
-from experiments.row_folders import repeated_options, write_problem, write_rows
-from verification.linearised_bounds import LinearisedRow, linearised_step_rows
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.problems import TabularMDP
+from gradbias.experiments.bound_figures import draw_linearised
+from gradbias.experiments.commands import Bounds
+from gradbias.experiments.row_folders import repeated_options, write_problem, write_rows
+from gradbias.verification.linearised_bounds import LinearisedRow, linearised_step_rows
 
 DEFAULT_VALUES = (1.0, 2.0, 4.0, 8.0)
 COLUMNS = ("bias", "leading", "reachable", "everywhere")

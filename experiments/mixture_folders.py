@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from analytic.reward_chains import ChainLearner, RewardChain
-from experiments.bound_figures import draw_mixtures
-from experiments.commands import Bounds, steps_of
-from experiments.row_folders import repeated_options, write_rows
-from verification.mixture_sweeps import MixtureRow, MixtureSweep, mixture_versus_bounds
+from gradbias.analytic.reward_chains import ChainLearner, RewardChain
+from gradbias.experiments.bound_figures import draw_mixtures
+from gradbias.experiments.commands import Bounds, steps_of
+from gradbias.experiments.row_folders import repeated_options, write_rows
+from gradbias.verification.mixture_sweeps import MixtureRow, MixtureSweep, mixture_versus_bounds
 
 STATES = 10
 DEFAULT_SAMPLES = 32

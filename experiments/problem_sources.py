@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray, whole_number
-from analytic.files import read_npy
-from analytic.problems import TabularMDP, read_problem
-from analytic.values import state_values
-from experiments.commands import Problem
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.analytic.files import read_npy
+from gradbias.analytic.problems import TabularMDP, read_problem
+from gradbias.analytic.values import state_values
+from gradbias.experiments.commands import Problem
 
 KNOWN_ENVIRONMENTS = ("CliffWalking-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4")
 DEFAULT_DISCOUNT = 0.9

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.problems import TabularMDP
-from experiments.figures import as_svg
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.problems import TabularMDP
+from gradbias.experiments.figures import as_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analytic.arrays import real_number
-from experiments.checking import Checked, check_name, run_check
-from experiments.commands import Check, Survey
-from experiments.figures import as_svg, new_figure
-from experiments.folders import abandon_folder, claim_folder, write_folder
-from verification.reports import BiasReport
-from verification.sequential_reports import SequentialReport
-from verification.surveys import Survey as Found
-from verification.surveys import survey
+from gradbias.analytic.arrays import real_number
+from gradbias.experiments.checking import Checked, check_name, run_check
+from gradbias.experiments.commands import Check, Survey
+from gradbias.experiments.figures import as_svg, new_figure
+from gradbias.experiments.folders import abandon_folder, claim_folder, write_folder
+from gradbias.verification.reports import BiasReport
+from gradbias.verification.sequential_reports import SequentialReport
+from gradbias.verification.surveys import Survey as Found
+from gradbias.verification.surveys import survey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

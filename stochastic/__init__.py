@@ -7,89 +7,93 @@ command line says so in one sentence when that one is found in this one's place.
 
 from typing import TYPE_CHECKING
 
-from analytic.exports import lazy_exports
+from gradbias.analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
-    from stochastic.additive import AdditiveDraws as AdditiveDraws
-    from stochastic.additive import (
+    from gradbias.stochastic.additive import AdditiveDraws as AdditiveDraws
+    from gradbias.stochastic.additive import (
         generalised_linearised_gradient as generalised_linearised_gradient,
     )
-    from stochastic.additive import (
+    from gradbias.stochastic.additive import (
         generalised_score_function_gradient as generalised_score_function_gradient,
     )
-    from stochastic.additive import linearised_gradient as linearised_gradient
-    from stochastic.additive import pathwise_gradient as pathwise_gradient
-    from stochastic.additive import score_function_gradient as score_function_gradient
-    from stochastic.bias_reduction import Levels as Levels
-    from stochastic.bias_reduction import Multilevel as Multilevel
-    from stochastic.bias_reduction import MultilevelEstimate as MultilevelEstimate
-    from stochastic.bias_reduction import richardson as richardson
-    from stochastic.chain_samples import ChainRewards as ChainRewards
-    from stochastic.chain_samples import chain_meta_gradients as chain_meta_gradients
-    from stochastic.chain_samples import draw_chain_rewards as draw_chain_rewards
-    from stochastic.contexts import Context as Context
-    from stochastic.contexts import OtherPlayer as OtherPlayer
-    from stochastic.estimators import Estimator as Estimator
-    from stochastic.estimators import estimate as estimate
-    from stochastic.estimators import from_callable as from_callable
-    from stochastic.estimators import from_draws as from_draws
-    from stochastic.estimators import from_surrogate as from_surrogate
-    from stochastic.game_loops import SampledGame as SampledGame
-    from stochastic.inner_loops import SampledLoop as SampledLoop
-    from stochastic.maml_variants import e_maml as e_maml
-    from stochastic.maml_variants import first_order_maml as first_order_maml
-    from stochastic.maml_variants import linearised_score_function as linearised_score_function
-    from stochastic.maml_variants import maml as maml
-    from stochastic.maml_variants import over_sampled_tasks as over_sampled_tasks
-    from stochastic.meta_gradients import MetaGradient as MetaGradient
-    from stochastic.networks import TorchPolicy as TorchPolicy
-    from stochastic.products import Side as Side
-    from stochastic.products import SurrogateBatch as SurrogateBatch
-    from stochastic.records import Record as Record
-    from stochastic.sample_slots import FIRST_ORDER as FIRST_ORDER
-    from stochastic.sample_slots import Given as Given
-    from stochastic.sample_slots import Reuse as Reuse
-    from stochastic.sample_slots import Sampled as Sampled
-    from stochastic.surrogates.dice import Dice as Dice
-    from stochastic.surrogates.dice import LoadedDice as LoadedDice
-    from stochastic.surrogates.dice import Tmaml as Tmaml
-    from stochastic.surrogates.dice import dice as dice
-    from stochastic.surrogates.dice import loaded_dice as loaded_dice
-    from stochastic.surrogates.dice import tmaml as tmaml
-    from stochastic.surrogates.group_relative import Baseline as Baseline
-    from stochastic.surrogates.group_relative import GroupRelative as GroupRelative
-    from stochastic.surrogates.group_relative import Length as Length
-    from stochastic.surrogates.group_relative import Penalty as Penalty
-    from stochastic.surrogates.group_relative import dr_grpo as dr_grpo
-    from stochastic.surrogates.group_relative import grpo as grpo
-    from stochastic.surrogates.group_relative import rloo as rloo
-    from stochastic.surrogates.meta_parameters import IntrinsicReward as IntrinsicReward
-    from stochastic.surrogates.meta_parameters import LambdaReturn as LambdaReturn
-    from stochastic.surrogates.off_policy import OffPolicyDice as OffPolicyDice
-    from stochastic.surrogates.off_policy import Ratio as Ratio
-    from stochastic.surrogates.off_policy import effective_sample_size as effective_sample_size
-    from stochastic.surrogates.off_policy import off_policy_dice as off_policy_dice
-    from stochastic.surrogates.penalties import k1 as k1
-    from stochastic.surrogates.penalties import k2 as k2
-    from stochastic.surrogates.penalties import k3 as k3
-    from stochastic.surrogates.penalties import negative_entropy as negative_entropy
-    from stochastic.surrogates.score_function import AD as AD
-    from stochastic.surrogates.score_function import LVC as LVC
-    from stochastic.surrogates.score_function import Reduction as Reduction
-    from stochastic.surrogates.score_function import actor_critic as actor_critic
-    from stochastic.surrogates.score_function import ad as ad
-    from stochastic.surrogates.score_function import gpomdp as gpomdp
-    from stochastic.surrogates.score_function import lvc as lvc
-    from stochastic.surrogates.score_function import reinforce as reinforce
-    from stochastic.surrogates.taylor import Taylor as Taylor
-    from stochastic.surrogates.taylor import VTrace as VTrace
-    from stochastic.surrogates.taylor import v_trace as v_trace
-    from stochastic.trajectories import Trajectories as Trajectories
-    from stochastic.trajectories import sample as sample
-    from stochastic.unrolled import Average as Average
-    from stochastic.unrolled import Unroll as Unroll
-    from stochastic.unrolled import averaged as averaged
-    from stochastic.unrolled import replayed as replayed
+    from gradbias.stochastic.additive import linearised_gradient as linearised_gradient
+    from gradbias.stochastic.additive import pathwise_gradient as pathwise_gradient
+    from gradbias.stochastic.additive import score_function_gradient as score_function_gradient
+    from gradbias.stochastic.bias_reduction import Levels as Levels
+    from gradbias.stochastic.bias_reduction import Multilevel as Multilevel
+    from gradbias.stochastic.bias_reduction import MultilevelEstimate as MultilevelEstimate
+    from gradbias.stochastic.bias_reduction import richardson as richardson
+    from gradbias.stochastic.chain_samples import ChainRewards as ChainRewards
+    from gradbias.stochastic.chain_samples import chain_meta_gradients as chain_meta_gradients
+    from gradbias.stochastic.chain_samples import draw_chain_rewards as draw_chain_rewards
+    from gradbias.stochastic.contexts import Context as Context
+    from gradbias.stochastic.contexts import OtherPlayer as OtherPlayer
+    from gradbias.stochastic.estimators import Estimator as Estimator
+    from gradbias.stochastic.estimators import estimate as estimate
+    from gradbias.stochastic.estimators import from_callable as from_callable
+    from gradbias.stochastic.estimators import from_draws as from_draws
+    from gradbias.stochastic.estimators import from_surrogate as from_surrogate
+    from gradbias.stochastic.game_loops import SampledGame as SampledGame
+    from gradbias.stochastic.inner_loops import SampledLoop as SampledLoop
+    from gradbias.stochastic.maml_variants import e_maml as e_maml
+    from gradbias.stochastic.maml_variants import first_order_maml as first_order_maml
+    from gradbias.stochastic.maml_variants import (
+        linearised_score_function as linearised_score_function,
+    )
+    from gradbias.stochastic.maml_variants import maml as maml
+    from gradbias.stochastic.maml_variants import over_sampled_tasks as over_sampled_tasks
+    from gradbias.stochastic.meta_gradients import MetaGradient as MetaGradient
+    from gradbias.stochastic.networks import TorchPolicy as TorchPolicy
+    from gradbias.stochastic.products import Side as Side
+    from gradbias.stochastic.products import SurrogateBatch as SurrogateBatch
+    from gradbias.stochastic.records import Record as Record
+    from gradbias.stochastic.sample_slots import FIRST_ORDER as FIRST_ORDER
+    from gradbias.stochastic.sample_slots import Given as Given
+    from gradbias.stochastic.sample_slots import Reuse as Reuse
+    from gradbias.stochastic.sample_slots import Sampled as Sampled
+    from gradbias.stochastic.surrogates.dice import Dice as Dice
+    from gradbias.stochastic.surrogates.dice import LoadedDice as LoadedDice
+    from gradbias.stochastic.surrogates.dice import Tmaml as Tmaml
+    from gradbias.stochastic.surrogates.dice import dice as dice
+    from gradbias.stochastic.surrogates.dice import loaded_dice as loaded_dice
+    from gradbias.stochastic.surrogates.dice import tmaml as tmaml
+    from gradbias.stochastic.surrogates.group_relative import Baseline as Baseline
+    from gradbias.stochastic.surrogates.group_relative import GroupRelative as GroupRelative
+    from gradbias.stochastic.surrogates.group_relative import Length as Length
+    from gradbias.stochastic.surrogates.group_relative import Penalty as Penalty
+    from gradbias.stochastic.surrogates.group_relative import dr_grpo as dr_grpo
+    from gradbias.stochastic.surrogates.group_relative import grpo as grpo
+    from gradbias.stochastic.surrogates.group_relative import rloo as rloo
+    from gradbias.stochastic.surrogates.meta_parameters import IntrinsicReward as IntrinsicReward
+    from gradbias.stochastic.surrogates.meta_parameters import LambdaReturn as LambdaReturn
+    from gradbias.stochastic.surrogates.off_policy import OffPolicyDice as OffPolicyDice
+    from gradbias.stochastic.surrogates.off_policy import Ratio as Ratio
+    from gradbias.stochastic.surrogates.off_policy import (
+        effective_sample_size as effective_sample_size,
+    )
+    from gradbias.stochastic.surrogates.off_policy import off_policy_dice as off_policy_dice
+    from gradbias.stochastic.surrogates.penalties import k1 as k1
+    from gradbias.stochastic.surrogates.penalties import k2 as k2
+    from gradbias.stochastic.surrogates.penalties import k3 as k3
+    from gradbias.stochastic.surrogates.penalties import negative_entropy as negative_entropy
+    from gradbias.stochastic.surrogates.score_function import AD as AD
+    from gradbias.stochastic.surrogates.score_function import LVC as LVC
+    from gradbias.stochastic.surrogates.score_function import Reduction as Reduction
+    from gradbias.stochastic.surrogates.score_function import actor_critic as actor_critic
+    from gradbias.stochastic.surrogates.score_function import ad as ad
+    from gradbias.stochastic.surrogates.score_function import gpomdp as gpomdp
+    from gradbias.stochastic.surrogates.score_function import lvc as lvc
+    from gradbias.stochastic.surrogates.score_function import reinforce as reinforce
+    from gradbias.stochastic.surrogates.taylor import Taylor as Taylor
+    from gradbias.stochastic.surrogates.taylor import VTrace as VTrace
+    from gradbias.stochastic.surrogates.taylor import v_trace as v_trace
+    from gradbias.stochastic.trajectories import Trajectories as Trajectories
+    from gradbias.stochastic.trajectories import sample as sample
+    from gradbias.stochastic.unrolled import Average as Average
+    from gradbias.stochastic.unrolled import Unroll as Unroll
+    from gradbias.stochastic.unrolled import averaged as averaged
+    from gradbias.stochastic.unrolled import replayed as replayed
 
 _HOME = {
     "AdditiveDraws": "additive",

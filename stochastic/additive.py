@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, real_number
+from gradbias.analytic.arrays import FloatArray, frozen_array, real_number
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import BoolArray, FloatArray, IntArray
-from analytic.policies import Policy, TabularSoftmax, pull_back
-from stochastic.coefficients import Coefficients
+from gradbias.analytic.arrays import BoolArray, FloatArray, IntArray
+from gradbias.analytic.policies import Policy, TabularSoftmax, pull_back
+from gradbias.stochastic.coefficients import Coefficients
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, real_number, whole_number
+from gradbias.analytic.arrays import FloatArray, real_number, whole_number
 
 
 class Sliceable(Protocol):

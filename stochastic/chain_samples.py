@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray, frozen_array, real_number, whole_number
-from analytic.mixtures import Validation
-from analytic.reward_chains import ChainLearner
+from gradbias.analytic.arrays import FloatArray, frozen_array, real_number, whole_number
+from gradbias.analytic.mixtures import Validation
+from gradbias.analytic.reward_chains import ChainLearner
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.targets import DISCOUNTED, StateWeighting
-from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
-from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
-from stochastic.surrogates.score_function import AD, LVC, Reduction, ScoreWeights
-from stochastic.surrogates.taylor import Taylor, VTrace
-from stochastic.trajectories import Trajectories
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.targets import DISCOUNTED, StateWeighting
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice, Ratio
+from gradbias.stochastic.surrogates.score_function import AD, LVC, Reduction, ScoreWeights
+from gradbias.stochastic.surrogates.taylor import Taylor, VTrace
+from gradbias.stochastic.trajectories import Trajectories
 
 
 @dataclass(frozen=True, eq=False)

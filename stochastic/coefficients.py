@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analytic.arrays import FloatArray
-from stochastic.process_state import Generators
-from stochastic.records import LEAVES, META, Record, Tensors, build_record
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.process_state import Generators
+from gradbias.stochastic.records import LEAVES, META, Record, Tensors, build_record
 
 Surrogate = Callable[[Record], Tensor]
 

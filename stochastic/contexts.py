@@ -9,12 +9,12 @@ from types import MappingProxyType
 import numpy as np
 from torch import Tensor
 
-from analytic.arrays import FloatArray, IntArray, frozen_array, real_number
-from analytic.critics import critic_rows
-from analytic.policies import TABULAR, Policy, TabularSoftmax, log_softmax
-from stochastic.assembly import Visits
-from stochastic.records import PlayerTables
-from stochastic.trajectories import Trajectories
+from gradbias.analytic.arrays import FloatArray, IntArray, frozen_array, real_number
+from gradbias.analytic.critics import critic_rows
+from gradbias.analytic.policies import TABULAR, Policy, TabularSoftmax, log_softmax
+from gradbias.stochastic.assembly import Visits
+from gradbias.stochastic.records import PlayerTables
+from gradbias.stochastic.trajectories import Trajectories
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from analytic.arrays import FloatArray, frozen_array, whole_number
-from stochastic.assembly import Rows, assemble
-from stochastic.coefficients import (
+from gradbias.analytic.arrays import FloatArray, frozen_array, whole_number
+from gradbias.stochastic.assembly import Rows, assemble
+from gradbias.stochastic.coefficients import (
     MAX_LOOPED,
     Surrogate,
     SurrogateCall,
@@ -32,9 +32,9 @@ from stochastic.coefficients import (
     name_of,
     probe,
 )
-from stochastic.contexts import Context, batch_visits, player_tables
-from stochastic.records import record_tensors
-from stochastic.trajectories import Trajectories
+from gradbias.stochastic.contexts import Context, batch_visits, player_tables
+from gradbias.stochastic.records import record_tensors
+from gradbias.stochastic.trajectories import Trajectories
 
 
 class Evaluator(Protocol):
@@ -171,7 +171,7 @@ def from_surrogate(function: Surrogate, order: int, *, name: str | None = None) 
     Raises:
         ValueError: an order that is not 1, 2 or 3.
 
-    >>> from stochastic.surrogates.dice import dice
+    >>> from gradbias.stochastic.surrogates.dice import dice
     >>> from_surrogate(dice, 2).name
     'Dice()'
     """

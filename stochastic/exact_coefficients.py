@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray, IntArray
-from stochastic.coefficients import MAX_LOOPED, probe
-from stochastic.estimators import SurrogateEstimator
-from stochastic.exact_evaluations import Evaluations, Paths
-from stochastic.exact_polynomials import Polynomial, interpolated, simplified
+from gradbias.analytic.arrays import FloatArray, IntArray
+from gradbias.stochastic.coefficients import MAX_LOOPED, probe
+from gradbias.stochastic.estimators import SurrogateEstimator
+from gradbias.stochastic.exact_evaluations import Evaluations, Paths
+from gradbias.stochastic.exact_polynomials import Polynomial, interpolated, simplified
 
 DISCOUNTS = (0.0, 0.37, 0.93, 0.999, 1.0)
 """At which the polynomials are tried on every trajectory."""

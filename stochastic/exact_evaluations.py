@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from analytic.arrays import BoolArray, FloatArray, IntArray
-from stochastic.coefficients import Coefficients, SurrogateCall, coefficients
-from stochastic.estimators import SurrogateEstimator
-from stochastic.records import Tensors
+from gradbias.analytic.arrays import BoolArray, FloatArray, IntArray
+from gradbias.stochastic.coefficients import Coefficients, SurrogateCall, coefficients
+from gradbias.stochastic.estimators import SurrogateEstimator
+from gradbias.stochastic.records import Tensors
 
 _BLOCK = 4096
 

@@ -14,15 +14,15 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from analytic.games import StochasticGame, check_player
-from analytic.logits import PolicyAt, policy_at
-from analytic.policies import log_softmax
-from analytic.problems import TabularMDP
-from stochastic.coefficients import Surrogate
-from stochastic.inner_loops import checked_critic, given_start
-from stochastic.products import PulledEstimate, Side, SurrogateBatch
-from stochastic.trajectories import Trajectories, looked_up, trajectory_length
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.games import StochasticGame, check_player
+from gradbias.analytic.logits import PolicyAt, policy_at
+from gradbias.analytic.policies import log_softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.coefficients import Surrogate
+from gradbias.stochastic.inner_loops import checked_critic, given_start
+from gradbias.stochastic.products import PulledEstimate, Side, SurrogateBatch
+from gradbias.stochastic.trajectories import Trajectories, looked_up, trajectory_length
 
 
 @dataclass(frozen=True, eq=False)

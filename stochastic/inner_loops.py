@@ -16,15 +16,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array
-from analytic.critics import check_ends, critic_rows
-from analytic.logits import PolicyAt, policy_at
-from analytic.policies import TABULAR, Policy, log_softmax
-from analytic.problems import TabularMDP
-from stochastic.coefficients import Surrogate
-from stochastic.products import PulledEstimate, Side, SurrogateBatch
-from stochastic.surrogates.meta_parameters import PHI
-from stochastic.trajectories import Trajectories, trajectory_length
+from gradbias.analytic.arrays import FloatArray, frozen_array
+from gradbias.analytic.critics import check_ends, critic_rows
+from gradbias.analytic.logits import PolicyAt, policy_at
+from gradbias.analytic.policies import TABULAR, Policy, log_softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.coefficients import Surrogate
+from gradbias.stochastic.products import PulledEstimate, Side, SurrogateBatch
+from gradbias.stochastic.surrogates.meta_parameters import PHI
+from gradbias.stochastic.trajectories import Trajectories, trajectory_length
 
 Critic = FloatArray | Callable[[FloatArray], FloatArray] | None
 """Values ``[S]`` or ``[H + 1, S]``, or a function of theta ``[B, *shape]`` that gives

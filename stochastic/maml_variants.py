@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, probability_rows, whole_number
-from stochastic.coefficients import Surrogate
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import FIRST_ORDER, Reuse, Sampled
-from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
-from stochastic.surrogates.score_function import ad, reinforce
+from gradbias.analytic.arrays import FloatArray, probability_rows, whole_number
+from gradbias.stochastic.coefficients import Surrogate
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import FIRST_ORDER, Reuse, Sampled
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice, Ratio
+from gradbias.stochastic.surrogates.score_function import ad, reinforce
 
 
 def maml(

@@ -25,10 +25,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, real_number, whole_number
-from stochastic.inner_loops import Loop
-from stochastic.meta_passes import Pass, probe_slots
-from stochastic.sample_slots import FirstOrder, Given, Reuse, Sampled, Sampling, Slot, Source
+from gradbias.analytic.arrays import FloatArray, real_number, whole_number
+from gradbias.stochastic.inner_loops import Loop
+from gradbias.stochastic.meta_passes import Pass, probe_slots
+from gradbias.stochastic.sample_slots import (
+    FirstOrder,
+    Given,
+    Reuse,
+    Sampled,
+    Sampling,
+    Slot,
+    Source,
+)
 
 LONGEST_LOOP = 200
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from analytic.arrays import FloatArray
-from analytic.policies import LARGEST_PARAMETER
-from stochastic.closed_forms import is_known
-from stochastic.records import Record
-from stochastic.sample_slots import FirstOrder, Given, Reuse, Sampling, Slot, Source
-from stochastic.surrogates.returns import log_probabilities
-from stochastic.trajectories import Trajectories
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.policies import LARGEST_PARAMETER
+from gradbias.stochastic.closed_forms import is_known
+from gradbias.stochastic.records import Record
+from gradbias.stochastic.sample_slots import FirstOrder, Given, Reuse, Sampling, Slot, Source
+from gradbias.stochastic.surrogates.returns import log_probabilities
+from gradbias.stochastic.trajectories import Trajectories
 
 if TYPE_CHECKING:
-    from stochastic.meta_gradients import MetaGradient
+    from gradbias.stochastic.meta_gradients import MetaGradient
 
 
 @dataclass(frozen=True, eq=False)

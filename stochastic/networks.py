@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analytic.arrays import FloatArray
+from gradbias.analytic.arrays import FloatArray
 
 
 @dataclass(frozen=True)

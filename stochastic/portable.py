@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analytic.arrays import FloatArray
-from stochastic.coefficients import located
-from stochastic.contexts import Context, player_tables
-from stochastic.estimators import SurrogateEstimator
-from stochastic.process_state import put_back
-from stochastic.records import LEAVES, Tensors, build_record, record_tensors
-from stochastic.trajectories import Trajectories
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.coefficients import located
+from gradbias.stochastic.contexts import Context, player_tables
+from gradbias.stochastic.estimators import SurrogateEstimator
+from gradbias.stochastic.process_state import put_back
+from gradbias.stochastic.records import LEAVES, Tensors, build_record, record_tensors
+from gradbias.stochastic.trajectories import Trajectories
 
 META_DEVICE = torch.device("meta")
 """Has shapes and no values: what is left to run on where there is no accelerator."""

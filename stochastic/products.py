@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analytic.arrays import FloatArray, IntArray, real_number
-from analytic.critics import critic_rows
-from analytic.jets import required
-from analytic.logits import PolicyAt
-from analytic.policies import log_softmax
-from stochastic.closed_forms import ClosedForm, closed_form, is_known
-from stochastic.coefficients import (
+from gradbias.analytic.arrays import FloatArray, IntArray, real_number
+from gradbias.analytic.critics import critic_rows
+from gradbias.analytic.jets import required
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.policies import log_softmax
+from gradbias.stochastic.closed_forms import ClosedForm, closed_form, is_known
+from gradbias.stochastic.coefficients import (
     CHANGED_BY_VMAP,
     Surrogate,
     SurrogateCall,
@@ -36,8 +36,15 @@ from stochastic.coefficients import (
     name_of,
     probe,
 )
-from stochastic.records import LEAVES, META, PlayerTables, Tensors, check_range, record_tensors
-from stochastic.trajectories import Trajectories, looked_up
+from gradbias.stochastic.records import (
+    LEAVES,
+    META,
+    PlayerTables,
+    Tensors,
+    check_range,
+    record_tensors,
+)
+from gradbias.stochastic.trajectories import Trajectories, looked_up
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from analytic.arrays import FloatArray
-from stochastic.trajectories import Trajectories, looked_up
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.trajectories import Trajectories, looked_up
 
 
 @dataclass(frozen=True, eq=False)

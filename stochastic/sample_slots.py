@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from analytic.arrays import FloatArray, whole_number
-from stochastic.coefficients import Surrogate, name_of
-from stochastic.inner_loops import Loop
-from stochastic.trajectories import Trajectories, draw_trajectories
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.stochastic.coefficients import Surrogate, name_of
+from gradbias.stochastic.inner_loops import Loop
+from gradbias.stochastic.trajectories import Trajectories, draw_trajectories
 
 
 @dataclass(frozen=True)

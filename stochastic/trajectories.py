@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import BoolArray, FloatArray, IntArray, whole_number
-from analytic.logits import policy_at
-from analytic.policies import TABULAR, Policy, log_softmax
-from analytic.problems import TabularMDP
+from gradbias.analytic.arrays import BoolArray, FloatArray, IntArray, whole_number
+from gradbias.analytic.logits import policy_at
+from gradbias.analytic.policies import TABULAR, Policy, log_softmax
+from gradbias.analytic.problems import TabularMDP
 
 
 @dataclass(frozen=True, eq=False)

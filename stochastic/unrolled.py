@@ -25,8 +25,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from analytic.arrays import frozen_array, real_number, whole_number
-from analytic.mixtures import mixing_weights
+from gradbias.analytic.arrays import frozen_array, real_number, whole_number
+from gradbias.analytic.mixtures import mixing_weights
 
 Batch = TypeVar("Batch")
 _ANY = 1e300

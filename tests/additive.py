@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analytic.additive_objectives import AdditiveFunction, AdditiveLaw
+from gradbias.analytic.additive_objectives import AdditiveFunction, AdditiveLaw
 
 F64 = torch.float64
 

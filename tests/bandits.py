@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from analytic.policies import softmax
-from analytic.problems import TabularMDP
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.problems import TabularMDP
 
 
 def bandit():

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 from scalar_loops import ScalarLoop, averaged_pair, coin, lopsided
 
-from analytic.bilevel import Lirpg, Maml
-from analytic.compositional import compositional_bias
-from analytic.metagradients import meta_gradient
-from analytic.moments import Curvature
-from analytic.problems import TabularMDP
-from analytic.scoped_constants import LoopConstants, Scope, loop_constants
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import Sampled
-from stochastic.surrogates.catalogue import CATALOGUE
-from stochastic.surrogates.meta_parameters import IntrinsicReward
-from verification.bounds import compositional_error_bound, meta_gradient_bias_bound
-from verification.erring_hessians import with_hessian_error
-from verification.variance_bounds import meta_gradient_variance_bound
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.compositional import compositional_bias
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.scoped_constants import LoopConstants, Scope, loop_constants
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import Sampled
+from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+from gradbias.stochastic.surrogates.meta_parameters import IntrinsicReward
+from gradbias.verification.bounds import compositional_error_bound, meta_gradient_bias_bound
+from gradbias.verification.erring_hessians import with_hessian_error
+from gradbias.verification.variance_bounds import meta_gradient_variance_bound
 
 ROUNDING = 1e-12
 """Of exact values, relative to the numbers that they are differences of."""

@@ -11,27 +11,27 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from analytic.policies import TABULAR
-from analytic.problems import TabularMDP
-from stochastic.contexts import Context
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.off_policy import OffPolicyDice
-from stochastic.surrogates.score_function import ad
-from verification.confidence_sequences import Asymptotic, Betting, EmpiricalBernstein
-from verification.enumeration import Enumeration
-from verification.ranges import component_range
-from verification.readings import Reading, pilot_direction
-from verification.requests import Request
-from verification.scaled_sequences import (
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.contexts import Context
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
+from gradbias.stochastic.surrogates.score_function import ad
+from gradbias.verification.confidence_sequences import Asymptotic, Betting, EmpiricalBernstein
+from gradbias.verification.enumeration import Enumeration
+from gradbias.verification.ranges import component_range
+from gradbias.verification.readings import Reading, pilot_direction
+from gradbias.verification.requests import Request
+from gradbias.verification.scaled_sequences import (
     Method,
     ScaledSequence,
     truncation_level,
     truncation_slack,
 )
-from verification.sequential_power import SequentialDesign, detectable_norm
-from verification.simultaneous import box_of
-from verification.streams import SampledBlock, Stream
-from verification.verdicts import ErrorRates
+from gradbias.verification.sequential_power import SequentialDesign, detectable_norm
+from gradbias.verification.simultaneous import box_of
+from gradbias.verification.streams import SampledBlock, Stream
+from gradbias.verification.verdicts import ErrorRates
 
 LOOKS = (64, 128, 256, 512, 1024)
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import torch
 
-from analytic.mixtures import Validation
+from gradbias.analytic.mixtures import Validation
 
 # Three Gauss-Hermite points: exact for polynomials of degree 5 in each reward, and a squared
 # meta-gradient has degree 4. Two points have a normal's mean and variance, not its fourth moment.

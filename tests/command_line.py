@@ -5,7 +5,7 @@ import shlex
 
 import numpy as np
 
-from experiments.cli import main
+from gradbias.experiments.cli import main
 
 CLIFF = ("--gym", "CliffWalking-v1", "--horizon", "4", "--discount", "0.9")
 SMALL = ("--random", "2x2", "--horizon", "2")

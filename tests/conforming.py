@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from stochastic.estimators import from_callable, from_draws, from_surrogate
-from stochastic.surrogates.dice import Dice, LoadedDice, tmaml
-from stochastic.surrogates.group_relative import dr_grpo, grpo, rloo
-from stochastic.surrogates.off_policy import OffPolicyDice
-from stochastic.surrogates.score_function import AD, LVC, actor_critic
-from stochastic.surrogates.taylor import v_trace
-from verification.conformance import Claim
+from gradbias.stochastic.estimators import from_callable, from_draws, from_surrogate
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice, tmaml
+from gradbias.stochastic.surrogates.group_relative import dr_grpo, grpo, rloo
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
+from gradbias.stochastic.surrogates.score_function import AD, LVC, actor_critic
+from gradbias.stochastic.surrogates.taylor import v_trace
+from gradbias.verification.conformance import Claim
 
 SYMMETRIC = Claim.SYMMETRIC
 SCALE, SHIFT, MEAN_SHIFT = Claim.REWARD_SCALE, Claim.REWARD_SHIFT, Claim.MEAN_REWARD_SHIFT

@@ -3,8 +3,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from analytic.games import StochasticGame, memory_one_game
-from analytic.problems import TabularMDP
+from gradbias.analytic.games import StochasticGame, memory_one_game
+from gradbias.analytic.problems import TabularMDP
 
 DISCOUNTS = (0.0, 0.3, 0.9, 0.99)
 

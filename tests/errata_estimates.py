@@ -6,12 +6,12 @@ import math
 import numpy as np
 from errata_records import BIAS_PAPER, Erratum, relative
 
-from analytic.derivatives import gradient
-from analytic.game_derivatives import game_values
-from analytic.games import memory_one_game
-from analytic.moments import gradient_moments
-from analytic.policies import softmax
-from analytic.problems import TabularMDP
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.game_derivatives import game_values
+from gradbias.analytic.games import memory_one_game
+from gradbias.analytic.moments import gradient_moments
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.problems import TabularMDP
 
 
 def dilemma_labels():

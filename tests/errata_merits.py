@@ -5,14 +5,14 @@ import math
 import numpy as np
 from errata_records import MERITS_PAPER, Erratum, relative
 
-from analytic.additive_expansions import additive_expansion, linearised_bias_bound
-from analytic.additive_objectives import AdditiveFunction, AdditiveLaw, additive_moments
-from analytic.bilevel import Maml
-from analytic.derivatives import gradient
-from analytic.metagradients import meta_gradient
-from analytic.policies import softmax
-from analytic.problems import TabularMDP
-from analytic.step_objectives import adapted_return, trajectory_law
+from gradbias.analytic.additive_expansions import additive_expansion, linearised_bias_bound
+from gradbias.analytic.additive_objectives import AdditiveFunction, AdditiveLaw, additive_moments
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.step_objectives import adapted_return, trajectory_law
 
 
 def linearised_rate():

@@ -6,11 +6,11 @@ import numpy as np
 from errata_records import BIAS_PAPER, Erratum
 from scalar_loops import ScalarLoop, coin
 
-from analytic.bilevel import Maml
-from analytic.compositional import compositional_bias
-from analytic.problems import TabularMDP
-from analytic.scoped_constants import LoopConstants
-from verification.bounds import compositional_error_bound
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.compositional import compositional_bias
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.scoped_constants import LoopConstants
+from gradbias.verification.bounds import compositional_error_bound
 
 
 def quadratic(steps, alpha, h, **more):

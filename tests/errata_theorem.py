@@ -7,9 +7,9 @@ from errata_paths import quadratic
 from errata_records import BIAS_PAPER, Erratum
 from scalar_loops import ScalarLoop, coin, lopsided
 
-from analytic.scoped_constants import LoopConstants
-from verification.bounds import meta_gradient_bias_bound
-from verification.variance_bounds import meta_gradient_variance_bound
+from gradbias.analytic.scoped_constants import LoopConstants
+from gradbias.verification.bounds import meta_gradient_bias_bound
+from gradbias.verification.variance_bounds import meta_gradient_variance_bound
 
 
 def constant_term():

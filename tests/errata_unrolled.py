@@ -6,11 +6,11 @@ from functools import cache
 import numpy as np
 from errata_records import BIAS_PAPER, Erratum, relative
 
-from analytic.bilevel import Lirpg, Maml
-from analytic.derivatives import gradient, hessian, reward_vjp
-from analytic.metagradients import inner_loop, meta_gradient
-from analytic.policies import softmax
-from analytic.problems import TabularMDP
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.derivatives import gradient, hessian, reward_vjp
+from gradbias.analytic.metagradients import inner_loop, meta_gradient
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.problems import TabularMDP
 
 STEP_SIZE = 0.8
 

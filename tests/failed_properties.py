@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from verification.ledgers import Ledger
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.verification.ledgers import Ledger
 
 
 def failure(property_):

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from analytic.problems import TabularMDP
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import FIRST_ORDER, Given, Sampled
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import ad
-from verification.meta_measures import Enumerating
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import FIRST_ORDER, Given, Sampled
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import ad
+from gradbias.verification.meta_measures import Enumerating
 
 TWO_ARMS = TabularMDP(np.ones((1, 2, 1)), [[1.0, 0.0]], 0.9, [1.0], horizon=1)
 

@@ -9,8 +9,8 @@ import math
 import numpy as np
 import torch
 
-from analytic.problems import TabularMDP
-from stochastic.records import Record
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.records import Record
 
 
 def softmax_rows(theta):

@@ -8,11 +8,11 @@ import oracles
 import torch
 import torch_oracles as by_torch
 
-from analytic.bilevel import Lirpg, Maml
-from analytic.compositional import CompositionalBias, compositional_bias
-from analytic.problems import TabularMDP
-from analytic.sampling_expansion import leading_compositional_bias
-from analytic.trajectory_classes import Credit
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.compositional import CompositionalBias, compositional_bias
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sampling_expansion import leading_compositional_bias
+from gradbias.analytic.trajectory_classes import Credit
 
 PARTS = [field.name for field in fields(CompositionalBias)]
 WHOLE, TO_GO = Credit.TOTAL_RETURN, Credit.REWARD_TO_GO

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import torch
 
-from analytic.targets import GivenWeights, Undiscounted
-from stochastic.networks import TorchPolicy
-from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml, tmaml
-from stochastic.surrogates.group_relative import Length, Penalty, dr_grpo, grpo, rloo
-from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
-from stochastic.surrogates.penalties import k1, k2, k3
-from stochastic.surrogates.returns import discounts, rewards_to_go
-from stochastic.surrogates.score_function import AD, LVC, Reduction, actor_critic
-from stochastic.surrogates.taylor import Taylor, VTrace, v_trace
+from gradbias.analytic.targets import GivenWeights, Undiscounted
+from gradbias.stochastic.networks import TorchPolicy
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice, Tmaml, tmaml
+from gradbias.stochastic.surrogates.group_relative import Length, Penalty, dr_grpo, grpo, rloo
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice, Ratio
+from gradbias.stochastic.surrogates.penalties import k1, k2, k3
+from gradbias.stochastic.surrogates.returns import discounts, rewards_to_go
+from gradbias.stochastic.surrogates.score_function import AD, LVC, Reduction, actor_critic
+from gradbias.stochastic.surrogates.taylor import Taylor, VTrace, v_trace
 
 
 def tanh_network(features):

@@ -1,37 +1,33 @@
 """What may import what: the contracts hold, and a planted peek breaks them."""
 
 import ast
+import importlib
 import inspect
-import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from checkout import PACKAGES, ROOT, copy_packages, environment_of
 
-import analytic
+from gradbias import analytic
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("analytic", "stochastic", "verification", "experiments")
 STANDARD = sys.stdlib_module_names
 
 
 def lint(folder):
     """import-linter's exit status and text for the packages in ``folder``."""
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
-    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        command, cwd=folder, env=environment_of(folder), capture_output=True, text=True, check=False
+    )
     return found.returncode, found.stdout + found.stderr
 
 
 @pytest.fixture
 def copy(tmp_path):
-    for package in PACKAGES:
-        shutil.copytree(
-            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    return tmp_path
+    return copy_packages(tmp_path)
 
 
 def test_the_contracts_hold(copy):
@@ -43,17 +39,17 @@ def test_the_contracts_hold(copy):
 PEEKS = {
     "an estimator reads the answers": (
         "stochastic/estimators.py",
-        "import analytic.values",
+        "import gradbias.analytic.values",
         "estimators never see the exact answers",
     ),
     "by way of a function": (
         "stochastic/trajectories.py",
-        "from analytic.derivatives import hvp",
+        "from gradbias.analytic.derivatives import hvp",
         "estimators never see the exact answers",
     ),
     "an estimator reads its own verdict": (
         "stochastic/surrogates/dice.py",
-        "from verification.reports import Verdict",
+        "from gradbias.verification.reports import Verdict",
         "experiments -> verification -> stochastic -> analytic",
     ),
     "the exact side needs torch": (
@@ -63,7 +59,7 @@ PEEKS = {
     ),
     "the exact side sees an estimator": (
         "analytic/values.py",
-        "import stochastic.records",
+        "import gradbias.stochastic.records",
         "experiments -> verification -> stochastic -> analytic",
     ),
     "verification plots": (
@@ -73,7 +69,7 @@ PEEKS = {
     ),
     "a package root hides what is taken": (
         "stochastic/records.py",
-        "from analytic import hessian",
+        "from gradbias.analytic import hessian",
         "library code imports submodules",
     ),
 }
@@ -118,7 +114,7 @@ def test_every_module_of_the_exact_side_is_open_to_estimators_or_closed():
     text = (ROOT / "pyproject.toml").read_text()
     contract = tomllib.loads(text)["tool"]["importlinter"]["contracts"][1]
     assert contract["id"] == "no-peeking"
-    closed = {name.removeprefix("analytic.") for name in contract["forbidden_modules"]}
+    closed = {name.removeprefix("gradbias.analytic.") for name in contract["forbidden_modules"]}
     modules = {path.stem for path in (ROOT / "analytic").glob("*.py")} - {"__init__"}
     assert closed | SEEN_BY_ESTIMATORS == modules
     assert not closed & SEEN_BY_ESTIMATORS
@@ -138,7 +134,7 @@ def test_no_module_bears_the_name_of_a_public_function_or_of_the_standard_librar
 
 @pytest.mark.parametrize("package", ["analytic", "stochastic", "verification"])
 def test_every_public_name_is_there_and_documented(package):
-    module = __import__(package)
+    module = importlib.import_module(f"gradbias.{package}")
     assert len(module.__all__) > 3
     for name in module.__all__:
         found = getattr(module, name)

@@ -1,24 +1,22 @@
 """The user's project in `examples/`: its tests, and what the broken estimators shrink to."""
 
 import ast
-import os
 import re
 import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import ROOT, environment_of
 
-from analytic.problems import TabularMDP
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.score_function import ad, lvc
-from verification.measurement import measure_bias
-from verification.reports import Verdict
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Verdict
 
-ROOT = Path(__file__).resolve().parents[1]
 LAB = ROOT / "examples" / "bandit_lab"
 INSTALLED = any(entry.name == "gradbias" for entry in entry_points(group="pytest11"))
 
@@ -33,13 +31,12 @@ def problem(text):
 @pytest.mark.slow
 def test_its_broken_hessians_alone_fail_and_print_the_smallest_problems(tmp_path):
     shutil.copytree(LAB, tmp_path / "lab", ignore=shutil.ignore_patterns(".*", "__pycache__"))
-    plugin = () if INSTALLED else ("-p", "verification.pytest_plugin")
+    plugin = () if INSTALLED else ("-p", "gradbias.verification.pytest_plugin")
     command = [sys.executable, "-m", "pytest", *plugin, "-p", "no:cacheprovider"]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     found = subprocess.run(
         [*command, "--hypothesis-seed=0", "--runxfail"],
         cwd=tmp_path / "lab",
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        env=environment_of(ROOT),
         capture_output=True,
         text=True,
         check=False,

@@ -1,23 +1,18 @@
 """The way to add an estimator that CONTRIBUTING.md shows is taken, literally, in a copy."""
 
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from checkout import ROOT, copy_packages, environment_of
 
-ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("analytic", "stochastic", "verification", "experiments")
-RUN = "import sys; from experiments.cli import main; sys.exit(main())"
+RUN = "import sys; from gradbias.experiments.cli import main; sys.exit(main())"
 
 
 @pytest.fixture
 def copy(tmp_path):
-    for part in PARTS:
-        shutil.copytree(ROOT / part, tmp_path / part)
-    return tmp_path
+    return copy_packages(tmp_path)
 
 
 def blocks():
@@ -33,7 +28,9 @@ def blocks():
 
 def check(folder, name):
     command = [sys.executable, "-c", RUN, "check", name, "--random", "2x2", "--horizon", "3"]
-    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        command, env=environment_of(folder), capture_output=True, text=True, check=False
+    )
     return found.returncode, found.stdout + found.stderr
 
 
@@ -42,9 +39,9 @@ def register(folder, path, name, line):
     text = catalogue.read_text()
     table = "MappingProxyType(\n    {\n"
     assert table in text
-    module = path.removesuffix(".py").replace("/", ".")
+    module = "gradbias." + path.removesuffix(".py").replace("/", ".")
     text = text.replace(table, f"{table}        {line}\n")
-    last = text.rindex("\nfrom stochastic.")
+    last = text.rindex("\nfrom gradbias.stochastic.")
     catalogue.write_text(f"{text[:last]}\nfrom {module} import {name}{text[last:]}")
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import demo
-from experiments.cli import main
-from experiments.commands import Check
+from gradbias.experiments import demo
+from gradbias.experiments.cli import main
+from gradbias.experiments.commands import Check
 
 ROOT = Path(__file__).resolve().parents[1]
 

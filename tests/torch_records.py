@@ -2,7 +2,7 @@
 
 import torch
 
-from stochastic.records import Record
+from gradbias.stochastic.records import Record
 
 
 def record_at(batch, theta, discount, values=None, meta=None):

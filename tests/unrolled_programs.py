@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from analytic.policies import TABULAR, LinearSoftmax
-from stochastic.meta_gradients import MetaGradient
-from stochastic.records import Record
-from stochastic.sample_slots import FirstOrder, Reuse
-from stochastic.surrogates.returns import log_probabilities
-from stochastic.trajectories import draw_trajectories
+from gradbias.analytic.policies import TABULAR, LinearSoftmax
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.records import Record
+from gradbias.stochastic.sample_slots import FirstOrder, Reuse
+from gradbias.stochastic.surrogates.returns import log_probabilities
+from gradbias.stochastic.trajectories import draw_trajectories
 
 
 def logits_of(policy):

@@ -5,58 +5,64 @@ Names are imported on first use.
 
 from typing import TYPE_CHECKING
 
-from analytic.exports import lazy_exports
+from gradbias.analytic.exports import lazy_exports
 
 if TYPE_CHECKING:
-    from verification.bound_sweeps import BoundSweep as BoundSweep
-    from verification.bound_sweeps import Sweep as Sweep
-    from verification.bound_sweeps import bound_versus_empirical as bound_versus_empirical
-    from verification.bounds import BiasBound as BiasBound
-    from verification.bounds import CompositionalErrorBound as CompositionalErrorBound
-    from verification.bounds import compositional_error_bound as compositional_error_bound
-    from verification.bounds import meta_gradient_bias_bound as meta_gradient_bias_bound
-    from verification.certificates import prove_unbiased as prove_unbiased
-    from verification.comparison import compare_estimators as compare_estimators
-    from verification.conformance import Claim as Claim
-    from verification.conformance import assert_conforms as assert_conforms
-    from verification.conformance import check_estimator as check_estimator
-    from verification.conformance_meta import check_meta_gradient as check_meta_gradient
-    from verification.diagnosis import diagnose as diagnose
-    from verification.error_budgets import ErrorBudget as ErrorBudget
-    from verification.fields import field_report as field_report
-    from verification.generic_points import Certificate as Certificate
-    from verification.generic_points import certify as certify
-    from verification.ledgers import Ledger as Ledger
-    from verification.linearised_bounds import linearised_step_bound as linearised_step_bound
-    from verification.linearised_bounds import linearised_step_rows as linearised_step_rows
-    from verification.mean_tests import MeanTest as MeanTest
-    from verification.measurement import assert_unbiased as assert_unbiased
-    from verification.measurement import measure_bias as measure_bias
-    from verification.meta_measurement import measure_meta_gradient as measure_meta_gradient
-    from verification.mixture_bounds import MixtureBias as MixtureBias
-    from verification.mixture_bounds import MixtureBound as MixtureBound
-    from verification.mixture_bounds import mixture_bias as mixture_bias
-    from verification.mixture_bounds import mixture_bound as mixture_bound
-    from verification.mixture_sweeps import MixtureSweep as MixtureSweep
-    from verification.mixture_sweeps import mixture_versus_bounds as mixture_versus_bounds
-    from verification.proofs import BiasFormula as BiasFormula
-    from verification.proofs import Proof as Proof
-    from verification.properties import for_all_games as for_all_games
-    from verification.properties import for_all_mdps as for_all_mdps
-    from verification.readings import ControlVariate as ControlVariate
-    from verification.reports import BiasReport as BiasReport
-    from verification.reports import Evidence as Evidence
-    from verification.reports import Verdict as Verdict
-    from verification.sequential import measure_bias_sequentially as measure_bias_sequentially
-    from verification.strategies import games as games
-    from verification.strategies import joint_policies_for as joint_policies_for
-    from verification.strategies import linear_policies as linear_policies
-    from verification.strategies import policies_for as policies_for
-    from verification.strategies import tabular_mdps as tabular_mdps
-    from verification.surveys import Survey as Survey
-    from verification.surveys import survey as survey
-    from verification.variance_bounds import VarianceBound as VarianceBound
-    from verification.variance_bounds import (
+    from gradbias.verification.bound_sweeps import BoundSweep as BoundSweep
+    from gradbias.verification.bound_sweeps import Sweep as Sweep
+    from gradbias.verification.bound_sweeps import bound_versus_empirical as bound_versus_empirical
+    from gradbias.verification.bounds import BiasBound as BiasBound
+    from gradbias.verification.bounds import CompositionalErrorBound as CompositionalErrorBound
+    from gradbias.verification.bounds import compositional_error_bound as compositional_error_bound
+    from gradbias.verification.bounds import meta_gradient_bias_bound as meta_gradient_bias_bound
+    from gradbias.verification.certificates import prove_unbiased as prove_unbiased
+    from gradbias.verification.comparison import compare_estimators as compare_estimators
+    from gradbias.verification.conformance import Claim as Claim
+    from gradbias.verification.conformance import assert_conforms as assert_conforms
+    from gradbias.verification.conformance import check_estimator as check_estimator
+    from gradbias.verification.conformance_meta import check_meta_gradient as check_meta_gradient
+    from gradbias.verification.diagnosis import diagnose as diagnose
+    from gradbias.verification.error_budgets import ErrorBudget as ErrorBudget
+    from gradbias.verification.fields import field_report as field_report
+    from gradbias.verification.generic_points import Certificate as Certificate
+    from gradbias.verification.generic_points import certify as certify
+    from gradbias.verification.ledgers import Ledger as Ledger
+    from gradbias.verification.linearised_bounds import (
+        linearised_step_bound as linearised_step_bound,
+    )
+    from gradbias.verification.linearised_bounds import linearised_step_rows as linearised_step_rows
+    from gradbias.verification.mean_tests import MeanTest as MeanTest
+    from gradbias.verification.measurement import assert_unbiased as assert_unbiased
+    from gradbias.verification.measurement import measure_bias as measure_bias
+    from gradbias.verification.meta_measurement import (
+        measure_meta_gradient as measure_meta_gradient,
+    )
+    from gradbias.verification.mixture_bounds import MixtureBias as MixtureBias
+    from gradbias.verification.mixture_bounds import MixtureBound as MixtureBound
+    from gradbias.verification.mixture_bounds import mixture_bias as mixture_bias
+    from gradbias.verification.mixture_bounds import mixture_bound as mixture_bound
+    from gradbias.verification.mixture_sweeps import MixtureSweep as MixtureSweep
+    from gradbias.verification.mixture_sweeps import mixture_versus_bounds as mixture_versus_bounds
+    from gradbias.verification.proofs import BiasFormula as BiasFormula
+    from gradbias.verification.proofs import Proof as Proof
+    from gradbias.verification.properties import for_all_games as for_all_games
+    from gradbias.verification.properties import for_all_mdps as for_all_mdps
+    from gradbias.verification.readings import ControlVariate as ControlVariate
+    from gradbias.verification.reports import BiasReport as BiasReport
+    from gradbias.verification.reports import Evidence as Evidence
+    from gradbias.verification.reports import Verdict as Verdict
+    from gradbias.verification.sequential import (
+        measure_bias_sequentially as measure_bias_sequentially,
+    )
+    from gradbias.verification.strategies import games as games
+    from gradbias.verification.strategies import joint_policies_for as joint_policies_for
+    from gradbias.verification.strategies import linear_policies as linear_policies
+    from gradbias.verification.strategies import policies_for as policies_for
+    from gradbias.verification.strategies import tabular_mdps as tabular_mdps
+    from gradbias.verification.surveys import Survey as Survey
+    from gradbias.verification.surveys import survey as survey
+    from gradbias.verification.variance_bounds import VarianceBound as VarianceBound
+    from gradbias.verification.variance_bounds import (
         meta_gradient_variance_bound as meta_gradient_variance_bound,
     )
 

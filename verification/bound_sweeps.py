@@ -14,13 +14,13 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, real_number, whole_number
-from analytic.bilevel import BilevelProblem, Lola, Mgrl
-from analytic.moments import Curvature
-from analytic.scoped_constants import Scope, loop_constants
-from verification.bounds import meta_gradient_bias_bound
-from verification.swept_biases import OUTCOMES, LoopAsked, swept_bias
-from verification.swept_programs import swept_program_bias
+from gradbias.analytic.arrays import FloatArray, real_number, whole_number
+from gradbias.analytic.bilevel import BilevelProblem, Lola, Mgrl
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.scoped_constants import Scope, loop_constants
+from gradbias.verification.bounds import meta_gradient_bias_bound
+from gradbias.verification.swept_biases import OUTCOMES, LoopAsked, swept_bias
+from gradbias.verification.swept_programs import swept_program_bias
 
 
 class Sweep(Enum):
@@ -127,7 +127,7 @@ def bound_versus_empirical(
         ValueError: as `loop_constants`; no values, or values that do not fit what is swept; a sweep
             of the Hessian's error without a curvature.
 
-    >>> from analytic import Maml, TabularMDP
+    >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> asked = {"sweep": Sweep.SAMPLES, "values": [4, 8, 16], "step_size": 0.1}
     >>> found = bound_versus_empirical(Maml(bandit), [[0.5, 0.0]], **asked)

@@ -21,10 +21,10 @@ import math
 import sys
 from dataclasses import dataclass
 
-from analytic.arrays import real_number, whole_number
-from analytic.scoped_constants import LoopConstants
-from verification.growth import power, power_difference, powers, product
-from verification.path_curvature import second_order_bound
+from gradbias.analytic.arrays import real_number, whole_number
+from gradbias.analytic.scoped_constants import LoopConstants
+from gradbias.verification.growth import power, power_difference, powers, product
+from gradbias.verification.path_curvature import second_order_bound
 
 
 @dataclass(frozen=True)

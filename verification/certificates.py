@@ -6,20 +6,20 @@ import time
 from fractions import Fraction
 from typing import Any
 
-from analytic.arrays import whole_number
-from analytic.symbolic import SymbolicMDP
-from stochastic.estimators import Estimator, SurrogateEstimator
-from stochastic.exact_coefficients import ExactCoefficients, exact_coefficients
-from verification.exact_means import mean_derivative
-from verification.exact_problems import (
+from gradbias.analytic.arrays import whole_number
+from gradbias.analytic.symbolic import SymbolicMDP
+from gradbias.stochastic.estimators import Estimator, SurrogateEstimator
+from gradbias.stochastic.exact_coefficients import ExactCoefficients, exact_coefficients
+from gradbias.verification.exact_means import mean_derivative
+from gradbias.verification.exact_problems import (
     ExactProblem,
     SymbolicProblem,
     check_critic,
     checked_shape,
 )
-from verification.problem_symbols import of_shape, of_symbolic_mdp
-from verification.proofs import BiasFormula, Proof
-from verification.score_algebra import Array, difference, return_derivatives
+from gradbias.verification.problem_symbols import of_shape, of_symbolic_mdp
+from gradbias.verification.proofs import BiasFormula, Proof
+from gradbias.verification.score_algebra import Array, difference, return_derivatives
 
 LARGEST_PROOF = 1_500_000
 """Terms (an upper bound) that a proof adds up at most."""
@@ -53,9 +53,9 @@ def prove_unbiased(
             by which the bias may be explained; a shape that is too large, or one where estimate and
             derivative are both identically 0.
 
-    >>> from stochastic.estimators import from_surrogate
-    >>> from stochastic.surrogates.dice import dice
-    >>> from stochastic.surrogates.score_function import lvc
+    >>> from gradbias.stochastic.estimators import from_surrogate
+    >>> from gradbias.stochastic.surrogates.dice import dice
+    >>> from gradbias.stochastic.surrogates.score_function import lvc
     >>> prove_unbiased(from_surrogate(dice, 2), (2, 2, 2)).proved
     True
     >>> prove_unbiased(from_surrogate(lvc, 2), (2, 2, 2)).proved

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.files import read_npz
+from gradbias.analytic.files import read_npz
 
 FORMAT = 1
 _HEADER = "header"

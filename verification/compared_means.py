@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from verification.intervals import Spread
-from verification.mistakes import Family, Mistake, Setting
-from verification.reports import BiasReport, Direction, Evidence
+from gradbias.analytic.arrays import FloatArray
+from gradbias.verification.intervals import Spread
+from gradbias.verification.mistakes import Family, Mistake, Setting
+from gradbias.verification.reports import BiasReport, Direction, Evidence
 
 EXACT = 1e-9
 """Relative distance that rounding may leave."""

@@ -13,24 +13,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, whole_number
-from analytic.problems import TabularMDP
-from stochastic.estimators import (
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import (
     CallableEstimator,
     DrawEstimator,
     Estimator,
     SurrogateEstimator,
 )
-from verification.comparison_reports import Agreement, ComparisonReport
-from verification.moments import Progress
-from verification.normal_means import off_policy_doubt, sampled_doubt
-from verification.preparation import request_of
-from verification.ranges import component_range
-from verification.readings import ControlVariate, Reading, pilot_direction
-from verification.scaled_sequences import Method, ScaledSequence
-from verification.sequential_draws import Draws
-from verification.streams import Run, SampledBlock, Stream, with_generator
-from verification.verdicts import ErrorRates
+from gradbias.verification.comparison_reports import Agreement, ComparisonReport
+from gradbias.verification.moments import Progress
+from gradbias.verification.normal_means import off_policy_doubt, sampled_doubt
+from gradbias.verification.preparation import request_of
+from gradbias.verification.ranges import component_range
+from gradbias.verification.readings import ControlVariate, Reading, pilot_direction
+from gradbias.verification.scaled_sequences import Method, ScaledSequence
+from gradbias.verification.sequential_draws import Draws
+from gradbias.verification.streams import Run, SampledBlock, Stream, with_generator
+from gradbias.verification.verdicts import ErrorRates
 
 _FEWEST = 400
 _PILOT = 1000

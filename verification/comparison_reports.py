@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum
 
-from analytic.arrays import FloatArray
-from verification.reports import Evidence
+from gradbias.analytic.arrays import FloatArray
+from gradbias.verification.reports import Evidence
 
 
 class Agreement(Enum):

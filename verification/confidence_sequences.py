@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
+from gradbias.analytic.arrays import FloatArray
 
 BETS = 0.5 ** np.arange(1, 17)
 """The fractions of wealth that are bet; the small ones tell for many observations."""

@@ -11,16 +11,16 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from analytic.arrays import real_number, whole_number
-from stochastic.estimators import DrawEstimator, Estimator
-from stochastic.meta_gradients import MetaGradient
-from stochastic.process_state import put_back
-from verification import conformance_checks as checks
-from verification import conformance_claims as claimed_checks
-from verification import conformance_gates as gates
-from verification import conformance_precision as precision
-from verification.conformance_meta import check_meta_gradient
-from verification.conformance_results import (
+from gradbias.analytic.arrays import real_number, whole_number
+from gradbias.stochastic.estimators import DrawEstimator, Estimator
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.process_state import put_back
+from gradbias.verification import conformance_checks as checks
+from gradbias.verification import conformance_claims as claimed_checks
+from gradbias.verification import conformance_gates as gates
+from gradbias.verification import conformance_precision as precision
+from gradbias.verification.conformance_meta import check_meta_gradient
+from gradbias.verification.conformance_results import (
     ConformanceReport,
     Mode,
     Outcome,
@@ -28,8 +28,8 @@ from verification.conformance_results import (
     exemptions,
     results_of,
 )
-from verification.conformance_sampling import sampling
-from verification.conformance_trials import Check, Trial
+from gradbias.verification.conformance_sampling import sampling
+from gradbias.verification.conformance_trials import Check, Trial
 
 
 class Claim(Enum):
@@ -99,8 +99,8 @@ def check_estimator(
         ValueError: no estimator, an unknown claim, mode or check, an exemption without a reason, a
             number out of range.
 
-    >>> from stochastic.estimators import from_surrogate
-    >>> from stochastic.surrogates.score_function import ad
+    >>> from gradbias.stochastic.estimators import from_surrogate
+    >>> from gradbias.stochastic.surrogates.score_function import ad
     >>> report = check_estimator(from_surrogate(ad, 1), claims=[Claim.REWARD_SCALE])
     >>> report.failed, report.ran
     ((), 12)

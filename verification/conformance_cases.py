@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analytic.arrays import FloatArray, IntArray
-from analytic.policies import TABULAR
-from analytic.problems import TabularMDP
-from stochastic.contexts import Context
-from stochastic.estimators import DrawEstimator, Estimator
-from stochastic.trajectories import Trajectories, sample
-from verification.draw_trees import explored_moments
-from verification.enumeration import Enumeration, EnumerationSizeError
-from verification.moments import Moments
-from verification.requests import Request
+from gradbias.analytic.arrays import FloatArray, IntArray
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.contexts import Context
+from gradbias.stochastic.estimators import DrawEstimator, Estimator
+from gradbias.stochastic.trajectories import Trajectories, sample
+from gradbias.verification.draw_trees import explored_moments
+from gradbias.verification.enumeration import Enumeration, EnumerationSizeError
+from gradbias.verification.moments import Moments
+from gradbias.verification.requests import Request
 
 OUTCOMES = 4096
 """Batches that are enumerated at most."""

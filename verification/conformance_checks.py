@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stochastic.estimators import DrawEstimator
-from verification.conformance_cases import (
+from gradbias.stochastic.estimators import DrawEstimator
+from gradbias.verification.conformance_cases import (
     Relabelling,
     Setup,
     drawn_moments,
@@ -19,8 +19,8 @@ from verification.conformance_cases import (
     padded,
     single_state,
 )
-from verification.conformance_results import NotApplicable, check_equal
-from verification.conformance_trials import REPLICATIONS, Trial
+from gradbias.verification.conformance_results import NotApplicable, check_equal
+from gradbias.verification.conformance_trials import REPLICATIONS, Trial
 
 _MORE_DEAD = 2
 

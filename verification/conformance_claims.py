@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from verification.conformance_cases import Distribution
-from verification.conformance_results import (
+from gradbias.verification.conformance_cases import Distribution
+from gradbias.verification.conformance_results import (
     TOLERANCE,
     NotApplicable,
     NotSatisfied,
     Remarked,
     check_equal,
 )
-from verification.conformance_trials import Trial
+from gradbias.verification.conformance_trials import Trial
 
 _SCALES = (3.7, -2.3, 1e4, 1e-4)
 _SHIFTS = (1.3, -40.0, 5e3)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from stochastic.estimators import DrawEstimator
-from stochastic.process_state import Watch, put_back
-from stochastic.trajectories import Trajectories
-from verification.conformance_cases import Setup
-from verification.conformance_results import NotSatisfied, check_equal
-from verification.conformance_trials import REPLICATIONS, Trial
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.estimators import DrawEstimator
+from gradbias.stochastic.process_state import Watch, put_back
+from gradbias.stochastic.trajectories import Trajectories
+from gradbias.verification.conformance_cases import Setup
+from gradbias.verification.conformance_results import NotSatisfied, check_equal
+from gradbias.verification.conformance_trials import REPLICATIONS, Trial
 
 _SIZES = ((1, 1, 1), (2, 1, 2), (2, 2, 1), (2, 4, 2))
 """States, actions, steps: one of each, and more actions than states."""

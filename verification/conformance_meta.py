@@ -10,12 +10,12 @@ from functools import partial
 
 import numpy.typing as npt
 
-from analytic.arrays import real_number, whole_number
-from stochastic.meta_gradients import MetaGradient
-from stochastic.process_state import put_back
-from verification import conformance_meta_checks as checks
-from verification.conformance_meta_checks import MetaTrial
-from verification.conformance_results import (
+from gradbias.analytic.arrays import real_number, whole_number
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.process_state import put_back
+from gradbias.verification import conformance_meta_checks as checks
+from gradbias.verification.conformance_meta_checks import MetaTrial
+from gradbias.verification.conformance_results import (
     ConformanceReport,
     Mode,
     Outcome,
@@ -62,8 +62,8 @@ def check_meta_gradient(
         ValueError: what is no MetaGradient, parameters that do not fit, an unknown mode or check, a
             number out of range.
 
-    >>> from analytic import TabularMDP
-    >>> from stochastic import MetaGradient, Sampled, SampledLoop, ad, dice
+    >>> from gradbias.analytic import TabularMDP
+    >>> from gradbias.stochastic import MetaGradient, Sampled, SampledLoop, ad, dice
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> loop = SampledLoop(bandit, starts_at_meta=True)
     >>> sampled = MetaGradient(loop, 1, 1.0, Sampled(ad, 4), Sampled(dice, 4), Sampled(ad, 4))

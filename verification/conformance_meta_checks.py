@@ -12,26 +12,31 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.policies import TabularSoftmax
-from analytic.problems import TabularMDP
-from analytic.targets import GivenTarget
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import Given, Sampling, Source
-from verification.conformance_cases import Relabelling, Setup
-from verification.conformance_gates import undisturbed
-from verification.conformance_replies import Kept, Repeating, Replayed
-from verification.conformance_results import TOLERANCE, NotApplicable, NotSatisfied, check_equal
-from verification.conformance_sampling import (
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.policies import TabularSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenTarget
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import Given, Sampling, Source
+from gradbias.verification.conformance_cases import Relabelling, Setup
+from gradbias.verification.conformance_gates import undisturbed
+from gradbias.verification.conformance_replies import Kept, Repeating, Replayed
+from gradbias.verification.conformance_results import (
+    TOLERANCE,
+    NotApplicable,
+    NotSatisfied,
+    check_equal,
+)
+from gradbias.verification.conformance_sampling import (
     check_means,
     median_blocks,
     median_of_means,
     median_radius,
 )
-from verification.enumeration import EnumerationSizeError
-from verification.meta_measurement import measure_meta_gradient
-from verification.reports import BiasReport
+from gradbias.verification.enumeration import EnumerationSizeError
+from gradbias.verification.meta_measurement import measure_meta_gradient
+from gradbias.verification.reports import BiasReport
 
 REPLICATIONS = 4
 _OTHER_STEPS = 2

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from stochastic.estimators import SurrogateEstimator
-from stochastic.portable import (
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.estimators import SurrogateEstimator
+from gradbias.stochastic.portable import (
     SINGLE,
     USUAL,
     HardCodedError,
@@ -19,8 +19,13 @@ from stochastic.portable import (
     elsewhere,
     gradients_at,
 )
-from verification.conformance_results import TOLERANCE, NotApplicable, NotSatisfied, Remarked
-from verification.conformance_trials import Trial
+from gradbias.verification.conformance_results import (
+    TOLERANCE,
+    NotApplicable,
+    NotSatisfied,
+    Remarked,
+)
+from gradbias.verification.conformance_trials import Trial
 
 _NUDGE = 1e-10
 _LARGER = 1e-6

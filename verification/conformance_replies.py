@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from analytic.arrays import FloatArray, IntArray
-from stochastic.inner_loops import Loop
-from stochastic.sample_slots import Sampling
-from stochastic.trajectories import Trajectories
-from verification.conformance_cases import Relabelling
-from verification.conformance_results import NotSatisfied, check_equal
+from gradbias.analytic.arrays import FloatArray, IntArray
+from gradbias.stochastic.inner_loops import Loop
+from gradbias.stochastic.sample_slots import Sampling
+from gradbias.stochastic.trajectories import Trajectories
+from gradbias.verification.conformance_cases import Relabelling
+from gradbias.verification.conformance_results import NotSatisfied, check_equal
 
 Reply = tuple[Trajectories, FloatArray]
 

@@ -9,7 +9,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from stochastic.coefficients import located
+from gradbias.stochastic.coefficients import located
 
 TOLERANCE = 1e-8
 """Relative to the largest entry of what is compared."""

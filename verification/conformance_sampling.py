@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtrc
 
-from analytic.arrays import FloatArray
-from stochastic.estimators import DrawEstimator
-from stochastic.trajectories import Trajectories
-from verification.conformance_cases import Distribution, Setup, drawn_moments
-from verification.conformance_results import TOLERANCE, NotSatisfied
-from verification.conformance_trials import Trial
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.estimators import DrawEstimator
+from gradbias.stochastic.trajectories import Trajectories
+from gradbias.verification.conformance_cases import Distribution, Setup, drawn_moments
+from gradbias.verification.conformance_results import TOLERANCE, NotSatisfied
+from gradbias.verification.conformance_trials import Trial
 
 _FAR = 0.2
 """1 / (1 + 2^2): Cantelli's inequality at two deviations."""

@@ -9,11 +9,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from stochastic.estimators import DrawEstimator, Estimator, Evaluator
-from stochastic.trajectories import Trajectories
-from verification.conformance_cases import Distribution, Setup, distribution, enumerable
-from verification.conformance_results import NotApplicable, NotSatisfied, Remarked, check_equal
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.estimators import DrawEstimator, Estimator, Evaluator
+from gradbias.stochastic.trajectories import Trajectories
+from gradbias.verification.conformance_cases import Distribution, Setup, distribution, enumerable
+from gradbias.verification.conformance_results import (
+    NotApplicable,
+    NotSatisfied,
+    Remarked,
+    check_equal,
+)
 
 REPLICATIONS = 6
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from analytic.arrays import FloatArray
-from analytic.games import StochasticGame
-from analytic.policies import LinearSoftmax, Policy, TabularSoftmax
-from analytic.problems import TabularMDP
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.games import StochasticGame
+from gradbias.analytic.policies import LinearSoftmax, Policy, TabularSoftmax
+from gradbias.analytic.problems import TabularMDP
 
 _WIDTH = 88
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import IntArray
-from stochastic.assembly import Rows
-from stochastic.estimators import CallableEstimator, Evaluator, SurrogateEstimator
-from stochastic.trajectories import Trajectories
-from verification.requests import Request
+from gradbias.analytic.arrays import IntArray
+from gradbias.stochastic.assembly import Rows
+from gradbias.stochastic.estimators import CallableEstimator, Evaluator, SurrogateEstimator
+from gradbias.stochastic.trajectories import Trajectories
+from gradbias.verification.requests import Request
 
 POOL = 24
 """Trajectories that the questions are put to; of so few, or fewer, all are taken."""

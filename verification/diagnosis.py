@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from verification.compared_means import EXACT, Case, Cases, Explanation
-from verification.gradient_mistakes import gradient_families, gradient_mistakes
-from verification.hessian_mistakes import hessian_families, hessian_mistakes
-from verification.mistakes import Mistake, Setting, best_number
-from verification.reports import BiasReport, Evidence, Verdict
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.verification.compared_means import EXACT, Case, Cases, Explanation
+from gradbias.verification.gradient_mistakes import gradient_families, gradient_mistakes
+from gradbias.verification.hessian_mistakes import hessian_families, hessian_mistakes
+from gradbias.verification.mistakes import Mistake, Setting, best_number
+from gradbias.verification.reports import BiasReport, Evidence, Verdict
 
 _SHOWN = 3
 
@@ -80,9 +80,9 @@ def diagnose(
     Raises:
         ValueError: theta, critic or baseline does not fit, or the report is of another problem.
 
-    >>> from stochastic.estimators import from_surrogate
-    >>> from stochastic.surrogates.score_function import lvc
-    >>> from verification.measurement import measure_bias
+    >>> from gradbias.stochastic.estimators import from_surrogate
+    >>> from gradbias.stochastic.surrogates.score_function import lvc
+    >>> from gradbias.verification.measurement import measure_bias
     >>> mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=3)
     >>> theta = [[1.0, 0.0], [0.0, 0.5], [0.3, 0.0]]
     >>> report = measure_bias(from_surrogate(lvc, 2), mdp, theta)

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, whole_number
-from analytic.policies import checked_parameters
-from stochastic.assembly import Rows
-from stochastic.coefficients import MAX_LOOPED
-from stochastic.estimators import DrawEstimator
-from stochastic.trajectories import Trajectories
-from verification.coupling import ORDERS, OrderMattersError
-from verification.enumeration import Block, Enumeration, EnumerationSizeError, check_size
-from verification.moments import Moments
-from verification.requests import Request
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.analytic.policies import checked_parameters
+from gradbias.stochastic.assembly import Rows
+from gradbias.stochastic.coefficients import MAX_LOOPED
+from gradbias.stochastic.estimators import DrawEstimator
+from gradbias.stochastic.trajectories import Trajectories
+from gradbias.verification.coupling import ORDERS, OrderMattersError
+from gradbias.verification.enumeration import Block, Enumeration, EnumerationSizeError, check_size
+from gradbias.verification.moments import Moments
+from gradbias.verification.requests import Request
 
 
 def explored_moments(asked: Request, estimator: DrawEstimator, limit: int) -> Moments:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from analytic.arrays import FloatArray
+from gradbias.analytic.arrays import FloatArray
 
 NUMBERS = (1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 1.5, -0.25)
 """What rewards and logits are made of besides 0, plainest first."""

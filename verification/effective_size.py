@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp
 
-from analytic.arrays import FloatArray
-from analytic.problems import TabularMDP
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.problems import TabularMDP
 
 
 def effective_share(

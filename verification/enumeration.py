@@ -15,11 +15,11 @@ from functools import cached_property
 
 import numpy as np
 
-from analytic.arrays import FloatArray, IntArray
-from analytic.policies import Policy, log_softmax, softmax
-from analytic.problems import TabularMDP
-from stochastic.estimators import UnansweredDrawError
-from stochastic.trajectories import Trajectories, complete_trajectories
+from gradbias.analytic.arrays import FloatArray, IntArray
+from gradbias.analytic.policies import Policy, log_softmax, softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import UnansweredDrawError
+from gradbias.stochastic.trajectories import Trajectories, complete_trajectories
 
 Block = tuple[Trajectories, FloatArray]
 """Batches ``[B, N, H]`` and their probabilities ``[B]``."""

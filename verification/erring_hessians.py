@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.bilevel import Lirpg, Maml
-from analytic.derivatives import hessian
-from analytic.estimate_means import hessian_estimate_mean
-from analytic.inner_steps import InnerStep, PulledBack
-from analytic.moments import Curvature
-from analytic.problems import TabularMDP
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.derivatives import hessian
+from gradbias.analytic.estimate_means import hessian_estimate_mean
+from gradbias.analytic.inner_steps import InnerStep, PulledBack
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.problems import TabularMDP
 
 _Error = Callable[[FloatArray], FloatArray]
 """theta ``[..., S, A]`` to the Hessian's error there, ``[..., p, p]``."""

@@ -56,6 +56,6 @@ def check_rate(name: str, rate: object) -> float:
 
 
 def _whole(name: str, count: int, at_least: int) -> int:
-    from analytic.arrays import whole_number  # here: a pytest plugin starts without numpy
+    from gradbias.analytic.arrays import whole_number  # here: a pytest plugin starts without numpy
 
     return whole_number(name, count, at_least=at_least)

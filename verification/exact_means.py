@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from stochastic.exact_coefficients import ExactCoefficients, Term
-from stochastic.exact_polynomials import Polynomial
-from verification.exact_problems import ExactProblem
-from verification.score_algebra import Array, centred, divided, second_bends, third_bends
+from gradbias.stochastic.exact_coefficients import ExactCoefficients, Term
+from gradbias.stochastic.exact_polynomials import Polynomial
+from gradbias.verification.exact_problems import ExactProblem
+from gradbias.verification.score_algebra import Array, centred, divided, second_bends, third_bends
 
 Beginning = tuple[tuple[int, ...], tuple[int, ...], Any]
 """States, actions and their probability."""

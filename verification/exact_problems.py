@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import whole_number
-from analytic.rings import PolicyRing, PolicySymbols
-from stochastic.exact_evaluations import Paths
+from gradbias.analytic.arrays import whole_number
+from gradbias.analytic.rings import PolicyRing, PolicySymbols
+from gradbias.stochastic.exact_evaluations import Paths
 
 CRITICS = ("zero", "exact", "any", "any, then 0")
 """Zeros; the policy's own values; any values; any values that are 0 at the horizon."""

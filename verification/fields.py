@@ -18,24 +18,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, real_number
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from stochastic.contexts import Context
-from stochastic.estimators import (
+from gradbias.analytic.arrays import FloatArray, frozen_array, real_number
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.contexts import Context
+from gradbias.stochastic.estimators import (
     CallableEstimator,
     DrawEstimator,
     Estimator,
     SurrogateEstimator,
     estimate,
 )
-from verification.diagnosis import Match
-from verification.enumeration import Enumeration, check_size
-from verification.following import Displacement, Field, displacement
-from verification.known_fields import known_fields
-from verification.measurement import measure_bias
-from verification.mistakes import Setting
-from verification.reports import Evidence
+from gradbias.verification.diagnosis import Match
+from gradbias.verification.enumeration import Enumeration, check_size
+from gradbias.verification.following import Displacement, Field, displacement
+from gradbias.verification.known_fields import known_fields
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.mistakes import Setting
+from gradbias.verification.reports import Evidence
 
 _STEP = 0.02
 _BATCHES = 100_000
@@ -112,8 +112,8 @@ def field_report(
     Raises:
         ValueError: an estimator of another order, or without an exact mean; what does not fit.
 
-    >>> from stochastic.estimators import from_surrogate
-    >>> from stochastic.surrogates.score_function import ad
+    >>> from gradbias.stochastic.estimators import from_surrogate
+    >>> from gradbias.stochastic.surrogates.score_function import ad
     >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
     >>> report = field_report(from_surrogate(ad, 1), mdp, np.zeros((2, 2)), follow=False)
     >>> report.symmetry.name, [match.name for match in report.matches]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.derivatives import gradient
-from analytic.policies import softmax
-from analytic.values import expected_return
-from verification.mistakes import Setting
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.values import expected_return
+from gradbias.verification.mistakes import Setting
 
 Field = Callable[[FloatArray], FloatArray]
 """theta -> an update, shaped like theta."""

@@ -15,20 +15,20 @@ from fractions import Fraction
 
 import numpy as np
 
-from analytic.arrays import whole_number
-from stochastic.estimators import Estimator, SurrogateEstimator
-from stochastic.exact_coefficients import ExactCoefficients
-from verification.certificates import check_rounding, checked_surrogate, coefficients_of
-from verification.exact_means import additions, mean_derivative
-from verification.exact_problems import (
+from gradbias.analytic.arrays import whole_number
+from gradbias.stochastic.estimators import Estimator, SurrogateEstimator
+from gradbias.stochastic.exact_coefficients import ExactCoefficients
+from gradbias.verification.certificates import check_rounding, checked_surrogate, coefficients_of
+from gradbias.verification.exact_means import additions, mean_derivative
+from gradbias.verification.exact_problems import (
     ExactProblem,
     check_critic,
     checked_shape,
 )
-from verification.proofs import evaluated_array
-from verification.random_points import random_problem, with_symbolic_policy
-from verification.reports import counted
-from verification.score_algebra import Array, return_derivatives
+from gradbias.verification.proofs import evaluated_array
+from gradbias.verification.random_points import random_problem, with_symbolic_policy
+from gradbias.verification.reports import counted
+from gradbias.verification.score_algebra import Array, return_derivatives
 
 SIZE = 2**60
 """Numbers that each coordinate is drawn from."""
@@ -93,8 +93,8 @@ def certify(
     Raises:
         ValueError: as `prove_unbiased`.
 
-    >>> from stochastic.estimators import from_surrogate
-    >>> from stochastic.surrogates.dice import dice
+    >>> from gradbias.stochastic.estimators import from_surrogate
+    >>> from gradbias.stochastic.surrogates.dice import dice
     >>> found = certify(from_surrogate(dice, 2), (2, 2, 3))
     >>> found.unbiased, found.probability < 1e-15
     (True, True)

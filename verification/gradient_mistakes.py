@@ -15,12 +15,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.lambda_returns import LambdaReturns
-from analytic.target_values import evaluate_target
-from analytic.targets import bootstrapped_gradient, return_derivative, update_field
-from analytic.values import Evaluation
-from verification.mistakes import Family, Mistake, Setting
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.lambda_returns import LambdaReturns
+from gradbias.analytic.target_values import evaluate_target
+from gradbias.analytic.targets import bootstrapped_gradient, return_derivative, update_field
+from gradbias.analytic.values import Evaluation
+from gradbias.verification.mistakes import Family, Mistake, Setting
 
 _OTHER_HORIZONS = {
     -1: "the derivative of the return of one step less",

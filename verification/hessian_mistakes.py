@@ -20,15 +20,15 @@ from functools import partial
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.derivatives import hessian_at
-from analytic.estimate_means import hessian_estimate_mean
-from analytic.expansions import Expansion, policy_gradient
-from analytic.moments import Curvature
-from analytic.targets import Undiscounted
-from analytic.trajectory_classes import Credit
-from verification.gradient_mistakes import shifted_horizons
-from verification.mistakes import Family, Mistake, Setting
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.derivatives import hessian_at
+from gradbias.analytic.estimate_means import hessian_estimate_mean
+from gradbias.analytic.expansions import Expansion, policy_gradient
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.targets import Undiscounted
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.verification.gradient_mistakes import shifted_horizons
+from gradbias.verification.mistakes import Family, Mistake, Setting
 
 _UNDISCOUNTED = Undiscounted()
 _KEPT = {

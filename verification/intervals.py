@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from stochastic.assembly import Rows
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.assembly import Rows
 
 ASSUMPTION = (
     "the mean of the estimates is taken for normal (central limit theorem): an approximation, not "

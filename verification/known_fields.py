@@ -11,16 +11,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.derivatives import gradient
-from analytic.policies import log_softmax
-from analytic.targets import return_derivative
-from analytic.values import Evaluation
-from verification.diagnosis import Match
-from verification.following import Field
-from verification.gradient_mistakes import gradient_families, gradient_mistakes
-from verification.mistakes import Mistake, Setting, best_number
-from verification.reports import Direction
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.policies import log_softmax
+from gradbias.analytic.targets import return_derivative
+from gradbias.analytic.values import Evaluation
+from gradbias.verification.diagnosis import Match
+from gradbias.verification.following import Field
+from gradbias.verification.gradient_mistakes import gradient_families, gradient_mistakes
+from gradbias.verification.mistakes import Mistake, Setting, best_number
+from gradbias.verification.reports import Direction
 
 _MATCHED = 1e-9
 

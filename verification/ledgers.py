@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from verification.error_budgets import ErrorBudget, check_rate
+from gradbias.verification.error_budgets import ErrorBudget, check_rate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from analytic.problems import TabularMDP
-    from stochastic.estimators import Estimator
-    from verification.reports import BiasReport
+    from gradbias.analytic.problems import TabularMDP
+    from gradbias.stochastic.estimators import Estimator
+    from gradbias.verification.reports import BiasReport
 
 DEFAULT_BUDGET = 1e-4
 SAMPLING = "sampling"
@@ -93,7 +93,7 @@ class Ledger:
             AssertionError: any verdict but UNBIASED, with the report's text.
             ValueError: as ``measure``, or a ``false_alarm`` of one's own.
         """
-        from verification.measurement import measure_bias
+        from gradbias.verification.measurement import measure_bias
 
         if "false_alarm" in options:
             raise ValueError("false_alarm: the suite's budget sets it (--gradbias-budget)")
@@ -108,7 +108,7 @@ class Ledger:
 
 def claim_of(report: BiasReport) -> Claim:
     """The claim that one measurement is."""
-    from verification.reports import Verdict
+    from gradbias.verification.reports import Verdict
 
     sampled = report.interval is not None
     return Claim(

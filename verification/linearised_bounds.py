@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.additive_expansions import linearised_bias_bound
-from analytic.additive_objectives import additive_moments
-from analytic.arrays import real_number
-from analytic.constants import return_constants
-from analytic.derivatives import hessian
-from analytic.linearised_steps import step_expansion
-from analytic.problems import TabularMDP
-from analytic.scoped_constants import Scope
-from analytic.step_objectives import adapted_return, trajectory_law
-from analytic.trajectory_classes import Credit
+from gradbias.analytic.additive_expansions import linearised_bias_bound
+from gradbias.analytic.additive_objectives import additive_moments
+from gradbias.analytic.arrays import real_number
+from gradbias.analytic.constants import return_constants
+from gradbias.analytic.derivatives import hessian
+from gradbias.analytic.linearised_steps import step_expansion
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.scoped_constants import Scope
+from gradbias.analytic.step_objectives import adapted_return, trajectory_law
+from gradbias.analytic.trajectory_classes import Credit
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, real_number, whole_number
-from verification.confidence_sequences import BETS, QUARTIC, Betting
+from gradbias.analytic.arrays import FloatArray, frozen_array, real_number, whole_number
+from gradbias.verification.confidence_sequences import BETS, QUARTIC, Betting
 
 _MOST = 10**15
 

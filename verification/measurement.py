@@ -10,34 +10,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import whole_number
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from analytic.targets import AnyTarget, return_derivative
-from stochastic.coefficients import MAX_LOOPED
-from stochastic.estimators import DrawEstimator, Estimator, Evaluator
-from verification.coupling import ORDERS, OrderFree, OrderMattersError, prepared
-from verification.draw_trees import RepeatedRuns, explored_moments, placeholders
-from verification.enumeration import EnumerationSizeError, check_size
-from verification.moments import Moments, Progress, enumerated_moments, sampled_moments
-from verification.preparation import (
+from gradbias.analytic.arrays import whole_number
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import AnyTarget, return_derivative
+from gradbias.stochastic.coefficients import MAX_LOOPED
+from gradbias.stochastic.estimators import DrawEstimator, Estimator, Evaluator
+from gradbias.verification.coupling import ORDERS, OrderFree, OrderMattersError, prepared
+from gradbias.verification.draw_trees import RepeatedRuns, explored_moments, placeholders
+from gradbias.verification.enumeration import EnumerationSizeError, check_size
+from gradbias.verification.moments import Moments, Progress, enumerated_moments, sampled_moments
+from gradbias.verification.preparation import (
     ENUMERATION_LIMIT,
     checked_values,
     off_policy_notes,
     request_of,
     target_value,
 )
-from verification.recursions import (
+from gradbias.verification.recursions import (
     LARGEST_WORK,
     Recursion,
     recursion_moments,
     recursion_of,
     recursion_work,
 )
-from verification.reports import BiasReport, Evidence, Verdict
-from verification.requests import Request
-from verification.symbolic_evidence import with_proof
-from verification.verdicts import ErrorRates, Found, judge, subject_of
+from gradbias.verification.reports import BiasReport, Evidence, Verdict
+from gradbias.verification.requests import Request
+from gradbias.verification.symbolic_evidence import with_proof
+from gradbias.verification.verdicts import ErrorRates, Found, judge, subject_of
 
 _FEWEST_REPLICATIONS = 100
 _LOOPED_A_BLOCK = 256
@@ -88,8 +88,8 @@ def measure_bias(
         ValueError: an argument that does not fit (which, what was expected and what came), an
             estimator that misbehaves, an enumeration that is too large.
 
-    >>> from stochastic.estimators import from_surrogate
-    >>> from stochastic.surrogates.score_function import lvc
+    >>> from gradbias.stochastic.estimators import from_surrogate
+    >>> from gradbias.stochastic.surrogates.score_function import lvc
     >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
     >>> measure_bias(from_surrogate(lvc, 1), mdp, np.zeros((2, 2))).verdict.value
     'UNBIASED'

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, whole_number
-from analytic.bilevel import BilevelProblem
-from analytic.metagradients import meta_gradient
-from analytic.policies import LinearSoftmax
-from analytic.targets import (
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.analytic.bilevel import BilevelProblem
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.targets import (
     AnyTarget,
     FiniteHorizon,
     GivenTarget,
@@ -21,21 +21,21 @@ from analytic.targets import (
     InnerLoop,
     Target,
 )
-from analytic.values import evaluate
-from stochastic.assembly import Rows
-from stochastic.closed_forms import is_known
-from stochastic.meta_gradients import MetaGradient
-from stochastic.meta_passes import Pass, probe_slots
-from stochastic.sample_slots import Sampled
-from stochastic.trajectories import Trajectories
-from verification.draw_trees import placeholders
-from verification.enumeration import EnumerationSizeError
-from verification.measurement import wanted_evidence
-from verification.meta_measures import LARGEST_STEP, Enumerating
-from verification.meta_moments import MomentPass
-from verification.moments import Accumulator, Moments, Progress, sampled_moments
-from verification.reports import BiasReport, Evidence
-from verification.verdicts import ErrorRates, Found, Subject, judge
+from gradbias.analytic.values import evaluate
+from gradbias.stochastic.assembly import Rows
+from gradbias.stochastic.closed_forms import is_known
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.meta_passes import Pass, probe_slots
+from gradbias.stochastic.sample_slots import Sampled
+from gradbias.stochastic.trajectories import Trajectories
+from gradbias.verification.draw_trees import placeholders
+from gradbias.verification.enumeration import EnumerationSizeError
+from gradbias.verification.measurement import wanted_evidence
+from gradbias.verification.meta_measures import LARGEST_STEP, Enumerating
+from gradbias.verification.meta_moments import MomentPass
+from gradbias.verification.moments import Accumulator, Moments, Progress, sampled_moments
+from gradbias.verification.reports import BiasReport, Evidence
+from gradbias.verification.verdicts import ErrorRates, Found, Subject, judge
 
 META_PARAMETERS = "the meta-parameters"
 LARGEST_NUMBERS = 30_000_000
@@ -73,8 +73,8 @@ def measure_meta_gradient(
     Raises:
         ValueError: an argument that does not fit, no target, an enumeration that is too large.
 
-    >>> from analytic import Maml, TabularMDP
-    >>> from stochastic import MetaGradient, Sampled, SampledLoop, ad, dice
+    >>> from gradbias.analytic import Maml, TabularMDP
+    >>> from gradbias.stochastic import MetaGradient, Sampled, SampledLoop, ad, dice
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> loop = SampledLoop(bandit, starts_at_meta=True)
     >>> sampled = MetaGradient(loop, 1, 1.0, Sampled(ad, 4), Sampled(dice, 4), Sampled(ad, 4))

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from stochastic.inner_loops import Loop
-from stochastic.trajectories import Trajectories
-from verification.enumeration import Enumeration, check_size
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.inner_loops import Loop
+from gradbias.stochastic.trajectories import Trajectories
+from gradbias.verification.enumeration import Enumeration, check_size
 
 LARGEST_STEP = 200_000
 """Batches, of all paths together, that are looked at at one step, at most, unless said."""

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from stochastic.closed_forms import is_known
-from stochastic.meta_passes import Derivative, Pass, averaged
-from stochastic.sample_slots import Given, Reuse, Sampled, Slot
-from stochastic.trajectories import Trajectories
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.closed_forms import is_known
+from gradbias.stochastic.meta_passes import Derivative, Pass, averaged
+from gradbias.stochastic.sample_slots import Given, Reuse, Sampled, Slot
+from gradbias.stochastic.trajectories import Trajectories
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,15 +15,15 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array
-from analytic.critics import check_ends, critic_rows
-from analytic.expansions import field_over_time
-from analytic.logits import PolicyAt
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from analytic.step_sums import single_policy
-from analytic.tables import Tables
-from analytic.values import Evaluation
+from gradbias.analytic.arrays import FloatArray, frozen_array
+from gradbias.analytic.critics import check_ends, critic_rows
+from gradbias.analytic.expansions import field_over_time
+from gradbias.analytic.logits import PolicyAt
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.step_sums import single_policy
+from gradbias.analytic.tables import Tables
+from gradbias.analytic.values import Evaluation
 
 _GRID = 33
 _REFINEMENTS = 40

@@ -29,10 +29,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.chain_moments import chain_oracle, chain_step_moments
-from analytic.mixtures import mixing_weights
-from analytic.reward_chains import ChainLearner
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.chain_moments import chain_oracle, chain_step_moments
+from gradbias.analytic.mixtures import mixing_weights
+from gradbias.analytic.reward_chains import ChainLearner
 
 _ALIGNED = 1e-9
 
@@ -96,7 +96,7 @@ def mixture_bias(
     Raises:
         ValueError: as `chain_step_moments`, `mixing_weights` and `chain_oracle`.
 
-    >>> from analytic import RewardChain
+    >>> from gradbias.analytic import RewardChain
     >>> learner = ChainLearner(RewardChain([1.0], [0.0]), [0.5], [0.0])
     >>> found = mixture_bias(learner, 4, kappa=1.0)
     >>> found.aligned, found.decreasing, found.norm > found.last
@@ -116,7 +116,7 @@ def mixture_bound(learner: ChainLearner, steps: int, kappa: float | None = None)
     Raises:
         ValueError: as `mixing_weights`; an inner loop that diverges.
 
-    >>> from analytic import RewardChain
+    >>> from gradbias.analytic import RewardChain
     >>> learner = ChainLearner(RewardChain([1.0, 0.1], [1.0, 1.0]), [0.5, 0.9], [0.0, 0.0])
     >>> found, exact = mixture_bound(learner, 4), mixture_bias(learner, 4)
     >>> round(found.bias, 4), round(exact.norm, 4)

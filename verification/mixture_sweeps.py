@@ -12,11 +12,11 @@ from enum import Enum
 
 import numpy as np
 
-from analytic.arrays import real_number, whole_number
-from analytic.chain_moments import chain_step_moments
-from analytic.mixtures import Validation
-from analytic.reward_chains import ChainLearner
-from verification.mixture_bounds import mixture_bias, mixture_bound
+from gradbias.analytic.arrays import real_number, whole_number
+from gradbias.analytic.chain_moments import chain_step_moments
+from gradbias.analytic.mixtures import Validation
+from gradbias.analytic.reward_chains import ChainLearner
+from gradbias.verification.mixture_bounds import mixture_bias, mixture_bound
 
 
 class MixtureSweep(Enum):
@@ -65,7 +65,7 @@ def mixture_versus_bounds(
     Raises:
         ValueError: as `chain_step_moments` and `mixture_bound`; no values.
 
-    >>> from analytic import RewardChain
+    >>> from gradbias.analytic import RewardChain
     >>> learner = ChainLearner(RewardChain.alternating(10), np.full(10, 0.5), np.zeros(10))
     >>> rows = mixture_versus_bounds(learner, sweep=MixtureSweep.KAPPA, values=[0.0, 1.0])
     >>> [(round(row.bias, 4), round(row.last_bias, 4)) for row in rows]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from stochastic.assembly import Rows
-from stochastic.estimators import Evaluator
-from stochastic.trajectories import Trajectories
-from verification.enumeration import Block, check_size
+from gradbias.analytic.arrays import FloatArray
+from gradbias.stochastic.assembly import Rows
+from gradbias.stochastic.estimators import Evaluator
+from gradbias.stochastic.trajectories import Trajectories
+from gradbias.verification.enumeration import Block, check_size
 
 REPEATED = 256
 """Outcomes that are evaluated again at the end, to see that nothing is random."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from analytic.policies import log_softmax
-from verification.effective_size import effective_share
-from verification.requests import Request
-from verification.streams import Stream
+from gradbias.analytic.policies import log_softmax
+from gradbias.verification.effective_size import effective_share
+from gradbias.verification.requests import Request
+from gradbias.verification.streams import Stream
 
 FIRST_LOOK = 0.1
 """Share of the budget before which a normal mean decides nothing: few samples show few tails."""

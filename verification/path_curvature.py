@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from analytic.scoped_constants import LoopConstants
-from verification.growth import product
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.scoped_constants import LoopConstants
+from gradbias.verification.growth import product
 
 
 @dataclass(frozen=True, eq=False)

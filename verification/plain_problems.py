@@ -10,8 +10,8 @@ from itertools import islice, product
 
 import numpy as np
 
-from analytic.problems import TabularMDP
-from verification.property_search import Example
+from gradbias.analytic.problems import TabularMDP
+from gradbias.verification.property_search import Example
 
 LARGEST = 2
 """States of the problems that are gone through."""

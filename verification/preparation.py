@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array, real_number, whole_number
-from analytic.critics import check_ends, critic_rows
-from analytic.policies import TABULAR, Policy, checked_parameters, log_softmax, softmax
-from analytic.problems import TabularMDP
-from analytic.target_values import evaluate_target
-from analytic.targets import AnyTarget
-from analytic.values import Evaluation, evaluate
-from stochastic.contexts import Context
-from stochastic.estimators import Estimator
-from stochastic.trajectories import trajectory_length
-from verification.effective_size import effective_share
-from verification.moments import Progress
-from verification.requests import Request
+from gradbias.analytic.arrays import FloatArray, frozen_array, real_number, whole_number
+from gradbias.analytic.critics import check_ends, critic_rows
+from gradbias.analytic.policies import TABULAR, Policy, checked_parameters, log_softmax, softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.target_values import evaluate_target
+from gradbias.analytic.targets import AnyTarget
+from gradbias.analytic.values import Evaluation, evaluate
+from gradbias.stochastic.contexts import Context
+from gradbias.stochastic.estimators import Estimator
+from gradbias.stochastic.trajectories import trajectory_length
+from gradbias.verification.effective_size import effective_share
+from gradbias.verification.moments import Progress
+from gradbias.verification.requests import Request
 
 ENUMERATION_LIMIT = 1_000_000
 """Outcomes that are enumerated at most, unless said."""

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from analytic.policies import TABULAR
-from analytic.problems import TabularMDP
-from analytic.rings import PolicyRing, PolicySymbols, each, exact
-from analytic.symbolic import SymbolicMDP
-from analytic.symbolic_models import exact_rows, free_symbols
-from verification.exact_problems import ExactProblem, SymbolicProblem
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.rings import PolicyRing, PolicySymbols, each, exact
+from gradbias.analytic.symbolic import SymbolicMDP
+from gradbias.analytic.symbolic_models import exact_rows, free_symbols
+from gradbias.verification.exact_problems import ExactProblem, SymbolicProblem
 
 
 def of_shape(shape: tuple[int, int, int], critic: str) -> SymbolicProblem:

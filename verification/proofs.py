@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, finite_number, frozen_array
-from analytic.policies import softmax
-from analytic.symbolic_expressions import Expression
-from verification.exact_problems import SymbolicProblem
-from verification.reports import counted
+from gradbias.analytic.arrays import FloatArray, finite_number, frozen_array
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.symbolic_expressions import Expression
+from gradbias.verification.exact_problems import SymbolicProblem
+from gradbias.verification.reports import counted
 
 _SHOWN_TERMS = 12
 _SHOWN = 240

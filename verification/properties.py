@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from analytic.arrays import FloatArray, real_number, whole_number
-from analytic.bilevel import Lola
-from analytic.games import StochasticGame
-from analytic.policies import TABULAR, Policy
-from analytic.problems import TabularMDP
-from analytic.targets import AnyTarget
-from stochastic.coefficients import Surrogate
-from stochastic.estimators import Estimator
-from stochastic.game_loops import SampledGame
-from stochastic.meta_gradients import MetaGradient
-from verification.error_budgets import ErrorBudget
-from verification.ledgers import Ledger
-from verification.measurement import measure_bias
-from verification.meta_measurement import measure_meta_gradient
-from verification.plain_problems import plainer
-from verification.property_arguments import (
+from gradbias.analytic.arrays import FloatArray, real_number, whole_number
+from gradbias.analytic.bilevel import Lola
+from gradbias.analytic.games import StochasticGame
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import AnyTarget
+from gradbias.stochastic.coefficients import Surrogate
+from gradbias.stochastic.estimators import Estimator
+from gradbias.stochastic.game_loops import SampledGame
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.verification.error_budgets import ErrorBudget
+from gradbias.verification.ledgers import Ledger
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.meta_measurement import measure_meta_gradient
+from gradbias.verification.plain_problems import plainer
+from gradbias.verification.property_arguments import (
     Options,
     check_options,
     checked_estimator,
@@ -39,10 +39,10 @@ from verification.property_arguments import (
     growing_sizes,
     sizes_beside,
 )
-from verification.property_failures import Measured, code, diagnosed, failure
-from verification.property_search import BiasFoundError, Example, NotMeasuredError, Search
-from verification.reports import BiasReport
-from verification.strategies import (
+from gradbias.verification.property_failures import Measured, code, diagnosed, failure
+from gradbias.verification.property_search import BiasFoundError, Example, NotMeasuredError, Search
+from gradbias.verification.reports import BiasReport
+from gradbias.verification.strategies import (
     Dynamics,
     Rewards,
     games,
@@ -96,7 +96,7 @@ def for_all_mdps(
         ValueError: a size, count or share out of range; an estimator, option or strategy that is
             none; an order that is not the estimator's own.
 
-    >>> from stochastic.surrogates.score_function import lvc
+    >>> from gradbias.stochastic.surrogates.score_function import lvc
     >>> for_all_mdps(lvc, order=1, max_states=2, max_horizon=2, max_examples=10)(Ledger())
     """
     one = checked_estimator(estimator, order)
@@ -170,8 +170,8 @@ def for_all_games(
     Raises:
         ValueError: as `for_all_mdps`; an estimator that is none of a game.
 
-    >>> from analytic import Lola
-    >>> from stochastic import Given, MetaGradient, Sampled, SampledGame, dice
+    >>> from gradbias.analytic import Lola
+    >>> from gradbias.stochastic import Given, MetaGradient, Sampled, SampledGame, dice
     >>> def lola(game):
     ...     exact, own = Given(Lola(game)), Sampled(dice, 1)
     ...     return MetaGradient(SampledGame(game), 1, 0.5, exact, exact, own, jacobian=own)

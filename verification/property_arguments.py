@@ -8,16 +8,16 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from analytic.arrays import whole_number
-from stochastic.coefficients import Surrogate
-from stochastic.estimators import (
+from gradbias.analytic.arrays import whole_number
+from gradbias.stochastic.coefficients import Surrogate
+from gradbias.stochastic.estimators import (
     CallableEstimator,
     DrawEstimator,
     Estimator,
     SurrogateEstimator,
     from_surrogate,
 )
-from verification.reports import BiasReport
+from gradbias.verification.reports import BiasReport
 
 Options = Callable[..., Mapping[str, Any]]
 """What `measure_bias` takes beside the problem, for each (mdp, theta): ``critic``, ``length``..."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from analytic.policies import TABULAR, TabularSoftmax
-from analytic.problems import TabularMDP
-from verification.compared_means import Case
-from verification.constructors import as_constructor, as_line, as_lists, as_policy
-from verification.diagnosis import Diagnosis, diagnose_all
-from verification.mistakes import Setting
-from verification.property_search import BiasFoundError, Example, Search
-from verification.reports import BiasReport, Verdict, counted
+from gradbias.analytic.policies import TABULAR, TabularSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.verification.compared_means import Case
+from gradbias.verification.constructors import as_constructor, as_line, as_lists, as_policy
+from gradbias.verification.diagnosis import Diagnosis, diagnose_all
+from gradbias.verification.mistakes import Setting
+from gradbias.verification.property_search import BiasFoundError, Example, Search
+from gradbias.verification.reports import BiasReport, Verdict, counted
 
 _SHOWN = 64
 _COMPARED = 7

@@ -17,11 +17,11 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from analytic.arrays import FloatArray
-from analytic.policies import TABULAR, Policy
-from verification.constructors import as_lists
-from verification.ledgers import Claim
-from verification.reports import BiasReport, Evidence, Verdict
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.policies import TABULAR, Policy
+from gradbias.verification.constructors import as_lists
+from gradbias.verification.ledgers import Claim
+from gradbias.verification.reports import BiasReport, Evidence, Verdict
 
 _AROUND, _BELOW = 24, 60
 """Examples that are drawn to explain what was found, and to find a smaller one."""

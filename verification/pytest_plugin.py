@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from verification.error_budgets import ErrorBudget, check_rate
-from verification.ledgers import DEFAULT_BUDGET, Claim, Ledger, summary_lines
+from gradbias.verification.error_budgets import ErrorBudget, check_rate
+from gradbias.verification.ledgers import DEFAULT_BUDGET, Claim, Ledger, summary_lines
 
 _SENT = "gradbias_claims"
 _TOLD = "gradbias_budget"

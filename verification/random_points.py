@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from analytic.policies import TABULAR
-from analytic.rings import PolicyRing, PolicySymbols
-from verification.exact_problems import ExactProblem, SymbolicProblem
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.rings import PolicyRing, PolicySymbols
+from gradbias.verification.exact_problems import ExactProblem, SymbolicProblem
 
 
 def random_problem(

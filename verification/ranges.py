@@ -18,15 +18,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import BoolArray, FloatArray, IntArray
-from analytic.critics import critic_rows
-from analytic.policies import TabularSoftmax, softmax
-from analytic.problems import TabularMDP
-from analytic.targets import Discounted, StateWeighting
-from stochastic.estimators import SurrogateEstimator
-from stochastic.surrogates.dice import Dice, LoadedDice
-from stochastic.surrogates.score_function import AD, LVC, Reduction
-from verification.requests import Request
+from gradbias.analytic.arrays import BoolArray, FloatArray, IntArray
+from gradbias.analytic.critics import critic_rows
+from gradbias.analytic.policies import TabularSoftmax, softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import Discounted, StateWeighting
+from gradbias.stochastic.estimators import SurrogateEstimator
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice
+from gradbias.stochastic.surrogates.score_function import AD, LVC, Reduction
+from gradbias.verification.requests import Request
 
 Best = Callable[..., FloatArray]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, frozen_array
-from stochastic.estimators import Estimator
+from gradbias.analytic.arrays import FloatArray, frozen_array
+from gradbias.stochastic.estimators import Estimator
 
 _ROUNDING = 1e-10
 

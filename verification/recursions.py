@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from analytic.moments import Curvature, EstimateMoments, gradient_moments, hvp_moments
-from analytic.trajectory_classes import Credit
-from stochastic.estimators import SurrogateEstimator
-from stochastic.surrogates.dice import Dice, LoadedDice
-from stochastic.surrogates.score_function import AD, LVC, Reduction
-from verification.moments import Moments
-from verification.requests import Request
+from gradbias.analytic.moments import Curvature, EstimateMoments, gradient_moments, hvp_moments
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.stochastic.estimators import SurrogateEstimator
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice
+from gradbias.stochastic.surrogates.score_function import AD, LVC, Reduction
+from gradbias.verification.moments import Moments
+from gradbias.verification.requests import Request
 
 LARGEST_WORK = 20e9
 """Operations up to which a recursion is run: about half a minute."""

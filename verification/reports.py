@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.targets import AnyTarget
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.targets import AnyTarget
 
 
 class Verdict(Enum):

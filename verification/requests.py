@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from analytic.policies import TabularSoftmax
-from analytic.problems import TabularMDP
-from stochastic.contexts import Context
-from stochastic.estimators import Estimator, SurrogateEstimator
-from stochastic.trajectories import Trajectories, sample
-from verification.enumeration import Enumeration
-from verification.moments import Accumulator, Progress
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.policies import TabularSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.contexts import Context
+from gradbias.stochastic.estimators import Estimator, SurrogateEstimator
+from gradbias.stochastic.trajectories import Trajectories, sample
+from gradbias.verification.enumeration import Enumeration
+from gradbias.verification.moments import Accumulator, Progress
 
 LARGEST_LOCAL = 2**27
 """Numbers that one estimate may need at a time: 1 GiB."""

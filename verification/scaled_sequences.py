@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from verification.confidence_sequences import (
+from gradbias.analytic.arrays import FloatArray
+from gradbias.verification.confidence_sequences import (
     Asymptotic,
     Betting,
     EmpiricalBernstein,

@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import product
 from typing import Any
 
-from verification.exact_problems import ExactProblem, SymbolicProblem
+from gradbias.verification.exact_problems import ExactProblem, SymbolicProblem
 
 Array = dict[tuple[int, ...], Any]
 """By flat parameters (state x A + action), one an axis."""

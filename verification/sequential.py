@@ -11,29 +11,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, whole_number
-from analytic.problems import TabularMDP
-from analytic.targets import AnyTarget, return_derivative
-from analytic.values import Evaluation
-from stochastic.estimators import Estimator
-from verification.checkpoints import save_checkpoint
-from verification.moments import Progress
-from verification.normal_means import off_policy_doubt
-from verification.preparation import checked_values, off_policy_notes, request_of, target_value
-from verification.readings import ControlVariate
-from verification.reports import BiasReport, Verdict
-from verification.requests import Request
-from verification.scaled_sequences import Method
-from verification.sequential_draws import Draws
-from verification.sequential_methods import Bounds, MethodChoice, chosen_method
-from verification.sequential_plans import Plan, fresh_plan, resumed_plan
-from verification.sequential_reports import (
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import AnyTarget, return_derivative
+from gradbias.analytic.values import Evaluation
+from gradbias.stochastic.estimators import Estimator
+from gradbias.verification.checkpoints import save_checkpoint
+from gradbias.verification.moments import Progress
+from gradbias.verification.normal_means import off_policy_doubt
+from gradbias.verification.preparation import (
+    checked_values,
+    off_policy_notes,
+    request_of,
+    target_value,
+)
+from gradbias.verification.readings import ControlVariate
+from gradbias.verification.reports import BiasReport, Verdict
+from gradbias.verification.requests import Request
+from gradbias.verification.scaled_sequences import Method
+from gradbias.verification.sequential_draws import Draws
+from gradbias.verification.sequential_methods import Bounds, MethodChoice, chosen_method
+from gradbias.verification.sequential_plans import Plan, fresh_plan, resumed_plan
+from gradbias.verification.sequential_reports import (
     SequentialReport,
     SequentialVerdict,
     sequential_report,
 )
-from verification.streams import Run, Stream
-from verification.verdicts import ErrorRates, judge, subject_of
+from gradbias.verification.streams import Run, Stream
+from gradbias.verification.verdicts import ErrorRates, judge, subject_of
 
 _FEWEST = 400
 
@@ -82,8 +87,8 @@ def measure_bias_sequentially(
         ValueError: an argument that does not fit, an estimate outside its range, or a checkpoint of
             another measurement.
 
-    >>> from stochastic.estimators import from_surrogate
-    >>> from stochastic.surrogates.score_function import lvc
+    >>> from gradbias.stochastic.estimators import from_surrogate
+    >>> from gradbias.stochastic.surrogates.score_function import lvc
     >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
     >>> report = measure_bias_sequentially(from_surrogate(lvc, 2), mdp, np.zeros((2, 2)))
     >>> report.verdict.value, report.stopped

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analytic.arrays import FloatArray, whole_number
-from stochastic.assembly import Rows
-from stochastic.estimators import DrawEstimator, Evaluator
-from verification.coupling import Coupling, prepared
-from verification.draw_trees import RepeatedRuns, placeholders
-from verification.readings import ControlVariate
-from verification.reports import Evidence
-from verification.requests import Request
-from verification.streams import Stream
-from verification.verdicts import Found
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.stochastic.assembly import Rows
+from gradbias.stochastic.estimators import DrawEstimator, Evaluator
+from gradbias.verification.coupling import Coupling, prepared
+from gradbias.verification.draw_trees import RepeatedRuns, placeholders
+from gradbias.verification.readings import ControlVariate
+from gradbias.verification.reports import Evidence
+from gradbias.verification.requests import Request
+from gradbias.verification.streams import Stream
+from gradbias.verification.verdicts import Found
 
 _LARGEST_BLOCK = 2**11
 _LOOPED_BLOCK = 64

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from verification.ranges import ComponentRange, component_range
-from verification.readings import shaped
-from verification.scaled_sequences import Method
-from verification.sequential_draws import Draws
+from gradbias.analytic.arrays import FloatArray
+from gradbias.verification.ranges import ComponentRange, component_range
+from gradbias.verification.readings import shaped
+from gradbias.verification.scaled_sequences import Method
+from gradbias.verification.sequential_draws import Draws
 
 Bounds = tuple[npt.ArrayLike, npt.ArrayLike]
 

@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray, whole_number
-from verification.checkpoints import load_checkpoint, restore_generator
-from verification.confidence_sequences import Betting
-from verification.ranges import ComponentRange
-from verification.readings import Reading, control_coefficients, pilot_direction
-from verification.requests import LARGEST_LOCAL
-from verification.scaled_sequences import (
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.verification.checkpoints import load_checkpoint, restore_generator
+from gradbias.verification.confidence_sequences import Betting
+from gradbias.verification.ranges import ComponentRange
+from gradbias.verification.readings import Reading, control_coefficients, pilot_direction
+from gradbias.verification.requests import LARGEST_LOCAL
+from gradbias.verification.scaled_sequences import (
     Method,
     ScaledSequence,
     truncation_level,
     truncation_slack,
 )
-from verification.sequential_draws import Draws
-from verification.sequential_methods import (
+from gradbias.verification.sequential_draws import Draws
+from gradbias.verification.sequential_methods import (
     MethodChoice,
     chosen_method,
     control_range,
     second_moment_of,
 )
-from verification.streams import SampledBlock, Stream, with_generator
-from verification.verdicts import ErrorRates
+from gradbias.verification.streams import SampledBlock, Stream, with_generator
+from gradbias.verification.verdicts import ErrorRates
 
 _PILOT = 1000
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray, whole_number
-from verification.mean_tests import MeanTest
-from verification.readings import Reading, stretches
-from verification.simultaneous import split_rates
-from verification.streams import Stream
-from verification.verdicts import ErrorRates
+from gradbias.analytic.arrays import FloatArray, whole_number
+from gradbias.verification.mean_tests import MeanTest
+from gradbias.verification.readings import Reading, stretches
+from gradbias.verification.simultaneous import split_rates
+from gradbias.verification.streams import Stream
+from gradbias.verification.verdicts import ErrorRates
 
 _MOST = 10**15
 

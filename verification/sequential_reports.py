@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from verification.moments import Moments
-from verification.normal_means import sampled_doubt
-from verification.readings import Reading
-from verification.reports import BiasReport, Verdict
-from verification.scaled_sequences import Method
-from verification.sequential_power import SequentialDesign, detectable_norm
-from verification.simultaneous import Box, box_of
-from verification.streams import Stream
-from verification.verdicts import ErrorRates
+from gradbias.analytic.arrays import FloatArray
+from gradbias.verification.moments import Moments
+from gradbias.verification.normal_means import sampled_doubt
+from gradbias.verification.readings import Reading
+from gradbias.verification.reports import BiasReport, Verdict
+from gradbias.verification.scaled_sequences import Method
+from gradbias.verification.sequential_power import SequentialDesign, detectable_norm
+from gradbias.verification.simultaneous import Box, box_of
+from gradbias.verification.streams import Stream
+from gradbias.verification.verdicts import ErrorRates
 
 _DOUBTED = "the interval rests on a normal mean, which is doubted here: the bias may lie outside it"
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from verification.readings import Reading
-from verification.streams import Stream
+from gradbias.analytic.arrays import FloatArray
+from gradbias.verification.readings import Reading
+from gradbias.verification.streams import Stream
 
 
 @dataclass(frozen=True, eq=False)

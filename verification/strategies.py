@@ -15,14 +15,14 @@ from enum import Enum
 import numpy as np
 from hypothesis import strategies as st
 
-from analytic.arrays import FloatArray, frozen_array, whole_number
-from analytic.games import StochasticGame, memory_one_game
-from analytic.policies import LinearSoftmax, Policy
-from analytic.problems import TabularMDP
-from verification.drawn_tables import NUMBERS as NUMBERS
-from verification.drawn_tables import Dynamics as Dynamics
-from verification.drawn_tables import Rewards as Rewards
-from verification.drawn_tables import drawn_kernel, drawn_rewards, drawn_start, drawn_table
+from gradbias.analytic.arrays import FloatArray, frozen_array, whole_number
+from gradbias.analytic.games import StochasticGame, memory_one_game
+from gradbias.analytic.policies import LinearSoftmax, Policy
+from gradbias.analytic.problems import TabularMDP
+from gradbias.verification.drawn_tables import NUMBERS as NUMBERS
+from gradbias.verification.drawn_tables import Dynamics as Dynamics
+from gradbias.verification.drawn_tables import Rewards as Rewards
+from gradbias.verification.drawn_tables import drawn_kernel, drawn_rewards, drawn_start, drawn_table
 
 DISCOUNTS = (1.0, 0.5, 0.9, 0.0)
 """Of finite horizons, plainest first; the infinite one takes those below 1."""

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from verification.checkpoints import generator_state
-from verification.moments import LARGEST_ESTIMATE, Moments, Progress
-from verification.scaled_sequences import ScaledSequence
+from gradbias.analytic.arrays import FloatArray
+from gradbias.verification.checkpoints import generator_state
+from gradbias.verification.moments import LARGEST_ESTIMATE, Moments, Progress
+from gradbias.verification.scaled_sequences import ScaledSequence
 
 LOOKS = 1.1
 """Intervals are looked at about where the number of estimates has grown by this factor."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import BoolArray, FloatArray, real_number
-from verification.reports import BiasReport, Verdict
-from verification.sequential_reports import SequentialReport
+from gradbias.analytic.arrays import BoolArray, FloatArray, real_number
+from gradbias.verification.reports import BiasReport, Verdict
+from gradbias.verification.sequential_reports import SequentialReport
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +86,11 @@ def survey(reports: Sequence[BiasReport], rate: float = 0.05) -> Survey:
     Raises:
         ValueError: no reports, or a rate outside (0, 1).
 
-    >>> from analytic.problems import TabularMDP
-    >>> from stochastic.estimators import from_surrogate
-    >>> from stochastic.surrogates.dice import dice
-    >>> from stochastic.surrogates.score_function import lvc
-    >>> from verification.measurement import measure_bias
+    >>> from gradbias.analytic.problems import TabularMDP
+    >>> from gradbias.stochastic.estimators import from_surrogate
+    >>> from gradbias.stochastic.surrogates.dice import dice
+    >>> from gradbias.stochastic.surrogates.score_function import lvc
+    >>> from gradbias.verification.measurement import measure_bias
     >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
     >>> both = [from_surrogate(dice, 2, name="dice"), from_surrogate(lvc, 2, name="lvc")]
     >>> found = survey([measure_bias(each, mdp, np.zeros((2, 2))) for each in both])

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from analytic.arrays import FloatArray
-from analytic.bilevel import BilevelProblem, Lirpg, Maml
-from analytic.compositional import SampledLoop, compositional_bias, sampled_loop
-from analytic.constants import largest_estimate, mixed_constants
-from analytic.metagradients import meta_gradient
-from analytic.moments import Curvature
-from analytic.sampling_expansion import leading_compositional_bias
-from analytic.trajectory_classes import Credit, TrajectoryClasses
-from verification.erring_hessians import with_hessian_error
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.bilevel import BilevelProblem, Lirpg, Maml
+from gradbias.analytic.compositional import SampledLoop, compositional_bias, sampled_loop
+from gradbias.analytic.constants import largest_estimate, mixed_constants
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.sampling_expansion import leading_compositional_bias
+from gradbias.analytic.trajectory_classes import Credit, TrajectoryClasses
+from gradbias.verification.erring_hessians import with_hessian_error
 
 OUTCOMES = 1_000_000
 """Of the inner loop, up to which they are enumerated unless said."""
@@ -121,12 +121,12 @@ def _sampled(
     loop: SampledLoop, erring: Maml | Lirpg, asked: LoopAsked, n: int
 ) -> tuple[float, tuple[float, float] | None]:
     # Here, as drawing needs torch, whose import takes longer than most sweeps.
-    from stochastic.inner_loops import SampledLoop as Drawn
-    from stochastic.meta_gradients import MetaGradient
-    from stochastic.sample_slots import Given, Sampled
-    from stochastic.surrogates.catalogue import CATALOGUE
-    from stochastic.surrogates.meta_parameters import IntrinsicReward
-    from verification.meta_measurement import measure_meta_gradient
+    from gradbias.stochastic.inner_loops import SampledLoop as Drawn
+    from gradbias.stochastic.meta_gradients import MetaGradient
+    from gradbias.stochastic.sample_slots import Given, Sampled
+    from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+    from gradbias.stochastic.surrogates.meta_parameters import IntrinsicReward
+    from gradbias.verification.meta_measurement import measure_meta_gradient
 
     from_phi, surrogate = loop.problem.starts_at_meta, CATALOGUE["ad"]
     if not from_phi:

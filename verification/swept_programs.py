@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from analytic.bilevel import Lola, Mgrl
-from verification.swept_biases import LoopAsked, SweptBias
+from gradbias.analytic.bilevel import Lola, Mgrl
+from gradbias.verification.swept_biases import LoopAsked, SweptBias
 
 _PATHS = 50_000
 """Sampled inner loops up to which they are enumerated: each costs memory."""
@@ -29,14 +29,14 @@ def swept_program_bias(
     if asked.samples is None:
         return SweptBias(0.0, 0.0)
     # Here, as drawing needs torch, whose import takes longer than most sweeps.
-    from stochastic.game_loops import SampledGame
-    from stochastic.inner_loops import SampledLoop
-    from stochastic.meta_gradients import MetaGradient
-    from stochastic.sample_slots import Given, Sampled
-    from stochastic.surrogates.catalogue import CATALOGUE
-    from stochastic.surrogates.meta_parameters import LambdaReturn
-    from verification.enumeration import EnumerationSizeError
-    from verification.meta_measurement import measure_meta_gradient
+    from gradbias.stochastic.game_loops import SampledGame
+    from gradbias.stochastic.inner_loops import SampledLoop
+    from gradbias.stochastic.meta_gradients import MetaGradient
+    from gradbias.stochastic.sample_slots import Given, Sampled
+    from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+    from gradbias.stochastic.surrogates.meta_parameters import LambdaReturn
+    from gradbias.verification.enumeration import EnumerationSizeError
+    from gradbias.verification.meta_measurement import measure_meta_gradient
 
     loop: SampledGame | SampledLoop
     if isinstance(problem, Lola):

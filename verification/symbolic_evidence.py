@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from analytic.arrays import FloatArray
-from analytic.critics import critic_rows
-from analytic.policies import TabularSoftmax
-from analytic.targets import AnyTarget, return_derivative
-from verification.certificates import LARGEST_PROOF, NothingToProveError, proof_or_formula
-from verification.problem_symbols import of_mdp
-from verification.proofs import BiasFormula, Proof
-from verification.reports import Evidence
-from verification.requests import Request
-from verification.verdicts import Found
+from gradbias.analytic.arrays import FloatArray
+from gradbias.analytic.critics import critic_rows
+from gradbias.analytic.policies import TabularSoftmax
+from gradbias.analytic.targets import AnyTarget, return_derivative
+from gradbias.verification.certificates import LARGEST_PROOF, NothingToProveError, proof_or_formula
+from gradbias.verification.problem_symbols import of_mdp
+from gradbias.verification.proofs import BiasFormula, Proof
+from gradbias.verification.reports import Evidence
+from gradbias.verification.requests import Request
+from gradbias.verification.verdicts import Found
 
 _AGREED = 1e-9
 _NOTHING = "nothing to prove: the estimate's mean and the derivative are 0 for every policy"

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from analytic.arrays import whole_number
-from analytic.scoped_constants import LoopConstants
-from verification.bounds import Asked
-from verification.growth import power, power_difference, powers, product
+from gradbias.analytic.arrays import whole_number
+from gradbias.analytic.scoped_constants import LoopConstants
+from gradbias.verification.bounds import Asked
+from gradbias.verification.growth import power, power_difference, powers, product
 
 
 @dataclass(frozen=True)

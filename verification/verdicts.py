@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analytic.arrays import BoolArray, FloatArray, real_number
-from analytic.policies import softmax
-from analytic.target_values import evaluate_target
-from analytic.targets import (
+from gradbias.analytic.arrays import BoolArray, FloatArray, real_number
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.target_values import evaluate_target
+from gradbias.analytic.targets import (
     AnyTarget,
     BootstrappedHorizon,
     FiniteHorizon,
@@ -22,12 +22,12 @@ from analytic.targets import (
     InfiniteHorizon,
     Target,
 )
-from analytic.values import Evaluation
-from stochastic.estimators import DrawEstimator
-from verification.intervals import ASSUMPTION, NormInterval, Spread, estimate_spread
-from verification.moments import Moments
-from verification.reports import BiasReport, Evidence, Verdict
-from verification.requests import Request
+from gradbias.analytic.values import Evaluation
+from gradbias.stochastic.estimators import DrawEstimator
+from gradbias.verification.intervals import ASSUMPTION, NormInterval, Spread, estimate_spread
+from gradbias.verification.moments import Moments
+from gradbias.verification.reports import BiasReport, Evidence, Verdict
+from gradbias.verification.requests import Request
 
 EXACT_TOLERANCE = 1e-9
 """Relative bias that exact evidence puts down to rounding."""

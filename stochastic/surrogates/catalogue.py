@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from stochastic.coefficients import Surrogate
-from stochastic.surrogates.dice import dice, loaded_dice, tmaml
-from stochastic.surrogates.group_relative import dr_grpo, grpo, rloo
-from stochastic.surrogates.off_policy import off_policy_dice
-from stochastic.surrogates.score_function import actor_critic, ad, lvc, reinforce
-from stochastic.surrogates.taylor import Taylor, v_trace
+from gradbias.stochastic.coefficients import Surrogate
+from gradbias.stochastic.surrogates.dice import dice, loaded_dice, tmaml
+from gradbias.stochastic.surrogates.group_relative import dr_grpo, grpo, rloo
+from gradbias.stochastic.surrogates.off_policy import off_policy_dice
+from gradbias.stochastic.surrogates.score_function import actor_critic, ad, lvc, reinforce
+from gradbias.stochastic.surrogates.taylor import Taylor, v_trace
 
 CATALOGUE: Mapping[str, Surrogate] = MappingProxyType(
     {

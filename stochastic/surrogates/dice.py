@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from analytic.arrays import finite_number, real_number
-from analytic.targets import DISCOUNTED, StateWeighting
-from stochastic.records import Record
-from stochastic.surrogates.returns import (
+from gradbias.analytic.arrays import finite_number, real_number
+from gradbias.analytic.targets import DISCOUNTED, StateWeighting
+from gradbias.stochastic.records import Record
+from gradbias.stochastic.surrogates.returns import (
     before_each,
     discounts,
     generalised_advantages,
@@ -21,7 +21,7 @@ from stochastic.surrogates.returns import (
     path_ratios,
     probability_ratios,
 )
-from stochastic.surrogates.score_function import step_weights
+from gradbias.stochastic.surrogates.score_function import step_weights
 
 
 @dataclass(frozen=True)

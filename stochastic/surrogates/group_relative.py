@@ -25,11 +25,11 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from analytic.arrays import positive_number
-from stochastic.records import Record
-from stochastic.surrogates.off_policy import log_ratios
-from stochastic.surrogates.penalties import StepPenalty
-from stochastic.surrogates.returns import discounts
+from gradbias.analytic.arrays import positive_number
+from gradbias.stochastic.records import Record
+from gradbias.stochastic.surrogates.off_policy import log_ratios
+from gradbias.stochastic.surrogates.penalties import StepPenalty
+from gradbias.stochastic.surrogates.returns import discounts
 
 
 class Baseline(Enum):

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from analytic.targets import DISCOUNTED, StateWeighting
-from stochastic.records import Record
-from stochastic.surrogates.returns import generalised_advantages, log_probabilities
-from stochastic.surrogates.score_function import step_weights
+from gradbias.analytic.targets import DISCOUNTED, StateWeighting
+from gradbias.stochastic.records import Record
+from gradbias.stochastic.surrogates.returns import generalised_advantages, log_probabilities
+from gradbias.stochastic.surrogates.score_function import step_weights
 
 PHI = "phi"
 """The name of the meta-parameters in a record."""

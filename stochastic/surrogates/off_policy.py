@@ -17,9 +17,9 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from analytic.arrays import positive_number
-from stochastic.records import Record
-from stochastic.surrogates.returns import discounts
+from gradbias.analytic.arrays import positive_number
+from gradbias.stochastic.records import Record
+from gradbias.stochastic.surrogates.returns import discounts
 
 
 class Ratio(Enum):

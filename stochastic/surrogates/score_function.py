@@ -12,10 +12,10 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from analytic.arrays import real_number
-from analytic.targets import DISCOUNTED, StateWeighting
-from stochastic.records import Record
-from stochastic.surrogates.returns import (
+from gradbias.analytic.arrays import real_number
+from gradbias.analytic.targets import DISCOUNTED, StateWeighting
+from gradbias.stochastic.records import Record
+from gradbias.stochastic.surrogates.returns import (
     as_made_for,
     generalised_advantages,
     log_probabilities,

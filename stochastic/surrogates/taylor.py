@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from analytic.arrays import positive_number, real_number, whole_number
-from stochastic.records import Record
-from stochastic.surrogates.off_policy import log_ratios
-from stochastic.surrogates.returns import before_each, discounts, generalised_advantages
+from gradbias.analytic.arrays import positive_number, real_number, whole_number
+from gradbias.stochastic.records import Record
+from gradbias.stochastic.surrogates.off_policy import log_ratios
+from gradbias.stochastic.surrogates.returns import before_each, discounts, generalised_advantages
 
 
 @dataclass(frozen=True)

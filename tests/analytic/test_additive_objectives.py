@@ -8,14 +8,14 @@ import torch
 from additive import Toy, laurent, parameters
 from comparing import close
 
-from analytic import additive_objectives
-from analytic.additive_expansions import (
+from gradbias.analytic import additive_objectives
+from gradbias.analytic.additive_expansions import (
     additive_expansion,
     linearised_bias_bound,
     quadratic_bias,
     score_function_growth,
 )
-from analytic.additive_objectives import AdditiveFunction, AdditiveLaw, additive_moments
+from gradbias.analytic.additive_objectives import AdditiveFunction, AdditiveLaw, additive_moments
 
 CASES = [(seed, moves) for seed in range(3) for moves in (True, False)]
 

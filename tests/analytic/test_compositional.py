@@ -12,17 +12,17 @@ from bandits import bandit
 from comparing import close
 from sampled_loops import PARTS, TO_GO, WHOLE, Loop, by_noise, ending, enumerated
 
-from analytic.bilevel import Lirpg, Lola, Maml
-from analytic.compositional import compositional_bias
-from analytic.derivatives import hessian, third_derivative
-from analytic.games import prisoners_dilemma
-from analytic.metagradients import inner_loop, meta_gradient
-from analytic.moments import Curvature, gradient_moments
-from analytic.policies import LinearSoftmax
-from analytic.problem_batches import MDPBatch
-from analytic.problems import TabularMDP
-from analytic.sampling_expansion import leading_compositional_bias
-from stochastic.networks import TorchPolicy
+from gradbias.analytic.bilevel import Lirpg, Lola, Maml
+from gradbias.analytic.compositional import compositional_bias
+from gradbias.analytic.derivatives import hessian, third_derivative
+from gradbias.analytic.games import prisoners_dilemma
+from gradbias.analytic.metagradients import inner_loop, meta_gradient
+from gradbias.analytic.moments import Curvature, gradient_moments
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problem_batches import MDPBatch
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sampling_expansion import leading_compositional_bias
+from gradbias.stochastic.networks import TorchPolicy
 
 
 def check_parts(found, wanted, names=PARTS, scale=1.0):

@@ -11,9 +11,9 @@ import pytest
 from bandits import bandit
 from drawn import shapes_of
 
-from analytic.bilevel import Lirpg, Maml
-from analytic.compositional import sampled_loop
-from analytic.constants import (
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.compositional import sampled_loop
+from gradbias.analytic.constants import (
     gradient_deviation,
     hessian_constants,
     largest_estimate,
@@ -21,18 +21,18 @@ from analytic.constants import (
     mixed_deviation,
     return_constants,
 )
-from analytic.derivatives import gradient, hessian, reward_vjp, third_derivative
-from analytic.estimate_means import hessian_estimate_mean
-from analytic.game_bounds import game_constants
-from analytic.game_derivatives import game_gradient, game_hvp
-from analytic.games import StochasticGame, prisoners_dilemma
-from analytic.moments import Curvature, gradient_moments, hvp_moments
-from analytic.point_constants import Point, variance_slope
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.scoped_constants import LoopConstants, Scope, loop_constants
-from analytic.softmax_bounds import influence, softmax_constants
-from analytic.trajectory_classes import Credit
+from gradbias.analytic.derivatives import gradient, hessian, reward_vjp, third_derivative
+from gradbias.analytic.estimate_means import hessian_estimate_mean
+from gradbias.analytic.game_bounds import game_constants
+from gradbias.analytic.game_derivatives import game_gradient, game_hvp
+from gradbias.analytic.games import StochasticGame, prisoners_dilemma
+from gradbias.analytic.moments import Curvature, gradient_moments, hvp_moments
+from gradbias.analytic.point_constants import Point, variance_slope
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.scoped_constants import LoopConstants, Scope, loop_constants
+from gradbias.analytic.softmax_bounds import influence, softmax_constants
+from gradbias.analytic.trajectory_classes import Credit
 
 UP = 1.0 + 1e-10
 

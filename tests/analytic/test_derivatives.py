@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analytic.derivatives import gradient, hessian, hvp
-from analytic.policies import TABULAR, softmax
-from analytic.problems import TabularMDP
-from analytic.target_values import evaluate_target
-from analytic.targets import (
+from gradbias.analytic.derivatives import gradient, hessian, hvp
+from gradbias.analytic.policies import TABULAR, softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.target_values import evaluate_target
+from gradbias.analytic.targets import (
     BootstrappedHorizon,
     GivenTarget,
     GivenWeights,
@@ -21,14 +21,14 @@ from analytic.targets import (
     return_derivative,
     update_field,
 )
-from analytic.values import (
+from gradbias.analytic.values import (
     action_values,
     evaluate_parameters,
     expected_return,
     occupancy,
     state_values,
 )
-from stochastic.networks import TorchPolicy
+from gradbias.stochastic.networks import TorchPolicy
 
 EXACT = 1e-10
 HORIZONS = (None, 1, 2, 5)

@@ -23,14 +23,14 @@ import pytest
 import torch
 import torch_oracles as by_torch
 
-from analytic.bilevel import Lirpg, Maml
-from analytic.derivatives import gradient, hessian
-from analytic.game_derivatives import game_values
-from analytic.games import memory_one_game, prisoners_dilemma
-from analytic.linearised_steps import step_expansion
-from analytic.metagradients import inner_loop, meta_gradient
-from analytic.policies import softmax
-from analytic.problems import TabularMDP
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.derivatives import gradient, hessian
+from gradbias.analytic.game_derivatives import game_values
+from gradbias.analytic.games import memory_one_game, prisoners_dilemma
+from gradbias.analytic.linearised_steps import step_expansion
+from gradbias.analytic.metagradients import inner_loop, meta_gradient
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.problems import TabularMDP
 
 STEP_SIZE = 0.8
 HOLDS = 1e-11

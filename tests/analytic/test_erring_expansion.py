@@ -6,14 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from analytic.bilevel import Lirpg, Maml
-from analytic.compositional import compositional_bias, sampled_loop
-from analytic.moments import Curvature
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.sampling_expansion import leading_compositional_bias
-from analytic.trajectory_classes import Credit
-from verification.erring_hessians import with_hessian_error
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.compositional import compositional_bias, sampled_loop
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sampling_expansion import leading_compositional_bias
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.verification.erring_hessians import with_hessian_error
 
 LOOP = {"steps": 2, "step_size": 0.7}
 ARMS = TabularMDP(np.ones((1, 2, 1)), [[1.0, -0.5]], 0.9, [1.0], horizon=1)

@@ -7,14 +7,14 @@ import oracles
 import pytest
 from comparing import close
 
-import analytic.estimate_means as estimate_means
-from analytic.derivatives import hessian
-from analytic.estimate_means import hessian_estimate_mean
-from analytic.moments import Curvature, hvp_moments
-from analytic.policies import TABULAR, LinearSoftmax
-from analytic.targets import DISCOUNTED, GivenWeights, Undiscounted
-from analytic.trajectory_classes import Credit
-from analytic.values import state_values
+import gradbias.analytic.estimate_means as estimate_means
+from gradbias.analytic.derivatives import hessian
+from gradbias.analytic.estimate_means import hessian_estimate_mean
+from gradbias.analytic.moments import Curvature, hvp_moments
+from gradbias.analytic.policies import TABULAR, LinearSoftmax
+from gradbias.analytic.targets import DISCOUNTED, GivenWeights, Undiscounted
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.analytic.values import state_values
 
 CURVATURES = list(Curvature)
 HORIZONS = (None, 1, 4)

@@ -9,10 +9,10 @@ from drawn import games, parameters, shapes_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic.game_derivatives import game_gradient, game_hvp, game_values
-from analytic.games import StochasticGame, memory_one_game, prisoners_dilemma
-from analytic.policies import TABULAR
-from stochastic.networks import TorchPolicy
+from gradbias.analytic.game_derivatives import game_gradient, game_hvp, game_values
+from gradbias.analytic.games import StochasticGame, memory_one_game, prisoners_dilemma
+from gradbias.analytic.policies import TABULAR
+from gradbias.stochastic.networks import TorchPolicy
 
 LARGE = 800.0  # exp(-800) is 0 in floating point: an action that is never taken
 DEFECT, COOPERATE = np.full(5, -LARGE), np.full(5, LARGE)

@@ -8,16 +8,16 @@ import numpy as np
 import oracles
 import pytest
 
-from analytic import credited_sums, moment_recursions, paired_sums
-from analytic.derivatives import gradient, hvp
-from analytic.estimate_means import hessian_estimate_mean
-from analytic.moments import Curvature, gradient_moments, hvp_moments
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.systems import IllConditionedWarning, bellman_system
-from analytic.targets import GivenWeights, Undiscounted
-from analytic.trajectory_classes import Credit
-from analytic.values import state_values
+from gradbias.analytic import credited_sums, moment_recursions, paired_sums
+from gradbias.analytic.derivatives import gradient, hvp
+from gradbias.analytic.estimate_means import hessian_estimate_mean
+from gradbias.analytic.moments import Curvature, gradient_moments, hvp_moments
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.systems import IllConditionedWarning, bellman_system
+from gradbias.analytic.targets import GivenWeights, Undiscounted
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.analytic.values import state_values
 
 LAMBDAS = (None, 0.0, 0.6, 1.0)
 CURVATURES = list(Curvature)

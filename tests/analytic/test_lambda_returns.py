@@ -10,13 +10,13 @@ from drawn import mdps, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic.derivatives import gradient
-from analytic.lambda_returns import LambdaReturns
-from analytic.policies import LinearSoftmax
-from analytic.problem_batches import MDPBatch
-from analytic.problems import TabularMDP
-from analytic.target_values import evaluate_target
-from analytic.targets import GivenWeights, Undiscounted, update_field
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.lambda_returns import LambdaReturns
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problem_batches import MDPBatch
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.target_values import evaluate_target
+from gradbias.analytic.targets import GivenWeights, Undiscounted, update_field
 
 WEIGHTINGS = {
     "discounted": lambda steps: (None, None, None),

@@ -10,21 +10,21 @@ import torch_oracles as by_torch
 from additive import laurent
 from comparing import close
 
-from analytic import step_objectives
-from analytic.additive_expansions import additive_expansion, score_function_growth
-from analytic.additive_objectives import AdditiveFunction, AdditiveLaw, additive_moments
-from analytic.bilevel import Maml
-from analytic.derivatives import gradient, hessian
-from analytic.linearised_steps import step_expansion, step_spread
-from analytic.metagradients import meta_gradient
-from analytic.moments import gradient_moments
-from analytic.policies import TABULAR, LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.sampled_steps import sampled_step_objective
-from analytic.step_objectives import adapted_return, trajectory_law
-from analytic.trajectory_classes import Credit
-from analytic.values import expected_return
-from stochastic.networks import TorchPolicy
+from gradbias.analytic import step_objectives
+from gradbias.analytic.additive_expansions import additive_expansion, score_function_growth
+from gradbias.analytic.additive_objectives import AdditiveFunction, AdditiveLaw, additive_moments
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.derivatives import gradient, hessian
+from gradbias.analytic.linearised_steps import step_expansion, step_spread
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.moments import gradient_moments
+from gradbias.analytic.policies import TABULAR, LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sampled_steps import sampled_step_objective
+from gradbias.analytic.step_objectives import adapted_return, trajectory_law
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.analytic.values import expected_return
+from gradbias.stochastic.networks import TorchPolicy
 
 STEP_SIZE = 0.9
 BANDIT = TabularMDP([[[1.0], [1.0]]], [[1.0, -0.6]], 0.9, [1.0], horizon=1)

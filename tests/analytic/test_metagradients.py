@@ -14,17 +14,17 @@ from drawn import games, mdps, parameters, shapes_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic.bilevel import Lirpg, Lola, Maml, Mgrl, Outer
-from analytic.derivatives import gradient
-from analytic.games import prisoners_dilemma
-from analytic.inner_steps import PulledBack
-from analytic.metagradients import TaskFamily, inner_loop, meta_gradient, meta_objective
-from analytic.policies import TABULAR, LinearSoftmax
-from analytic.problem_batches import MDPBatch
-from analytic.problems import TabularMDP
-from analytic.sparse_problems import SparseMDP
-from analytic.targets import DISCOUNTED, Undiscounted
-from analytic.values import expected_return
+from gradbias.analytic.bilevel import Lirpg, Lola, Maml, Mgrl, Outer
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.games import prisoners_dilemma
+from gradbias.analytic.inner_steps import PulledBack
+from gradbias.analytic.metagradients import TaskFamily, inner_loop, meta_gradient, meta_objective
+from gradbias.analytic.policies import TABULAR, LinearSoftmax
+from gradbias.analytic.problem_batches import MDPBatch
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sparse_problems import SparseMDP
+from gradbias.analytic.targets import DISCOUNTED, Undiscounted
+from gradbias.analytic.values import expected_return
 
 STEPS = (1, 2, 3, 5, 10)
 LOOP = {"steps": 1, "step_size": 0.1}
@@ -191,7 +191,7 @@ def test_other_policies_follow_by_the_chain_rule(kind, horizon):
 
 
 def network_policy():
-    from stochastic.networks import TorchPolicy
+    from gradbias.stochastic.networks import TorchPolicy
 
     inputs = by_torch.tensor(np.random.default_rng(5).normal(size=(3, 2)))
     return TorchPolicy(lambda p: torch.tanh(inputs @ p[:4].reshape(2, 2)) @ p[4:].reshape(2, 2), 8)

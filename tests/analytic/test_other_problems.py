@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from analytic import systems
-from analytic.arrays import check_leading
-from analytic.derivatives import (
+from gradbias.analytic import systems
+from gradbias.analytic.arrays import check_leading
+from gradbias.analytic.derivatives import (
     discount_derivative,
     gradient,
     hessian,
@@ -23,11 +23,11 @@ from analytic.derivatives import (
     state_action_occupancy,
     third_derivative,
 )
-from analytic.policies import LinearSoftmax
-from analytic.problem_batches import MDPBatch
-from analytic.problems import TabularMDP
-from analytic.sparse_problems import SparseMDP
-from analytic.values import action_values, expected_return, occupancy, state_values
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problem_batches import MDPBatch
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sparse_problems import SparseMDP
+from gradbias.analytic.values import action_values, expected_return, occupancy, state_values
 
 
 def sparse_twin(mdp):

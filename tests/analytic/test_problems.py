@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from analytic.policies import log_softmax, softmax
-from analytic.problems import TabularMDP
+from gradbias.analytic.policies import log_softmax, softmax
+from gradbias.analytic.problems import TabularMDP
 
 ROWS = np.array([[[0.5, 0.5], [1.0, 0.0]], [[0.0, 1.0], [0.2, 0.8]]])
 REWARD = np.array([[1.0, 0.0], [0.0, 2.0]])

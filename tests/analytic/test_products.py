@@ -12,7 +12,7 @@ from drawn import mdps, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic.derivatives import (
+from gradbias.analytic.derivatives import (
     discount_derivative,
     gradient,
     hessian,
@@ -22,13 +22,13 @@ from analytic.derivatives import (
     state_action_occupancy,
     third_derivative,
 )
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.symbolic import SymbolicMDP
-from analytic.target_values import evaluate_target
-from analytic.targets import BootstrappedHorizon, Target, return_derivative
-from analytic.values import expected_return, state_values
-from stochastic.networks import TorchPolicy
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.symbolic import SymbolicMDP
+from gradbias.analytic.target_values import evaluate_target
+from gradbias.analytic.targets import BootstrappedHorizon, Target, return_derivative
+from gradbias.analytic.values import expected_return, state_values
+from gradbias.stochastic.networks import TorchPolicy
 
 
 def size_of(mdp):

@@ -9,13 +9,13 @@ import torch
 import torch_oracles as by_torch
 from comparing import close
 
-from analytic import sampled_steps
-from analytic.bilevel import Maml
-from analytic.metagradients import meta_gradient, meta_objective
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.sampled_steps import sampled_step_objective
-from analytic.trajectory_classes import Credit
+from gradbias.analytic import sampled_steps
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.metagradients import meta_gradient, meta_objective
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sampled_steps import sampled_step_objective
+from gradbias.analytic.trajectory_classes import Credit
 
 
 def in_torch(mdp, theta, samples, steps, step_size, credit, logits=lambda p: p):
@@ -103,7 +103,7 @@ def test_other_policies_follow_by_the_chain_rule():
         mdp, theta, 1, 1, 0.7, Credit.REWARD_TO_GO, policy, lambda p: by_torch.tensor(features) @ p
     )
 
-    from stochastic.networks import TorchPolicy
+    from gradbias.stochastic.networks import TorchPolicy
 
     def quadratic(p):
         return (by_torch.tensor(features) @ p) ** 2

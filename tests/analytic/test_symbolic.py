@@ -13,18 +13,18 @@ from drawn import mdps, parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analytic.bilevel import Lirpg, Lola, Maml
-from analytic.derivatives import gradient, hessian, reward_vjp
-from analytic.game_derivatives import game_gradient, game_hvp, game_values
-from analytic.games import StochasticGame, prisoners_dilemma
-from analytic.metagradients import meta_gradient
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.rings import exact
-from analytic.symbolic import SymbolicGame, SymbolicMDP
-from analytic.symbolic_loops import lirpg_expression, lola_expression, maml_expression
-from analytic.values import expected_return, state_values
-from stochastic.networks import TorchPolicy
+from gradbias.analytic.bilevel import Lirpg, Lola, Maml
+from gradbias.analytic.derivatives import gradient, hessian, reward_vjp
+from gradbias.analytic.game_derivatives import game_gradient, game_hvp, game_values
+from gradbias.analytic.games import StochasticGame, prisoners_dilemma
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.rings import exact
+from gradbias.analytic.symbolic import SymbolicGame, SymbolicMDP
+from gradbias.analytic.symbolic_loops import lirpg_expression, lola_expression, maml_expression
+from gradbias.analytic.values import expected_return, state_values
+from gradbias.stochastic.networks import TorchPolicy
 
 
 def agrees(found, wanted, scale=0.0):

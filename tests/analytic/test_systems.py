@@ -8,13 +8,13 @@ import oracles
 import pytest
 from scipy import sparse
 
-from analytic import systems
-from analytic.derivatives import gradient
-from analytic.problem_batches import MDPBatch
-from analytic.problems import TabularMDP
-from analytic.sparse_problems import SparseMDP
-from analytic.systems import IllConditionedWarning
-from analytic.values import condition_number, expected_return, state_values
+from gradbias.analytic import systems
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.problem_batches import MDPBatch
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sparse_problems import SparseMDP
+from gradbias.analytic.systems import IllConditionedWarning
+from gradbias.analytic.values import condition_number, expected_return, state_values
 
 
 def recurrent(discount):

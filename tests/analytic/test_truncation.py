@@ -8,16 +8,16 @@ import oracles
 import pytest
 from comparing import close
 
-import analytic.truncation as truncation
-from analytic.derivatives import gradient, hessian
-from analytic.estimate_means import hessian_estimate_mean
-from analytic.moments import Curvature, gradient_moments
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.target_values import evaluate_target
-from analytic.targets import BootstrappedHorizon, Target, return_derivative
-from analytic.truncation import truncation_bias
-from analytic.values import action_values, state_values
+import gradbias.analytic.truncation as truncation
+from gradbias.analytic.derivatives import gradient, hessian
+from gradbias.analytic.estimate_means import hessian_estimate_mean
+from gradbias.analytic.moments import Curvature, gradient_moments
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.target_values import evaluate_target
+from gradbias.analytic.targets import BootstrappedHorizon, Target, return_derivative
+from gradbias.analytic.truncation import truncation_bias
+from gradbias.analytic.values import action_values, state_values
 
 SEEDS = range(12)
 BOOTSTRAPPED = {"gae_lambda": 1.0}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from command_line import repeat, run
 
-from analytic.bilevel import Maml
-from analytic.problems import TabularMDP
-from experiments.bound_figures import draw_sweep
-from verification.bound_sweeps import MEASURES, Sweep, bound_versus_empirical
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.problems import TabularMDP
+from gradbias.experiments.bound_figures import draw_sweep
+from gradbias.verification.bound_sweeps import MEASURES, Sweep, bound_versus_empirical
 
 BANDIT = ("--random", "1x2", "--horizon", "1", "--seed", "3")
 
@@ -184,7 +184,7 @@ def test_bad_input_is_one_sentence_and_leaves_no_folder(capsys, tmp_path, name):
 
 def test_torch_is_not_loaded_for_a_table():
     script = (
-        "import sys; from experiments.cli import main; "
+        "import sys; from gradbias.experiments.cli import main; "
         "main(['bounds', '--random', '1x2', '--horizon', '1', '--values', '1', '2']); "
         "sys.exit('torch' in sys.modules)"
     )

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from command_line import SMALL, run
 
-from analytic.problems import TabularMDP
-from experiments.certificate_files import KeptCertificate
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import ad
-from verification.measurement import measure_bias
+from gradbias.analytic.problems import TabularMDP
+from gradbias.experiments.certificate_files import KeptCertificate
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import ad
+from gradbias.verification.measurement import measure_bias
 
 LOSS = """
 def surrogate(record):

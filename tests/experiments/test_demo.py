@@ -6,9 +6,9 @@ import numpy as np
 import oracles
 import pytest
 
-from analytic.derivatives import hessian
-from experiments import demo
-from verification.reports import Verdict
+from gradbias.analytic.derivatives import hessian
+from gradbias.experiments import demo
+from gradbias.verification.reports import Verdict
 
 BIASED_HESSIANS = {"ad", "lvc", "my_estimator"}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from command_line import SMALL, repeat, run
 
-from verification.sequential_draws import Draws
+from gradbias.verification.sequential_draws import Draws
 
 HESSIANS = (*SMALL, "--order", 2, "--theta", "random", "--seed", 3)
 

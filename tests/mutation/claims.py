@@ -13,9 +13,9 @@ import numpy as np
 from mutation import definitions
 from mutation.problems import record_of, setting, walks
 
-from stochastic.estimators import from_surrogate
-from verification.measurement import measure_bias
-from verification.reports import Verdict
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Verdict
 
 KINDS = ("bias", "spread", "fact")
 

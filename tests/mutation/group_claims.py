@@ -19,8 +19,8 @@ from mutation.claims import (
 from mutation.definitions import Group, penalties
 from mutation.problems import record_of, setting, softmax, walks
 
-from analytic.derivatives import gradient
-from analytic.targets import GivenTarget
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.targets import GivenTarget
 
 NAMES = {"k1": "k1", "k2": "k2", "k3": "k3", "negative entropy": "negative_entropy"}
 COEFFICIENT = 0.3

@@ -10,8 +10,8 @@ from mutation.claims import check_close, defined, fact, frozen, refused, unbiase
 from mutation.definitions import advantages, discounting, mean_of_walks
 from mutation.problems import DISCOUNT, record_of, setting, walks
 
-from analytic.derivatives import gradient
-from analytic.targets import GivenTarget
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.targets import GivenTarget
 
 REWARD = np.random.default_rng(5).normal(size=(3, 2))
 FACTORS = (0.6, 0.8)

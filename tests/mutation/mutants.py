@@ -16,11 +16,10 @@ from pathlib import Path
 import torch
 from mutation.operators import OPERATORS
 
-import stochastic.surrogates
-from analytic.targets import Undiscounted
+from gradbias.analytic.targets import Undiscounted
 
-PACKAGE = "stochastic.surrogates"
-FOLDER = Path(stochastic.surrogates.__path__[0])
+PACKAGE = "gradbias.stochastic.surrogates"
+FOLDER = Path(importlib.import_module(PACKAGE).__path__[0])
 
 
 def module_names():

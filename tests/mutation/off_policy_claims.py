@@ -18,11 +18,11 @@ from mutation.claims import (
 )
 from mutation.problems import record_of, walks
 
-from analytic.game_derivatives import game_gradient
-from analytic.games import StochasticGame
-from stochastic.contexts import Context, OtherPlayer
-from stochastic.estimators import estimate, from_surrogate
-from stochastic.trajectories import Trajectories
+from gradbias.analytic.game_derivatives import game_gradient
+from gradbias.analytic.games import StochasticGame
+from gradbias.stochastic.contexts import Context, OtherPlayer
+from gradbias.stochastic.estimators import estimate, from_surrogate
+from gradbias.stochastic.trajectories import Trajectories
 
 
 def _off_policy(ratio, largest=None):

@@ -12,8 +12,8 @@ import numpy as np
 import oracles
 import torch
 
-from analytic.problems import TabularMDP
-from stochastic.records import Record
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.records import Record
 
 DISCOUNT = 0.7
 

@@ -28,8 +28,13 @@ from mutation.off_policy_claims import (
 )
 from mutation.problems import record_of, setting, walks
 
-from analytic.targets import GivenWeights, Undiscounted, bootstrapped_gradient, update_field
-from analytic.values import state_values
+from gradbias.analytic.targets import (
+    GivenWeights,
+    Undiscounted,
+    bootstrapped_gradient,
+    update_field,
+)
+from gradbias.analytic.values import state_values
 
 UNEVEN = (1.0, 0.5, 0.3)
 

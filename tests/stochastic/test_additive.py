@@ -8,9 +8,9 @@ import torch
 from additive import Toy, parameters
 from comparing import close
 
-from analytic.additive_objectives import additive_moments
-from analytic.gaussian_objectives import gaussian_mean_gradients, gaussian_square_gradients
-from stochastic.additive import (
+from gradbias.analytic.additive_objectives import additive_moments
+from gradbias.analytic.gaussian_objectives import gaussian_mean_gradients, gaussian_square_gradients
+from gradbias.stochastic.additive import (
     AdditiveDraws,
     generalised_linearised_gradient,
     generalised_score_function_gradient,

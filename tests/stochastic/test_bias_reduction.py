@@ -9,14 +9,14 @@ import pytest
 from bandits import bandit
 from scipy.stats import binom
 
-from analytic.bilevel import Maml
-from analytic.compositional import compositional_bias
-from analytic.derivatives import gradient, hvp
-from analytic.multisets import log_orders, multisets
-from analytic.policies import softmax
-from analytic.values import expected_return
-from stochastic.bias_reduction import Levels, Multilevel, richardson
-from stochastic.trajectories import sample
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.compositional import compositional_bias
+from gradbias.analytic.derivatives import gradient, hvp
+from gradbias.analytic.multisets import log_orders, multisets
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.values import expected_return
+from gradbias.stochastic.bias_reduction import Levels, Multilevel, richardson
+from gradbias.stochastic.trajectories import sample
 
 THETA = np.array([[-0.5, 0.0]])
 STEP_SIZE = 2.0

@@ -13,15 +13,15 @@ from surrogates_zoo import (
     tanh_network,
 )
 
-from analytic.problems import TabularMDP
-from analytic.targets import GivenWeights
-from stochastic.contexts import Context
-from stochastic.estimators import estimate, from_callable, from_draws, from_surrogate
-from stochastic.surrogates.dice import LoadedDice, dice
-from stochastic.surrogates.group_relative import Baseline, GroupRelative
-from stochastic.surrogates.meta_parameters import IntrinsicReward
-from stochastic.surrogates.score_function import AD, ad, lvc
-from stochastic.trajectories import sample
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenWeights
+from gradbias.stochastic.contexts import Context
+from gradbias.stochastic.estimators import estimate, from_callable, from_draws, from_surrogate
+from gradbias.stochastic.surrogates.dice import LoadedDice, dice
+from gradbias.stochastic.surrogates.group_relative import Baseline, GroupRelative
+from gradbias.stochastic.surrogates.meta_parameters import IntrinsicReward
+from gradbias.stochastic.surrogates.score_function import AD, ad, lvc
+from gradbias.stochastic.trajectories import sample
 
 CLOSE = 1e-12
 
@@ -124,7 +124,7 @@ def _surrogate_at(surrogate, logits, batch):
         captured["value"] = surrogate(record)
         return captured["value"]
 
-    from stochastic.records import Record
+    from gradbias.stochastic.records import Record
 
     states = torch.tensor(np.array(batch.states))
     actions = torch.tensor(np.array(batch.actions))

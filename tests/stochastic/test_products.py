@@ -9,25 +9,25 @@ import torch
 from surrogates_zoo import CLEAN, FAST
 from torch_records import record_at
 
-from analytic.logits import policy_at
-from analytic.policies import TABULAR, LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.targets import GivenWeights, Undiscounted
-from stochastic.closed_forms import closed_form, is_known
-from stochastic.contexts import Context
-from stochastic.estimators import estimate, from_surrogate
-from stochastic.products import Side, SurrogateBatch
-from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
-from stochastic.surrogates.meta_parameters import IntrinsicReward, LambdaReturn
-from stochastic.surrogates.off_policy import OffPolicyDice
-from stochastic.surrogates.returns import (
+from gradbias.analytic.logits import policy_at
+from gradbias.analytic.policies import TABULAR, LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenWeights, Undiscounted
+from gradbias.stochastic.closed_forms import closed_form, is_known
+from gradbias.stochastic.contexts import Context
+from gradbias.stochastic.estimators import estimate, from_surrogate
+from gradbias.stochastic.products import Side, SurrogateBatch
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
+from gradbias.stochastic.surrogates.meta_parameters import IntrinsicReward, LambdaReturn
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
+from gradbias.stochastic.surrogates.returns import (
     log_probabilities,
     path_ratio_steps,
     probability_ratios,
 )
-from stochastic.surrogates.score_function import AD, Reduction, ad
-from stochastic.surrogates.taylor import Taylor, VTrace
-from stochastic.trajectories import sample
+from gradbias.stochastic.surrogates.score_function import AD, Reduction, ad
+from gradbias.stochastic.surrogates.taylor import Taylor, VTrace
+from gradbias.stochastic.trajectories import sample
 
 STEPS = 3
 
@@ -112,7 +112,7 @@ def test_closed_forms_are_what_reverse_mode_finds(name, off_policy):
 
 def test_a_wrong_closed_form_would_be_seen(monkeypatch):
     """One shift of a sum in the closed form, and the comparison above fails."""
-    import stochastic.closed_forms as module
+    import gradbias.stochastic.closed_forms as module
 
     monkeypatch.setattr(module, "_suffix_sums", lambda x: np.cumsum(x[..., ::-1], axis=-1))
     with pytest.raises(AssertionError):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from analytic.problems import TabularMDP
-from stochastic.coefficients import SurrogateError
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.score_function import ad
-from verification.measurement import measure_bias
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.coefficients import SurrogateError
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.score_function import ad
+from gradbias.verification.measurement import measure_bias
 
 MDP = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
 OWN_GENERATOR = np.random.default_rng(0)

@@ -5,8 +5,8 @@ import oracles
 import pytest
 from scipy.stats import chi2
 
-from analytic.problems import TabularMDP
-from stochastic.trajectories import Trajectories, _Alternatives, sample
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.trajectories import Trajectories, _Alternatives, sample
 
 FALSE_ALARM = 1e-6
 

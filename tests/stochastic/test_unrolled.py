@@ -6,10 +6,10 @@ import torch
 from chain_oracles import chain_target, every_outcome, unrolled_meta_gradients
 from comparing import close
 
-from analytic.mixtures import Validation, mixing_weights
-from analytic.reward_chains import ChainLearner, RewardChain
-from stochastic.chain_samples import ChainRewards, chain_meta_gradients
-from stochastic.unrolled import Unroll, averaged, replayed
+from gradbias.analytic.mixtures import Validation, mixing_weights
+from gradbias.analytic.reward_chains import ChainLearner, RewardChain
+from gradbias.stochastic.chain_samples import ChainRewards, chain_meta_gradients
+from gradbias.stochastic.unrolled import Unroll, averaged, replayed
 
 STEPS = 4
 N_PARAMETERS = 10

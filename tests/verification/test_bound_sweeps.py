@@ -7,13 +7,13 @@ import pytest
 from bandits import bandit
 from bound_instances import Instance, sampled_estimator
 
-from analytic.bilevel import Lirpg, Maml
-from analytic.moments import Curvature
-from analytic.problems import TabularMDP
-from analytic.scoped_constants import Scope, loop_constants
-from verification.bound_sweeps import MEASURES, Sweep, bound_versus_empirical, slope_of
-from verification.bounds import meta_gradient_bias_bound
-from verification.meta_measurement import measure_meta_gradient
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.scoped_constants import Scope, loop_constants
+from gradbias.verification.bound_sweeps import MEASURES, Sweep, bound_versus_empirical, slope_of
+from gradbias.verification.bounds import meta_gradient_bias_bound
+from gradbias.verification.meta_measurement import measure_meta_gradient
 
 PROBLEM = TabularMDP(
     [[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.1, 0.9]]], [[1.0, 0.0], [0.3, -0.5]], 0.9, [1, 0], 2

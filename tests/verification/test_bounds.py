@@ -27,13 +27,13 @@ from errata_theorem import hessian_off
 from scalar_loops import ScalarLoop, coin
 
 import benchmarks.bounds as by_script
-from analytic.bilevel import Lirpg, Maml
-from analytic.problems import TabularMDP
-from analytic.scoped_constants import LoopConstants, Scope, loop_constants
-from verification.bounds import compositional_error_bound, meta_gradient_bias_bound
-from verification.growth import power, product
-from verification.meta_measurement import measure_meta_gradient
-from verification.variance_bounds import meta_gradient_variance_bound
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.scoped_constants import LoopConstants, Scope, loop_constants
+from gradbias.verification.bounds import compositional_error_bound, meta_gradient_bias_bound
+from gradbias.verification.growth import power, product
+from gradbias.verification.meta_measurement import measure_meta_gradient
+from gradbias.verification.variance_bounds import meta_gradient_variance_bound
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALAR, DECISIONS = 400, 40

@@ -13,21 +13,21 @@ import torch
 from comparing import close
 from surrogates_zoo import cubic, entropy_bonus, lvc_with_detach
 
-from analytic.problems import TabularMDP
-from analytic.symbolic import SymbolicMDP
-from stochastic.estimators import from_callable, from_surrogate
-from stochastic.exact_coefficients import exact_coefficients
-from stochastic.exact_polynomials import simplified
-from stochastic.surrogates.catalogue import CATALOGUE
-from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
-from stochastic.surrogates.returns import discounts, path_ratios, probability_ratios
-from stochastic.surrogates.score_function import AD, LVC
-from stochastic.surrogates.taylor import Taylor, VTrace
-from verification.certificates import prove_unbiased
-from verification.generic_points import SIZE, bias_degree, certify
-from verification.measurement import measure_bias
-from verification.problem_symbols import of_shape, of_symbolic_mdp
-from verification.reports import Verdict
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.symbolic import SymbolicMDP
+from gradbias.stochastic.estimators import from_callable, from_surrogate
+from gradbias.stochastic.exact_coefficients import exact_coefficients
+from gradbias.stochastic.exact_polynomials import simplified
+from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
+from gradbias.stochastic.surrogates.returns import discounts, path_ratios, probability_ratios
+from gradbias.stochastic.surrogates.score_function import AD, LVC
+from gradbias.stochastic.surrogates.taylor import Taylor, VTrace
+from gradbias.verification.certificates import prove_unbiased
+from gradbias.verification.generic_points import SIZE, bias_degree, certify
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.problem_symbols import of_shape, of_symbolic_mdp
+from gradbias.verification.reports import Verdict
 
 ZERO, EXACT, ANY, NO_END = "zero", "exact", "any", "any, then 0"
 

@@ -7,10 +7,10 @@ import pytest
 from chain_oracles import TWO_POINTS, every_outcome, moments_of, unrolled_meta_gradients
 from comparing import close
 
-from analytic.chain_moments import chain_oracle, chain_step_moments
-from analytic.mixtures import Validation, mixing_weights
-from analytic.reward_chains import ChainLearner, RewardChain
-from stochastic.chain_samples import ChainRewards, chain_meta_gradients, draw_chain_rewards
+from gradbias.analytic.chain_moments import chain_oracle, chain_step_moments
+from gradbias.analytic.mixtures import Validation, mixing_weights
+from gradbias.analytic.reward_chains import ChainLearner, RewardChain
+from gradbias.stochastic.chain_samples import ChainRewards, chain_meta_gradients, draw_chain_rewards
 
 FRESH, SHARED, REUSED = Validation
 

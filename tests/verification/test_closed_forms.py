@@ -6,14 +6,14 @@ import numpy as np
 import oracles
 import pytest
 
-from analytic.derivatives import gradient, hessian
-from analytic.targets import GivenTarget, GivenWeights, bootstrapped_gradient, update_field
-from analytic.values import state_values
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.dice import Dice, LoadedDice, dice, loaded_dice
-from stochastic.surrogates.score_function import AD, LVC, Reduction, ad, lvc
-from verification.measurement import measure_bias
-from verification.reports import Verdict
+from gradbias.analytic.derivatives import gradient, hessian
+from gradbias.analytic.targets import GivenTarget, GivenWeights, bootstrapped_gradient, update_field
+from gradbias.analytic.values import state_values
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice, dice, loaded_dice
+from gradbias.stochastic.surrogates.score_function import AD, LVC, Reduction, ad, lvc
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Verdict
 
 AGREEMENT = 1e-10
 SEEDS = range(50)

@@ -6,14 +6,14 @@ import numpy as np
 import oracles
 import pytest
 
-from analytic.problems import TabularMDP
-from stochastic.estimators import from_callable, from_draws, from_surrogate
-from stochastic.surrogates.dice import dice, loaded_dice
-from stochastic.surrogates.off_policy import OffPolicyDice
-from stochastic.surrogates.score_function import ad, lvc
-from verification.comparison import compare_estimators
-from verification.comparison_reports import Agreement, ComparisonReport
-from verification.reports import Evidence
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import from_callable, from_draws, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice, loaded_dice
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
+from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.verification.comparison import compare_estimators
+from gradbias.verification.comparison_reports import Agreement, ComparisonReport
+from gradbias.verification.reports import Evidence
 
 MDP = oracles.random_mdp(0, horizon=3, n_states=3, n_actions=2)
 THETA = np.random.default_rng(1).normal(size=(3, 2))

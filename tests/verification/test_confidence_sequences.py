@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from verification.confidence_sequences import (
+from gradbias.verification.confidence_sequences import (
     BETS,
     QUARTIC,
     Asymptotic,
@@ -16,8 +16,8 @@ from verification.confidence_sequences import (
     EmpiricalBernstein,
     mixture_radius,
 )
-from verification.mean_tests import MeanTest
-from verification.scaled_sequences import (
+from gradbias.verification.mean_tests import MeanTest
+from gradbias.verification.scaled_sequences import (
     Method,
     ScaledSequence,
     truncation_level,

@@ -9,26 +9,26 @@ import pytest
 import torch
 from conforming import CONFORMING, by_hand, one_step_ahead, probabilities, reinforce_each
 
-from analytic.problems import TabularMDP
-from stochastic.assembly import Rows
-from stochastic.estimators import (
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.assembly import Rows
+from gradbias.stochastic.estimators import (
     CallableEvaluator,
     SurrogateEstimator,
     from_callable,
     from_draws,
     from_surrogate,
 )
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import Sampled
-from stochastic.surrogates.group_relative import rloo
-from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
-from stochastic.surrogates.score_function import AD, LVC, actor_critic, ad
-from verification import conformance_meta_checks, conformance_sampling
-from verification.conformance import Claim, Outcome, assert_conforms, check_estimator
-from verification.conformance_cases import Distribution, Relabelling, Setup
-from verification.conformance_meta import check_meta_gradient
-from verification.conformance_sampling import bernstein
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import Sampled
+from gradbias.stochastic.surrogates.group_relative import rloo
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice, Ratio
+from gradbias.stochastic.surrogates.score_function import AD, LVC, actor_critic, ad
+from gradbias.verification import conformance_meta_checks, conformance_sampling
+from gradbias.verification.conformance import Claim, Outcome, assert_conforms, check_estimator
+from gradbias.verification.conformance_cases import Distribution, Relabelling, Setup
+from gradbias.verification.conformance_meta import check_meta_gradient
+from gradbias.verification.conformance_sampling import bernstein
 
 QUICK = ("ad", "rloo", "by hand", "one step ahead", "off_policy_dice")
 

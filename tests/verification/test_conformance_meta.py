@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from analytic.bilevel import Lirpg, Maml
-from analytic.games import prisoners_dilemma
-from analytic.problems import TabularMDP
-from stochastic.estimators import from_surrogate
-from stochastic.game_loops import SampledGame
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import ad, lvc
-from verification.conformance import assert_conforms, check_estimator
-from verification.conformance_meta import check_meta_gradient
-from verification.conformance_results import Outcome
-from verification.conformance_sampling import median_blocks, median_of_means, median_radius
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.games import prisoners_dilemma
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.game_loops import SampledGame
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.verification.conformance import assert_conforms, check_estimator
+from gradbias.verification.conformance_meta import check_meta_gradient
+from gradbias.verification.conformance_results import Outcome
+from gradbias.verification.conformance_sampling import median_blocks, median_of_means, median_radius
 
 RNG = np.random.default_rng(5)
 MDP = TabularMDP(

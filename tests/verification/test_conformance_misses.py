@@ -11,16 +11,16 @@ import pytest
 import torch
 from conforming import by_hand, ranks, reinforce_each
 
-from stochastic.assembly import Rows
-from stochastic.estimators import from_callable, from_draws, from_surrogate
-from stochastic.portable import USUAL, elsewhere, gradients_at
-from stochastic.process_state import Generators, Settings, put_back
-from stochastic.surrogates.group_relative import grpo
-from stochastic.surrogates.off_policy import log_ratios
-from stochastic.surrogates.score_function import ad
-from verification.conformance import Claim, check_estimator
-from verification.conformance_cases import Setup, distribution, ended
-from verification.conformance_results import NotSatisfied, Outcome, check_equal
+from gradbias.stochastic.assembly import Rows
+from gradbias.stochastic.estimators import from_callable, from_draws, from_surrogate
+from gradbias.stochastic.portable import USUAL, elsewhere, gradients_at
+from gradbias.stochastic.process_state import Generators, Settings, put_back
+from gradbias.stochastic.surrogates.group_relative import grpo
+from gradbias.stochastic.surrogates.off_policy import log_ratios
+from gradbias.stochastic.surrogates.score_function import ad
+from gradbias.verification.conformance import Claim, check_estimator
+from gradbias.verification.conformance_cases import Setup, distribution, ended
+from gradbias.verification.conformance_results import NotSatisfied, Outcome, check_equal
 
 
 def without_third_action(batch, theta):

@@ -16,20 +16,20 @@ from surrogates_zoo import (
     tanh_network,
 )
 
-from analytic.derivatives import gradient, hessian
-from analytic.policies import TABULAR, softmax
-from analytic.problems import TabularMDP
-from analytic.targets import GivenTarget
-from analytic.values import state_values
-from stochastic.contexts import Context, OtherPlayer
-from stochastic.estimators import estimate, from_surrogate
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.returns import discounts
-from stochastic.surrogates.score_function import ad
-from stochastic.trajectories import Trajectories, sample
-from verification.enumeration import Enumeration
-from verification.measurement import measure_bias
-from verification.reports import Evidence, Verdict
+from gradbias.analytic.derivatives import gradient, hessian
+from gradbias.analytic.policies import TABULAR, softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenTarget
+from gradbias.analytic.values import state_values
+from gradbias.stochastic.contexts import Context, OtherPlayer
+from gradbias.stochastic.estimators import estimate, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.returns import discounts
+from gradbias.stochastic.surrogates.score_function import ad
+from gradbias.stochastic.trajectories import Trajectories, sample
+from gradbias.verification.enumeration import Enumeration
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Evidence, Verdict
 
 
 def small(seed=0, horizon=2):

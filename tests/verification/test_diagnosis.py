@@ -9,14 +9,14 @@ from drawn import mdps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.targets import GivenTarget, Undiscounted, update_field
-from stochastic.estimators import from_callable, from_surrogate
-from stochastic.surrogates.dice import Dice, LoadedDice
-from stochastic.surrogates.score_function import AD, LVC, ad
-from verification.diagnosis import diagnose
-from verification.measurement import measure_bias
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenTarget, Undiscounted, update_field
+from gradbias.stochastic.estimators import from_callable, from_surrogate
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice
+from gradbias.stochastic.surrogates.score_function import AD, LVC, ad
+from gradbias.verification.diagnosis import diagnose
+from gradbias.verification.measurement import measure_bias
 
 STEPS = 3
 

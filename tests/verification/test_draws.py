@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from bandits import bandit, score_gradient
 
-from analytic.derivatives import gradient, hessian
-from analytic.policies import softmax
-from analytic.problems import TabularMDP
-from analytic.targets import GivenTarget
-from stochastic.estimators import from_draws
-from stochastic.trajectories import Trajectories
-from verification.measurement import measure_bias
-from verification.reports import Evidence, Verdict
+from gradbias.analytic.derivatives import gradient, hessian
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenTarget
+from gradbias.stochastic.estimators import from_draws
+from gradbias.stochastic.trajectories import Trajectories
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Evidence, Verdict
 
 STEP = 0.7
 

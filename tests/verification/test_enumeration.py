@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from surrogates_zoo import CLEAN
 
-from analytic.policies import TABULAR
-from analytic.problems import TabularMDP
-from stochastic.contexts import Context
-from stochastic.estimators import estimate, from_surrogate
-from stochastic.trajectories import sample
-from verification.enumeration import Enumeration, EnumerationSizeError, check_size
-from verification.measurement import measure_bias
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.contexts import Context
+from gradbias.stochastic.estimators import estimate, from_surrogate
+from gradbias.stochastic.trajectories import sample
+from gradbias.verification.enumeration import Enumeration, EnumerationSizeError, check_size
+from gradbias.verification.measurement import measure_bias
 
 
 def measure_of(mdp, theta):

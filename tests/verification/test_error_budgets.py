@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verification.error_budgets import ErrorBudget
+from gradbias.verification.error_budgets import ErrorBudget
 
 
 @given(

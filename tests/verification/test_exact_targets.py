@@ -6,17 +6,17 @@ import numpy as np
 import oracles
 import pytest
 
-from analytic.bilevel import Maml
-from analytic.derivatives import gradient, hessian
-from analytic.metagradients import meta_gradient
-from analytic.problems import TabularMDP
-from analytic.sampled_steps import sampled_step_objective
-from analytic.targets import GivenTarget
-from stochastic.estimators import from_callable, from_surrogate
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import ad, lvc
-from verification.measurement import measure_bias
-from verification.reports import Verdict
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.derivatives import gradient, hessian
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sampled_steps import sampled_step_objective
+from gradbias.analytic.targets import GivenTarget
+from gradbias.stochastic.estimators import from_callable, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Verdict
 
 
 def timed_mdp():

@@ -5,18 +5,18 @@ import pytest
 from oracles import complex_step_gradient, softmax_rows
 from scipy.optimize import minimize
 
-from analytic.derivatives import gradient, hessian
-from analytic.lambda_returns import LambdaReturns
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.target_values import evaluate_target
-from analytic.targets import Undiscounted, bootstrapped_gradient, update_field
-from analytic.values import expected_return
-from stochastic.estimators import from_callable, from_surrogate
-from stochastic.surrogates.group_relative import rloo
-from stochastic.surrogates.score_function import AD, ad
-from verification.fields import Symmetry, differences, field_report
-from verification.following import at_rest
+from gradbias.analytic.derivatives import gradient, hessian
+from gradbias.analytic.lambda_returns import LambdaReturns
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.target_values import evaluate_target
+from gradbias.analytic.targets import Undiscounted, bootstrapped_gradient, update_field
+from gradbias.analytic.values import expected_return
+from gradbias.stochastic.estimators import from_callable, from_surrogate
+from gradbias.stochastic.surrogates.group_relative import rloo
+from gradbias.stochastic.surrogates.score_function import AD, ad
+from gradbias.verification.fields import Symmetry, differences, field_report
+from gradbias.verification.following import at_rest
 
 STEPS = 3
 

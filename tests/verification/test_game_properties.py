@@ -5,18 +5,18 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from analytic.bilevel import Lola
-from analytic.games import StochasticGame, memory_one_game
-from analytic.metagradients import meta_gradient
-from analytic.policies import LinearSoftmax
-from stochastic.game_loops import SampledGame
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import Given, Sampled
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import lvc
-from verification.constructors import as_constructor
-from verification.ledgers import Ledger
-from verification.properties import for_all_games
+from gradbias.analytic.bilevel import Lola
+from gradbias.analytic.games import StochasticGame, memory_one_game
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.stochastic.game_loops import SampledGame
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import Given, Sampled
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import lvc
+from gradbias.verification.constructors import as_constructor
+from gradbias.verification.ledgers import Ledger
+from gradbias.verification.properties import for_all_games
 
 NAMES = {"StochasticGame": StochasticGame, "LinearSoftmax": LinearSoftmax}
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch_oracles as by_torch
 
-from analytic.derivatives import gradient
-from analytic.policies import softmax
-from analytic.problems import TabularMDP
-from analytic.targets import GivenTarget
-from stochastic.coefficients import SurrogateError
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.group_relative import (
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenTarget
+from gradbias.stochastic.coefficients import SurrogateError
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.group_relative import (
     Baseline,
     GroupRelative,
     Length,
@@ -22,9 +22,9 @@ from stochastic.surrogates.group_relative import (
     grpo,
     rloo,
 )
-from stochastic.surrogates.penalties import k1, k2, k3, negative_entropy
-from verification.measurement import measure_bias
-from verification.reports import Verdict
+from gradbias.stochastic.surrogates.penalties import k1, k2, k3, negative_entropy
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Verdict
 
 
 def bandit(n_actions=3):

@@ -11,8 +11,8 @@ import numpy as np
 import oracles
 import pytest
 
-from stochastic.assembly import Rows
-from verification.intervals import Spread, estimate_spread
+from gradbias.stochastic.assembly import Rows
+from gradbias.verification.intervals import Spread, estimate_spread
 
 RUNS = 4000
 FALSE_ALARM = 0.05

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from analytic.problems import TabularMDP
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.score_function import ad, lvc
-from verification.ledgers import Claim, Ledger, summary_lines
-from verification.sequential import measure_bias_sequentially
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.verification.ledgers import Claim, Ledger, summary_lines
+from gradbias.verification.sequential import measure_bias_sequentially
 
 BANDIT = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1)
 THETA = np.zeros((1, 2))
@@ -84,9 +84,9 @@ def test_a_share_is_a_rate(rate):
 
 def test_the_plugin_loads_without_anything_heavy_and_hypothesis_is_for_properties_alone():
     heavy = "{'torch', 'numpy', 'scipy', 'hypothesis'}"
-    plugin = f"import sys, verification.pytest_plugin; print({heavy} & set(sys.modules))"
+    plugin = f"import sys, gradbias.verification.pytest_plugin; print({heavy} & set(sys.modules))"
     rest = (
-        "import sys, verification.measurement, verification.ledgers, verification.constructors; "
+        "import sys; from gradbias.verification import measurement, ledgers, constructors; "
         "print('hypothesis' in sys.modules)"
     )
     for code, printed in ((plugin, "set()"), (rest, "False")):

@@ -5,19 +5,19 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from analytic.bilevel import Maml
-from analytic.problems import TabularMDP
-from analytic.sampled_steps import sampled_step_objective
-from analytic.scoped_constants import Scope
-from analytic.targets import GivenTarget
-from analytic.trajectory_classes import Credit
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import Given, Reuse, Sampled
-from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
-from stochastic.surrogates.score_function import reinforce
-from verification.linearised_bounds import linearised_step_bound, linearised_step_rows
-from verification.meta_measurement import measure_meta_gradient
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sampled_steps import sampled_step_objective
+from gradbias.analytic.scoped_constants import Scope
+from gradbias.analytic.targets import GivenTarget
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import Given, Reuse, Sampled
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice, Ratio
+from gradbias.stochastic.surrogates.score_function import reinforce
+from gradbias.verification.linearised_bounds import linearised_step_bound, linearised_step_rows
+from gradbias.verification.meta_measurement import measure_meta_gradient
 
 BANDIT = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
 ARMS = np.array([[0.5, 0.0]])

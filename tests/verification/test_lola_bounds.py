@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 from bound_instances import Found, of_bias
 
-from analytic.bilevel import Lola
-from analytic.game_bounds import _together, game_constants
-from analytic.game_derivatives import game_gradient, game_hvp
-from analytic.games import StochasticGame, prisoners_dilemma
-from analytic.moments import Curvature
-from analytic.scoped_constants import Scope, loop_constants
-from analytic.softmax_bounds import softmax_constants
-from stochastic.game_loops import SampledGame
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import Sampled
-from stochastic.surrogates.catalogue import CATALOGUE
-from verification.bound_sweeps import Sweep, bound_versus_empirical
-from verification.bounds import meta_gradient_bias_bound
-from verification.meta_measurement import measure_meta_gradient
-from verification.variance_bounds import meta_gradient_variance_bound
+from gradbias.analytic.bilevel import Lola
+from gradbias.analytic.game_bounds import _together, game_constants
+from gradbias.analytic.game_derivatives import game_gradient, game_hvp
+from gradbias.analytic.games import StochasticGame, prisoners_dilemma
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.scoped_constants import Scope, loop_constants
+from gradbias.analytic.softmax_bounds import softmax_constants
+from gradbias.stochastic.game_loops import SampledGame
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import Sampled
+from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+from gradbias.verification.bound_sweeps import Sweep, bound_versus_empirical
+from gradbias.verification.bounds import meta_gradient_bias_bound
+from gradbias.verification.meta_measurement import measure_meta_gradient
+from gradbias.verification.variance_bounds import meta_gradient_variance_bound
 
 GAMES = 24
 

@@ -3,23 +3,23 @@
 import numpy as np
 import pytest
 
-from analytic.bilevel import Maml
-from analytic.derivatives import gradient
-from analytic.linearised_steps import step_expansion
-from analytic.metagradients import TaskFamily, inner_loop, meta_gradient
-from analytic.problems import TabularMDP
-from analytic.sampled_steps import sampled_step_objective
-from analytic.trajectory_classes import Credit
-from stochastic.inner_loops import SampledLoop
-from stochastic.maml_variants import (
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.linearised_steps import step_expansion
+from gradbias.analytic.metagradients import TaskFamily, inner_loop, meta_gradient
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sampled_steps import sampled_step_objective
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.maml_variants import (
     e_maml,
     first_order_maml,
     linearised_score_function,
     maml,
     over_sampled_tasks,
 )
-from stochastic.surrogates.dice import dice
-from verification.meta_measures import Enumerating
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.verification.meta_measures import Enumerating
 
 
 def setting(seed=0):

@@ -8,13 +8,13 @@ import oracles
 import pytest
 import torch
 
-from analytic.problems import TabularMDP
-from analytic.targets import GivenTarget, Undiscounted, return_derivative, update_field
-from stochastic.estimators import from_callable, from_surrogate
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import AD, LVC, ad, lvc
-from verification.measurement import assert_unbiased, measure_bias
-from verification.reports import Direction, Evidence, Verdict
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenTarget, Undiscounted, return_derivative, update_field
+from gradbias.stochastic.estimators import from_callable, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import AD, LVC, ad, lvc
+from gradbias.verification.measurement import assert_unbiased, measure_bias
+from gradbias.verification.reports import Direction, Evidence, Verdict
 
 PROMISED = {
     "verdict",
@@ -202,7 +202,7 @@ def test_long_work_shows_progress():
 
 
 def test_loops_are_capped_and_say_so(monkeypatch):
-    monkeypatch.setattr("stochastic.estimators.MAX_LOOPED", 150)
+    monkeypatch.setattr("gradbias.stochastic.estimators.MAX_LOOPED", 150)
     mdp, theta = small(horizon=4)
 
     def slow(record):

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from meta_settings import exact_mean, maml, small
 
-from analytic.bilevel import Lirpg, Maml
-from analytic.games import prisoners_dilemma
-from analytic.problems import TabularMDP
-from analytic.targets import GivenTarget
-from stochastic.game_loops import SampledGame
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
-from stochastic.surrogates.score_function import ad
-from verification.meta_measurement import measure_meta_gradient
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.games import prisoners_dilemma
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenTarget
+from gradbias.stochastic.game_loops import SampledGame
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
+from gradbias.stochastic.surrogates.score_function import ad
+from gradbias.verification.meta_measurement import measure_meta_gradient
 
 # What each slot may be unbiased for.
 

@@ -6,28 +6,28 @@ import numpy as np
 import pytest
 from meta_settings import TWO_ARMS, close, exact_mean, maml, small
 
-from analytic.bilevel import Lirpg, Lola, Maml, Mgrl
-from analytic.derivatives import gradient, state_action_occupancy
-from analytic.games import StochasticGame, prisoners_dilemma
-from analytic.logits import policy_at
-from analytic.metagradients import inner_loop, meta_gradient
-from analytic.policies import TABULAR, LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.sampled_steps import sampled_step_objective
-from analytic.targets import GivenTarget
-from analytic.trajectory_classes import Credit
-from analytic.values import evaluate
-from stochastic.game_loops import SampledGame
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.products import Side, SurrogateBatch
-from stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
-from stochastic.surrogates.dice import LoadedDice, dice, loaded_dice
-from stochastic.surrogates.meta_parameters import IntrinsicReward, LambdaReturn
-from stochastic.surrogates.score_function import LVC, ad, lvc, reinforce
-from stochastic.trajectories import sample
-from verification.meta_measurement import measure_meta_gradient
-from verification.reports import Verdict
+from gradbias.analytic.bilevel import Lirpg, Lola, Maml, Mgrl
+from gradbias.analytic.derivatives import gradient, state_action_occupancy
+from gradbias.analytic.games import StochasticGame, prisoners_dilemma
+from gradbias.analytic.logits import policy_at
+from gradbias.analytic.metagradients import inner_loop, meta_gradient
+from gradbias.analytic.policies import TABULAR, LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.sampled_steps import sampled_step_objective
+from gradbias.analytic.targets import GivenTarget
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.analytic.values import evaluate
+from gradbias.stochastic.game_loops import SampledGame
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.products import Side, SurrogateBatch
+from gradbias.stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
+from gradbias.stochastic.surrogates.dice import LoadedDice, dice, loaded_dice
+from gradbias.stochastic.surrogates.meta_parameters import IntrinsicReward, LambdaReturn
+from gradbias.stochastic.surrogates.score_function import LVC, ad, lvc, reinforce
+from gradbias.stochastic.trajectories import sample
+from gradbias.verification.meta_measurement import measure_meta_gradient
+from gradbias.verification.reports import Verdict
 
 # What each slot may be unbiased for.
 

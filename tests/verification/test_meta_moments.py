@@ -9,26 +9,26 @@ import torch
 from meta_settings import TWO_ARMS, close, exact_mean, maml, small
 from torch_records import record_at
 
-from analytic.bilevel import Lirpg, Maml
-from analytic.compositional import compositional_bias
-from analytic.games import prisoners_dilemma
-from analytic.moments import Curvature
-from stochastic.estimators import from_draws
-from stochastic.game_loops import SampledGame
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.meta_passes import Pass
-from stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.group_relative import rloo
-from stochastic.surrogates.meta_parameters import IntrinsicReward
-from stochastic.surrogates.off_policy import off_policy_dice
-from stochastic.surrogates.score_function import ad, lvc
-from stochastic.trajectories import draw_trajectories
-from verification.measurement import measure_bias
-from verification.meta_measurement import measure_meta_gradient
-from verification.meta_measures import Enumerating
-from verification.meta_moments import MomentPass
+from gradbias.analytic.bilevel import Lirpg, Maml
+from gradbias.analytic.compositional import compositional_bias
+from gradbias.analytic.games import prisoners_dilemma
+from gradbias.analytic.moments import Curvature
+from gradbias.stochastic.estimators import from_draws
+from gradbias.stochastic.game_loops import SampledGame
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.meta_passes import Pass
+from gradbias.stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.group_relative import rloo
+from gradbias.stochastic.surrogates.meta_parameters import IntrinsicReward
+from gradbias.stochastic.surrogates.off_policy import off_policy_dice
+from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.stochastic.trajectories import draw_trajectories
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.meta_measurement import measure_meta_gradient
+from gradbias.verification.meta_measures import Enumerating
+from gradbias.verification.meta_moments import MomentPass
 
 CASES = {
     "independent": {"value": ad, "hessian": dice, "outer": ad},

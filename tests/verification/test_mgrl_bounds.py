@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from bound_instances import of_bias
 
-from analytic.bilevel import Maml, Mgrl
-from analytic.derivatives import gradient
-from analytic.moments import Curvature
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.scoped_constants import Scope, loop_constants
-from analytic.softmax_bounds import softmax_constants
-from analytic.targets import GivenWeights, Undiscounted
-from verification.bound_sweeps import Sweep, bound_versus_empirical
-from verification.bounds import meta_gradient_bias_bound
+from gradbias.analytic.bilevel import Maml, Mgrl
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.moments import Curvature
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.scoped_constants import Scope, loop_constants
+from gradbias.analytic.softmax_bounds import softmax_constants
+from gradbias.analytic.targets import GivenWeights, Undiscounted
+from gradbias.verification.bound_sweeps import Sweep, bound_versus_empirical
+from gradbias.verification.bounds import meta_gradient_bias_bound
 
 LOOPS = 30
 

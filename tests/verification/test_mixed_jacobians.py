@@ -12,15 +12,15 @@ import oracles
 import pytest
 import torch
 
-from analytic.derivatives import discount_derivative, reward_jvp, reward_vjp
-from analytic.lambda_returns import LambdaReturns
-from analytic.moments import gradient_moments
-from analytic.policies import TABULAR, softmax
-from analytic.problems import TabularMDP
-from analytic.targets import DISCOUNTED, Undiscounted
-from stochastic.records import Record
-from stochastic.surrogates.returns import discounts, generalised_advantages, rewards_to_go
-from verification.enumeration import Enumeration
+from gradbias.analytic.derivatives import discount_derivative, reward_jvp, reward_vjp
+from gradbias.analytic.lambda_returns import LambdaReturns
+from gradbias.analytic.moments import gradient_moments
+from gradbias.analytic.policies import TABULAR, softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import DISCOUNTED, Undiscounted
+from gradbias.stochastic.records import Record
+from gradbias.stochastic.surrogates.returns import discounts, generalised_advantages, rewards_to_go
+from gradbias.verification.enumeration import Enumeration
 
 AGREEMENT = 1e-10
 SEEDS = range(12)

@@ -4,11 +4,11 @@ biased than the n-step estimate that it is made of."""
 import numpy as np
 import pytest
 
-from analytic.chain_moments import chain_oracle, chain_step_moments
-from analytic.mixtures import Validation, mixing_weights
-from analytic.reward_chains import ChainLearner, RewardChain
-from verification.mixture_bounds import MixtureBias, mixture_bias, mixture_bound
-from verification.mixture_sweeps import MixtureSweep, mixture_versus_bounds
+from gradbias.analytic.chain_moments import chain_oracle, chain_step_moments
+from gradbias.analytic.mixtures import Validation, mixing_weights
+from gradbias.analytic.reward_chains import ChainLearner, RewardChain
+from gradbias.verification.mixture_bounds import MixtureBias, mixture_bias, mixture_bound
+from gradbias.verification.mixture_sweeps import MixtureSweep, mixture_versus_bounds
 
 UP = 1.0 + 1e-10
 

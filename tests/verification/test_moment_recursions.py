@@ -7,23 +7,23 @@ import oracles
 import pytest
 import torch
 
-from analytic.credited_sums import CreditedSums
-from analytic.derivatives import gradient, hvp
-from analytic.estimate_means import hessian_estimate_mean
-from analytic.moment_recursions import SuffixSums
-from analytic.moments import Curvature, gradient_moments, hvp_moments
-from analytic.paired_sums import PairedSums
-from analytic.policies import TABULAR, LinearSoftmax
-from analytic.problems import TabularMDP
-from analytic.targets import DISCOUNTED, GivenWeights, Undiscounted
-from analytic.trajectory_classes import Credit
-from analytic.values import state_values
-from stochastic.contexts import Context
-from stochastic.estimators import estimate, from_surrogate
-from stochastic.networks import TorchPolicy
-from stochastic.surrogates.dice import Dice, LoadedDice
-from stochastic.surrogates.score_function import AD, LVC
-from verification.enumeration import Enumeration
+from gradbias.analytic.credited_sums import CreditedSums
+from gradbias.analytic.derivatives import gradient, hvp
+from gradbias.analytic.estimate_means import hessian_estimate_mean
+from gradbias.analytic.moment_recursions import SuffixSums
+from gradbias.analytic.moments import Curvature, gradient_moments, hvp_moments
+from gradbias.analytic.paired_sums import PairedSums
+from gradbias.analytic.policies import TABULAR, LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import DISCOUNTED, GivenWeights, Undiscounted
+from gradbias.analytic.trajectory_classes import Credit
+from gradbias.analytic.values import state_values
+from gradbias.stochastic.contexts import Context
+from gradbias.stochastic.estimators import estimate, from_surrogate
+from gradbias.stochastic.networks import TorchPolicy
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice
+from gradbias.stochastic.surrogates.score_function import AD, LVC
+from gradbias.verification.enumeration import Enumeration
 
 AGREEMENT = 1e-10
 SEEDS = range(50)

@@ -6,24 +6,24 @@ import numpy as np
 import oracles
 import pytest
 
-from analytic.game_derivatives import game_gradient
-from analytic.games import StochasticGame
-from analytic.policies import TABULAR, log_softmax, softmax
-from stochastic.contexts import Context, OtherPlayer, player_tables
-from stochastic.estimators import estimate, from_surrogate
-from stochastic.records import build_record, record_tensors
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.off_policy import (
+from gradbias.analytic.game_derivatives import game_gradient
+from gradbias.analytic.games import StochasticGame
+from gradbias.analytic.policies import TABULAR, log_softmax, softmax
+from gradbias.stochastic.contexts import Context, OtherPlayer, player_tables
+from gradbias.stochastic.estimators import estimate, from_surrogate
+from gradbias.stochastic.records import build_record, record_tensors
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.off_policy import (
     OffPolicyDice,
     Ratio,
     effective_sample_size,
     off_policy_dice,
 )
-from stochastic.trajectories import Trajectories, sample
-from verification.effective_size import effective_share
-from verification.enumeration import Enumeration
-from verification.measurement import measure_bias
-from verification.reports import Verdict
+from gradbias.stochastic.trajectories import Trajectories, sample
+from gradbias.verification.effective_size import effective_share
+from gradbias.verification.enumeration import Enumeration
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Verdict
 
 
 def setting(seed, horizon=3):

@@ -8,20 +8,20 @@ import pytest
 from failed_properties import failure, problem_in
 from hypothesis import strategies as st
 
-import verification
-from analytic.policies import TABULAR
-from analytic.problems import TabularMDP
-from analytic.targets import GivenTarget, Undiscounted, update_field
-from analytic.values import evaluate_parameters
-from stochastic.estimators import from_callable, from_surrogate
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import AD, LVC, ad, lvc
-from verification.constructors import as_constructor, as_lists
-from verification.drawn_tables import Dynamics, Rewards
-from verification.ledgers import Ledger
-from verification.measurement import measure_bias
-from verification.properties import for_all_mdps
-from verification.strategies import Choosing, policies_for, tabular_mdps
+from gradbias import verification
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenTarget, Undiscounted, update_field
+from gradbias.analytic.values import evaluate_parameters
+from gradbias.stochastic.estimators import from_callable, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import AD, LVC, ad, lvc
+from gradbias.verification.constructors import as_constructor, as_lists
+from gradbias.verification.drawn_tables import Dynamics, Rewards
+from gradbias.verification.ledgers import Ledger
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.properties import for_all_mdps
+from gradbias.verification.strategies import Choosing, policies_for, tabular_mdps
 
 SMALL = {"max_states": 2, "max_actions": 2, "max_horizon": 2}
 
@@ -218,7 +218,9 @@ def test_what_makes_no_property_is_refused():
 
 
 def test_without_hypothesis_one_sentence_says_what_to_install(monkeypatch):
-    for name in [module for module in sys.modules if module.startswith("verification.strategies")]:
+    for name in [
+        module for module in sys.modules if module.startswith("gradbias.verification.strategies")
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     with pytest.raises(ImportError, match=r"tabular_mdps needs hypothesis: pip install 'gradbias"):

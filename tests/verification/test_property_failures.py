@@ -9,23 +9,23 @@ import torch
 from failed_properties import failure, pasted
 from hypothesis import strategies as st
 
-from analytic.policies import LinearSoftmax
-from analytic.problems import TabularMDP
-from stochastic.estimators import from_callable, from_surrogate
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import ad, lvc
-from verification.compared_means import Case, Cases, Explanation
-from verification.diagnosis import diagnose, diagnose_all
-from verification.intervals import Spread
-from verification.ledgers import Ledger
-from verification.measurement import measure_bias
-from verification.mistakes import Setting
-from verification.plain_problems import plainer
-from verification.properties import for_all_mdps
-from verification.property_arguments import growing_sizes
-from verification.property_failures import diagnosed
-from verification.property_search import Example, Search
-from verification.strategies import linear_policies
+from gradbias.analytic.policies import LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import from_callable, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.verification.compared_means import Case, Cases, Explanation
+from gradbias.verification.diagnosis import diagnose, diagnose_all
+from gradbias.verification.intervals import Spread
+from gradbias.verification.ledgers import Ledger
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.mistakes import Setting
+from gradbias.verification.plain_problems import plainer
+from gradbias.verification.properties import for_all_mdps
+from gradbias.verification.property_arguments import growing_sizes
+from gradbias.verification.property_failures import diagnosed
+from gradbias.verification.property_search import Example, Search
+from gradbias.verification.strategies import linear_policies
 
 SMALL = {"max_states": 2, "max_actions": 2, "max_horizon": 2}
 

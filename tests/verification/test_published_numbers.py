@@ -10,15 +10,15 @@ so that their standard error is this test's deviation over problems by the root 
 import numpy as np
 import pytest
 
-from analytic.bilevel import Maml
-from analytic.metagradients import meta_gradient
-from analytic.problems import TabularMDP
-from analytic.values import state_values
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.sample_slots import FIRST_ORDER, Given, Sampled
-from stochastic.surrogates.dice import Dice, LoadedDice
-from stochastic.surrogates.score_function import AD, LVC
+from gradbias.analytic.bilevel import Maml
+from gradbias.analytic.metagradients import meta_gradient
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.values import state_values
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.sample_slots import FIRST_ORDER, Given, Sampled
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice
+from gradbias.stochastic.surrogates.score_function import AD, LVC
 
 ESTIMATORS = {
     "AD": AD(gae_lambda=1.0),

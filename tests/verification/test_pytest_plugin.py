@@ -4,20 +4,18 @@ The tests of those runs write claims of their own into the ledger, so that they 
 """
 
 import math
-import os
 import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
+from checkout import ROOT, environment_of
 
-ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = any(entry.name == "gradbias" for entry in entry_points(group="pytest11"))
 CLAIMS = """
 import pytest
-from verification.ledgers import Claim
+from gradbias.verification.ledgers import Claim
 
 def sampled(ledger):
     ledger.record(Claim(True, {"sampling": 1}, spent=ledger.next_rate(), smallest_detectable=0.02))
@@ -39,13 +37,12 @@ def run(folder, text, *options, name="test_it.py"):
     """pytest's exit status and text on a file in a folder of its own."""
     (folder / name).write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    plugin = () if INSTALLED else ("-p", "verification.pytest_plugin")
+    plugin = () if INSTALLED else ("-p", "gradbias.verification.pytest_plugin")
     command = [sys.executable, "-m", "pytest", *plugin, "-p", "no:cacheprovider", *options]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     found = subprocess.run(
         command,
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTEST_ADDOPTS": ""},
+        env=environment_of(ROOT) | {"PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,
@@ -95,8 +92,7 @@ def test_where_every_worker_runs_every_test_they_share_the_budget(tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_dies_is_named(tmp_path):
     text = """
-import os
-from verification.ledgers import Claim
+from gradbias.verification.ledgers import Claim
 def test_dies():
     os._exit(1)
 def test_claims(gradbias):
@@ -127,7 +123,7 @@ def test_deselected_tests_keep_their_share(tmp_path):
 @pytest.mark.slow
 def test_a_test_that_spends_beyond_its_share_is_stopped(tmp_path):
     text = """
-from verification.ledgers import Claim
+from gradbias.verification.ledgers import Claim
 def test_it(gradbias):
     gradbias.record(Claim(True, {"sampling": 1}, spent=1e-4))
 """

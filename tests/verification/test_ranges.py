@@ -6,18 +6,18 @@ import oracles
 import pytest
 from hypothesis import given, settings
 
-from analytic.policies import TABULAR
-from analytic.problems import TabularMDP
-from analytic.targets import GivenWeights, Undiscounted
-from stochastic.contexts import Context
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.dice import LoadedDice, dice, loaded_dice, tmaml
-from stochastic.surrogates.score_function import AD, LVC, Reduction, ad, lvc, reinforce
-from verification.enumeration import Enumeration
-from verification.ranges import component_range
-from verification.readings import Reading, pilot_direction
-from verification.requests import Request
-from verification.scaled_sequences import Method, ScaledSequence
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import GivenWeights, Undiscounted
+from gradbias.stochastic.contexts import Context
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.dice import LoadedDice, dice, loaded_dice, tmaml
+from gradbias.stochastic.surrogates.score_function import AD, LVC, Reduction, ad, lvc, reinforce
+from gradbias.verification.enumeration import Enumeration
+from gradbias.verification.ranges import component_range
+from gradbias.verification.readings import Reading, pilot_direction
+from gradbias.verification.requests import Request
+from gradbias.verification.scaled_sequences import Method, ScaledSequence
 
 SURROGATES = {
     "AD": ad,

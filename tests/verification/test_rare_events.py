@@ -8,29 +8,29 @@ import pytest
 import torch
 from surrogates_zoo import leave_one_out
 
-from analytic.derivatives import gradient
-from analytic.policies import TABULAR
-from analytic.problems import TabularMDP
-from analytic.target_values import evaluate_target
-from analytic.targets import (
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.target_values import evaluate_target
+from gradbias.analytic.targets import (
     FiniteHorizon,
     GivenTarget,
     Target,
     Undiscounted,
     bootstrapped_gradient,
 )
-from analytic.values import evaluate_parameters, state_values
-from stochastic.assembly import Rows
-from stochastic.contexts import Context, OtherPlayer
-from stochastic.estimators import from_callable, from_draws, from_surrogate
-from stochastic.surrogates.dice import dice, loaded_dice
-from stochastic.surrogates.returns import discounts
-from stochastic.surrogates.score_function import AD, Reduction, ad, lvc
-from verification.enumeration import Enumeration, EnumerationSizeError
-from verification.intervals import estimate_spread
-from verification.measurement import measure_bias
-from verification.reports import Verdict
-from verification.requests import Request
+from gradbias.analytic.values import evaluate_parameters, state_values
+from gradbias.stochastic.assembly import Rows
+from gradbias.stochastic.contexts import Context, OtherPlayer
+from gradbias.stochastic.estimators import from_callable, from_draws, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice, loaded_dice
+from gradbias.stochastic.surrogates.returns import discounts
+from gradbias.stochastic.surrogates.score_function import AD, Reduction, ad, lvc
+from gradbias.verification.enumeration import Enumeration, EnumerationSizeError
+from gradbias.verification.intervals import estimate_spread
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Verdict
+from gradbias.verification.requests import Request
 
 
 def lottery(probability, prizes, horizon=1, discount=1.0):

@@ -5,13 +5,13 @@ import oracles
 import pytest
 from surrogates_zoo import tanh_network
 
-import verification.measurement as measurement
-from analytic.problems import TabularMDP
-from stochastic.estimators import from_callable, from_draws, from_surrogate
-from stochastic.surrogates.dice import dice, loaded_dice
-from stochastic.surrogates.score_function import AD, LVC, Reduction, ad, lvc
-from verification.measurement import measure_bias
-from verification.reports import Evidence, Verdict
+import gradbias.verification.measurement as measurement
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import from_callable, from_draws, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice, loaded_dice
+from gradbias.stochastic.surrogates.score_function import AD, LVC, Reduction, ad, lvc
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Evidence, Verdict
 
 BUILT_IN = (
     ad,

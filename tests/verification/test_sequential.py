@@ -12,35 +12,35 @@ import numpy as np
 import oracles
 import pytest
 
-import verification.streams as streams
-from analytic.derivatives import gradient
-from analytic.problems import TabularMDP
-from stochastic.estimators import from_callable, from_draws, from_surrogate
-from stochastic.surrogates.dice import dice, loaded_dice
-from stochastic.surrogates.off_policy import OffPolicyDice
-from stochastic.surrogates.score_function import ad, lvc
-from verification.checkpoints import (
+import gradbias.verification.streams as streams
+from gradbias.analytic.derivatives import gradient
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import from_callable, from_draws, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice, loaded_dice
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
+from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.verification.checkpoints import (
     generator_state,
     load_checkpoint,
     restore_generator,
     save_checkpoint,
 )
-from verification.comparison import compare_estimators
-from verification.comparison_reports import Agreement
-from verification.confidence_sequences import Betting
-from verification.measurement import measure_bias
-from verification.preparation import request_of
-from verification.readings import ControlVariate, Reading, pilot_direction
-from verification.reports import Evidence, Verdict
-from verification.scaled_sequences import Method, ScaledSequence
-from verification.sequential import measure_bias_sequentially
-from verification.sequential_draws import Draws
-from verification.sequential_methods import MethodChoice
-from verification.sequential_plans import fresh_plan
-from verification.sequential_reports import tolerance_e_value
-from verification.simultaneous import box_of
-from verification.streams import SampledBlock, Stream
-from verification.verdicts import ErrorRates
+from gradbias.verification.comparison import compare_estimators
+from gradbias.verification.comparison_reports import Agreement
+from gradbias.verification.confidence_sequences import Betting
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.preparation import request_of
+from gradbias.verification.readings import ControlVariate, Reading, pilot_direction
+from gradbias.verification.reports import Evidence, Verdict
+from gradbias.verification.scaled_sequences import Method, ScaledSequence
+from gradbias.verification.sequential import measure_bias_sequentially
+from gradbias.verification.sequential_draws import Draws
+from gradbias.verification.sequential_methods import MethodChoice
+from gradbias.verification.sequential_plans import fresh_plan
+from gradbias.verification.sequential_reports import tolerance_e_value
+from gradbias.verification.simultaneous import box_of
+from gradbias.verification.streams import SampledBlock, Stream
+from gradbias.verification.verdicts import ErrorRates
 
 MDP = oracles.random_mdp(0, horizon=3, n_states=3, n_actions=2)
 THETA = np.random.default_rng(1).normal(size=(3, 2))
@@ -382,11 +382,11 @@ def test_a_lost_or_doubled_block_would_be_seen(tmp_path, monkeypatch):
 SCRIPT = """
     import sys
     import numpy as np
-    import verification.streams as streams
-    from stochastic.estimators import from_surrogate
-    from stochastic.surrogates.score_function import ad
-    from analytic.problems import TabularMDP
-    from verification.sequential import measure_bias_sequentially
+    import gradbias.verification.streams as streams
+    from gradbias.stochastic.estimators import from_surrogate
+    from gradbias.stochastic.surrogates.score_function import ad
+    from gradbias.analytic.problems import TabularMDP
+    from gradbias.verification.sequential import measure_bias_sequentially
 
     streams._SAVED_EVERY = 0.0
     mdp = TabularMDP.load(sys.argv[1])

@@ -6,17 +6,17 @@ import oracles
 import pytest
 import torch
 
-from analytic.derivatives import gradient
-from stochastic.estimators import from_callable, from_draws, from_surrogate
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import ad, lvc
-from verification.checkpoints import save_checkpoint
-from verification.measurement import measure_bias
-from verification.readings import ControlVariate
-from verification.reports import Verdict
-from verification.scaled_sequences import Method
-from verification.sequential import measure_bias_sequentially
-from verification.sequential_plans import Plan
+from gradbias.analytic.derivatives import gradient
+from gradbias.stochastic.estimators import from_callable, from_draws, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.verification.checkpoints import save_checkpoint
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.readings import ControlVariate
+from gradbias.verification.reports import Verdict
+from gradbias.verification.scaled_sequences import Method
+from gradbias.verification.sequential import measure_bias_sequentially
+from gradbias.verification.sequential_plans import Plan
 
 MDP = oracles.random_mdp(0, horizon=3, n_states=3, n_actions=2)
 THETA = np.random.default_rng(1).normal(size=(3, 2))

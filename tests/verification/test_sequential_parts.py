@@ -7,26 +7,31 @@ import oracles
 import pytest
 from scipy import stats
 
-import verification.comparison as comparison
-from analytic.derivatives import gradient
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import lvc
-from verification.comparison_reports import Agreement, ComparisonReport
-from verification.confidence_sequences import Betting
-from verification.mean_tests import MeanTest
-from verification.preparation import request_of
-from verification.ranges import component_range
-from verification.readings import ControlVariate, Reading, control_coefficients, pilot_direction
-from verification.scaled_sequences import Method, ScaledSequence
-from verification.sequential_draws import Draws
-from verification.sequential_methods import MethodChoice
-from verification.sequential_plans import fresh_plan
-from verification.sequential_power import SequentialDesign, detectable_norm
-from verification.sequential_reports import tolerance_e_value
-from verification.simultaneous import box_of
-from verification.streams import SampledBlock, Stream
-from verification.verdicts import ErrorRates
+import gradbias.verification.comparison as comparison
+from gradbias.analytic.derivatives import gradient
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import lvc
+from gradbias.verification.comparison_reports import Agreement, ComparisonReport
+from gradbias.verification.confidence_sequences import Betting
+from gradbias.verification.mean_tests import MeanTest
+from gradbias.verification.preparation import request_of
+from gradbias.verification.ranges import component_range
+from gradbias.verification.readings import (
+    ControlVariate,
+    Reading,
+    control_coefficients,
+    pilot_direction,
+)
+from gradbias.verification.scaled_sequences import Method, ScaledSequence
+from gradbias.verification.sequential_draws import Draws
+from gradbias.verification.sequential_methods import MethodChoice
+from gradbias.verification.sequential_plans import fresh_plan
+from gradbias.verification.sequential_power import SequentialDesign, detectable_norm
+from gradbias.verification.sequential_reports import tolerance_e_value
+from gradbias.verification.simultaneous import box_of
+from gradbias.verification.streams import SampledBlock, Stream
+from gradbias.verification.verdicts import ErrorRates
 
 MDP = oracles.random_mdp(0, horizon=3, n_states=3, n_actions=2)
 THETA = np.random.default_rng(1).normal(size=(3, 2))

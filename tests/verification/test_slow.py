@@ -6,14 +6,14 @@ import oracles
 import pytest
 from scipy.stats import binom
 
-from analytic.derivatives import hessian
-from analytic.problems import TabularMDP
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.catalogue import CATALOGUE
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import lvc
-from verification.measurement import measure_bias
-from verification.reports import Verdict
+from gradbias.analytic.derivatives import hessian
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import lvc
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Verdict
 
 pytestmark = pytest.mark.slow
 SEEDS = 300

@@ -8,10 +8,10 @@ from drawn import shapes_of
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from analytic.policies import softmax
-from analytic.problems import TabularMDP
-from verification.drawn_tables import Dynamics, Rewards
-from verification.strategies import (
+from gradbias.analytic.policies import softmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.verification.drawn_tables import Dynamics, Rewards
+from gradbias.verification.strategies import (
     Choosing,
     games,
     joint_policies_for,

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analytic.problems import TabularMDP
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.dice import dice
-from stochastic.surrogates.score_function import ad, lvc
-from verification.measurement import measure_bias
-from verification.reports import Verdict
-from verification.sequential import measure_bias_sequentially
-from verification.surveys import e_benjamini_hochberg, e_value_of, survey
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Verdict
+from gradbias.verification.sequential import measure_bias_sequentially
+from gradbias.verification.surveys import e_benjamini_hochberg, e_value_of, survey
 
 MDP = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
 THETA = np.zeros((2, 2))

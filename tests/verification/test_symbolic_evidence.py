@@ -5,15 +5,15 @@ import pytest
 from comparing import close
 from surrogates_zoo import FAST, entropy_bonus
 
-from analytic.problems import TabularMDP
-from analytic.targets import return_derivative
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.dice import Dice, dice
-from stochastic.surrogates.group_relative import rloo
-from stochastic.surrogates.returns import rewards_to_go
-from stochastic.surrogates.score_function import AD, actor_critic, lvc
-from verification.measurement import measure_bias
-from verification.reports import Evidence, Verdict
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.targets import return_derivative
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.dice import Dice, dice
+from gradbias.stochastic.surrogates.group_relative import rloo
+from gradbias.stochastic.surrogates.returns import rewards_to_go
+from gradbias.stochastic.surrogates.score_function import AD, actor_critic, lvc
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Evidence, Verdict
 
 
 def ending(seed=1, steps=3):

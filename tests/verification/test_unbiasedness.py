@@ -7,18 +7,18 @@ import oracles
 import pytest
 import torch
 
-from analytic.policies import TABULAR
-from analytic.problems import TabularMDP
-from analytic.values import evaluate_parameters
-from stochastic.estimators import from_surrogate
-from stochastic.surrogates.catalogue import CATALOGUE
-from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
-from stochastic.surrogates.off_policy import OffPolicyDice, Ratio
-from stochastic.surrogates.returns import discounts, path_ratios, probability_ratios
-from stochastic.surrogates.score_function import AD, LVC
-from stochastic.surrogates.taylor import Taylor, VTrace
-from verification.measurement import measure_bias
-from verification.reports import Verdict
+from gradbias.analytic.policies import TABULAR
+from gradbias.analytic.problems import TabularMDP
+from gradbias.analytic.values import evaluate_parameters
+from gradbias.stochastic.estimators import from_surrogate
+from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice, Ratio
+from gradbias.stochastic.surrogates.returns import discounts, path_ratios, probability_ratios
+from gradbias.stochastic.surrogates.score_function import AD, LVC
+from gradbias.stochastic.surrogates.taylor import Taylor, VTrace
+from gradbias.verification.measurement import measure_bias
+from gradbias.verification.reports import Verdict
 
 NO_END, RANDOM, EXACT, ZERO = "random, 0 at the end", "random", "exact", "zero"
 LATE = OffPolicyDice(Ratio.TRAJECTORY)  # the score function of the whole trajectory

@@ -7,23 +7,23 @@ import torch
 from surrogates_zoo import tanh_network
 from unrolled_programs import both_ways
 
-from analytic.bilevel import Lola
-from analytic.games import StochasticGame
-from analytic.policies import TABULAR, LinearSoftmax
-from analytic.problems import TabularMDP
-from stochastic.game_loops import SampledGame
-from stochastic.inner_loops import SampledLoop
-from stochastic.meta_gradients import MetaGradient
-from stochastic.meta_passes import Pass
-from stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
-from stochastic.surrogates.dice import Dice, LoadedDice, Tmaml, dice
-from stochastic.surrogates.group_relative import dr_grpo, rloo
-from stochastic.surrogates.meta_parameters import IntrinsicReward
-from stochastic.surrogates.off_policy import OffPolicyDice
-from stochastic.surrogates.score_function import AD, LVC, ad
-from stochastic.surrogates.taylor import Taylor, VTrace
-from verification.meta_measurement import measure_meta_gradient
-from verification.meta_measures import Enumerating
+from gradbias.analytic.bilevel import Lola
+from gradbias.analytic.games import StochasticGame
+from gradbias.analytic.policies import TABULAR, LinearSoftmax
+from gradbias.analytic.problems import TabularMDP
+from gradbias.stochastic.game_loops import SampledGame
+from gradbias.stochastic.inner_loops import SampledLoop
+from gradbias.stochastic.meta_gradients import MetaGradient
+from gradbias.stochastic.meta_passes import Pass
+from gradbias.stochastic.sample_slots import FIRST_ORDER, Given, Reuse, Sampled
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice, Tmaml, dice
+from gradbias.stochastic.surrogates.group_relative import dr_grpo, rloo
+from gradbias.stochastic.surrogates.meta_parameters import IntrinsicReward
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
+from gradbias.stochastic.surrogates.score_function import AD, LVC, ad
+from gradbias.stochastic.surrogates.taylor import Taylor, VTrace
+from gradbias.verification.meta_measurement import measure_meta_gradient
+from gradbias.verification.meta_measures import Enumerating
 
 SURROGATES = (
     AD(),

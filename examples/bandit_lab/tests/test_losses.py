@@ -4,9 +4,9 @@ import bandit_lab
 import numpy as np
 import pytest
 
-from analytic import TabularMDP
-from stochastic import from_surrogate
-from verification import for_all_mdps
+from gradbias.analytic import TabularMDP
+from gradbias.stochastic import from_surrogate
+from gradbias.verification import for_all_mdps
 
 test_the_gradient_of_the_plain_loss_is_right = for_all_mdps(
     bandit_lab.policy_gradient_loss, order=1, max_examples=40
