@@ -19,8 +19,7 @@ SCALAR, DECISIONS = 2000, 600
 
 def main():
     """Writes the page and the pictures."""
-    sys.path.append(str(ROOT / "tests"))
-    instances = import_module("bound_instances")
+    instances = import_module("tests.cases.bound_loops")
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
     every = list(instances.findings(SCALAR, DECISIONS))
     failed = [found for found in every if not found.holds]
@@ -49,9 +48,9 @@ def page(rows, total, failed):
 def draw(path):
     """One panel for each of the four sweeps of a random problem."""
     import_module("matplotlib").use("agg")
-    from gradbias.experiments.bound_figures import draw_sweeps
-    from gradbias.experiments.bound_folders import sweep_of
-    from gradbias.experiments.commands import Bounds
+    from gradbias.experiments.inputs.commands import Bounds
+    from gradbias.experiments.reports.bound_figures import draw_sweeps
+    from gradbias.experiments.studies.bounds import sweep_of
 
     same = {"random": "2x2", "horizon": 2}
     sweeps = [
@@ -65,10 +64,10 @@ def draw(path):
 
 def draw_chain(path):
     """Mixes on the reward chain, over kappa."""
-    from gradbias.experiments.bound_figures import draw_mixtures
-    from gradbias.experiments.commands import Bounds
-    from gradbias.experiments.mixture_folders import chain_rows
-    from gradbias.verification.mixture_sweeps import MixtureSweep
+    from gradbias.experiments.inputs.commands import Bounds
+    from gradbias.experiments.reports.bound_figures import draw_mixtures
+    from gradbias.experiments.studies.reward_chain_mixtures import chain_rows
+    from gradbias.verification.bounds.mixture_sweep import MixtureSweep
 
     command = Bounds(loop="chain", sweep="kappa", discount=0.95, step_size=1.0, steps=10)
     draw_mixtures(chain_rows(command), MixtureSweep.KAPPA).savefig(path, dpi=130)
@@ -76,10 +75,10 @@ def draw_chain(path):
 
 def draw_reuse(path):
     """One batch for step and Hessian, over N."""
-    from gradbias.experiments.bound_figures import draw_linearised
-    from gradbias.experiments.bound_folders import problem_of
-    from gradbias.experiments.commands import Bounds
-    from gradbias.experiments.linearised_folders import linearised_rows
+    from gradbias.experiments.inputs.commands import Bounds
+    from gradbias.experiments.reports.bound_figures import draw_linearised
+    from gradbias.experiments.studies.bounds import problem_of
+    from gradbias.experiments.studies.reused_batch import linearised_rows
 
     values = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
     command = Bounds(random="2x2", horizon=1, loop="reuse", step_size=0.1, values=values)

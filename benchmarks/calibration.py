@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gradbias.verification.mean_tests import MeanTest
-from gradbias.verification.scaled_sequences import Method
+from gradbias.verification.confidence.mean_tests import MeanTest
+from gradbias.verification.confidence.scaled_sequences import Method
 
 ROOT = Path(__file__).parents[1]
 RATES = (0.05, 0.01)
@@ -214,8 +214,7 @@ def unexplained(found, norms, power, sequential, runs, exceeds):
 
 def main():
     """Measures, writes, and returns 1 if a rate is exceeded."""
-    sys.path.append(str(ROOT / "tests"))
-    cases_of = import_module("calibration_cases")
+    cases_of = import_module("tests.cases.calibration")
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
     runs = int(sys.argv[2]) if len(sys.argv) > 2 else RUNS
     began = time.perf_counter()

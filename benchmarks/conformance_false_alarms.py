@@ -8,15 +8,10 @@ and mistakes of the suite.
 """
 
 import argparse
-import sys
 import time
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-
-from conforming import CONFORMING
-
-from gradbias.verification.conformance import check_estimator
+from gradbias.verification.conformance.suite import check_estimator
+from tests.cases.conforming import CONFORMING
 
 
 def false_alarms(runs, first=0):

@@ -12,9 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 def main():
     """Writes the page."""
-    sys.path.append(str(ROOT / "tests"))
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "errata.md"
-    path.write_text(import_module("errata_cases").page())
+    path.write_text(import_module("tests.errata.cases").page())
     print(f"wrote {path}")
 
 

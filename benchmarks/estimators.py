@@ -4,16 +4,16 @@ import numpy as np
 import torch
 
 from benchmarks.timing import Job
-from gradbias.analytic.logits import policy_at
-from gradbias.analytic.policies import TABULAR, softmax
-from gradbias.analytic.problems import TabularMDP
-from gradbias.stochastic.inner_loops import SampledLoop
-from gradbias.stochastic.meta_gradients import MetaGradient
-from gradbias.stochastic.products import Side, SurrogateBatch
-from gradbias.stochastic.sample_slots import Sampled
+from gradbias.analytic.policies.at_parameters import policy_at
+from gradbias.analytic.policies.softmax import TABULAR, softmax
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.stochastic.derivatives.jacobian_products import Side, SurrogateBatch
+from gradbias.stochastic.meta.inner_loops import SampledLoop
+from gradbias.stochastic.meta.meta_gradients import MetaGradient
+from gradbias.stochastic.meta.slots import Sampled
+from gradbias.stochastic.rollouts.trajectories import sample
 from gradbias.stochastic.surrogates.dice import dice
 from gradbias.stochastic.surrogates.score_function import ad
-from gradbias.stochastic.trajectories import sample
 
 N = 32
 STEP_SIZE = 10.0

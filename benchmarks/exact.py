@@ -7,12 +7,12 @@ import sympy
 import torch
 
 from benchmarks.timing import Job
-from gradbias.analytic.bilevel import Lola, Maml
-from gradbias.analytic.derivatives import gradient, hessian, hvp
-from gradbias.analytic.games import prisoners_dilemma
-from gradbias.analytic.metagradients import meta_gradient
-from gradbias.analytic.problems import TabularMDP
-from gradbias.analytic.symbolic import SymbolicMDP
+from gradbias.analytic.meta.bilevel import Lola, Maml
+from gradbias.analytic.meta.meta_gradients import meta_gradient
+from gradbias.analytic.problems.games import prisoners_dilemma
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.analytic.returns.derivatives import gradient, hessian, hvp
+from gradbias.analytic.symbolic.problems import SymbolicMDP
 
 
 def torch_return(mdp, theta):

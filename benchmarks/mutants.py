@@ -24,9 +24,11 @@ def report_progress(done, total, began=time.perf_counter()):  # noqa: B008
 def main():
     """Runs all mutants and writes the page; the number of mismatches is the exit status."""
     torch.set_num_threads(1)
-    sys.path.append(str(ROOT / "tests"))
-    report, mutants = import_module("mutation.report"), import_module("mutation.mutants")
-    equivalents = import_module("mutation.equivalents")
+    report, mutants = (
+        import_module("tests.mutation.report"),
+        import_module("tests.mutation.mutants"),
+    )
+    equivalents = import_module("tests.mutation.equivalents")
     account = report.account_of(mutants.module_names(), progress=report_progress)
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "mutants.md"
     path.write_text(report.page(account))

@@ -17,12 +17,12 @@ import torch
 from benchmarks import estimators, exact
 from benchmarks.scaling import measure_scaling
 from benchmarks.timing import Job
-from gradbias.analytic.problems import TabularMDP
-from gradbias.experiments.figures import new_figure
-from gradbias.stochastic.estimators import from_surrogate
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.experiments.reports.figures import new_figure
+from gradbias.stochastic.estimators.kinds import from_surrogate
+from gradbias.stochastic.rollouts.trajectories import sample
 from gradbias.stochastic.surrogates.dice import dice
-from gradbias.stochastic.trajectories import sample
-from gradbias.verification.measurement import measure_bias
+from gradbias.verification.measurement.measure import measure_bias
 
 
 def python_rollouts(mdp, policy, n, rng):

@@ -13,12 +13,12 @@ import numpy as np
 from scipy import sparse
 
 from benchmarks.timing import seconds
-from gradbias.analytic.bilevel import Maml
-from gradbias.analytic.metagradients import meta_gradient
-from gradbias.analytic.problems import TabularMDP
-from gradbias.analytic.sparse_problems import SparseMDP
-from gradbias.analytic.systems import SparseFactors
-from gradbias.experiments.figures import new_figure
+from gradbias.analytic.meta.bilevel import Maml
+from gradbias.analytic.meta.meta_gradients import meta_gradient
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.analytic.problems.sparse import SparseMDP
+from gradbias.analytic.returns.bellman import SparseFactors
+from gradbias.experiments.reports.figures import new_figure
 
 STEPS = 3
 N_ACTIONS = 4

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from gradbias.experiments.commands import Bounds, Check, Command, List, Report, Survey
+from gradbias.experiments.inputs.commands import Bounds, Check, Command, List, Report, Survey
 
 if TYPE_CHECKING:
-    from gradbias.experiments.certificate_files import KeptCertificate
+    from gradbias.experiments.reports.kept_checks import KeptCertificate
 
 EXIT_STATUS = {"UNBIASED": 0, "BIASED": 1, "UNDECIDED": 3, "VACUOUS": 3}
 CHANGED = 1
@@ -67,7 +67,7 @@ def _left_alone() -> int:
 def _unforeseen(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"the estimator's code called sys.exit({error.code!r})"
-    from gradbias.stochastic.coefficients import located  # here, for torch's sake
+    from gradbias.stochastic.derivatives.coefficients import located  # here, for torch's sake
 
     return f"stopped: {located(error)}"
 
@@ -110,19 +110,19 @@ def _one_sentence(boxed: str) -> str:
 
 def _run(command: Command) -> int:
     if isinstance(command, List):
-        from gradbias.experiments.problem_sources import KNOWN_ENVIRONMENTS
+        from gradbias.experiments.inputs.problems import KNOWN_ENVIRONMENTS
         from gradbias.stochastic.surrogates.catalogue import CATALOGUE
 
         print("estimators:  ", ", ".join(sorted(CATALOGUE)))
         print("environments:", ", ".join(KNOWN_ENVIRONMENTS))
         return 0
     if isinstance(command, Report):
-        from gradbias.experiments.folders import draw_again
+        from gradbias.experiments.reports.check_folder import draw_again
 
         print(f"wrote {draw_again(command.folder)}")
         return 0
     if isinstance(command, Bounds):
-        from gradbias.experiments.bound_folders import run_bounds
+        from gradbias.experiments.studies.bounds import run_bounds
 
         print(run_bounds(command))
         return 0
@@ -144,8 +144,8 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 
 def _check(command: Check) -> int:
-    from gradbias.experiments.certificate_files import KeptCertificate
-    from gradbias.experiments.survey_folders import written_check
+    from gradbias.experiments.reports.check_folder import written_check
+    from gradbias.experiments.reports.kept_checks import KeptCertificate
 
     kept = None if command.certificate is None else KeptCertificate.at(command.certificate)
     # What the user's code prints must not get into the report.
@@ -165,7 +165,7 @@ def _check(command: Check) -> int:
 
 
 def _survey(command: Survey) -> int:
-    from gradbias.experiments.survey_folders import run_survey
+    from gradbias.experiments.reports.survey_folder import run_survey
 
     with _stdout_to_stderr():
         found = run_survey(command)

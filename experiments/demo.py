@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradbias.experiments.checking import Checked, run_check
-from gradbias.experiments.commands import Check
-from gradbias.experiments.figures import draw_bias_map, draw_components, new_figure
-from gradbias.experiments.folders import claim_folder, write_folder
-from gradbias.verification.reports import BiasReport
+from gradbias.experiments.inputs.check import Checked, run_check
+from gradbias.experiments.inputs.commands import Check
+from gradbias.experiments.reports.check_folder import claim_folder, write_folder
+from gradbias.experiments.reports.figures import draw_bias_map, draw_components, new_figure
+from gradbias.verification.evidence.reports import BiasReport
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "my_estimator.py"
 FLOOR = 1e-17

@@ -7,51 +7,61 @@ command line says so in one sentence when that one is found in this one's place.
 
 from typing import TYPE_CHECKING
 
-from gradbias.analytic.exports import lazy_exports
+from gradbias.analytic.utils.lazy_imports import lazy_exports
 
 if TYPE_CHECKING:
-    from gradbias.stochastic.additive import AdditiveDraws as AdditiveDraws
-    from gradbias.stochastic.additive import (
+    from gradbias.stochastic.derivatives.jacobian_products import Side as Side
+    from gradbias.stochastic.derivatives.jacobian_products import SurrogateBatch as SurrogateBatch
+    from gradbias.stochastic.estimators.additive import AdditiveDraws as AdditiveDraws
+    from gradbias.stochastic.estimators.additive import (
         generalised_linearised_gradient as generalised_linearised_gradient,
     )
-    from gradbias.stochastic.additive import (
+    from gradbias.stochastic.estimators.additive import (
         generalised_score_function_gradient as generalised_score_function_gradient,
     )
-    from gradbias.stochastic.additive import linearised_gradient as linearised_gradient
-    from gradbias.stochastic.additive import pathwise_gradient as pathwise_gradient
-    from gradbias.stochastic.additive import score_function_gradient as score_function_gradient
-    from gradbias.stochastic.bias_reduction import Levels as Levels
-    from gradbias.stochastic.bias_reduction import Multilevel as Multilevel
-    from gradbias.stochastic.bias_reduction import MultilevelEstimate as MultilevelEstimate
-    from gradbias.stochastic.bias_reduction import richardson as richardson
-    from gradbias.stochastic.chain_samples import ChainRewards as ChainRewards
-    from gradbias.stochastic.chain_samples import chain_meta_gradients as chain_meta_gradients
-    from gradbias.stochastic.chain_samples import draw_chain_rewards as draw_chain_rewards
-    from gradbias.stochastic.contexts import Context as Context
-    from gradbias.stochastic.contexts import OtherPlayer as OtherPlayer
-    from gradbias.stochastic.estimators import Estimator as Estimator
-    from gradbias.stochastic.estimators import estimate as estimate
-    from gradbias.stochastic.estimators import from_callable as from_callable
-    from gradbias.stochastic.estimators import from_draws as from_draws
-    from gradbias.stochastic.estimators import from_surrogate as from_surrogate
-    from gradbias.stochastic.game_loops import SampledGame as SampledGame
-    from gradbias.stochastic.inner_loops import SampledLoop as SampledLoop
-    from gradbias.stochastic.maml_variants import e_maml as e_maml
-    from gradbias.stochastic.maml_variants import first_order_maml as first_order_maml
-    from gradbias.stochastic.maml_variants import (
+    from gradbias.stochastic.estimators.additive import linearised_gradient as linearised_gradient
+    from gradbias.stochastic.estimators.additive import pathwise_gradient as pathwise_gradient
+    from gradbias.stochastic.estimators.additive import (
+        score_function_gradient as score_function_gradient,
+    )
+    from gradbias.stochastic.estimators.bias_reduction import Levels as Levels
+    from gradbias.stochastic.estimators.bias_reduction import Multilevel as Multilevel
+    from gradbias.stochastic.estimators.bias_reduction import (
+        MultilevelEstimate as MultilevelEstimate,
+    )
+    from gradbias.stochastic.estimators.bias_reduction import richardson as richardson
+    from gradbias.stochastic.estimators.contexts import Context as Context
+    from gradbias.stochastic.estimators.contexts import OtherPlayer as OtherPlayer
+    from gradbias.stochastic.estimators.kinds import Estimator as Estimator
+    from gradbias.stochastic.estimators.kinds import estimate as estimate
+    from gradbias.stochastic.estimators.kinds import from_callable as from_callable
+    from gradbias.stochastic.estimators.kinds import from_draws as from_draws
+    from gradbias.stochastic.estimators.kinds import from_surrogate as from_surrogate
+    from gradbias.stochastic.meta.game_loops import SampledGame as SampledGame
+    from gradbias.stochastic.meta.inner_loops import SampledLoop as SampledLoop
+    from gradbias.stochastic.meta.maml import e_maml as e_maml
+    from gradbias.stochastic.meta.maml import first_order_maml as first_order_maml
+    from gradbias.stochastic.meta.maml import (
         linearised_score_function as linearised_score_function,
     )
-    from gradbias.stochastic.maml_variants import maml as maml
-    from gradbias.stochastic.maml_variants import over_sampled_tasks as over_sampled_tasks
-    from gradbias.stochastic.meta_gradients import MetaGradient as MetaGradient
-    from gradbias.stochastic.networks import TorchPolicy as TorchPolicy
-    from gradbias.stochastic.products import Side as Side
-    from gradbias.stochastic.products import SurrogateBatch as SurrogateBatch
-    from gradbias.stochastic.records import Record as Record
-    from gradbias.stochastic.sample_slots import FIRST_ORDER as FIRST_ORDER
-    from gradbias.stochastic.sample_slots import Given as Given
-    from gradbias.stochastic.sample_slots import Reuse as Reuse
-    from gradbias.stochastic.sample_slots import Sampled as Sampled
+    from gradbias.stochastic.meta.maml import maml as maml
+    from gradbias.stochastic.meta.maml import over_sampled_tasks as over_sampled_tasks
+    from gradbias.stochastic.meta.meta_gradients import MetaGradient as MetaGradient
+    from gradbias.stochastic.meta.reward_chains import ChainRewards as ChainRewards
+    from gradbias.stochastic.meta.reward_chains import chain_meta_gradients as chain_meta_gradients
+    from gradbias.stochastic.meta.reward_chains import draw_chain_rewards as draw_chain_rewards
+    from gradbias.stochastic.meta.slots import FIRST_ORDER as FIRST_ORDER
+    from gradbias.stochastic.meta.slots import Given as Given
+    from gradbias.stochastic.meta.slots import Reuse as Reuse
+    from gradbias.stochastic.meta.slots import Sampled as Sampled
+    from gradbias.stochastic.meta.unrolled import Average as Average
+    from gradbias.stochastic.meta.unrolled import Unroll as Unroll
+    from gradbias.stochastic.meta.unrolled import averaged as averaged
+    from gradbias.stochastic.meta.unrolled import replayed as replayed
+    from gradbias.stochastic.networks.torch_policy import TorchPolicy as TorchPolicy
+    from gradbias.stochastic.rollouts.records import Record as Record
+    from gradbias.stochastic.rollouts.trajectories import Trajectories as Trajectories
+    from gradbias.stochastic.rollouts.trajectories import sample as sample
     from gradbias.stochastic.surrogates.dice import Dice as Dice
     from gradbias.stochastic.surrogates.dice import LoadedDice as LoadedDice
     from gradbias.stochastic.surrogates.dice import Tmaml as Tmaml
@@ -65,8 +75,8 @@ if TYPE_CHECKING:
     from gradbias.stochastic.surrogates.group_relative import dr_grpo as dr_grpo
     from gradbias.stochastic.surrogates.group_relative import grpo as grpo
     from gradbias.stochastic.surrogates.group_relative import rloo as rloo
-    from gradbias.stochastic.surrogates.meta_parameters import IntrinsicReward as IntrinsicReward
-    from gradbias.stochastic.surrogates.meta_parameters import LambdaReturn as LambdaReturn
+    from gradbias.stochastic.surrogates.meta_losses import IntrinsicReward as IntrinsicReward
+    from gradbias.stochastic.surrogates.meta_losses import LambdaReturn as LambdaReturn
     from gradbias.stochastic.surrogates.off_policy import OffPolicyDice as OffPolicyDice
     from gradbias.stochastic.surrogates.off_policy import Ratio as Ratio
     from gradbias.stochastic.surrogates.off_policy import (
@@ -88,50 +98,44 @@ if TYPE_CHECKING:
     from gradbias.stochastic.surrogates.taylor import Taylor as Taylor
     from gradbias.stochastic.surrogates.taylor import VTrace as VTrace
     from gradbias.stochastic.surrogates.taylor import v_trace as v_trace
-    from gradbias.stochastic.trajectories import Trajectories as Trajectories
-    from gradbias.stochastic.trajectories import sample as sample
-    from gradbias.stochastic.unrolled import Average as Average
-    from gradbias.stochastic.unrolled import Unroll as Unroll
-    from gradbias.stochastic.unrolled import averaged as averaged
-    from gradbias.stochastic.unrolled import replayed as replayed
 
 _HOME = {
-    "AdditiveDraws": "additive",
-    "generalised_linearised_gradient": "additive",
-    "generalised_score_function_gradient": "additive",
-    "linearised_gradient": "additive",
-    "pathwise_gradient": "additive",
-    "score_function_gradient": "additive",
-    "Levels": "bias_reduction",
-    "Multilevel": "bias_reduction",
-    "MultilevelEstimate": "bias_reduction",
-    "richardson": "bias_reduction",
-    "ChainRewards": "chain_samples",
-    "chain_meta_gradients": "chain_samples",
-    "draw_chain_rewards": "chain_samples",
-    "Context": "contexts",
-    "OtherPlayer": "contexts",
-    "Estimator": "estimators",
-    "estimate": "estimators",
-    "from_callable": "estimators",
-    "from_draws": "estimators",
-    "from_surrogate": "estimators",
-    "SampledGame": "game_loops",
-    "SampledLoop": "inner_loops",
-    "e_maml": "maml_variants",
-    "first_order_maml": "maml_variants",
-    "linearised_score_function": "maml_variants",
-    "maml": "maml_variants",
-    "over_sampled_tasks": "maml_variants",
-    "MetaGradient": "meta_gradients",
-    "TorchPolicy": "networks",
-    "Side": "products",
-    "SurrogateBatch": "products",
-    "Record": "records",
-    "FIRST_ORDER": "sample_slots",
-    "Given": "sample_slots",
-    "Reuse": "sample_slots",
-    "Sampled": "sample_slots",
+    "AdditiveDraws": "estimators.additive",
+    "generalised_linearised_gradient": "estimators.additive",
+    "generalised_score_function_gradient": "estimators.additive",
+    "linearised_gradient": "estimators.additive",
+    "pathwise_gradient": "estimators.additive",
+    "score_function_gradient": "estimators.additive",
+    "Levels": "estimators.bias_reduction",
+    "Multilevel": "estimators.bias_reduction",
+    "MultilevelEstimate": "estimators.bias_reduction",
+    "richardson": "estimators.bias_reduction",
+    "ChainRewards": "meta.reward_chains",
+    "chain_meta_gradients": "meta.reward_chains",
+    "draw_chain_rewards": "meta.reward_chains",
+    "Context": "estimators.contexts",
+    "OtherPlayer": "estimators.contexts",
+    "Estimator": "estimators.kinds",
+    "estimate": "estimators.kinds",
+    "from_callable": "estimators.kinds",
+    "from_draws": "estimators.kinds",
+    "from_surrogate": "estimators.kinds",
+    "SampledGame": "meta.game_loops",
+    "SampledLoop": "meta.inner_loops",
+    "e_maml": "meta.maml",
+    "first_order_maml": "meta.maml",
+    "linearised_score_function": "meta.maml",
+    "maml": "meta.maml",
+    "over_sampled_tasks": "meta.maml",
+    "MetaGradient": "meta.meta_gradients",
+    "TorchPolicy": "networks.torch_policy",
+    "Side": "derivatives.jacobian_products",
+    "SurrogateBatch": "derivatives.jacobian_products",
+    "Record": "rollouts.records",
+    "FIRST_ORDER": "meta.slots",
+    "Given": "meta.slots",
+    "Reuse": "meta.slots",
+    "Sampled": "meta.slots",
     "Dice": "surrogates.dice",
     "LoadedDice": "surrogates.dice",
     "Tmaml": "surrogates.dice",
@@ -145,8 +149,8 @@ _HOME = {
     "dr_grpo": "surrogates.group_relative",
     "grpo": "surrogates.group_relative",
     "rloo": "surrogates.group_relative",
-    "IntrinsicReward": "surrogates.meta_parameters",
-    "LambdaReturn": "surrogates.meta_parameters",
+    "IntrinsicReward": "surrogates.meta_losses",
+    "LambdaReturn": "surrogates.meta_losses",
     "OffPolicyDice": "surrogates.off_policy",
     "Ratio": "surrogates.off_policy",
     "effective_sample_size": "surrogates.off_policy",
@@ -166,11 +170,11 @@ _HOME = {
     "Taylor": "surrogates.taylor",
     "VTrace": "surrogates.taylor",
     "v_trace": "surrogates.taylor",
-    "Trajectories": "trajectories",
-    "sample": "trajectories",
-    "Average": "unrolled",
-    "Unroll": "unrolled",
-    "averaged": "unrolled",
-    "replayed": "unrolled",
+    "Trajectories": "rollouts.trajectories",
+    "sample": "rollouts.trajectories",
+    "Average": "meta.unrolled",
+    "Unroll": "meta.unrolled",
+    "averaged": "meta.unrolled",
+    "replayed": "meta.unrolled",
 }
 __getattr__, __dir__, __all__ = lazy_exports(__name__, _HOME)

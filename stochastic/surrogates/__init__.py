@@ -1,1 +1,1 @@
-"""Surrogate objectives: functions of a `stochastic.records.Record` that return a scalar tensor."""
+"""Surrogate objectives: functions of a `Record` that return a scalar tensor."""

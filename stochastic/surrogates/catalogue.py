@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gradbias.stochastic.coefficients import Surrogate
+from gradbias.stochastic.rollouts.records import Surrogate
 from gradbias.stochastic.surrogates.dice import dice, loaded_dice, tmaml
 from gradbias.stochastic.surrogates.group_relative import dr_grpo, grpo, rloo
 from gradbias.stochastic.surrogates.off_policy import off_policy_dice

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradbias.analytic.arrays import finite_number, real_number
-from gradbias.analytic.targets import DISCOUNTED, StateWeighting
-from gradbias.stochastic.records import Record
+from gradbias.analytic.problems.targets import DISCOUNTED, StateWeighting
+from gradbias.analytic.utils.validation import finite_number, real_number
+from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.surrogates.returns import (
     before_each,
     discounts,

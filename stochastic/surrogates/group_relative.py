@@ -25,8 +25,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from gradbias.analytic.arrays import positive_number
-from gradbias.stochastic.records import Record
+from gradbias.analytic.utils.validation import positive_number
+from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.surrogates.off_policy import log_ratios
 from gradbias.stochastic.surrogates.penalties import StepPenalty
 from gradbias.stochastic.surrogates.returns import discounts

@@ -17,8 +17,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from gradbias.analytic.arrays import positive_number
-from gradbias.stochastic.records import Record
+from gradbias.analytic.utils.validation import positive_number
+from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.surrogates.returns import discounts
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradbias.stochastic.records import Record
+from gradbias.stochastic.rollouts.records import Record
 
 StepPenalty = Callable[[Record], Tensor]
 """``[N, H]`` of a record."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradbias.stochastic.records import Record
+from gradbias.stochastic.rollouts.records import Record
 
 
 def discounts(record: Record) -> Tensor:

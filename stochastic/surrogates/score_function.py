@@ -12,9 +12,9 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from gradbias.analytic.arrays import real_number
-from gradbias.analytic.targets import DISCOUNTED, StateWeighting
-from gradbias.stochastic.records import Record
+from gradbias.analytic.problems.targets import DISCOUNTED, StateWeighting
+from gradbias.analytic.utils.validation import real_number
+from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.surrogates.returns import (
     as_made_for,
     generalised_advantages,

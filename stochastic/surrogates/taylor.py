@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradbias.analytic.arrays import positive_number, real_number, whole_number
-from gradbias.stochastic.records import Record
+from gradbias.analytic.utils.validation import positive_number, real_number, whole_number
+from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.surrogates.off_policy import log_ratios
 from gradbias.stochastic.surrogates.returns import before_each, discounts, generalised_advantages
 

@@ -4,7 +4,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from command_line import SMALL, bad_npz, run
+
+from tests.cases.command_line import SMALL, bad_npz, run
 
 NPZ = {
     "rows that do not sum to one": ({"transition": np.full((2, 2, 2), 0.4)}, "sum to one"),

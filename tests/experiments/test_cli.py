@@ -5,16 +5,14 @@ import math
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import CLIFF, SMALL, bad_npz, repeat, run
 
-from gradbias.analytic.problems import TabularMDP
-from gradbias.analytic.values import state_values
-
-ROOT = Path(__file__).resolve().parents[2]
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.analytic.returns.evaluation import state_values
+from tests.cases.checkout import ROOT
+from tests.cases.command_line import CLIFF, SMALL, bad_npz, repeat, run
 
 GOOD = """
 import torch

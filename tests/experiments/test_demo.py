@@ -3,12 +3,12 @@
 import csv
 
 import numpy as np
-import oracles
 import pytest
 
-from gradbias.analytic.derivatives import hessian
+from gradbias.analytic.returns.derivatives import hessian
 from gradbias.experiments import demo
-from gradbias.verification.reports import Verdict
+from gradbias.verification.evidence.reports import Verdict
+from tests.oracles import brute_force as oracles
 
 BIASED_HESSIANS = {"ad", "lvc", "my_estimator"}
 

@@ -3,9 +3,9 @@
 import warnings
 from dataclasses import dataclass
 
-from mutation.claims import KINDS
-from mutation.mutants import World, home_of, users_of
-from mutation.registry import CLAIMS
+from tests.mutation.claims import KINDS
+from tests.mutation.mutants import World, home_of, users_of
+from tests.mutation.registry import CLAIMS
 
 SURVIVED, ERROR = "survived", "error"
 

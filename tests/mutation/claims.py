@@ -10,12 +10,12 @@ from dataclasses import FrozenInstanceError, dataclass
 from functools import cache
 
 import numpy as np
-from mutation import definitions
-from mutation.problems import record_of, setting, walks
 
-from gradbias.stochastic.estimators import from_surrogate
-from gradbias.verification.measurement import measure_bias
-from gradbias.verification.reports import Verdict
+from gradbias.stochastic.estimators.kinds import from_surrogate
+from gradbias.verification.evidence.reports import Verdict
+from gradbias.verification.measurement.measure import measure_bias
+from tests.mutation import definitions
+from tests.mutation.problems import record_of, setting, walks
 
 KINDS = ("bias", "spread", "fact")
 

@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from mutation.problems import DISCOUNT, walks
+
+from tests.mutation.problems import DISCOUNT, walks
 
 
 @cache

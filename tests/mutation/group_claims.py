@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import oracles
 import torch
-from mutation.claims import (
+
+from gradbias.analytic.problems.targets import GivenTarget
+from gradbias.analytic.returns.derivatives import gradient
+from tests.mutation.claims import (
     biased,
     built,
     check_close,
@@ -16,11 +18,9 @@ from mutation.claims import (
     refused,
     unbiased,
 )
-from mutation.definitions import Group, penalties
-from mutation.problems import record_of, setting, softmax, walks
-
-from gradbias.analytic.derivatives import gradient
-from gradbias.analytic.targets import GivenTarget
+from tests.mutation.definitions import Group, penalties
+from tests.mutation.problems import record_of, setting, softmax, walks
+from tests.oracles import brute_force as oracles
 
 NAMES = {"k1": "k1", "k2": "k2", "k3": "k3", "negative entropy": "negative_entropy"}
 COEFFICIENT = 0.3

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from mutation import definitions
-from mutation.claims import check_close, defined, fact, frozen, refused, unbiased
-from mutation.definitions import advantages, discounting, mean_of_walks
-from mutation.problems import DISCOUNT, record_of, setting, walks
 
-from gradbias.analytic.derivatives import gradient
-from gradbias.analytic.targets import GivenTarget
+from gradbias.analytic.problems.targets import GivenTarget
+from gradbias.analytic.returns.derivatives import gradient
+from tests.mutation import definitions
+from tests.mutation.claims import check_close, defined, fact, frozen, refused, unbiased
+from tests.mutation.definitions import advantages, discounting, mean_of_walks
+from tests.mutation.problems import DISCOUNT, record_of, setting, walks
 
 REWARD = np.random.default_rng(5).normal(size=(3, 2))
 FACTORS = (0.6, 0.8)

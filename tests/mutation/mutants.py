@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from mutation.operators import OPERATORS
 
-from gradbias.analytic.targets import Undiscounted
+from gradbias.analytic.problems.targets import Undiscounted
+from tests.mutation.operators import OPERATORS
 
 PACKAGE = "gradbias.stochastic.surrogates"
 FOLDER = Path(importlib.import_module(PACKAGE).__path__[0])

@@ -3,9 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
-import oracles
-from mutation import definitions, product_definitions
-from mutation.claims import (
+
+from gradbias.analytic.problems.games import StochasticGame
+from gradbias.analytic.returns.game_derivatives import game_gradient
+from gradbias.stochastic.estimators.contexts import Context, OtherPlayer
+from gradbias.stochastic.estimators.kinds import estimate, from_surrogate
+from gradbias.stochastic.rollouts.trajectories import Trajectories
+from tests.mutation import definitions, product_definitions
+from tests.mutation.claims import (
     Claim,
     biased,
     built,
@@ -16,13 +21,8 @@ from mutation.claims import (
     refused,
     unbiased,
 )
-from mutation.problems import record_of, walks
-
-from gradbias.analytic.game_derivatives import game_gradient
-from gradbias.analytic.games import StochasticGame
-from gradbias.stochastic.contexts import Context, OtherPlayer
-from gradbias.stochastic.estimators import estimate, from_surrogate
-from gradbias.stochastic.trajectories import Trajectories
+from tests.mutation.problems import record_of, walks
+from tests.oracles import brute_force as oracles
 
 
 def _off_policy(ratio, largest=None):

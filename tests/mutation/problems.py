@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
-import oracles
 import torch
 
-from gradbias.analytic.problems import TabularMDP
-from gradbias.stochastic.records import Record
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.stochastic.rollouts.records import Record
+from tests.oracles import brute_force as oracles
 
 DISCOUNT = 0.7
 

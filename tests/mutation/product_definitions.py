@@ -8,7 +8,8 @@ import itertools
 from functools import cache
 
 import numpy as np
-from mutation.definitions import advantages, discounting, mean_of_walks
+
+from tests.mutation.definitions import advantages, discounting, mean_of_walks
 
 
 def _summed(terms, horizon):

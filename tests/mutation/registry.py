@@ -3,10 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
-import oracles
 import torch
-from mutation import definitions, product_definitions
-from mutation.claims import (
+
+from gradbias.analytic.problems.targets import (
+    GivenWeights,
+    Undiscounted,
+    bootstrapped_gradient,
+    update_field,
+)
+from gradbias.analytic.returns.evaluation import state_values
+from tests.mutation import definitions, product_definitions
+from tests.mutation.claims import (
     biased,
     check_close,
     defined,
@@ -17,28 +24,21 @@ from mutation.claims import (
     refused,
     unbiased,
 )
-from mutation.group_claims import GROUP_RELATIVE, PENALTIES
-from mutation.meta_claims import INTRINSIC_REWARD, LAMBDA_RETURN
-from mutation.off_policy_claims import (
+from tests.mutation.group_claims import GROUP_RELATIVE, PENALTIES
+from tests.mutation.meta_claims import INTRINSIC_REWARD, LAMBDA_RETURN
+from tests.mutation.off_policy_claims import (
     OFF_POLICY_DICE,
     TAYLOR,
     V_TRACE,
     effective_size,
     two_players,
 )
-from mutation.problems import record_of, setting, walks
-
-from gradbias.analytic.targets import (
-    GivenWeights,
-    Undiscounted,
-    bootstrapped_gradient,
-    update_field,
-)
-from gradbias.analytic.values import state_values
+from tests.mutation.problems import record_of, setting, walks
+from tests.oracles import brute_force as oracles
 
 UNEVEN = (1.0, 0.5, 0.3)
 
-# Score functions: closed forms of the mean Hessians, from tests/oracles.py.
+# Score functions: closed forms of the mean Hessians, from tests/oracles/brute_force.py.
 
 
 def _ad_hessian(name, *, reward_to_go=True):

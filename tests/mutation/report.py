@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from mutation.battery import ERROR, SURVIVED, Outcome, claims_about, outcome_of
-from mutation.equivalents import EQUIVALENT
-from mutation.mutants import Mutant, module_names, mutants_of
-from mutation.operators import OPERATORS
+from tests.mutation.battery import ERROR, SURVIVED, Outcome, claims_about, outcome_of
+from tests.mutation.equivalents import EQUIVALENT
+from tests.mutation.mutants import Mutant, module_names, mutants_of
+from tests.mutation.operators import OPERATORS
 
 Account = list[tuple[Mutant, Outcome]]
 

@@ -1,18 +1,19 @@
 """Every mutant of a surrogate is found out by the exact check, or known to be no change."""
 
 import ast
-from pathlib import Path
 
 import pytest
-from mutation.battery import claims_about, outcome_in
-from mutation.claims import KINDS, Claim
-from mutation.equivalents import EQUIVALENT
-from mutation.mutants import World, home_of, module_names, mutants_of, source_of
-from mutation.operators import OPERATORS
-from mutation.registry import CLAIMS
-from mutation.report import account_of, page, survivors, unexplained
 
-PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
+from tests.cases.checkout import ROOT
+from tests.mutation.battery import claims_about, outcome_in
+from tests.mutation.claims import KINDS, Claim
+from tests.mutation.equivalents import EQUIVALENT
+from tests.mutation.mutants import World, home_of, module_names, mutants_of, source_of
+from tests.mutation.operators import OPERATORS
+from tests.mutation.registry import CLAIMS
+from tests.mutation.report import account_of, page, survivors, unexplained
+
+PAGE = ROOT / "docs" / "mutants.md"
 FEWEST = 500
 """Mutants of all modules: fewer means that operators no longer find their sites."""
 

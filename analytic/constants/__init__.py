@@ -1,0 +1,1 @@
+"""Lipschitz constants, spectral bounds and deviations that the theorems assume."""

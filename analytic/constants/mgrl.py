@@ -1,0 +1,212 @@
+"""The constants of MGRL's loop, whose update is the gradient of nothing.
+
+Theorem 4.5 takes norms of the update's Jacobians alone, so it holds with them in place of Hessians.
+With U_n(s) the update's product with a unit direction v, n steps to go, and W the weights'
+discount,
+
+    U_n = Pi'_v Q_n + W Pi P U_{n-1},    Q_n = rho_n + gamma lambda P V_{n-1},
+
+whose derivatives obey recursions like those of `analytic.constants.softmax`; so do those of Q_n in
+gamma and lambda, which move what a step pays (rho) and its discount.
+
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (MGRL), Assumptions
+4.1-4.3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradbias.analytic.constants.returns import gradient_deviation, return_constants
+from gradbias.analytic.constants.softmax import SCORE, ProblemSizes, derivative_bounds
+from gradbias.analytic.meta.bilevel import Mgrl
+from gradbias.analytic.meta.inner_steps import LambdaStep
+from gradbias.analytic.problems.critics import critic_rows
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.analytic.problems.targets import Discounted
+from gradbias.analytic.returns.derivatives import gradient, hessian
+from gradbias.analytic.utils.validation import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class MgrlLoop:
+    """The loop, for ``phi`` = (discount, lambda), and its expected ``path``."""
+
+    problem: Mgrl
+    mdp: TabularMDP
+    phi: FloatArray
+    path: list[FloatArray]
+
+    def largest_estimate(self) -> float:
+        """What an estimate of the update from any trajectories does not exceed."""
+        return SCORE * self._credit()
+
+    def everywhere(self) -> dict[str, float]:
+        """What holds for all theta, by name."""
+        outer, sizes = return_constants(self.mdp), ProblemSizes.of(self.mdp)
+        slopes = _Slopes.of(self)
+        c1, rho1, chi1 = (math.hypot(*both) for both in zip(*slopes.in_phi, strict=True))
+        return {
+            "c2": slopes.update[1],
+            "rho2": slopes.update[2],
+            "chi2": slopes.update[3],
+            "c1": c1,
+            "rho1": rho1,
+            "chi1": chi1,
+            "change_h": slopes.update[2],
+            "change_j": rho1,
+            "m2": outer.slope,
+            "mu2": outer.curvature,
+            "nu2": outer.third,
+            "sigma": self._credit() * math.sqrt(sizes.scatter),
+            "sigma_2": gradient_deviation(self.mdp),
+        }
+
+    def in_ball(self, everywhere: dict[str, float], radius: float) -> dict[str, float]:
+        """On the ball around theta^0: what is there, and how far that can change."""
+        found = self.at(self.path[0])
+        for name, change in {"c2": "rho2", "c1": "rho1", "mu2": "nu2", "m2": "mu2"}.items():
+            fastest = min(found.get(change, math.inf), everywhere[change])
+            found[name] = min(everywhere[name], found[name] + fastest * radius)
+        return found
+
+    def along_path(self) -> dict[str, float]:
+        """The largest at the expected iterates, of the outer return at the last."""
+        each = [self.at(theta) for theta in self.path]
+        return each[-1] | {name: max(at[name] for at in each[:-1]) for name in ("c1", "c2")}
+
+    def at(self, theta: FloatArray) -> dict[str, float]:
+        """What is there, exactly; higher derivatives are not."""
+        step = self.problem.inner_step(self.phi, theta)
+        every = np.eye(theta.size).reshape(-1, *theta.shape)
+        columns = np.array([step.jvp(v).ravel() for v in every])
+        found = {"c2": float(np.linalg.norm(columns, 2))}
+        if isinstance(step, LambdaStep):
+            moved = (step.linear.discount_derivative, step.linear.trace_decay_derivative)
+            found["c1"] = float(np.linalg.norm([part.ravel() for part in moved], 2))
+        bent = hessian(self.mdp, theta).reshape(theta.size, -1)
+        slope = float(np.linalg.norm(gradient(self.mdp, theta)))
+        return found | {"m2": slope, "mu2": float(np.linalg.norm(bent, 2))}
+
+    @property
+    def horizon(self) -> int:
+        """H."""
+        return self.mdp.tables.steps
+
+    @property
+    def values(self) -> FloatArray:
+        """The critic's, ``[H + 1, S]``."""
+        return critic_rows(np.asarray(self.problem.critic), self.mdp.horizon, self.mdp.n_states)
+
+    @property
+    def weight(self) -> float:
+        """The discount of the states' weights."""
+        return self.mdp.discount if isinstance(self.problem.weighting, Discounted) else 1.0
+
+    def _credit(self) -> float:
+        """The largest sum of the weights times what steps can be credited with."""
+        gamma, decay = self.phi.tolist()
+        values = self.values
+        paid = np.broadcast_to(
+            self.mdp.next_state_reward, (self.horizon, *self.mdp.transition.shape)
+        )
+        errors = paid + gamma * values[1:, None, None, :] - values[:-1, :, None, None]
+        largest = float(np.abs(errors[:, self.mdp.transition > 0]).max())
+        lengths = np.cumsum((gamma * decay) ** np.arange(self.horizon))[::-1]
+        return largest * float(self.weight ** np.arange(self.horizon) @ lengths)
+
+
+@dataclass(frozen=True)
+class _Slopes:
+    """Norms of the derivatives 0 .. 3 in theta of the ``update``, and 0 .. 2 of its derivatives in
+    gamma and lambda (``in_phi``).
+    """
+
+    update: tuple[float, ...]
+    in_phi: tuple[tuple[float, ...], tuple[float, ...]]
+
+    @classmethod
+    def of(cls, loop: MgrlLoop) -> _Slopes:
+        """By recursion over the steps to go."""
+        gamma, decay = loop.phi.tolist()
+        folded, ahead = _folded(loop)
+        sizes = ProblemSizes.of(folded)
+        rows = [dict.fromkeys(("x1", "x2", "x3", "x4"), 0.0), *derivative_bounds(sizes)]
+        turn, tau = folded.discount * sizes.influence, sizes.influence
+        update = _Update(sizes, loop.weight)
+        by = (_Moved(sizes, loop.weight, decay), _Moved(sizes, loop.weight, gamma))
+        for n in range(1, loop.horizon + 1):
+            before = [rows[n - 1][f"x{k}"] for k in (1, 2, 3)]
+            spread = sizes.mean_span * sizes.length(n - 1)
+            update.step(sizes.action_span + turn * spread, [turn * x for x in before])
+            share = 1.0 if n == 1 else 1.0 - decay
+            critic = ahead[loop.horizon - n]
+            spans = float(np.ptp(critic)), float(np.ptp(critic, axis=1).max())
+            for each, factor in zip(by, (share, 0.0 if n == 1 else gamma), strict=True):
+                each.step(tau, factor * spans[0], factor * spans[1], spread, before)
+        return cls(tuple(update.found), (tuple(by[0].update.found), tuple(by[1].update.found)))
+
+
+def _folded(loop: MgrlLoop) -> tuple[TabularMDP, FloatArray]:
+    """The problem whose values the lambda-returns are, and what the critic says of the next state,
+    ``[H, S, A]``.
+    """
+    gamma, decay = loop.phi.tolist()
+    mdp, horizon = loop.mdp, loop.horizon
+    ahead = np.einsum("sax,tx->tsa", mdp.transition, loop.values[1:])
+    share = np.where(np.arange(horizon) == horizon - 1, 1.0, 1.0 - decay)[:, None, None]
+    reward = mdp.tables.reward + gamma * share * ahead
+    paid = reward[..., None] * np.ones(mdp.n_states)
+    return TabularMDP(mdp.transition, paid, gamma * decay, mdp.start, horizon), ahead
+
+
+class _Update:
+    """Norms of the update's derivatives in theta, n steps to go; a step adds one."""
+
+    def __init__(self, sizes: ProblemSizes, weight: float, orders: int = 4) -> None:
+        self.softmax, self.turn = (1.0, *sizes.softmax), weight * sizes.influence
+        self.weight, self.found = weight, [0.0] * orders
+
+    def step(self, span: float, later: list[float]) -> None:
+        """``span`` of the action values, and ``later[k - 1]`` half of that of their k-th derivative
+        (what an action decides of it).
+        """
+        b, before = self.softmax, list(self.found)
+        for k in range(len(before)):
+            total = 0.5 * b[k + 1] * span + self.weight * before[k]
+            for j in range(k):
+                total += math.comb(k, j) * b[j + 1] * later[k - j - 1]
+            for j in range(1, k + 1):
+                total += math.comb(k, j) * b[j] * self.turn * before[k - j]
+            self.found[k] = total
+
+
+class _Moved:
+    """The same for the update's derivative in gamma or lambda, which moves the folded problem's
+    discount by ``rate``.
+    """
+
+    def __init__(self, sizes: ProblemSizes, weight: float, rate: float) -> None:
+        self.update = _Update(sizes, weight, orders=3)
+        self.softmax, self.discount, self.rate = sizes.softmax, sizes.mdp.discount, rate
+        self.span, self.values = 0.0, [0.0, 0.0]
+
+    def step(
+        self, tau: float, paid: float, chosen: float, spread: float, before: list[float]
+    ) -> None:
+        """``paid`` and ``chosen``: how far apart what a step pays moves, at all and by the action;
+        ``spread`` and ``before``: of the values one step later, and of their derivatives.
+        """
+        ahead = self.rate * spread + self.discount * self.span
+        later = [
+            self.rate * x + self.discount * y for x, y in zip(before[:2], self.values, strict=True)
+        ]
+        decided, span = [tau * x for x in later], chosen + tau * ahead
+        self.update.step(span, decided)
+        b1, b2, *_ = self.softmax
+        first = 0.5 * b1 * span + later[0]
+        second = 0.5 * b2 * span + 2.0 * b1 * decided[0] + later[1]
+        self.span, self.values = paid + ahead, [first, second]

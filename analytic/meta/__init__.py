@@ -1,0 +1,1 @@
+"""Bilevel problems, exact meta-gradients, what sampled inner steps add."""

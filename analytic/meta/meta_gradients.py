@@ -1,0 +1,213 @@
+"""The gradient of a return after K inner steps, by the adjoint recursion.
+
+With ``theta^{i+1} = theta^i + alpha g(phi, theta^i)`` and ``J^K(phi) = J_out(phi, theta^K)``, start
+from ``lambda = dJ_out/dtheta`` at theta^K and go back through the steps:
+
+    out    += alpha (dg/dphi)^T lambda
+    lambda += alpha (dg/dtheta)^T lambda
+
+``out``, which starts as ``dJ_out/dphi``, is the meta-gradient; where theta^0 is phi itself (MAML),
+``lambda`` is added at the end. That is K products with vectors, each with the factorisation of its
+own step: no Jacobian or Hessian is formed, and none are multiplied. The order of the steps matters,
+as their Jacobians do not commute.
+
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1, corrected: the printed
+formula lacks the step size and dtheta^0/dphi, and leaves the order of the products open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gradbias.analytic.meta.bilevel import BilevelProblem
+from gradbias.analytic.meta.inner_steps import InnerStep
+from gradbias.analytic.policies.softmax import LARGEST_PARAMETER
+from gradbias.analytic.utils.validation import (
+    FloatArray,
+    probability_rows,
+    real_number,
+    whole_number,
+)
+
+LARGEST_STEP = 1e12
+
+
+@dataclass(frozen=True, eq=False)
+class TaskFamily:
+    """Finitely many tasks, with probabilities: objectives are exact expectations over them.
+
+    Every task has the same meta-parameters and starts its inner loop from the same theta.
+    ``probabilities [tasks]`` default to equal ones.
+
+    Raises:
+        ValueError: no task, or probabilities that are not one a task and sum to one.
+
+    >>> from gradbias.analytic import Maml, TabularMDP, meta_gradient
+    >>> rng = np.random.default_rng(0)
+    >>> tasks = [Maml(TabularMDP.random(3, 2, rng=rng, discount=0.9)) for _ in range(4)]
+    >>> meta_gradient(TaskFamily(tasks), np.zeros((3, 2)), steps=1, step_size=1.0).shape
+    (3, 2)
+    """
+
+    tasks: Sequence[BilevelProblem]
+    probabilities: npt.ArrayLike | None = None
+
+    def __post_init__(self) -> None:
+        tasks = tuple(self.tasks)
+        if not tasks:
+            raise ValueError("tasks: expected at least one, got none")
+        given = self.probabilities
+        weights = np.full(len(tasks), 1.0 / len(tasks)) if given is None else given
+        object.__setattr__(self, "tasks", tasks)
+        rows = probability_rows("probabilities", weights, (len(tasks),))
+        object.__setattr__(self, "probabilities", rows)
+
+
+def inner_loop(
+    problem: BilevelProblem | TaskFamily,
+    meta_parameters: npt.ArrayLike,
+    theta: npt.ArrayLike | None = None,
+    *,
+    steps: int,
+    step_size: float,
+) -> list[FloatArray]:
+    """``theta^0 .. theta^K``: the parameters before each of ``steps`` expected inner steps, and
+    after the last.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 2.
+
+    Raises:
+        ValueError: as `meta_gradient`; a `TaskFamily`, whose tasks have a path each.
+
+    >>> from gradbias.analytic import Maml, TabularMDP
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> [t.tolist() for t in inner_loop(Maml(bandit), [[0.0, 0.0]], steps=1, step_size=1.0)]
+    [[[0.0, 0.0]], [[0.25, -0.25]]]
+    """
+    if isinstance(problem, TaskFamily):
+        raise ValueError("problem: expected one task, got a TaskFamily: its tasks have a path each")
+    return _unrolled(problem, meta_parameters, theta, steps, step_size).path
+
+
+def meta_objective(
+    problem: BilevelProblem | TaskFamily,
+    meta_parameters: npt.ArrayLike,
+    theta: npt.ArrayLike | None = None,
+    *,
+    steps: int,
+    step_size: float,
+) -> float | FloatArray:
+    """``J^K(phi)``: the outer return after ``steps`` expected inner steps.
+
+    An array where parameters or problems have leading axes.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 2.
+
+    Raises:
+        ValueError: as `meta_gradient`.
+
+    >>> from gradbias.analytic import Maml, TabularMDP
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> round(meta_objective(Maml(bandit), [[0.0, 0.0]], steps=1, step_size=1.0), 4)
+    0.6225
+    """
+    if isinstance(problem, TaskFamily):
+        each = [
+            meta_objective(task, meta_parameters, theta, steps=steps, step_size=step_size)
+            for task in problem.tasks
+        ]
+        return _expected(problem, [np.asarray(value) for value in each])[()]
+    loop = _unrolled(problem, meta_parameters, theta, steps, step_size)
+    value = problem.outer(loop.meta_parameters, loop.path[-1]).value
+    return value if value.ndim else float(value)
+
+
+def meta_gradient(
+    problem: BilevelProblem | TaskFamily,
+    meta_parameters: npt.ArrayLike,
+    theta: npt.ArrayLike | None = None,
+    *,
+    steps: int,
+    step_size: float,
+) -> FloatArray:
+    """``dJ^K/dphi``, shaped like the meta-parameters phi: the gradient (for ascent) of the outer
+    return after ``steps`` *expected* inner steps from theta.
+
+    ``problem`` is a `Maml` (whose phi is theta^0: leave ``theta`` out), `Lirpg`, `Lola`, `Mgrl`,
+    any other `BilevelProblem`, or a `TaskFamily` of them. Leading axes of parameters or problems
+    lead the result (the two numbers of `Mgrl` have none). Sampled inner steps make another
+    objective: `sampled_step_objective`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+
+    Raises:
+        ValueError: parameters that do not fit or are not finite, steps below 1, a step size that is
+            not a number up to 1e12 in size, or inner steps that diverge.
+
+    >>> from gradbias.analytic import Maml, TabularMDP
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> meta_gradient(Maml(bandit), [[0.0, 0.0]], steps=1, step_size=1.0).round(4).tolist()
+    [[0.235, -0.235]]
+    """
+    if isinstance(problem, TaskFamily):
+        each = [
+            meta_gradient(task, meta_parameters, theta, steps=steps, step_size=step_size)
+            for task in problem.tasks
+        ]
+        return _expected(problem, each)
+    loop = _unrolled(problem, meta_parameters, theta, steps, step_size)
+    outer = problem.outer(loop.meta_parameters, loop.path[-1])
+    cotangent, found = outer.theta_gradient, outer.meta_gradient
+    for i, step in reversed(list(enumerate(loop.steps))):
+        pulled = step.pull_back(cotangent)
+        if pulled.meta is not None:
+            found = _plus(found, loop.step_size * pulled.meta())
+        if i > 0 or problem.starts_at_meta:
+            cotangent = cotangent + loop.step_size * pulled.state()
+    if problem.starts_at_meta:
+        found = _plus(found, cotangent)
+    return np.zeros_like(loop.meta_parameters) if found is None else found
+
+
+@dataclass(frozen=True, eq=False)
+class _Loop:
+    meta_parameters: FloatArray
+    path: list[FloatArray]
+    steps: list[InnerStep]
+    step_size: float
+
+
+def _unrolled(
+    problem: BilevelProblem,
+    meta_parameters: npt.ArrayLike,
+    theta: npt.ArrayLike | None,
+    steps: int,
+    step_size: float,
+) -> _Loop:
+    count = whole_number("steps", steps, at_least=1)
+    size = real_number("step_size", step_size, low=-LARGEST_STEP, high=LARGEST_STEP)
+    phi, here = problem.start(meta_parameters, theta)
+    path, taken = [here], []
+    for i in range(count):
+        taken.append(problem.inner_step(phi, here))
+        with np.errstate(over="ignore"):
+            here = here + size * taken[-1].update
+        if not np.abs(here).max(initial=0.0) <= LARGEST_PARAMETER:
+            raise ValueError(
+                f"step_size: expected parameters that stay below {LARGEST_PARAMETER:g}, got larger "
+                f"ones after inner step {i + 1} with step size {size:g}"
+            )
+        path.append(here)
+    return _Loop(phi, path, taken, size)
+
+
+def _expected(family: TaskFamily, each: list[FloatArray]) -> FloatArray:
+    return np.tensordot(np.asarray(family.probabilities), np.stack(each), axes=1)
+
+
+def _plus(found: FloatArray | None, more: FloatArray) -> FloatArray:
+    return more if found is None else found + more

@@ -1,0 +1,212 @@
+"""Exact moments of multi-step meta-gradients on a reward chain: every i, their mixes and averages.
+
+With a table of values everything is linear in the batches' mean rewards. With u_i the slopes'
+product with the outer error, and d_i the (traced) sum of mean rewards of state k,
+
+    nabla_{gamma_k} L'(theta^(i)) = -w u_i d_i,    d_i = alpha w sum_{j < i} mu^(i-1-j) rbar_jk,
+    u_i = W_k^T (gbar'_i - theta^(i)),    theta^(i) = b^i theta + alpha w sum_{j < i} b^(i-1-j)
+    gbar_j,
+
+so its mean is ``-w (E u_i E d_i + Cov(u_i, d_i))``, whatever the rewards' law. For Gaussian rewards
+(the variances, and only they, need this) Isserlis' theorem gives the covariance of two products,
+
+    Cov(u_i d_i, u_l d_l) = E u_i E u_l Cov(d_i, d_l) + E d_i E d_l Cov(u_i, u_l)
+        + E d_i E u_l Cov(u_i, d_l) + E u_i E d_l Cov(d_i, u_l)
+        + Cov(u_i, u_l) Cov(d_i, d_l) + Cov(u_i, d_l) Cov(d_i, u_l),
+
+where the i-step and the l-step meta-gradient of one unroll share the noise of their first
+min(i, l) inner batches. A mix has the weighted sum of these. ``mu = b`` is the exact meta-gradient,
+as every inner step's derivative is b I; another mu is the accumulative trace.
+
+Source: *One Step at a Time: Pros and Cons of Multi-Step Meta-Gradient RL*, eqs. (5), (7), (9), (10)
+and App. D.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gradbias.analytic.moments.estimators import EstimateMoments
+from gradbias.analytic.problems.mixing import Validation, mixing_weights
+from gradbias.analytic.problems.reward_chains import ChainLearner
+from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_number, whole_number
+
+LARGEST_COVARIANCE = 5_000_000
+"""Numbers (steps^2 x states^2) up to which the covariances are worked out."""
+
+
+@dataclass(frozen=True, eq=False)
+class StepMoments:
+    """Of the i-step meta-gradients of one unroll, i = 1..n: ``means [n, m]``, and ``covariances
+    [n, n, m, m]`` between component k of the i-step and component q of the l-step one.
+    """
+
+    means: FloatArray
+    covariances: FloatArray
+
+    def weighted(self, weights: npt.ArrayLike) -> EstimateMoments:
+        """Of the sum of the i-step meta-gradients times ``weights [n]``.
+
+        Raises:
+            ValueError: weights of another shape, or not finite.
+        """
+        w = frozen_array("weights", weights, (len(self.means),))
+        return EstimateMoments(w @ self.means, np.einsum("i,l,ilkq->kq", w, w, self.covariances))
+
+    @property
+    def last(self) -> EstimateMoments:
+        """Of the n-step meta-gradient alone."""
+        return EstimateMoments(self.means[-1], self.covariances[-1, -1])
+
+    def mixed(self, kappa: float | None = None) -> EstimateMoments:
+        """Of the kappa-mix, eq. (10). Raises ValueError if kappa lies outside [0, 1]."""
+        return self.weighted(mixing_weights(len(self.means), kappa))
+
+
+def chain_step_moments(
+    learner: ChainLearner,
+    steps: int,
+    *,
+    trace_decay: float | None = None,
+    validation: Validation = Validation.FRESH,
+) -> StepMoments:
+    """Means ``[n, m]`` and covariances ``[n, n, m, m]`` of the i-step meta-gradients, i = 1..n, in
+    the discounts: gradients of the outer *loss*, to be descended.
+
+    ``trace_decay`` is mu of the accumulative trace; None differentiates the inner steps exactly.
+    One i-step estimate's moments do not depend on ``validation``, those of a mix do.
+
+    Source: *One Step at a Time*, eqs. (5), (10), App. D.1; the moments follow by Isserlis' theorem.
+
+    Raises:
+        ValueError: steps < 1 or too many, mu outside [0, 1], or batches that are reused for
+            validation though their sizes differ.
+
+    >>> from gradbias.analytic import ChainLearner, RewardChain
+    >>> learner = ChainLearner(RewardChain([1.0], [0.0]), [0.5], [0.0])
+    >>> moments = chain_step_moments(learner, 2)
+    >>> moments.means.round(6).tolist(), moments.mixed(kappa=1.0).mean.round(7).tolist()
+    ([[-0.0095], [-0.017195]], [-0.0133475])
+    """
+    n = whole_number("steps", steps, at_least=1)
+    if (n * learner.chain.n_states) ** 2 > LARGEST_COVARIANCE:
+        raise ValueError(
+            f"steps: expected at most {LARGEST_COVARIANCE:,} covariances (steps^2 x states^2), "
+            f"got {(n * learner.chain.n_states) ** 2:,}"
+        )
+    if validation is Validation.REUSED and learner.outer_samples != learner.samples:
+        raise ValueError(
+            "outer_samples: expected as many as samples where batches are reused, "
+            f"got {learner.outer_samples} and {learner.samples}"
+        )
+    decay = learner.contraction
+    if trace_decay is not None:
+        decay = real_number("trace_decay", trace_decay, low=0.0, high=1.0)
+    forms = _Forms.of(learner, n, decay, validation)
+    return forms.product(-learner.loss_weight)
+
+
+def chain_oracle(learner: ChainLearner, *, steps: int | None) -> FloatArray:
+    """The expected exact meta-gradient ``[m]`` after ``steps`` inner steps, or, for None, in the
+    limit: what a bias is measured against.
+
+    Source: *One Step at a Time*, eqs. (7) and (9); the paper takes 40 steps.
+
+    Raises:
+        ValueError: steps < 1; the limit, where a step size x loss weight >= 2 lets the inner loop
+            diverge.
+
+    >>> from gradbias.analytic import ChainLearner, RewardChain
+    >>> learner = ChainLearner(RewardChain([1.0], [0.0]), [0.5], [0.0])
+    >>> [chain_oracle(learner, steps=n).round(4).tolist() for n in (1, 10, None)]
+    [[-0.0095], [-0.0439], [-0.05]]
+    """
+    b, chain = learner.contraction, learner.chain
+    if steps is None and abs(b) >= 1.0:
+        raise ValueError(
+            f"step_size: expected step_size x loss_weight < 2 for a limit, got {learner.pace:g}"
+        )
+    n = None if steps is None else whole_number("steps", steps, at_least=1)
+    left = 0.0 if n is None else b**n
+    slopes, weights = learner.target_slopes, learner.target_weights
+    error = learner.outer_weights @ chain.means - left * learner.values
+    error -= (1.0 - left) * (weights @ chain.means)
+    shared = learner.pace**2 * _geometric(b * b, n) * (slopes * weights).sum(axis=0)
+    covariance = -shared * chain.deviations**2 / learner.samples
+    reached = learner.pace * _geometric(b, n) * chain.means
+    oracle: FloatArray = -learner.loss_weight * ((error @ slopes) * reached + covariance)
+    return oracle
+
+
+def _geometric(ratio: float, terms: int | None) -> float:
+    """1 + ratio + ratio^2 + ..., of so many terms, or of all."""
+    return 1.0 / (1.0 - ratio) if terms is None else float((ratio ** np.arange(terms)).sum())
+
+
+def _powers(ratio: float, n: int) -> FloatArray:
+    """``ratio^(i-1-j)`` in row i - 1 and column j, 0 where batch j comes later, ``[n, n]``."""
+    gaps = np.arange(n)[:, None] - np.arange(n)[None, :]
+    return np.tril(ratio ** np.maximum(gaps, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Forms:
+    """u_i and d_i for each gamma_k: means ``[n, m]`` and covariances ``[n, n, m, m]``."""
+
+    u: FloatArray
+    d: FloatArray
+    uu: FloatArray
+    ud: FloatArray
+    dd: FloatArray
+
+    @classmethod
+    def of(cls, learner: ChainLearner, n: int, decay: float, validation: Validation) -> _Forms:
+        """Those of ``learner``, with ``decay`` per step in d."""
+        chain, b = learner.chain, learner.contraction
+        moved = learner.pace * _powers(b, n)  # the share of inner batch j in theta^(i)
+        traced = learner.pace * _powers(decay, n)  # and in d_i
+        own = learner.target_slopes.T @ learner.target_weights  # [k, c]: u_k by reward c, inner
+        judged = learner.target_slopes.T @ learner.outer_weights  # and outer
+        inner, outer = (
+            chain.deviations**2 / size for size in (learner.samples, learner.outer_samples)
+        )
+        together = np.ones((n, n)) if validation is Validation.SHARED else np.eye(n)
+        again = np.eye(n, k=1) if validation is Validation.REUSED else np.zeros((n, n))
+        left = np.outer(b ** np.arange(1, n + 1), learner.target_slopes.T @ learner.values)
+        crossed = _each(moved @ again.T, own * inner @ judged.T)
+        return cls(
+            u=judged @ chain.means - left - np.outer(moved.sum(axis=1), own @ chain.means),
+            d=np.outer(traced.sum(axis=1), chain.means),
+            uu=_each(together, judged * outer @ judged.T)
+            + _each(moved @ moved.T, own * inner @ own.T)
+            - crossed
+            - crossed.transpose(1, 0, 3, 2),
+            ud=_each(again @ traced.T, judged * inner) - _each(moved @ traced.T, own * inner),
+            dd=_each(traced @ traced.T, np.diag(inner)),
+        )
+
+    def product(self, factor: float) -> StepMoments:
+        """Moments of ``factor x u_i d_i``, for Gaussian u and d."""
+        du = self.ud.transpose(1, 0, 3, 2)
+        at_once = np.einsum("iikk->ik", self.ud)
+        covariances = (
+            self.dd * (_pairs(self.u, self.u) + self.uu)
+            + _pairs(self.d, self.d) * self.uu
+            + _pairs(self.d, self.u) * self.ud
+            + _pairs(self.u, self.d) * du
+            + self.ud * du
+        )
+        return StepMoments(factor * (self.u * self.d + at_once), factor**2 * covariances)
+
+
+def _each(over_steps: FloatArray, over_states: FloatArray) -> FloatArray:
+    """``[n, n, m, m]``: each entry of the one times each of the other."""
+    return over_steps[:, :, None, None] * over_states
+
+
+def _pairs(first: FloatArray, second: FloatArray) -> FloatArray:
+    """``[n, n, m, m]``: component k of the i-th row times component q of the l-th."""
+    return first[:, None, :, None] * second[None, :, None, :]

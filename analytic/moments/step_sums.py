@@ -1,0 +1,194 @@
+"""Estimates from one trajectory as sums over its steps, ready for their moments.
+
+Where each step's score counts by itself, an estimate is a sum of credits times vectors
+(`analytic.moments.independent_steps`); DiCE's Hessian pairs steps
+(`analytic.moments.paired_steps`); whole returns are given as the linear map from what is summed
+from step t + 1 on to what is summed from t on (`analytic.moments.suffix_sums`). Over a finite
+horizon the weights w_t of the steps stand in the sum. Over the infinite one they are gamma^t, and
+gamma carries what is summed: every step is the same.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gradbias.analytic.moments.independent_steps import CreditedSums
+from gradbias.analytic.moments.paired_steps import PairedSums
+from gradbias.analytic.moments.suffix_sums import Maps, SuffixSums, check_size
+from gradbias.analytic.policies.at_parameters import PolicyAt
+from gradbias.analytic.policies.jets import required
+from gradbias.analytic.policies.softmax import Policy
+from gradbias.analytic.problems.critics import check_ends, critic_rows
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.analytic.problems.targets import Discounted, StateWeighting
+from gradbias.analytic.returns.evaluation import single_policy
+from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_number
+
+
+@dataclass(frozen=True, eq=False)
+class StepSums:
+    """One problem, policy and way to weigh steps, T of them (1 over the infinite horizon).
+
+    ``signal [T, S, A, S]`` is x, ``decay`` what carries it back, ``baseline [T + 1, S]`` (0 at the
+    end of a horizon), ``weights [T]``, and ``carry`` what carries the sums themselves back.
+    """
+
+    mdp: TabularMDP
+    at: PolicyAt
+    signal: FloatArray
+    decay: float
+    baseline: FloatArray
+    weights: FloatArray
+    carry: float
+
+    @classmethod
+    def of(
+        cls,
+        mdp: TabularMDP,
+        theta: npt.ArrayLike,
+        policy: Policy,
+        critic: npt.ArrayLike | None,
+        gae_lambda: float | None,
+        weighting: StateWeighting,
+    ) -> StepSums:
+        """Raises ValueError for what does not fit."""
+        at = single_policy(mdp, theta, policy)
+        values = critic_over_time(mdp, critic)
+        weights = _step_weights(mdp, weighting)
+        each = max(at.theta.size, len(weights) * mdp.n_states)
+        check_size(mdp.n_states * mdp.n_actions * each)
+        shape = (len(weights), mdp.n_states, mdp.n_actions, mdp.n_states)
+        signal = np.broadcast_to(mdp.next_state_reward, shape)
+        decay, baseline = mdp.discount, np.array(values)
+        if mdp.horizon is not None:
+            baseline[-1] = 0.0
+        if gae_lambda is not None:
+            decay *= checked_lambda(gae_lambda)
+            signal = _differences(signal, values, mdp.discount)
+            baseline = np.zeros_like(baseline)
+        carry = mdp.discount if mdp.horizon is None else 1.0
+        return cls(mdp, at, signal, decay, baseline, weights, carry)
+
+    @property
+    def scores(self) -> FloatArray:
+        """``[S, A, p]``: grad log pi(a|s), 0 at terminal states."""
+        return self._pulled([self._logit_scores], [])
+
+    def curved(self, v: FloatArray, *, keep_scores: bool) -> FloatArray:
+        """``[S, A, p]``: the Hessian of log pi(a|s) times v; with scores, that of pi over pi."""
+        moved = required(self.at.jet([v])[1])
+        states = np.arange(self.mdp.n_states)
+        change = np.zeros_like(self._logit_scores)
+        change[states, :, states] = -moved[:, None, :]
+        found = self._pulled([self._logit_scores, change], [v])
+        return found + self._along(v)[..., None] * self.scores if keep_scores else found
+
+    def _along(self, v: FloatArray) -> FloatArray:
+        """``[S, A]``: the scores along v."""
+        along: FloatArray = self.scores @ v.ravel()
+        return along
+
+    @property
+    def _logit_scores(self) -> FloatArray:
+        """``[S, A, S, A]``."""
+        n_states, n_actions = self.mdp.n_states, self.mdp.n_actions
+        states = np.arange(n_states)
+        found = np.zeros((n_states, n_actions, n_states, n_actions))
+        found[states, :, states] = np.eye(n_actions) - self.at.probabilities[:, None, :]
+        return found
+
+    def _pulled(self, fields: list[FloatArray], directions: list[FloatArray]) -> FloatArray:
+        found = self.at.pulled_jet(fields, directions)
+        flat = found.reshape(*found.shape[: found.ndim - len(self.at.shape)], -1)
+        return np.where(self.mdp.terminal[:, None, None], 0.0, flat)
+
+    def to_go(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Of ``sum_t w_t (g_t - b_t) y(s_t, a_t)``: the differences carry over ``x + decay b(s') -
+        b(s)``, so that an offset which the baseline takes off does not round.
+        """
+        signal = _differences(self.signal, self.baseline, self.decay)
+        given = (self.mdp, self.at.probabilities, signal, vectors, self.weights)
+        sums = CreditedSums(*given, self.decay, self.carry)
+        return self._centred(*sums.moments)
+
+    def whole_return(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Of ``sum_t (R - w_t b_t) y(s_t, a_t)``. Z = (1, R, Y, R Y, B).
+
+        Raises:
+            ValueError: an infinite horizon.
+        """
+        check_ending(self.mdp)
+        p = vectors.shape[-1]
+        k, pairs = 2 + 3 * p, (self.mdp.n_states, self.mdp.n_actions)
+        check_size(math.prod(pairs) * k**2)
+        plain, times, base = (slice(2 + i * p, 2 + (i + 1) * p) for i in range(3))
+
+        def maps(t: int) -> Maps:
+            fixed, moving, identity = np.zeros((*pairs, k, k)), np.zeros((*pairs, k, k)), np.eye(p)
+            fixed[..., 0, 0] = moving[..., 1, 0] = 1.0
+            fixed[..., 1, 1] = self.decay
+            fixed[..., plain, 0] = moving[..., times, 0] = vectors
+            fixed[..., plain, plain] = moving[..., times, plain] = identity
+            fixed[..., times, 1] = self.decay * vectors
+            fixed[..., times, times] = self.decay * identity
+            fixed[..., base, 0] = self.weights[t] * self.baseline[t][:, None, None] * vectors
+            fixed[..., base, base] = identity
+            return fixed, moving
+
+        total = SuffixSums(self.mdp, self.at.probabilities, self.signal, maps, k).moments
+        pick = np.eye(k)[times] - np.eye(k)[base]
+        return self._centred(pick @ total[:, 0], pick @ total @ pick.T)
+
+    def across_steps(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Of DiCE's Hessian times v, which also pairs the scores of different steps."""
+        local = self.curved(v, keep_scores=True)
+        given = (self.mdp, self.at.probabilities, self.signal, self.scores, local, v.ravel())
+        sums = PairedSums(*given, self.baseline, self.weights, self.decay, self.carry)
+        return self._centred(*sums.moments)
+
+    def _centred(self, mean: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The mean, shaped like theta, and the covariance ``[p, p]``."""
+        return mean.reshape(self.at.theta.shape), second - np.outer(mean, mean)
+
+
+def check_ending(mdp: TabularMDP) -> None:
+    """Raises ValueError for whole returns of an infinite horizon."""
+    if mdp.horizon is None:
+        raise ValueError(
+            "credit: expected rewards-to-go with horizon None, got whole returns, which weigh "
+            "infinitely many scores alike, so that their sum has no limit"
+        )
+
+
+def critic_over_time(mdp: TabularMDP, critic: npt.ArrayLike | None) -> FloatArray:
+    """``[H + 1, S]``, or its one row twice over the infinite horizon. Raises ValueError on a wrong
+    shape, or values at terminal states.
+    """
+    array = None if critic is None else frozen_array("critic", critic)
+    rows = critic_rows(array, mdp.horizon, mdp.n_states)
+    check_ends(rows, mdp.terminal)
+    return np.repeat(rows, 2, axis=0) if mdp.horizon is None else rows
+
+
+def checked_lambda(gae_lambda: float) -> float:
+    """Raises ValueError outside [0, 1]."""
+    return real_number("gae_lambda", gae_lambda, low=0.0, high=1.0)
+
+
+def _differences(signal: FloatArray, values: FloatArray, discount: float) -> FloatArray:
+    """``signal + discount v(s') - v(s)`` ``[T, S, A, S]``, of values ``[T + 1, S]``."""
+    found: FloatArray = signal + discount * values[1:, None, None, :] - values[:-1, :, None, None]
+    return found
+
+
+def _step_weights(mdp: TabularMDP, weighting: StateWeighting) -> FloatArray:
+    """``[T]``; 1 over the infinite horizon, where gamma carries the sums."""
+    if mdp.horizon is not None:
+        return weighting.step_weights(mdp.discount, mdp.horizon)
+    if not isinstance(weighting, Discounted):
+        raise ValueError(f"weighting: expected discounted with horizon None, got {weighting}")
+    return np.ones(1)

@@ -1,0 +1,1 @@
+"""Softmax policies, their derivatives in the logits, jets."""

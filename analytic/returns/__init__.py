@@ -1,0 +1,1 @@
+"""Bellman systems, values, occupancies, and all derivatives of the return."""

@@ -1,0 +1,1 @@
+"""Values, derivatives and meta-gradients as rational functions."""

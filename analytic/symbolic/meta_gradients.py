@@ -1,0 +1,235 @@
+"""K-step meta-gradients as expressions.
+
+After an inner step the policy is a softmax of ``theta + alpha g``, whose probabilities are no
+rational function of the first ones. They get symbols of their own: the policy before step i is
+``pi^(i)``, and the meta-gradient is a rational function of all of them and of the step size alpha,
+
+    out += alpha (dg/dphi)^T lambda,    lambda += alpha (dg/dtheta)^T lambda,
+
+from the last step back. The products are left as such, not multiplied out; and
+`StagedExpression.in_logits` puts the steps back in.
+
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradbias.analytic.symbolic.expressions import (
+    Expression,
+    check_count,
+    check_symbols,
+    high_precision,
+    player_numbers,
+    probabilities_at,
+    rounded,
+    wide,
+)
+from gradbias.analytic.symbolic.policy_rings import PolicySymbols, each
+from gradbias.analytic.symbolic.problems import SymbolicGame, SymbolicMDP
+from gradbias.analytic.utils.validation import FloatArray, whole_number
+
+MOST_STEPS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class StagedExpression:
+    """A meta-gradient in the probabilities of ``stages`` (the moving policy before each inner step
+    and after the last) and of ``still`` players; ``update`` is the inner step's direction, in those
+    of the still players and of ``moving``. ``step_size`` is the symbol alpha.
+    """
+
+    entries: np.ndarray[Any, np.dtype[np.object_]]
+    update: Expression
+    moving: PolicySymbols
+    stages: tuple[PolicySymbols, ...]
+    still: tuple[PolicySymbols, ...]
+    step_size: Any
+
+    @property
+    def expression(self) -> Any:
+        """As one sympy array."""
+        return Expression(self.entries, (*self.still, *self.stages)).expression
+
+    def latex(self) -> str:
+        """For print."""
+        return Expression(self.entries, (*self.still, *self.stages)).latex()
+
+    def in_logits(self) -> Expression:
+        """In the parameters that the inner loop starts from, with every step put in."""
+        found: dict[Any, Any] = {}
+        for player in self.still:
+            found.update(player.in_parameters())
+        theta = list(self.moving.parameters)
+        for stage in self.stages:
+            found.update(stage.in_parameters(theta))
+            here = found | self.moving.in_parameters(theta)
+            steps = [entry.xreplace(here) for entry in self.update.entries.ravel()]
+            theta = [t + self.step_size * step for t, step in zip(theta, steps, strict=True)]
+        entries = each(lambda entry: entry.xreplace(found), self.entries)
+        return Expression(entries, (*self.still, self.moving))
+
+    def function(self, *symbols: Any) -> Callable[..., FloatArray]:
+        """A numerical function of the still players' parameters, the moving one's, the step size,
+        and numbers for ``symbols``; common subexpressions are computed once.
+        """
+        import sympy
+
+        everyone = (*self.still, *self.stages)
+        names = [s for player in everyone for s in (*player.flat, *player.parameters)]
+        extra = (self.step_size, *symbols)
+        check_symbols(self.entries, names, extra)
+        entries, moves = list(self.entries.ravel()), list(self.update.entries.ravel())
+        compiled = sympy.lambdify([*names, *extra], entries, modules="mpmath", cse=True)
+        before = [s for p in (*self.still, self.moving) for s in (*p.flat, *p.parameters)]
+        update = sympy.lambdify([*before, *symbols], moves, modules="mpmath", cse=True)
+        count, shape = len(self.still), self.entries.shape
+
+        def evaluate(*arguments: npt.ArrayLike) -> FloatArray:
+            check_count(arguments, count + 1, 1 + len(symbols))
+            with high_precision():
+                players = zip(self.still, arguments, strict=False)
+                still = [x for player, theta in players for x in player_numbers(player, theta)]
+                here = player_numbers(self.moving, arguments[count])
+                step_size, *numbers = (wide(x) for x in arguments[count + 1 :])
+                path = list(here)
+                for _ in self.stages[1:]:
+                    theta = here[len(self.moving.flat) :]
+                    moved = update(*still, *here, *numbers)
+                    theta = [t + step_size * g for t, g in zip(theta, moved, strict=True)]
+                    here = probabilities_at(self.moving, theta)
+                    path += here
+                return rounded(compiled(*still, *path, step_size, *numbers), shape)
+
+        return evaluate
+
+
+def maml_expression(mdp: SymbolicMDP, *, steps: int) -> StagedExpression:
+    """The meta-gradient of `analytic.meta.bilevel.Maml`, shaped like theta.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+
+    Raises:
+        ValueError: steps below 1 or above 4, or an expression that would be too large.
+
+    >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
+    >>> found = maml_expression(bandit, steps=1)
+    >>> found.function()([[0.0, 0.0]], 1.0).round(4).tolist()
+    [[0.235, -0.235]]
+    """
+    gradient, hessian = mdp.gradient(), mdp.hessian()
+    loop = _Loop.of(mdp.player, _checked_steps(steps))
+    cotangent = loop.at(gradient.entries.ravel(), loop.count)
+    for i in reversed(range(loop.count)):
+        cotangent = cotangent + loop.step_size * loop.at(_matrix(hessian), i) @ cotangent
+    return loop.staged(cotangent.reshape(gradient.entries.shape), gradient)
+
+
+def lirpg_expression(mdp: SymbolicMDP, phi: Any = None, *, steps: int) -> StagedExpression:
+    """The meta-gradient of `analytic.meta.bilevel.Lirpg` at an intrinsic reward ``phi [S][A]``
+    (numbers or symbols; default 0), shaped ``[S, A]``.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+
+    Raises:
+        ValueError: steps below 1 or above 4, phi of a wrong shape, or an expression that would be
+            too large.
+
+    >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
+    >>> found = lirpg_expression(bandit, steps=1)
+    >>> found.function()([[0.0, 0.0]], 1.0).round(4).tolist()
+    [[0.1175, -0.1175]]
+    """
+    inner = mdp if phi is None else mdp.with_reward(phi)
+    update, jacobian = inner.gradient(), mdp.mixed_jacobian()
+    mixed = _matrix(jacobian, rows=mdp.shape[0] * mdp.shape[1])
+    loop = _Loop.of(mdp.player, _checked_steps(steps))
+    hessian = _matrix(inner.hessian()) if loop.count > 1 else None
+    cotangent = loop.at(mdp.gradient().entries.ravel(), loop.count)
+    found: Any = 0
+    for i in reversed(range(loop.count)):
+        found = found + loop.step_size * loop.at(mixed, i) @ cotangent
+        if i > 0:
+            cotangent = cotangent + loop.step_size * loop.at(hessian, i) @ cotangent
+    return loop.staged(found.reshape(mdp.shape), update)
+
+
+def lola_expression(game: SymbolicGame, *, steps: int, player: int = 1) -> StagedExpression:
+    """The meta-gradient of `analytic.meta.bilevel.Lola`, shaped like the parameters of ``player``.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+
+    Raises:
+        ValueError: steps below 1 or above 4, a player other than 1 or 2, or an expression that
+            would be too large.
+
+    >>> from gradbias.analytic import prisoners_dilemma
+    >>> found = lola_expression(SymbolicGame.of(prisoners_dilemma(horizon=1)), steps=1)
+    >>> found.function()([0.0] * 5, [0.0] * 5, 1.0).round(4).tolist()
+    [-0.25, 0.0, 0.0, 0.0, 0.0]
+    """
+    own = game.gradient(of=player, wrt=player)
+    other = 3 - player
+    update = game.gradient(of=other, wrt=other)
+    across = _matrix(game.hessian(of=other, wrt=player, along=other), rows=own.entries.size)
+    still, moving = game.players[player - 1], game.players[other - 1]
+    loop = _Loop.of(moving, _checked_steps(steps), still)
+    hessian = _matrix(game.hessian(of=other, wrt=other, along=other)) if loop.count > 1 else None
+    shaping = game.gradient(of=player, wrt=other)
+    cotangent = loop.at(shaping.entries.ravel(), loop.count)
+    found = loop.at(own.entries.ravel(), loop.count)
+    for i in reversed(range(loop.count)):
+        found = found + loop.step_size * loop.at(across, i) @ cotangent
+        if i > 0:
+            cotangent = cotangent + loop.step_size * loop.at(hessian, i) @ cotangent
+    return loop.staged(found.reshape(own.entries.shape), update)
+
+
+def _checked_steps(steps: int) -> int:
+    """Expressions of more steps grow out of hand. Raises ValueError beyond `MOST_STEPS`."""
+    if whole_number("steps", steps, at_least=1) > MOST_STEPS:
+        raise ValueError(f"steps: expected at most {MOST_STEPS} in an expression, got {steps}")
+    return steps
+
+
+@dataclass(frozen=True, eq=False)
+class _Loop:
+    """The symbols of a loop of ``count`` steps."""
+
+    moving: PolicySymbols
+    stages: tuple[PolicySymbols, ...]
+    still: tuple[PolicySymbols, ...]
+    step_size: Any
+
+    @classmethod
+    def of(cls, moving: PolicySymbols, count: int, *still: PolicySymbols) -> _Loop:
+        import sympy
+
+        stages = tuple(moving.marked(f"({i})") for i in range(count + 1))
+        return cls(moving, stages, still, sympy.Symbol("alpha", real=True))
+
+    @property
+    def count(self) -> int:
+        return len(self.stages) - 1
+
+    def at(self, entries: Any, stage: int) -> Any:
+        """Entries with the moving policy's probabilities replaced by those of a stage."""
+        renamed = dict(zip(self.moving.flat, self.stages[stage].flat, strict=True))
+        return each(lambda entry: entry.xreplace(renamed), entries)
+
+    def staged(self, entries: Any, update: Expression) -> StagedExpression:
+        moving = Expression(update.entries, (*self.still, self.moving))
+        return StagedExpression(
+            entries, moving, self.moving, self.stages, self.still, self.step_size
+        )
+
+
+def _matrix(expression: Expression, rows: int | None = None) -> Any:
+    entries = expression.entries
+    return entries.reshape(round(entries.size**0.5) if rows is None else rows, -1)

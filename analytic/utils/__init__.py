@@ -1,0 +1,1 @@
+"""Checks of arrays and numbers, files, lazy imports. No mathematics."""

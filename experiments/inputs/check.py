@@ -1,0 +1,119 @@
+"""One check: from what the command line says to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.analytic.utils.validation import FloatArray, whole_number
+from gradbias.experiments.inputs.commands import Check
+from gradbias.experiments.inputs.problems import generators, load_critic, load_problem, load_theta
+from gradbias.experiments.inputs.progress import shown_progress
+from gradbias.experiments.inputs.user_files import UserFile, load_file
+from gradbias.stochastic.estimators.kinds import (
+    CallableEstimator,
+    DrawEstimator,
+    Estimator,
+    SurrogateEstimator,
+    from_surrogate,
+)
+from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+from gradbias.verification.evidence.reports import BiasReport
+from gradbias.verification.measurement.measure import measure_bias
+from gradbias.verification.sequential.measure import measure_bias_sequentially
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """A report with what it was made from."""
+
+    report: BiasReport
+    mdp: TabularMDP
+    theta: FloatArray
+    critic: FloatArray | None
+    sources: tuple[Path, ...]
+    """The user's file, and those of its neighbours that it needs; empty for a built-in."""
+
+
+def run_check(command: Check) -> Checked:
+    """The check that the command line asks for.
+
+    Raises:
+        ValueError: bad input of any kind, in one sentence.
+    """
+    if command.order not in (1, 2):
+        raise ValueError(f"--order: expected 1 or 2, got {command.order}")
+    whole_number("--budget", command.budget, at_least=1)
+    problem_rng, policy_rng, sample_rng = generators(command.seed)
+    # The user's file comes last: it may do anything, change the working directory for one.
+    mdp = load_problem(command, problem_rng)
+    theta = load_theta(command.theta, mdp, policy_rng)
+    critic = load_critic(command.critic, mdp, theta)
+    estimator, user_file = find_estimator(command.estimator, command.order)
+    with shown_progress(estimator.name) as progress:
+        measure, options = _measure(command)
+        report = measure(
+            estimator,
+            mdp,
+            theta,
+            tolerance=command.tolerance,
+            false_alarm=command.false_alarm,
+            trajectories=command.trajectories,
+            critic=critic,
+            length=command.length,
+            samples=command.budget,
+            rng=sample_rng,
+            progress=progress,
+            **options,
+        )
+    sources = () if user_file is None else user_file.sources
+    return Checked(report, mdp, theta, critic, sources)
+
+
+def _measure(command: Check) -> tuple[Callable[..., BiasReport], dict[str, Any]]:
+    """What measures, with the options that are its own."""
+    own = ("bounds", "second_moment", "checkpoint")
+    given = {name: getattr(command, name) for name in own if getattr(command, name) is not None}
+    if command.evidence == "sequential":
+        return measure_bias_sequentially, given
+    if given:
+        option = next(iter(given)).replace("_", "-")
+        raise ValueError(f"--{option}: only with --evidence sequential, got {command.evidence}")
+    return measure_bias, {"evidence": command.evidence}
+
+
+def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
+    """A built-in by its name, or what FILE.py:NAME names: a surrogate, or an estimator that
+    `from_surrogate`, `from_callable` or `from_draws` made. Beside it the file that it comes from.
+
+    Raises:
+        ValueError: neither, one that cannot be called, or an estimator of another order.
+    """
+    check_name(name)
+    if name in CATALOGUE:
+        return from_surrogate(CATALOGUE[name], order, name=name), None
+    file, _, attribute = name.rpartition(":")
+    user_file = load_file(Path(file))
+    found = user_file.named(attribute)
+    if isinstance(found, SurrogateEstimator | CallableEstimator | DrawEstimator):
+        if found.order != order:
+            raise ValueError(f"--order: expected {found.order}, the order of {name}, got {order}")
+        return found, user_file
+    if not callable(found):
+        raise ValueError(
+            f"{file}: expected {attribute!r} to be callable, got {type(found).__name__}"
+        )
+    return from_surrogate(found, order, name=attribute), user_file
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for what neither names a built-in nor has the form FILE.py:NAME."""
+    file, _, attribute = name.rpartition(":")
+    if name not in CATALOGUE and not (file.endswith(".py") and attribute):
+        raise ValueError(
+            f"estimator: expected FILE.py:NAME or one of {', '.join(sorted(CATALOGUE))}, "
+            f"got {name!r}"
+        )

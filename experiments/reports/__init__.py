@@ -1,0 +1,1 @@
+"""What a command leaves: folders, tables, figures, kept checks (and `templates/`)."""

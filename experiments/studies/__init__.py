@@ -1,0 +1,1 @@
+"""One module a study; a study that grows becomes a folder."""

@@ -1,0 +1,1 @@
+"""From a surrogate to estimates: leaf derivatives or closed forms, assembly, Jacobian products."""

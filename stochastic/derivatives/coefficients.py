@@ -1,0 +1,319 @@
+"""Coefficients of a surrogate: its derivatives in the log-probability leaves.
+
+Taken by plain reverse-mode differentiation of the user's own function, so ``detach``, ``no_grad``
+and everything else that stops a gradient mean here what they mean in training (forward mode
+ignores ``no_grad``). The forward pass is mapped over replications with vmap where the function
+allows it, else looped. What would make an exact expectation meaningless is refused: randomness,
+mutation of the record, reduced precision, NaN.
+"""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError, dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradbias.analytic.utils.validation import FloatArray
+from gradbias.stochastic.derivatives.process_state import Generators
+from gradbias.stochastic.rollouts.records import (
+    LEAVES,
+    META,
+    Surrogate,
+    Tensors,
+    build_record,
+)
+
+MAX_LOOPED = 20_000
+"""Replications that a surrogate which vmap rejects is looped over at most (seconds, if small)."""
+
+
+CHANGED_BY_VMAP = "vmap changes its value"
+
+
+class SurrogateError(ValueError):
+    """A surrogate that cannot be measured, with what it did and what was expected."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """``derivatives[k - 1]`` is ``[B, M, ..., M]`` (k axes): the k-th derivative in the M entries
+    of the connected leaves, each flattened, in the order of ``leaves``.
+    """
+
+    leaves: tuple[str, ...]
+    derivatives: tuple[FloatArray, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SurrogateCall:
+    """A surrogate with what does not vary between replications; maps tensors to a scalar."""
+
+    function: Surrogate
+    name: str
+    discount: float
+    meta: Mapping[str, Tensor]
+
+    def __call__(self, tensors: Tensors) -> Tensor:
+        """The surrogate of one replication. Raises SurrogateError if it changes ``meta``."""
+        meta = {name: tensor.clone() for name, tensor in self.meta.items()}
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)  # what the function makes itself is as precise
+        try:
+            value = self.function(build_record(tensors, self.discount, meta))
+        finally:
+            torch.set_default_dtype(default)
+        for name, tensor in self.meta.items():
+            if not torch.equal(meta[name].detach(), tensor.detach()):
+                raise self.error(f"changed record.meta[{name!r}] in place; a record is read-only")
+        return value
+
+    def checked(self, tensors: Tensors) -> Tensor:
+        """The surrogate of one replication. Raises SurrogateError for whatever it does wrong."""
+        copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        generators = Generators.now()
+        try:
+            value = self(tensors)
+        except SurrogateError:
+            raise
+        except FrozenInstanceError as error:
+            raise self.error(f"changed its record ({error}); a record is read-only") from None
+        except Exception as error:
+            if isinstance(error, RuntimeError) and "in-place" in str(error):
+                raise self.error(
+                    f"changed its record in place ({_first_line(error)}); a record is read-only"
+                ) from None
+            raise self.error(located(error)) from None
+        for name, before in copies.items():
+            if not torch.equal(before, tensors[name].detach()):
+                raise self.error(f"changed record.{name} in place; a record is read-only")
+        if generators.changed(Generators.now()):
+            raise self.error("drew random numbers; it must be a function of its record alone")
+        self._check_value(value)
+        return value
+
+    def _check_value(self, value: object) -> None:
+        if not isinstance(value, Tensor):
+            raise self.error(f"returned a {type(value).__name__}; expected a scalar torch tensor")
+        if value.shape != ():
+            raise self.error(f"returned shape {tuple(value.shape)}; expected a scalar, shape ()")
+        if value.dtype != torch.float64:
+            raise self.error(f"returned {value.dtype}; expected torch.float64, as its record has")
+        if not torch.isfinite(value):
+            raise self.error(f"returned {value.item()}; expected a finite number")
+
+    def error(self, what: str) -> SurrogateError:
+        """A SurrogateError that names this surrogate."""
+        return SurrogateError(f"surrogate {self.name}: {what}")
+
+
+def probe(call: SurrogateCall, tensors: Tensors, order: int) -> str | None:
+    """Checks the surrogate on a few replications ``[B, ...]``, one by one.
+
+    Returns None where vmap may be used, else why not.
+
+    Raises:
+        SurrogateError: the surrogate raises, is not a finite float64 scalar that depends on its
+            leaves, draws random numbers, or changes its record.
+    """
+    for b in range(len(tensors["log_probs"])):
+        single = {name: _leaf(name, tensor[b]) for name, tensor in tensors.items()}
+        if not torch.equal(call.checked(single), call.checked(single)):
+            raise call.error("returned two values for one record; it must not draw random numbers")
+    looped, again = (coefficients(call, tensors, order, vmapped=False) for _ in range(2))
+    if not looped.leaves:
+        raise call.error(
+            "returned a tensor detached from record.log_probs and record.log_policy; expected one "
+            "that depends on them"
+        )
+    if not _close(looped, again, 0.0):
+        raise call.error("has two derivatives for one record; it must not draw random numbers")
+    try:
+        mapped = _differentiate(_mapped(call, _with_leaves(tensors)), order)
+    except Exception as error:
+        return _first_line(error)
+    return None if _close(looped, mapped, 1e-10) else CHANGED_BY_VMAP
+
+
+def _close(one: Coefficients, other: Coefficients, tolerance: float) -> bool:
+    return one.leaves == other.leaves and all(
+        np.allclose(a, b, rtol=tolerance, atol=1e-3 * tolerance)
+        for a, b in zip(one.derivatives, other.derivatives, strict=True)
+    )
+
+
+def coefficients(
+    call: SurrogateCall, tensors: Tensors, order: int, *, vmapped: bool
+) -> Coefficients:
+    """The derivatives 1..order of B replications' surrogates in their own leaves.
+
+    Raises:
+        SurrogateError: as `probe`, or a derivative that is not finite.
+    """
+    generators = Generators.now()
+    evaluation = evaluated(call, _with_leaves(tensors), vmapped=vmapped)
+    try:
+        result = _differentiate(evaluation, order)
+    except Exception as error:
+        raise call.error(f"could not be differentiated: {located(error)}") from None
+    if generators.changed(Generators.now()):
+        raise call.error("drew random numbers; it must be a function of its record alone")
+    for k, derivative in enumerate(result.derivatives, start=1):
+        if not np.isfinite(derivative).all():
+            raise call.error(f"has a derivative of order {k} that is not finite; expected numbers")
+    return result
+
+
+Evaluation = tuple[Tensor, Tensors]
+"""Values ``[B]`` and the leaves that they depend on."""
+
+
+def evaluated(call: SurrogateCall, tensors: Tensors, *, vmapped: bool) -> Evaluation:
+    """B replications' surrogates, through vmap where that is wanted and works, else in a loop.
+
+    Raises:
+        SurrogateError: as `probe`.
+    """
+    generators = Generators.now()
+    found = _either_way(call, tensors, vmapped=vmapped)
+    if generators.changed(Generators.now()):
+        raise call.error("drew random numbers; it must be a function of its record alone")
+    return found
+
+
+def _either_way(call: SurrogateCall, tensors: Tensors, *, vmapped: bool) -> Evaluation:
+    if vmapped:
+        try:
+            return _mapped(call, tensors)
+        except SurrogateError:
+            raise
+        except Exception:
+            # What vmap takes can depend on N; the loop says what is wrong, if anything is.
+            return _looped(call, tensors)
+    return _looped(call, tensors)
+
+
+def _with_leaves(tensors: Tensors) -> Tensors:
+    return {name: _leaf(name, tensor) for name, tensor in tensors.items()}
+
+
+def _leaves(tensors: Tensors) -> Tensors:
+    return {
+        n: t for n, t in tensors.items() if n in LEAVES or (n.startswith(META) and t.requires_grad)
+    }
+
+
+def _looped(call: SurrogateCall, tensors: Tensors) -> Evaluation:
+    count = len(tensors["log_probs"])
+    singles = ({n: t[b] for n, t in tensors.items()} for b in range(count))
+    return torch.stack([call.checked(single) for single in singles]), _leaves(tensors)
+
+
+def _mapped(call: SurrogateCall, tensors: Tensors) -> Evaluation:
+    copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*performance drop.*")
+        values: Tensor = torch.func.vmap(call, randomness="error")(tensors)
+    for name, before in copies.items():
+        if not torch.equal(before, tensors[name].detach()):
+            raise call.error(f"changed record.{name} in place; a record is read-only")
+    if values.shape != (len(tensors["log_probs"]),):
+        raise call.error(f"returned shape {tuple(values.shape[1:])}; expected a scalar, shape ()")
+    if values.dtype != torch.float64:
+        raise call.error(f"returned {values.dtype}; expected torch.float64, as its record has")
+    if not torch.isfinite(values).all():
+        raise call.error("returned a value that is not finite; expected a finite number")
+    return values, _leaves(tensors)
+
+
+def _differentiate(evaluation: Evaluation, order: int) -> Coefficients:
+    values, leaves = evaluation
+    found: list[Tensor | None] = [None] * len(leaves)
+    if values.requires_grad:
+        found = list(
+            torch.autograd.grad(
+                values.sum(), list(leaves.values()), create_graph=order > 1, allow_unused=True
+            )
+        )
+    connected = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
+    inputs = [leaves[name] for name in connected]
+    nothing = torch.zeros(len(values), 0, dtype=torch.float64)
+    latest = torch.cat([nothing, *(g.flatten(1) for g in connected.values())], dim=1)
+    derivatives = [latest]
+    for k in range(2, order + 1):
+        latest = _jacobian(latest, inputs, create_graph=k < order)
+        derivatives.append(latest)
+    return Coefficients(tuple(connected), tuple(d.detach().numpy() for d in derivatives))
+
+
+def _jacobian(outputs: Tensor, inputs: list[Tensor], *, create_graph: bool) -> Tensor:
+    """``[B, ..., M]``: each entry of ``outputs [B, ...]`` differentiated in its own replication's
+    inputs, one reverse pass an entry for all replications at once.
+    """
+    flat = outputs.flatten(1)
+    width = sum(leaf[0].numel() for leaf in inputs)
+    if not flat.requires_grad:
+        return torch.zeros(*outputs.shape, width, dtype=torch.float64)
+    columns = []
+    for k in range(flat.shape[1]):
+        parts = torch.autograd.grad(
+            flat[:, k].sum(),
+            inputs,
+            retain_graph=True,
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        columns.append(torch.cat([part.flatten(1) for part in parts], dim=1))
+    return torch.stack(columns, dim=1).reshape(*outputs.shape, width)
+
+
+def _leaf(name: str, tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_() if name in LEAVES else tensor
+
+
+def _first_line(error: BaseException) -> str:
+    try:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception:
+        return "an error that cannot be shown"
+
+
+def located(error: BaseException) -> str:
+    """What was raised and where (the last line that is not a library's), in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"raised {type(error).__name__}: {_first_line(error)}" + (
+        f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    )
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What to call a function or a record in reports."""
+    name = getattr(function, "__name__", None)
+    return name if isinstance(name, str) else _short_repr(function)
+
+
+def _short_repr(function: object) -> str:
+    """A frozen record's name with the fields that are not at their defaults."""
+    kind = type(function)
+    fields_of = getattr(kind, "__dataclass_fields__", {})
+    changed = [
+        f"{key}={_shown(getattr(function, key))}"
+        for key, item in fields_of.items()
+        if getattr(function, key) != item.default
+    ]
+    return f"{kind.__name__}({', '.join(changed)})"
+
+
+def _shown(value: object) -> str:
+    """A field's value; of a function its name, as its address is another in every run."""
+    if isinstance(value, Enum):
+        return str(value)
+    return name_of(value) if callable(value) and not isinstance(value, type) else repr(value)

@@ -1,0 +1,340 @@
+"""First-order estimates of many batches at once, and products with their Jacobians.
+
+The gradient of a surrogate on a batch is an estimate g(theta). Inner loops need it and, going back,
+``(dg/dtheta)^T v`` and ``(dg/dphi)^T v``: these are put together from the surrogate's coefficients,
+
+    g = sum_i c_i u_i,     (dg/dtheta)^T v = sum_i (C (u . v))_i u_i + sum_i c_i (grad u_i) v,
+
+so that no Hessian is formed: it takes O(N H) numbers a batch. Each replication may have parameters
+of its own. Coefficients come from reverse-mode differentiation of the surrogate or, for the
+built-in ones, in closed form (`stochastic.derivatives.closed_forms`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as with_default
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradbias.analytic.policies.at_parameters import PolicyAt
+from gradbias.analytic.policies.jets import required
+from gradbias.analytic.policies.softmax import log_softmax
+from gradbias.analytic.problems.critics import critic_rows
+from gradbias.analytic.utils.validation import FloatArray, IntArray, real_number
+from gradbias.stochastic.derivatives.closed_forms import ClosedForm, closed_form, is_known
+from gradbias.stochastic.derivatives.coefficients import (
+    CHANGED_BY_VMAP,
+    SurrogateCall,
+    evaluated,
+    name_of,
+    probe,
+)
+from gradbias.stochastic.rollouts.records import (
+    LEAVES,
+    META,
+    PlayerTables,
+    Surrogate,
+    Tensors,
+    check_range,
+    record_tensors,
+)
+from gradbias.stochastic.rollouts.trajectories import Trajectories, looked_up
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One player: a policy at parameters ``[*shape]`` or, one for each replication,
+    ``[B, *shape]``, and a critic ``[S]``, ``[H + 1, S]`` or ``[B, H + 1, S]`` (None: zeros).
+    """
+
+    at: PolicyAt
+    critic: FloatArray | None = None
+
+    def tables(self, steps: int) -> PlayerTables:
+        """What records of ``steps`` steps are looked up in."""
+        log_policy = log_softmax(self.at.logits)
+        n_states = log_policy.shape[-2]
+        several = self.critic is not None and self.critic.ndim == 3
+        values = self.critic if several else critic_rows(self.critic, steps, n_states)
+        return PlayerTables(log_policy, required(values), None, np.arange(n_states))
+
+
+@dataclass(frozen=True, eq=False)
+class LeafValues:
+    """A number for each entry of the leaves, by their names; those that are missing are 0."""
+
+    entries: Mapping[str, FloatArray]
+
+    def of(self, leaf: str) -> FloatArray | None:
+        """Those of one leaf, ``[B, N, H]`` or ``[B, N, H, A]``."""
+        return self.entries.get(leaf)
+
+
+class Weights(Protocol):
+    """A surrogate's coefficients on B batches."""
+
+    def first(self) -> LeafValues:
+        """The first derivatives in the leaves (and in meta-parameters)."""
+        ...
+
+    def along(self, directions: LeafValues) -> LeafValues:
+        """The second derivatives, times directions of the player's own leaves."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class PulledEstimate:
+    """A cotangent v times the Jacobian of the estimate: ``own`` in the parameters, ``[B, *shape]``,
+    ``other`` in the other player's, ``meta`` in named meta-parameters.
+    """
+
+    own: FloatArray
+    other: FloatArray | None
+    meta: Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class SurrogateBatch:
+    """``surrogate`` on batches ``[B, N, H]``, seen by the player ``own``.
+
+    ``meta`` are named meta-parameters, the same for all batches. ``closed_forms=False`` has the
+    coefficients differentiated even where they are known in closed form.
+
+    Raises:
+        SurrogateError: when estimates are asked for, of a surrogate that misbehaves.
+    """
+
+    surrogate: Surrogate
+    batch: Trajectories
+    own: Side
+    discount: float
+    other: Side | None = None
+    meta: Mapping[str, FloatArray] = with_default(default_factory=dict)
+    closed_forms: bool = True
+
+    def gradient(self) -> FloatArray:
+        """The estimates, ``[B, *shape]``."""
+        return self.own.at.pulled(self._field(self._first, "", self.own))
+
+    def other_gradient(self) -> FloatArray:
+        """The estimates in the other player's parameters. Raises ValueError without one."""
+        other = self._other
+        return other.at.pulled(self._field(self._first, OTHER, other))
+
+    def meta_gradient(self, name: str) -> FloatArray:
+        """The surrogates' own derivatives in a meta-parameter, ``[B, *its shape]``."""
+        found = self._first.of(META + name)
+        return np.zeros((self.count, *self.meta[name].shape)) if found is None else found
+
+    def pull_back(self, v: FloatArray) -> PulledEstimate:
+        """``v`` ``[B, *shape]`` times the Jacobian of `gradient`."""
+        at = self.own.at
+        turned = required(at.jet([v])[1])
+        moved = required(at.logit_jet([v])[1])
+        # Of log-probabilities: z' - sum_a pi z', [B, S, A].
+        change = moved - (at.probabilities * moved).sum(axis=-1, keepdims=True)
+        second = self._weights.along(self._directions(change))
+        totals = self._sums(self._first, "").sum(axis=-1, keepdims=True)
+        curved = self._field(second, "", self.own) - totals * turned
+        flat = self._field(self._first, "", self.own)
+        other = None
+        if self.other is not None:
+            other = self.other.at.pulled(self._field(second, OTHER, self.other))
+        pulled = {name: second.of(META + name) for name in self.meta}
+        meta = {
+            name: np.zeros((self.count, *self.meta[name].shape)) if found is None else found
+            for name, found in pulled.items()
+        }
+        return PulledEstimate(at.pulled_jet([flat, curved], [v]), other, meta)
+
+    def probe(self) -> None:
+        """Checks the surrogate on each batch by itself. Raises SurrogateError: see
+        `stochastic.derivatives.coefficients.probe`.
+        """
+        call, tensors = self.tensors()
+        if probe(call, tensors, 1) == CHANGED_BY_VMAP:
+            raise call.error("has another value under vmap; expected a function of its record")
+
+    def tensors(self) -> tuple[SurrogateCall, Tensors]:
+        """The surrogate, and the records' tensors with a copy of ``meta`` for each batch."""
+        own, other = self._tables
+        call = SurrogateCall(self.surrogate, name_of(self.surrogate), self.discount, {})
+        tensors = record_tensors(self.batch, own, other)
+        for name, value in self.meta.items():
+            copies = np.array(np.broadcast_to(value, (self.count, *value.shape)))
+            tensors[META + name] = torch.from_numpy(copies)
+        return call, tensors
+
+    @property
+    def count(self) -> int:
+        """B."""
+        return len(self.batch.actions)
+
+    @property
+    def _other(self) -> Side:
+        if self.other is None:
+            raise ValueError("other: expected two players, got one")
+        return self.other
+
+    @cached_property
+    def _tables(self) -> tuple[PlayerTables, PlayerTables | None]:
+        steps = self.batch.shape[-1]
+        return self.own.tables(steps), None if self.other is None else self.other.tables(steps)
+
+    @cached_property
+    def _weights(self) -> Weights:
+        known = None
+        if self.closed_forms and is_known(self.surrogate):
+            critic = self._tables[0].critic
+            times = np.broadcast_to(np.arange(critic.shape[-2]), self.batch.states.shape)
+            values = looked_up(critic, times, self.batch.states)
+            ratios = self._log_ratios()
+            known = closed_form(self.surrogate, self.batch, values, ratios, self.discount)
+        if known is not None:
+            return _KnownWeights(known, both=self.other is not None)
+        return _DifferentiatedWeights.of(self)
+
+    def _log_ratios(self) -> FloatArray:
+        """``[B, N, H]``: of what was chosen, by the players and by those who drew it."""
+        own, other = self._tables
+        now, alive = self.batch.states[..., :-1], self.batch.alive
+        found = looked_up(own.log_policy, now, self.batch.actions) - self.batch.behaviour_log_probs
+        theirs, drawn = self.batch.other_actions, self.batch.other_behaviour_log_probs
+        if other is not None and theirs is not None and drawn is not None:
+            found = found + looked_up(other.log_policy, now, theirs) - drawn
+        return found * alive
+
+    @cached_property
+    def _first(self) -> LeafValues:
+        return self._weights.first()
+
+    def _directions(self, change: FloatArray) -> LeafValues:
+        """How the own leaves move, from the change ``[..., S, A]`` of log-probabilities."""
+        now, alive = self.batch.states[..., :-1], self.batch.alive
+        n_states, n_actions = self.own.at.size
+        cells = now if change.ndim == 2 else self._rows(n_states)
+        taken = change.reshape(-1).take(cells * n_actions + self.batch.actions) * alive
+        if isinstance(self._weights, _KnownWeights):
+            return LeafValues({"log_probs": taken})
+        every = looked_up(change, now) * alive[..., None]
+        return LeafValues({"log_probs": taken, "log_policy": every})
+
+    def _rows(self, n_states: int) -> IntArray:
+        """``[B, N, H]``: the row of each visit in a table ``[B * S, ...]``."""
+        firsts = np.arange(self.count)[:, None, None] * n_states
+        return firsts + self.batch.states[..., :-1]
+
+    def _field(self, values: LeafValues, player: str, side: Side) -> FloatArray:
+        """``[B, S, A]``: what numbers at the leaves are in the logits."""
+        sums = self._sums(values, player)
+        field: FloatArray = sums - sums.sum(axis=-1, keepdims=True) * side.at.probabilities
+        return field
+
+    def __post_init__(self) -> None:
+        if len(self.batch.shape) != 3:
+            raise ValueError(f"batch: expected shape [B, N, H], got {self.batch.shape}")
+        real_number("discount", self.discount, low=0.0, high=1.0)
+        chosen = {"actions": (self.batch.actions, self.own.at.size[1])}
+        if self.other is not None and self.batch.other_actions is not None:
+            chosen["other_actions"] = (self.batch.other_actions, self.other.at.size[1])
+        for name, (found, size) in {
+            "states": (self.batch.states, self.own.at.size[0]),
+            **chosen,
+        }.items():
+            check_range(name, found, size)
+
+    def _sums(self, values: LeafValues, player: str) -> FloatArray:
+        """``[B, S, A]``: numbers at the leaves, summed over the visits of each state and action."""
+        size = (self.own if player == "" else self._other).at.size
+        actions = self.batch.actions if player == "" else self.batch.other_actions
+        cells = self._rows(size[0])
+        total = np.zeros(self.count * size[0] * size[1])
+        taken, every = values.of(player + "log_probs"), values.of(player + "log_policy")
+        if taken is not None and actions is not None:
+            live = (taken * self.batch.alive).ravel()
+            total += np.bincount((cells * size[1] + actions).ravel(), live, total.size)
+        if every is not None:
+            places = cells[..., None] * size[1] + np.arange(size[1])
+            live = (every * self.batch.alive[..., None]).ravel()
+            total += np.bincount(places.ravel(), live, total.size)
+        return total.reshape(self.count, *size)
+
+
+OTHER = "other."
+
+
+@dataclass(frozen=True, eq=False)
+class _KnownWeights:
+    """Coefficients in closed form: functions of the probabilities of what was chosen."""
+
+    known: ClosedForm
+    both: bool
+
+    def first(self) -> LeafValues:
+        return self._at_leaves(self.known.first)
+
+    def along(self, directions: LeafValues) -> LeafValues:
+        taken = directions.of("log_probs")
+        return self._at_leaves(self.known.along(required(taken)))
+
+    def _at_leaves(self, values: FloatArray) -> LeafValues:
+        leaves = ("log_probs", OTHER + "log_probs") if self.both else ("log_probs",)
+        return LeafValues(dict.fromkeys(leaves, values))
+
+
+@dataclass(frozen=True, eq=False)
+class _DifferentiatedWeights:
+    """Coefficients by reverse-mode differentiation."""
+
+    call: SurrogateCall
+    leaves: Tensors
+    gradients: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, asked: SurrogateBatch) -> _DifferentiatedWeights:
+        call, tensors = asked.tensors()
+        for name, tensor in tensors.items():
+            if name in LEAVES or name.startswith(META):
+                tensor.requires_grad_()
+        values, leaves = evaluated(call, tensors, vmapped=True)
+        # One that is constant on this batch (all of its rewards are 0, say) has no gradient.
+        found = _gradients(values.sum(), leaves, create_graph=True) if values.requires_grad else {}
+        return cls(call, leaves, found)
+
+    def first(self) -> LeafValues:
+        return self._finite({n: g.detach().numpy() for n, g in self.gradients.items()}, 1)
+
+    def along(self, directions: LeafValues) -> LeafValues:
+        along = torch.zeros((), dtype=torch.float64)
+        for leaf in ("log_probs", "log_policy"):
+            direction = directions.of(leaf)
+            if leaf in self.gradients and direction is not None:
+                along = along + (self.gradients[leaf] * torch.from_numpy(direction)).sum()
+        if not along.requires_grad:
+            return LeafValues({})
+        found = _gradients(along, self.leaves, create_graph=False)
+        return self._finite({n: g.numpy() for n, g in found.items()}, 2)
+
+    def _finite(self, found: dict[str, FloatArray], order: int) -> LeafValues:
+        for values in found.values():
+            if not np.isfinite(values).all():
+                raise self.call.error(f"has a derivative of order {order} that is not finite")
+        return LeafValues(found)
+
+
+def _gradients(value: Tensor, leaves: Tensors, *, create_graph: bool) -> Tensors:
+    """Those of the leaves that ``value`` depends on."""
+    found: Sequence[Tensor | None] = torch.autograd.grad(
+        value,
+        list(leaves.values()),
+        create_graph=create_graph,
+        retain_graph=True,
+        allow_unused=True,
+    )
+    return {n: g for n, g in zip(leaves, found, strict=True) if g is not None}

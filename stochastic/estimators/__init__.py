@@ -1,0 +1,1 @@
+"""The three kinds of estimators, their contexts, exact coefficients, bias reduction."""

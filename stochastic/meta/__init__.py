@@ -1,0 +1,1 @@
+"""Sampled inner loops and meta-gradients."""

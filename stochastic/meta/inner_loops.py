@@ -1,0 +1,208 @@
+"""What a sampled inner loop draws, and how its surrogates depend on the meta-parameters phi.
+
+In a decision problem phi is theta^0 itself (MAML), or what the inner surrogate reads as
+``record.meta["phi"]``: an intrinsic reward (LIRPG), a discount and lambda (MGRL), or whatever a
+user's surrogate makes of it. In a game phi are the parameters of the player who looks ahead (LOLA).
+
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gradbias.analytic.policies.at_parameters import PolicyAt, policy_at
+from gradbias.analytic.policies.softmax import TABULAR, Policy, log_softmax
+from gradbias.analytic.problems.critics import check_ends, critic_rows
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.analytic.utils.validation import FloatArray, frozen_array
+from gradbias.stochastic.derivatives.jacobian_products import PulledEstimate, Side, SurrogateBatch
+from gradbias.stochastic.rollouts.records import Surrogate
+from gradbias.stochastic.rollouts.trajectories import Trajectories, trajectory_length
+from gradbias.stochastic.surrogates.meta_losses import PHI
+
+Critic = FloatArray | Callable[[FloatArray], FloatArray] | None
+"""Values ``[S]`` or ``[H + 1, S]``, or a function of theta ``[B, *shape]`` that gives
+``[B, H + 1, S]``."""
+
+
+class Loop(Protocol):
+    """What `stochastic.meta.meta_gradients` needs to know; parameters are ``theta [B, *shape]``."""
+
+    @property
+    def starts_at_meta(self) -> bool:
+        """Whether theta^0 is phi; else it does not depend on phi."""
+        ...
+
+    @property
+    def problem(self) -> TabularMDP:
+        """The decision problem that trajectories are drawn from."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """The length of a trajectory."""
+        ...
+
+    def start(
+        self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Both phi and theta^0, checked. Raises ValueError where they do not fit."""
+        ...
+
+    def log_policy(self, phi: FloatArray, theta: FloatArray) -> FloatArray:
+        """``[B, S, A]``: what trajectories of `problem` are drawn with."""
+        ...
+
+    def read(self, drawn: Trajectories, phi: FloatArray, theta: FloatArray) -> Trajectories:
+        """The batch that estimators see, from trajectories ``[B, N, H]`` of `problem`."""
+        ...
+
+    def inner(
+        self, surrogate: Surrogate, phi: FloatArray, theta: FloatArray, batch: Trajectories
+    ) -> SurrogateBatch:
+        """The inner surrogate, whose player is the one that moves."""
+        ...
+
+    def outer(
+        self, surrogate: Surrogate, phi: FloatArray, theta: FloatArray, batch: Trajectories
+    ) -> SurrogateBatch:
+        """The outer surrogate."""
+        ...
+
+    def pulled_to_meta(self, pulled: PulledEstimate) -> FloatArray:
+        """The part of a pulled inner estimate that is in phi, ``[B, *phi]``."""
+        ...
+
+    def inner_in_meta(self, found: SurrogateBatch) -> FloatArray:
+        """The gradient of an inner surrogate in phi, ``[B, *phi]``."""
+        ...
+
+    def outer_gradients(self, found: SurrogateBatch) -> tuple[FloatArray, FloatArray]:
+        """The outer gradients in theta and in phi, ``[B, ...]``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class SampledLoop:
+    """An inner loop in a decision problem. ``starts_at_meta=True`` is MAML: phi is theta^0.
+
+    Else phi, of any shape, is what surrogates read as ``record.meta["phi"]``; an outer surrogate
+    that reads it must have the outer return as its value, as DiCE has (AD and Loaded-DiCE have not:
+    only their derivatives in the policy are the return's). ``length`` cuts trajectories of an
+    infinite horizon. ``critic``, 0 at terminal states, is given to every surrogate: see `Critic`.
+
+    Raises:
+        ValueError: no TabularMDP, a critic that does not fit, a length that is missing or not
+            wanted.
+    """
+
+    mdp: TabularMDP
+    starts_at_meta: bool = False
+    policy: Policy = TABULAR
+    critic: Critic = None
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mdp, TabularMDP):
+            raise ValueError(f"mdp: expected a TabularMDP, got a {type(self.mdp).__name__}")
+        trajectory_length(self.mdp, self.length)
+        if not callable(self.critic):
+            checked = checked_critic("critic", self.critic, self.mdp, self.steps)
+            object.__setattr__(self, "critic", checked)
+
+    @property
+    def problem(self) -> TabularMDP:
+        """See `Loop`."""
+        return self.mdp
+
+    @property
+    def steps(self) -> int:
+        """See `Loop`."""
+        return trajectory_length(self.mdp, self.length)
+
+    def start(
+        self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
+    ) -> tuple[FloatArray, FloatArray]:
+        """See `Loop`."""
+        phi = frozen_array("meta_parameters", meta_parameters)
+        if self.starts_at_meta and theta is None:
+            theta = phi
+        at = self._at(given_start(theta))
+        if at.theta.shape != at.shape:
+            raise ValueError(f"theta: expected shape {at.shape}, got {at.theta.shape}")
+        if self.starts_at_meta and not np.array_equal(at.theta, phi):
+            raise ValueError(
+                "theta: expected None or the meta-parameters, which the inner loop starts from"
+            )
+        return phi, at.theta
+
+    def log_policy(self, phi: FloatArray, theta: FloatArray) -> FloatArray:
+        """See `Loop`."""
+        return log_softmax(self._at(theta).logits)
+
+    def read(self, drawn: Trajectories, phi: FloatArray, theta: FloatArray) -> Trajectories:
+        """See `Loop`."""
+        return drawn
+
+    def inner(
+        self, surrogate: Surrogate, phi: FloatArray, theta: FloatArray, batch: Trajectories
+    ) -> SurrogateBatch:
+        """See `Loop`."""
+        critic = self._values(theta)
+        meta = {} if self.starts_at_meta else {PHI: phi}
+        side = Side(self._at(theta), critic)
+        return SurrogateBatch(surrogate, batch, side, self.mdp.discount, meta=meta)
+
+    outer = inner
+
+    def pulled_to_meta(self, pulled: PulledEstimate) -> FloatArray:
+        """See `Loop`."""
+        return pulled.meta[PHI]
+
+    def inner_in_meta(self, found: SurrogateBatch) -> FloatArray:
+        """See `Loop`."""
+        return found.meta_gradient(PHI)
+
+    def outer_gradients(self, found: SurrogateBatch) -> tuple[FloatArray, FloatArray]:
+        """See `Loop`."""
+        gradient = found.gradient()
+        if self.starts_at_meta:
+            return gradient, np.zeros_like(gradient)
+        return gradient, found.meta_gradient(PHI)
+
+    def _at(self, theta: npt.ArrayLike) -> PolicyAt:
+        return policy_at(self.policy, theta, self.mdp.n_states, self.mdp.n_actions)
+
+    def _values(self, theta: FloatArray) -> FloatArray | None:
+        if not callable(self.critic):
+            return self.critic
+        found = frozen_array("critic: its values", self.critic(theta))
+        wanted = (len(theta), self.steps + 1, self.mdp.n_states)
+        if found.shape != wanted:
+            raise ValueError(f"critic: expected values of shape {wanted}, got {found.shape}")
+        check_ends(found.reshape(-1, self.mdp.n_states), self.mdp.terminal)
+        return found
+
+
+def checked_critic(
+    name: str, critic: FloatArray | None, problem: TabularMDP, steps: int
+) -> FloatArray | None:
+    """``[H + 1, S]``, or None. Raises ValueError where it does not fit the problem."""
+    if critic is None:
+        return None
+    rows = critic_rows(frozen_array(name, critic), steps, problem.n_states)
+    check_ends(rows, problem.terminal)
+    return rows
+
+
+def given_start(theta: npt.ArrayLike | None) -> npt.ArrayLike:
+    """Theta, where there is one. Raises ValueError for None."""
+    if theta is None:
+        raise ValueError("theta: expected the parameters that the inner loop starts from, got None")
+    return theta

@@ -1,0 +1,1 @@
+"""Torch policies and (to come) networks."""

@@ -1,0 +1,1 @@
+"""Trajectories, how they are drawn, and the record a surrogate sees."""

@@ -1,0 +1,88 @@
+"""Estimators that satisfy what any must, with all that each may claim besides."""
+
+import numpy as np
+
+from gradbias.stochastic.estimators.kinds import from_callable, from_draws, from_surrogate
+from gradbias.stochastic.surrogates.dice import Dice, LoadedDice, tmaml
+from gradbias.stochastic.surrogates.group_relative import dr_grpo, grpo, rloo
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
+from gradbias.stochastic.surrogates.score_function import AD, LVC, actor_critic
+from gradbias.stochastic.surrogates.taylor import v_trace
+from gradbias.verification.conformance.suite import Claim
+
+SYMMETRIC = Claim.SYMMETRIC
+SCALE, SHIFT, MEAN_SHIFT = Claim.REWARD_SCALE, Claim.REWARD_SHIFT, Claim.MEAN_REWARD_SHIFT
+NO_CRITIC, BASELINE = Claim.CRITIC_IGNORED, Claim.CRITIC_IS_BASELINE
+ON, OFF = Claim.BEHAVIOUR_IGNORED, Claim.OFF_POLICY
+
+
+def probabilities(theta):
+    weights = np.exp(theta - theta.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def reinforce_each(batch, theta, discount=0.8):
+    """REINFORCE in numpy, one gradient a trajectory ``[N, S, A]``."""
+    policy = probabilities(theta)
+    powers = discount ** np.arange(batch.rewards.shape[-1])
+    found = np.zeros((len(batch.actions), *theta.shape))
+    for i, (states, actions) in enumerate(zip(batch.states, batch.actions, strict=True)):
+        for state, action, alive in zip(states[:-1], actions, batch.alive[i], strict=True):
+            if alive:
+                found[i, state] -= policy[state]
+                found[i, state, action] += 1.0
+        found[i] *= powers @ batch.rewards[i]
+    return found
+
+
+def by_hand(batch, theta):
+    return reinforce_each(batch, theta).mean(axis=0)
+
+
+def one_step_ahead(draw, theta):
+    """The gradient where a sampled step leads: a first-order meta-gradient."""
+    moved = theta + 0.5 * by_hand(draw(theta, 1), theta)
+    return by_hand(draw(moved, 1), moved)
+
+
+def ranks(record):
+    """How many others earn less: a step function of the rewards."""
+    whole = record.rewards.sum(-1)
+    better = (whole[:, None] > whole[None, :]).to(record.rewards.dtype).sum(-1)
+    return (better * record.log_probs.sum(-1)).mean()
+
+
+CONFORMING = {
+    "ad": (from_surrogate(AD(), 1), None, {SCALE, MEAN_SHIFT, BASELINE, ON}),
+    "ad, Hessian": (from_surrogate(AD(), 2), None, {SCALE, SYMMETRIC, ON}),
+    "reinforce": (from_surrogate(AD(reward_to_go=False), 1), None, {SCALE, MEAN_SHIFT, ON}),
+    "actor_critic": (from_surrogate(actor_critic, 1), None, {SCALE, MEAN_SHIFT, ON}),
+    "lvc": (from_surrogate(LVC(), 1), None, {SCALE, MEAN_SHIFT, BASELINE, ON}),
+    "lvc, Hessian": (
+        from_surrogate(LVC(), 2),
+        None,
+        {SCALE, SYMMETRIC, MEAN_SHIFT, BASELINE, ON},
+    ),
+    "dice": (from_surrogate(Dice(), 1), None, {SCALE, MEAN_SHIFT, BASELINE, ON}),
+    "loaded_dice, Hessian": (
+        from_surrogate(LoadedDice(), 2),
+        None,
+        {SCALE, SYMMETRIC, MEAN_SHIFT, ON},
+    ),
+    "tmaml": (from_surrogate(tmaml, 1), None, {SCALE, MEAN_SHIFT, BASELINE, ON}),
+    "v_trace": (from_surrogate(v_trace, 1), None, {SCALE, MEAN_SHIFT, BASELINE, OFF}),
+    "off_policy_dice": (
+        from_surrogate(OffPolicyDice(), 1),
+        None,
+        {SCALE, MEAN_SHIFT, NO_CRITIC, BASELINE, OFF},
+    ),
+    "ranks of a pair": (from_surrogate(ranks, 1), 2, {SHIFT, NO_CRITIC, BASELINE, ON}),
+    "ranks": (from_surrogate(ranks, 1), 16, {SHIFT, NO_CRITIC, BASELINE, ON}),
+    "rloo": (from_surrogate(rloo, 1), 3, {SCALE, SHIFT, MEAN_SHIFT, NO_CRITIC, BASELINE}),
+    "grpo": (from_surrogate(grpo, 1), 3, {SHIFT, MEAN_SHIFT, NO_CRITIC, BASELINE}),
+    "grpo of a pair": (from_surrogate(grpo, 1), 2, {SHIFT, MEAN_SHIFT, NO_CRITIC, BASELINE}),
+    "dr_grpo": (from_surrogate(dr_grpo, 1), 2, {SCALE, SHIFT, MEAN_SHIFT, NO_CRITIC, BASELINE}),
+    "by hand": (from_callable(by_hand), None, {SCALE, MEAN_SHIFT, NO_CRITIC, BASELINE, ON}),
+    "one step ahead": (from_draws(one_step_ahead), None, set()),
+}
+"""By name: the estimator, the N that its coupling declares, and its claims."""

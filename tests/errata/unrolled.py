@@ -1,0 +1,200 @@
+"""Of Proposition 3.1 and eq. (4): the unrolled loop, against exact meta-gradients."""
+
+import itertools
+from functools import cache
+
+import numpy as np
+
+from gradbias.analytic.meta.bilevel import Lirpg, Maml
+from gradbias.analytic.meta.meta_gradients import inner_loop, meta_gradient
+from gradbias.analytic.policies.softmax import softmax
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.analytic.returns.derivatives import gradient, hessian, reward_vjp
+from tests.errata.records import BIAS_PAPER, Erratum, relative
+
+STEP_SIZE = 0.8
+
+
+@cache
+def unrolled(steps, maml=False):
+    """The exact meta-gradient; J_i (rows: phi's), I + alpha H_i and the outer gradient."""
+    rng = np.random.default_rng(11)
+    mdp = TabularMDP.random(3, 2, rng=rng, discount=0.9)
+    phi, theta = rng.normal(size=(2, 3, 2))
+    loop = {"steps": steps, "step_size": STEP_SIZE}
+    given = (Maml(mdp), theta) if maml else (Lirpg(mdp), phi, theta)
+    paid = mdp
+    if not maml:
+        paid = TabularMDP(mdp.transition, mdp.reward + phi, mdp.discount, mdp.start)
+    path = inner_loop(*given, **loop)
+    every = np.eye(6).reshape(6, 3, 2)
+    curved = [hessian(paid, x).reshape(6, 6) for x in path]
+    mixed = curved if maml else [reward_vjp(paid, x, every).reshape(6, 6).T for x in path]
+    factors = [np.eye(6) + STEP_SIZE * h for h in curved]
+    exact = meta_gradient(*given, **loop).ravel()
+    return exact, mixed, factors, gradient(mdp, path[-1]).ravel()
+
+
+def summed(mixed, factors, steps, first=lambda i: i + 1, backwards=False):
+    """sum_i J_i prod_{j >= first(i)} (I + alpha H_j)."""
+    total = np.zeros((6, 6))
+    for i in range(steps):
+        chosen = factors[first(i) : steps]
+        product = mixed[i]
+        for factor in reversed(chosen) if backwards else chosen:
+            product = product @ factor
+        total += product
+    return total
+
+
+def proposition_steps():
+    exact, mixed, factors, outer = unrolled(3)
+    jacobian = STEP_SIZE * summed(mixed, factors, 3)
+    return {
+        "error of J_out's chain rule with the true Jacobian": relative(jacobian @ outer, exact),
+        "error with one more alpha in front": relative(STEP_SIZE * jacobian @ outer, exact),
+    }
+
+
+def equation_7():
+    exact, mixed, _, outer = unrolled(1)
+    return {
+        "error of alpha J at theta^0": relative(STEP_SIZE * mixed[0] @ outer, exact),
+        "error of alpha J at theta^1": relative(STEP_SIZE * mixed[1] @ outer, exact),
+        "error of J at theta^1, as printed": relative(mixed[1] @ outer, exact),
+    }
+
+
+def equation_8():
+    exact, mixed, factors, outer = unrolled(4)
+    found = {"error, product from i + 1": relative(_by(mixed, factors, outer, 4), exact)}
+    for t in range(3):
+        wrong = _by(mixed, factors, outer, 4, first=lambda i, t=t: t + 1)
+        found[f"error, product from t + 1 with t = {t}"] = relative(wrong, exact)
+    return found
+
+
+def product_order():
+    exact, mixed, factors, outer = unrolled(4)
+    return {
+        "error, j increasing to the right": relative(_by(mixed, factors, outer, 4), exact),
+        "error, j decreasing": relative(_by(mixed, factors, outer, 4, backwards=True), exact),
+    }
+
+
+def _by(mixed, factors, outer, steps, **options):
+    return STEP_SIZE * summed(mixed, factors, steps, **options) @ outer
+
+
+def maml_identity():
+    found = {}
+    for steps in (1, 3):
+        exact, mixed, factors, outer = unrolled(steps, maml=True)
+        printed = _by(mixed, factors, outer, steps)
+        found[f"error as printed, K = {steps}"] = relative(printed, exact)
+        found[f"error with the identity added, K = {steps}"] = relative(printed + outer, exact)
+    return found
+
+
+def lipschitz_of_the_hessian():
+    """An outer return of 0 (m = 0), and an inner Hessian that moves."""
+    rng = np.random.default_rng(0)
+    mdp = TabularMDP.random(3, 2, rng=rng, discount=0.9)
+    here, there = rng.normal(size=(2, 3, 2))
+    moved = np.linalg.norm((hessian(mdp, here) - hessian(mdp, there)).reshape(6, 6), 2)
+    unpaid = TabularMDP(mdp.transition, np.zeros((3, 2)), 0.9, mdp.start)
+    return {
+        "m of J_out": float(np.linalg.norm(gradient(unpaid, here))),
+        "change of the inner Hessian over distance": float(moved / np.linalg.norm(here - there)),
+    }
+
+
+def hats():
+    """One trajectory a step, one for the Hessian: AD's mean is not the Hessian."""
+    reward, theta, alpha = np.array([1.0, -0.5]), np.array([0.3, -0.2]), 0.7
+
+    def score(x, a):
+        return np.eye(2)[a] - softmax(x)
+
+    def fisher(x):
+        return np.diag(softmax(x)) - np.outer(softmax(x), softmax(x))
+
+    def slope(x):
+        return fisher(x) @ reward
+
+    totals = np.zeros((3, 2))
+    for a0, a1, b in itertools.product(range(2), repeat=3):
+        first = theta + alpha * reward[a0] * score(theta, a0)
+        second = first + alpha * reward[a1] * score(first, a1)
+        p = softmax(first)
+        weight = softmax(theta)[a0] * p[a1] * p[b]
+        square = sum(p[a] * reward[a] * np.outer(score(first, a), score(first, a)) for a in (0, 1))
+        mean = -(p @ reward) * fisher(first)
+        for k, h in enumerate((-reward[b] * fisher(first), mean, mean + square)):
+            factor = np.eye(2) + alpha * h
+            jacobian = alpha * (fisher(theta) @ factor + fisher(first))
+            totals[k] += weight * jacobian @ slope(second)
+    return {
+        "with the mean of the Hessian's estimates": relative(totals[1], totals[0]),
+        "with the exact Hessian, as printed": relative(totals[2], totals[0]),
+    }
+
+
+ERRATA = (
+    Erratum(
+        "A step size too many, or too few",
+        f"{BIAS_PAPER}, eq. (3)",
+        "alpha in front of the Jacobian of theta^K, by the symbol that elsewhere has alpha inside",
+        "alpha once",
+        "LIRPG, three states, K = 3, step size 0.8",
+        proposition_steps,
+    ),
+    Erratum(
+        "The mixed derivative of one step",
+        f"{BIAS_PAPER}, eq. (7)",
+        "the mixed derivative at theta^1, without alpha",
+        "alpha times that at theta^0",
+        "LIRPG, K = 1",
+        equation_7,
+    ),
+    Erratum(
+        "Where the product starts",
+        f"{BIAS_PAPER}, eq. (8)",
+        "j = t + 1, for a t that is not bound",
+        "j = i + 1, with the sum's index",
+        "LIRPG, K = 4",
+        equation_8,
+    ),
+    Erratum(
+        "The order of the product",
+        f"{BIAS_PAPER}, eqs. (3) and (8)",
+        "no order",
+        "j increases from left to right where rows are phi's: Hessians do not commute",
+        "LIRPG, K = 4",
+        product_order,
+    ),
+    Erratum(
+        "MAML's identity",
+        f"{BIAS_PAPER}, eq. (3) read with phi = theta",
+        "the sum, which telescopes to the Jacobian minus the identity",
+        "the identity added: theta^0 depends on phi",
+        "MAML, step size 0.8",
+        maml_identity,
+    ),
+    Erratum(
+        "rho_2",
+        f"{BIAS_PAPER}, Assumption 4.1",
+        "rho_2 = max m_phi, a constant of the outer objective",
+        "rho_2 = max rho_phi, of the inner Hessian",
+        "an outer reward of 0",
+        lipschitz_of_the_hessian,
+    ),
+    Erratum(
+        "Missing hats",
+        f"{BIAS_PAPER}, eq. (4)",
+        "exact derivatives of the inner objective inside the estimate",
+        "their estimates: what the mean sees is the mean of those",
+        "two arms, K = 2, AD's Hessian; errors relative to the mean of the estimate",
+        hats,
+    ),
+)

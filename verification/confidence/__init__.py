@@ -1,0 +1,1 @@
+"""Pure statistics: confidence sequences, norm intervals, tests, error budgets."""

@@ -1,0 +1,1 @@
+"""What any estimator must satisfy."""

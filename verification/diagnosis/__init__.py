@@ -1,0 +1,1 @@
+"""Which known error a mean shows; what an update field is the gradient of."""

@@ -1,0 +1,104 @@
+"""Which known target a mean update is, at two points.
+
+Besides what `verification.diagnosis.gradient_errors` has: the gradient itself, a multiple of it,
+and the gradient with a regulariser (entropy as a reward, entropy as a loss, weight decay), whose
+coefficient is fitted. Numbers are fitted at the first point and tried at the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradbias.analytic.policies.softmax import log_softmax
+from gradbias.analytic.problems.targets import return_derivative
+from gradbias.analytic.returns.derivatives import gradient
+from gradbias.analytic.returns.evaluation import Evaluation
+from gradbias.analytic.utils.validation import FloatArray
+from gradbias.verification.diagnosis.diagnose import Match
+from gradbias.verification.diagnosis.fixed_points import Field
+from gradbias.verification.diagnosis.gradient_errors import gradient_families, gradient_mistakes
+from gradbias.verification.diagnosis.known_errors import Mistake, Setting, best_number
+from gradbias.verification.evidence.reports import Direction
+
+_MATCHED = 1e-9
+
+
+def known_fields(mean: Field, setting: Setting, elsewhere: Setting) -> tuple[Match, ...]:
+    """The known targets that the field is at both points."""
+    first, second = mean(setting.at.theta), mean(elsewhere.at.theta)
+    unit = float(np.linalg.norm(first)) or 1.0
+    found = []
+    pairs = (setting, elsewhere)
+    for known, other in zip(*(_known(one) for one in pairs), strict=True):
+        residual = max(_gap(first, known.value), _gap(second, other.value)) / unit
+        if residual <= _MATCHED:
+            found.append(Match(known.name, known.what, residual))
+    if found:
+        return tuple(found)
+    return tuple(_fitted(first, second, setting, elsewhere, unit))
+
+
+def _gap(one: FloatArray, other: FloatArray) -> float:
+    return float(np.linalg.norm(one - other))
+
+
+def _known(setting: Setting) -> Iterator[Mistake]:
+    target = return_derivative(1, horizon=setting.steps)
+    yield Mistake("gradient", str(target), _gradient(setting))
+    for known in gradient_mistakes(setting):
+        if known.name != f"horizon {setting.steps}":
+            yield known
+
+
+def _gradient(setting: Setting) -> FloatArray:
+    return gradient(setting.mdp, setting.at.theta, policy=setting.at.policy)
+
+
+def _fitted(
+    first: FloatArray, second: FloatArray, setting: Setting, elsewhere: Setting, unit: float
+) -> Iterator[Match]:
+    """Targets with a number, fitted at the first point and tried at the second."""
+    families = zip(gradient_families(setting), gradient_families(elsewhere), strict=True)
+    for family, other in families:
+        x = best_number(first, family)
+        residual = max(_gap(first, family.value(x)), _gap(second, other.value(x))) / unit
+        if residual <= _MATCHED:
+            yield Match(family.name, family.what.format(x=f"{x:.6g}"), residual, x)
+    scale = Direction.of(first, _gradient(setting)).scale
+    residual = max(
+        _gap(first, scale * _gradient(setting)), _gap(second, scale * _gradient(elsewhere))
+    )
+    if residual <= _MATCHED * unit:
+        what = f"{scale:.6g} times the gradient of the return"
+        yield Match("pure scale", what, residual / unit, scale)
+    for added, there in zip(_added(setting), _added(elsewhere), strict=True):
+        size = float(np.vdot(added.value, added.value))
+        rest = [first - _gradient(setting), second - _gradient(elsewhere)]
+        x = float(np.vdot(rest[0], added.value)) / size if size > 0 else 0.0
+        residual = max(_gap(rest[0], x * added.value), _gap(rest[1], x * there.value)) / unit
+        if residual <= _MATCHED:
+            what = f"the gradient of the return plus {x:.6g} times {added.what}"
+            yield Match(added.name, what, residual, x)
+
+
+def _added(setting: Setting) -> Iterator[Mistake]:
+    """What regularisers add to the gradient, for a coefficient of 1."""
+    exact, at = setting.exact, setting.at
+    surprise = -log_softmax(at.logits)
+    surprise = np.where(setting.mdp.terminal[:, None], 0.0, surprise)
+    paid = np.broadcast_to(surprise, exact.action_values.shape)
+    soft = Evaluation(setting.tables.paying(paid), at.probabilities)
+    yield Mistake(
+        "entropy in the return",
+        "that of the discounted sum of entropies (entropy as a reward)",
+        setting.field(exact.occupancy, soft.action_values),
+    )
+    for name, visits in (
+        ("entropy as a loss", exact.occupancy),
+        ("entropy as a loss, no gamma^t", setting.discounted(1.0).occupancy),
+    ):
+        what = "that of the entropies at the visited states, with the visits held fixed"
+        yield Mistake(name, what, setting.field(visits, paid))
+    yield Mistake("weight decay", "theta", np.array(at.theta))

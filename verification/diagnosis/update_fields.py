@@ -1,0 +1,215 @@
+"""Gradient of what? What a mean update is the gradient of, if of anything.
+
+Of an estimator's mean as a function of theta: whether its Jacobian is symmetric (that of a gradient
+is), which known target it is, and how far from the return's its own optimum lies.
+
+Source: Nota and Thomas 2020, *Is the Policy Gradient a Gradient?*
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradbias.analytic.policies.softmax import TABULAR, Policy
+from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_number
+from gradbias.stochastic.estimators.contexts import Context
+from gradbias.stochastic.estimators.kinds import (
+    CallableEstimator,
+    DrawEstimator,
+    Estimator,
+    SurrogateEstimator,
+    estimate,
+)
+from gradbias.verification.diagnosis.diagnose import Match
+from gradbias.verification.diagnosis.field_matching import known_fields
+from gradbias.verification.diagnosis.fixed_points import Displacement, Field, displacement
+from gradbias.verification.diagnosis.known_errors import Setting
+from gradbias.verification.evidence.enumeration import Enumeration, check_size
+from gradbias.verification.evidence.reports import Evidence
+from gradbias.verification.measurement.measure import measure_bias
+
+_STEP = 0.02
+_BATCHES = 100_000
+_CLEARLY = 10.0
+_DECAY = 0.05
+_SECOND_POINT = 0.3
+
+
+class Symmetry(Enum):
+    """Of a Jacobian, as far as its accuracy tells."""
+
+    SYMMETRIC = "symmetric, as a gradient's is, at this point"
+    NOT_SYMMETRIC = "not symmetric: the field is no gradient"
+    UNDECIDED = "undecided: the asymmetry is near the differences' own error"
+
+
+@dataclass(frozen=True, eq=False)
+class FieldReport:
+    """What is known of a mean update ``field`` at theta.
+
+    ``jacobian`` has theta's axes twice (rows: the field), by differences whose error is about
+    ``accuracy``, relative. ``asymmetry`` is the norm of its antisymmetric part over its own, in
+    [0, 1]. ``matches`` are the known targets that the field equals, here and at a second point;
+    ``displacement`` says how far its optimum lies from the return's (None: not asked).
+    """
+
+    field: FloatArray
+    jacobian: FloatArray
+    accuracy: float
+    asymmetry: float
+    matches: tuple[Match, ...]
+    displacement: Displacement | None
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """Of the Jacobian. Symmetry at one point is no proof that there is an objective."""
+        if self.asymmetry <= self.accuracy:
+            return Symmetry.SYMMETRIC
+        if self.asymmetry > _CLEARLY * self.accuracy:
+            return Symmetry.NOT_SYMMETRIC
+        return Symmetry.UNDECIDED
+
+    def __str__(self) -> str:
+        known = "; or ".join(match.what for match in self.matches) or "none of the known targets"
+        lines = [
+            f"field: {self.symmetry.value}",
+            f"  asymmetry   {self.asymmetry:.3g} (error of the differences {self.accuracy:.1g})",
+            f"  is          {known}",
+        ]
+        if self.displacement is not None:
+            lines.append(f"  optimum     {self.displacement}")
+        return "\n".join(lines)
+
+
+def field_report(
+    field: Estimator | Callable[[FloatArray], npt.ArrayLike],
+    mdp: TabularMDP,
+    theta: npt.ArrayLike,
+    *,
+    critic: npt.ArrayLike | None = None,
+    policy: Policy = TABULAR,
+    length: int | None = None,
+    trajectories: int | None = None,
+    follow: bool = True,
+    decay: float | None = None,
+) -> FieldReport:
+    """What a mean update is the gradient of, if of anything.
+
+    ``field`` is a function theta -> mean update, or an estimator of order 1, whose mean is then
+    enumerated (or known by recursion) at every point that is looked at; ``critic``, held fixed, and
+    ``trajectories`` are given to it. ``follow`` follows it to its optimum, with weight ``decay``
+    (default: 5% of how fast the gradient changes at theta).
+
+    Raises:
+        ValueError: an estimator of another order, or without an exact mean; what does not fit.
+
+    >>> from gradbias.stochastic.estimators.kinds import from_surrogate
+    >>> from gradbias.stochastic.surrogates.score_function import ad
+    >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
+    >>> report = field_report(from_surrogate(ad, 1), mdp, np.zeros((2, 2)), follow=False)
+    >>> report.symmetry.name, [match.name for match in report.matches]
+    ('SYMMETRIC', ['gradient'])
+    """
+    setting = Setting.of(mdp, theta, critic=critic, policy=policy, length=length)
+    mean = _mean_field(field, setting, trajectories)
+    here = setting.at.theta
+    jacobian, accuracy = differences(mean, here)
+    second = here + _SECOND_POINT * np.cos(np.arange(here.size)).reshape(here.shape)
+    elsewhere = Setting.of(mdp, second, critic=critic, policy=policy, length=length)
+    matches = known_fields(mean, setting, elsewhere)
+    moved = None
+    if follow:
+        steepness = 2.0 * _steepness(jacobian, setting)
+        chosen = _DECAY * steepness if decay is None else decay
+        moved = displacement(
+            mean, setting, real_number("decay", chosen, low=0.0, high=1e100), steepness
+        )
+    return FieldReport(
+        mean(here),
+        jacobian,
+        accuracy,
+        _asymmetry(jacobian, here.size),
+        matches,
+        moved,
+    )
+
+
+def _mean_field(
+    field: Estimator | Callable[[FloatArray], npt.ArrayLike],
+    setting: Setting,
+    trajectories: int | None,
+) -> Field:
+    if not isinstance(field, SurrogateEstimator | CallableEstimator | DrawEstimator):
+        return lambda theta: frozen_array("field: its value", field(theta), setting.at.shape)
+    options = {"critic": setting.critic, "policy": setting.at.policy}
+    if field.order != 1:
+        raise ValueError(f"field: expected an estimator of order 1, got {field.order}")
+    given: dict[str, Any] = {**options, "trajectories": trajectories, "samples": 10**4}
+    first = measure_bias(field, setting.mdp, setting.at.theta, **given)
+    if first.evidence is Evidence.SAMPLING:
+        raise ValueError(
+            f"field: expected an exact mean of {field.name}, got one that must be sampled; use a "
+            "smaller problem"
+        )
+    if first.evidence is Evidence.MOMENTS or isinstance(field, DrawEstimator):
+        return lambda theta: measure_bias(field, setting.mdp, theta, **given).mean
+    return partial(_enumerated_mean, field, setting, first.trajectories if first.coupled else 1)
+
+
+def _enumerated_mean(
+    estimator: SurrogateEstimator | CallableEstimator,
+    setting: Setting,
+    n: int,
+    theta: FloatArray,
+) -> FloatArray:
+    """The coupling was looked for at the first point: here the mean is all that is wanted."""
+    mdp, policy = setting.mdp, setting.at.policy
+    measure = Enumeration.of(mdp, policy, theta, setting.steps)
+    check_size(measure.count_batches(n, ordered=True), _BATCHES, f"batches of {n}")
+    batches, weights = measure.all_batches(n, ordered=True)
+    context = Context(theta, mdp.discount, policy=policy, critic=setting.critic)
+    mean: FloatArray = np.tensordot(weights, estimate(estimator, batches, context), axes=1)
+    return mean
+
+
+def differences(field: Field, theta: FloatArray) -> tuple[FloatArray, float]:
+    """The Jacobian, theta's axes twice, and about its relative error: central differences with
+    three steps, extrapolated twice (Romberg); the error is the last extrapolation's change.
+    """
+    size = theta.size
+    columns, errors = [], []
+    for v in np.eye(size).reshape(size, *theta.shape):
+        plain = []
+        for step in (_STEP, _STEP / 2, _STEP / 4):
+            plain.append((field(theta + step * v) - field(theta - step * v)) / (2 * step))
+        once = [(4 * fine - coarse) / 3 for coarse, fine in pairwise(plain)]
+        twice = (16 * once[1] - once[0]) / 15
+        columns.append(twice)
+        errors.append(np.linalg.norm(twice - once[1]))
+    jacobian = np.moveaxis(np.stack(columns), 0, -1).reshape(theta.shape * 2)
+    norm = float(np.linalg.norm(jacobian))
+    rounding = 1e-15 * float(np.linalg.norm(field(theta))) / _STEP
+    error = float(np.linalg.norm(errors)) + rounding * np.sqrt(size)
+    return jacobian, float(error / norm) if norm > 0 else 0.0
+
+
+def _asymmetry(jacobian: FloatArray, size: int) -> float:
+    matrix = jacobian.reshape(size, size)
+    norm = float(np.linalg.norm(matrix))
+    return float(np.linalg.norm(matrix - matrix.T)) / (2 * norm) if norm > 0 else 0.0
+
+
+def _steepness(jacobian: FloatArray, setting: Setting) -> float:
+    """How fast the field changes; where it does not, the return's natural scale."""
+    size = setting.at.theta.size
+    found = float(np.linalg.norm(jacobian.reshape(size, size), 2))
+    return found or setting.exact.scale or 1.0

@@ -1,0 +1,1 @@
+"""One request; its moments by enumeration, recursion or sampling; verdict and report."""

@@ -1,0 +1,163 @@
+"""Mean and variance of an estimator, accumulated over weighted batches under either measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gradbias.analytic.utils.validation import FloatArray
+from gradbias.stochastic.derivatives.assembly import Rows
+from gradbias.stochastic.estimators.kinds import Evaluator
+from gradbias.stochastic.rollouts.trajectories import Trajectories
+from gradbias.verification.evidence.enumeration import Block, check_size
+
+REPEATED = 256
+"""Outcomes that are evaluated again at the end, to see that nothing is random."""
+
+LARGEST_ESTIMATE = 1e140
+"""Of which the square is still a float."""
+
+KEPT = 512
+"""Estimates kept whole under sampling, to estimate how their covariance is spread."""
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and componentwise variance of one estimate (each shaped like it), and on request its
+    covariance (its axes twice).
+
+    ``absolute`` is the norm of the mean absolute estimate: what the mean's rounding goes by.
+    ``outcomes`` is the number of outcomes enumerated or drawn, ``largest`` see `Rows`, ``kept`` the
+    first `KEPT` sampled estimates (none under enumeration).
+    """
+
+    mean: FloatArray
+    variance: FloatArray
+    absolute: float
+    outcomes: int
+    largest: float
+    covariance: FloatArray | None
+    kept: list[Rows] = field(default_factory=list)
+
+
+class Accumulator:
+    """Weighted sums of estimates and their squares, sparse rows in, dense sums out."""
+
+    def __init__(self, shape: tuple[int, ...], *, covariance: bool = False) -> None:
+        self._shape = shape
+        size = int(np.prod(shape))
+        self._products = np.zeros((size, size)) if covariance else None
+        self._first = np.zeros(int(np.prod(shape)))
+        self._second = np.zeros_like(self._first)
+        self._absolute = np.zeros_like(self._first)
+        self._weight = 0.0
+        self.outcomes = 0
+        self.largest = 0.0
+
+    def add(self, rows: Rows, weights: FloatArray) -> None:
+        """Adds the B estimates of ``rows`` with ``weights [B]``."""
+        if rows.largest > LARGEST_ESTIMATE:
+            raise ValueError(
+                f"estimates: expected numbers up to {LARGEST_ESTIMATE:g}, got {rows.largest:.3g}"
+            )
+        weighted = weights[:, None] * rows.values
+        squared = weighted * rows.values
+        if rows.indices is None:
+            self._first += weighted.sum(axis=0)
+            self._second += squared.sum(axis=0)
+            self._absolute += np.abs(weighted).sum(axis=0)
+        else:
+            np.add.at(self._first, rows.indices.ravel(), weighted.ravel())
+            np.add.at(self._second, rows.indices.ravel(), squared.ravel())
+            np.add.at(self._absolute, rows.indices.ravel(), np.abs(weighted).ravel())
+        if self._products is not None:
+            dense = rows.dense().reshape(len(weights), -1)
+            self._products += (weights[:, None] * dense).T @ dense
+        self._weight += float(weights.sum())
+        self.outcomes += len(weights)
+        self.largest = max(self.largest, rows.largest)
+
+    def moments(self, *, unbiased: bool) -> Moments:
+        """The moments so far; with ``unbiased`` the variance is a sample's (n / (n - 1))."""
+        mean = self._first / self._weight
+        second = self._second / self._weight
+        variance = second - mean**2
+        # A difference of squares: what is below its rounding is 0, and never negative.
+        variance[variance < 1e-13 * second] = 0.0
+        freedom = self.outcomes / max(self.outcomes - 1, 1) if unbiased else 1.0
+        covariance = None
+        if self._products is not None:
+            centred = self._products / self._weight - np.outer(mean, mean)
+            covariance = (freedom * centred).reshape(self._shape * 2)
+        return Moments(
+            mean.reshape(self._shape),
+            freedom * variance.reshape(self._shape),
+            float(np.linalg.norm(self._absolute)) / self._weight,
+            self.outcomes,
+            self.largest,
+            covariance,
+        )
+
+
+def enumerated_moments(
+    evaluator: Evaluator,
+    blocks: Iterator[Block],
+    sums: Accumulator,
+    total: float,
+    progress: Progress | None,
+) -> Moments:
+    """Exact moments over all outcomes. Raises EnumerationSizeError for a loop over too many."""
+    if evaluator.most is not None:
+        check_size(total, evaluator.most, f"outcomes to loop over ({'; '.join(evaluator.notes)})")
+    weight = 0.0
+    first: tuple[Trajectories, Rows] | None = None
+    for batch, weights in blocks:
+        rows = evaluator.rows(batch)
+        first = first or (batch, rows)
+        sums.add(rows, weights)
+        weight += float(weights.sum())
+        if progress is not None:
+            progress(sums.outcomes, int(total))
+    if abs(weight - 1.0) > 1e-9:
+        raise RuntimeError(f"enumeration: the probabilities sum to {weight!r}, expected 1")
+    if first is not None and not _repeats(evaluator, *first):
+        raise ValueError(
+            "the estimator gives two values for one batch; it must not draw random numbers"
+        )
+    return sums.moments(unbiased=False)
+
+
+def _repeats(evaluator: Evaluator, batch: Trajectories, rows: Rows) -> bool:
+    """Whether some of what was evaluated first comes out the same at the end (but for rounding,
+    which may depend on how many are evaluated at a time).
+    """
+    again, before = evaluator.rows(batch[:REPEATED]).values, rows.first(REPEATED).values
+    return np.allclose(again, before, rtol=1e-9, atol=1e-12 * np.abs(before).max(initial=0.0))
+
+
+def sampled_moments(
+    evaluator: Evaluator,
+    draw: Callable[[int], Trajectories],
+    sums: Accumulator,
+    replications: int,
+    block: int,
+    progress: Progress | None,
+) -> Moments:
+    """Moments of ``replications`` estimates; ``draw(R)`` gives R batches ``[R, N, H]``."""
+    kept: list[Rows] = []
+    while sums.outcomes < replications:
+        count = min(block, replications - sums.outcomes)
+        rows = evaluator.rows(draw(count))
+        room = KEPT - sum(len(r.values) for r in kept)
+        if room > 0:
+            kept.append(rows.first(room))
+        sums.add(rows, np.ones(count))
+        if progress is not None:
+            progress(sums.outcomes, replications)
+    found = sums.moments(unbiased=True)
+    return replace(found, kept=kept)

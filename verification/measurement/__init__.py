@@ -1,0 +1,1 @@
+"""`measure_bias`, `measure_meta_gradient`."""

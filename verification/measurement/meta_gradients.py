@@ -1,0 +1,237 @@
+"""Measuring the bias of sampled K-step meta-gradients."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradbias.analytic.meta.bilevel import BilevelProblem
+from gradbias.analytic.meta.meta_gradients import meta_gradient
+from gradbias.analytic.policies.softmax import LinearSoftmax
+from gradbias.analytic.problems.targets import (
+    AnyTarget,
+    FiniteHorizon,
+    GivenTarget,
+    InfiniteHorizon,
+    InnerLoop,
+    Target,
+)
+from gradbias.analytic.returns.evaluation import evaluate
+from gradbias.analytic.utils.validation import FloatArray, whole_number
+from gradbias.stochastic.derivatives.assembly import Rows
+from gradbias.stochastic.derivatives.closed_forms import is_known
+from gradbias.stochastic.meta.backward_pass import Pass, probe_slots
+from gradbias.stochastic.meta.meta_gradients import MetaGradient
+from gradbias.stochastic.meta.slots import Sampled
+from gradbias.stochastic.rollouts.trajectories import Trajectories
+from gradbias.verification.evidence.accumulated_moments import (
+    Accumulator,
+    Moments,
+    Progress,
+    sampled_moments,
+)
+from gradbias.verification.evidence.draw_trees import placeholders
+from gradbias.verification.evidence.enumeration import EnumerationSizeError
+from gradbias.verification.evidence.reports import BiasReport, Evidence
+from gradbias.verification.evidence.verdicts import ErrorRates, Found, Subject, judge
+from gradbias.verification.measurement.measure import wanted_evidence
+from gradbias.verification.measurement.meta_enumeration import LARGEST_STEP, Enumerating
+from gradbias.verification.measurement.meta_moments import MomentPass
+
+META_PARAMETERS = "the meta-parameters"
+LARGEST_NUMBERS = 30_000_000
+"""In the second moments of all paths together."""
+
+_RUNS_A_BLOCK = 256
+
+
+def measure_meta_gradient(
+    estimator: MetaGradient,
+    meta_parameters: npt.ArrayLike,
+    theta: npt.ArrayLike | None = None,
+    *,
+    exact: BilevelProblem | None = None,
+    target: GivenTarget | None = None,
+    evidence: str | Evidence = "auto",
+    tolerance: float = 0.01,
+    false_alarm: float = 1e-3,
+    missed_bias: float = 1e-2,
+    samples: int = 20_000,
+    enumeration_limit: int = LARGEST_STEP,
+    rng: np.random.Generator | None = None,
+    progress: Progress | None = None,
+) -> BiasReport:
+    """Is the expectation of a sampled meta-gradient the target, at these parameters?
+
+    The target is the gradient of the return after *expected* inner steps, computed from ``exact``
+    (`analytic.Maml` and the like), unless another is given: after sampled steps, say.
+    ``exact`` must be the estimator's own problem (its horizon may be another: a note names the
+    truncation). ``meta_parameters`` and ``theta`` are those of `analytic.meta_gradient`.
+    ``evidence`` is
+    "enumeration" (exact mean and covariance, with at most ``enumeration_limit`` batches at one
+    step), "sampling" (``samples`` runs) or "auto": the first where it fits.
+
+    Raises:
+        ValueError: an argument that does not fit, no target, an enumeration that is too large.
+
+    >>> from gradbias.analytic import Maml, TabularMDP
+    >>> from gradbias.stochastic import MetaGradient, Sampled, SampledLoop, ad, dice
+    >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    >>> loop = SampledLoop(bandit, starts_at_meta=True)
+    >>> sampled = MetaGradient(loop, 1, 1.0, Sampled(ad, 4), Sampled(dice, 4), Sampled(ad, 4))
+    >>> report = measure_meta_gradient(sampled, [[0.5, 0.0]], exact=Maml(bandit))
+    >>> report.verdict.value, round(report.relative_bias, 4)  # the sampled step's own bias
+    ('BIASED', 0.0035)
+    """
+    began = time.perf_counter()
+    rates = ErrorRates(tolerance, false_alarm, missed_bias)
+    wanted = wanted_evidence(evidence)
+    if wanted is Evidence.MOMENTS:
+        raise ValueError("evidence: expected enumeration or sampling of a meta-gradient's draws")
+    phi, start = estimator.loop.start(meta_parameters, theta)
+    probe_slots(estimator, phi, start)
+    asked, value = _target(estimator, phi, start, exact, target)
+    limit = whole_number("enumeration_limit", enumeration_limit, at_least=1)
+    found = None
+    if wanted is not Evidence.SAMPLING:
+        try:
+            moments = _enumerated(estimator, phi, start, limit)
+            found = Found(moments, Evidence.ENUMERATION, 1, True, ())
+        except EnumerationSizeError:
+            if wanted is Evidence.ENUMERATION:
+                raise
+    if found is None:
+        count = whole_number("samples", samples, at_least=100)
+        runs = _Runs(estimator, phi, theta, np.random.default_rng(0) if rng is None else rng)
+        sums = Accumulator(phi.shape)
+        moments = sampled_moments(runs, placeholders, sums, count, _RUNS_A_BLOCK, progress)
+        found = Found(moments, Evidence.SAMPLING, 1, True, ())
+    subject = _subject(estimator, phi, start)
+    if target is None:
+        subject = replace(subject, notes=_truncation(estimator, exact))
+    report = judge(subject, asked, value, found, rates)
+    return replace(report, seconds=time.perf_counter() - began)
+
+
+def _target(
+    estimator: MetaGradient,
+    phi: FloatArray,
+    theta: FloatArray,
+    exact: BilevelProblem | None,
+    target: GivenTarget | None,
+) -> tuple[AnyTarget, FloatArray]:
+    if target is not None:
+        if target.value.shape != phi.shape:
+            raise ValueError(f"target value: expected shape {phi.shape}, got {target.value.shape}")
+        return target, target.value
+    if exact is None:
+        raise ValueError("exact: expected the problem with exact inner steps, or a target")
+    _check_same(estimator, exact)
+    horizon = _setting(exact, estimator.loop).horizon
+    expected = Target(
+        1,
+        InfiniteHorizon() if horizon is None else FiniteHorizon(horizon),
+        with_respect_to=META_PARAMETERS,
+        inner=InnerLoop(estimator.steps),
+    )
+    value = meta_gradient(exact, phi, theta, steps=estimator.steps, step_size=estimator.step_size)
+    return expected, value
+
+
+def _setting(owner: object, otherwise: object = None) -> Any:
+    """The decision problem or game of a loop or of an exact problem; those of a user may have none
+    of its own.
+    """
+    found = getattr(owner, "mdp", None) or getattr(owner, "game", None)
+    return found if found is not None or otherwise is None else _setting(otherwise)
+
+
+def _check_same(estimator: MetaGradient, exact: BilevelProblem) -> None:
+    """Raises ValueError where ``exact`` is not the problem that the estimator draws from."""
+    loop = estimator.loop
+    for name in ("starts_at_meta", "policy", "player"):
+        wanted, got = getattr(loop, name, None), getattr(exact, name, None)
+        if wanted is not None and got is not None and not _equal(wanted, got):
+            raise ValueError(f"exact: expected {name} {wanted!r}, as the estimator's, got {got!r}")
+    mine, theirs = _setting(loop), _setting(exact)
+    if theirs is None or theirs is mine:
+        return
+    for name in ("transition", "reward", "rewards", "start", "discount"):
+        one, other = getattr(mine, name, None), getattr(theirs, name, None)
+        if not np.array_equal(one, other):  # type: ignore[arg-type]
+            raise ValueError(f"exact: expected the {name} of the estimator's problem, got another")
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, LinearSoftmax) and isinstance(other, LinearSoftmax):
+        return np.array_equal(one.features, other.features)
+    return one is other or one == other
+
+
+def _truncation(estimator: MetaGradient, exact: BilevelProblem | None) -> tuple[str, ...]:
+    steps = estimator.loop.steps
+    setting = None if exact is None else _setting(exact, estimator.loop)
+    if setting is None or setting.horizon == steps:
+        return ()
+    end = "an infinite horizon" if setting.horizon is None else f"{setting.horizon} steps"
+    note = f"trajectories are cut at {steps} steps, the target has {end}: some bias is truncation"
+    return (note,)
+
+
+def _subject(estimator: MetaGradient, phi: FloatArray, theta: FloatArray) -> Subject:
+    loop = estimator.loop
+    policy = np.exp(loop.log_policy(phi, theta[None])[0])
+    visited = evaluate(loop.problem, policy)
+    scope = "with its own draws, at this problem and these parameters"
+    return Subject(estimator.name, scope, visited.scale, visited.rounding_scale)
+
+
+def _enumerated(estimator: MetaGradient, phi: FloatArray, theta: FloatArray, limit: int) -> Moments:
+    """Exact moments. Multisets where all surrogates are known not to depend on the order."""
+    slots = (estimator.value, estimator.jacobian, estimator.hessian, estimator.outer)
+    ordered = any(isinstance(s, Sampled) and not is_known(s.surrogate) for s in slots)
+    fitting = LARGEST_NUMBERS // (theta.size + phi.size + 1) ** 2
+    source = Enumerating(estimator.loop, ordered=ordered, limit=min(limit, fitting))
+    step = Pass(estimator, source, phi)
+    found = MomentPass(step).from_step(0, theta[None], None)
+    mean, second = found.mean[0], found.second[0]
+    covariance = second - np.outer(mean, mean)
+    d, p = theta.size, phi.size
+    pick = np.zeros((p, len(mean)))
+    pick[:, d : d + p] = np.eye(p)
+    if estimator.loop.starts_at_meta:
+        pick[:, :d] += np.eye(p)
+    estimate = pick @ mean
+    spread = pick @ covariance @ pick.T
+    absolute = float(np.sqrt(np.trace(pick @ second @ pick.T)))
+    variance = np.maximum(np.diagonal(spread), 0.0)  # below 0 by rounding alone
+    return Moments(
+        estimate.reshape(phi.shape),
+        variance.reshape(phi.shape),
+        absolute,
+        outcomes=source.answered,
+        largest=absolute,
+        covariance=spread.reshape(phi.shape * 2),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """An `Evaluator` of independent runs; a batch tells it only how many."""
+
+    estimator: MetaGradient
+    phi: FloatArray
+    theta: npt.ArrayLike | None
+    rng: np.random.Generator
+    notes: tuple[str, ...] = ()
+    most: int | None = None
+
+    def rows(self, batch: Trajectories) -> Rows:
+        """As many estimates as ``batch`` has replications."""
+        count = len(batch.actions)
+        found = self.estimator.estimates(self.phi, self.theta, replications=count, rng=self.rng)
+        return Rows.of_dense(found)

@@ -1,0 +1,145 @@
+"""Exact mean and covariance of a sampled meta-gradient.
+
+What goes back through the inner steps is T = (lambda, out, J_out). Given the path of parameters
+each step maps it linearly, ``T_i = Phi_i T_{i+1}``, with Phi = I + c S + D_1 + D_2: the score of
+the step's batch, and the Jacobian and the Hessian. So mean and second moment go back with it,
+
+    E[T T^T] = sum over batches tau_0 of p Phi E[T' T'^T] Phi^T
+               + (the variance of each D that has a batch of its own),
+
+where only the batches of the steps' values branch. The brute-force tree over all batches gives the
+same numbers, with the product of all their counts as leaves.
+
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradbias.analytic.utils.validation import FloatArray
+from gradbias.stochastic.derivatives.closed_forms import is_known
+from gradbias.stochastic.meta.backward_pass import Derivative, Pass, averaged
+from gradbias.stochastic.meta.slots import Given, Reuse, Sampled, Slot
+from gradbias.stochastic.rollouts.trajectories import Trajectories
+
+
+@dataclass(frozen=True, eq=False)
+class MetaMoments:
+    """Of T at each of B parameters: ``mean [B, q]`` and ``second [B, q, q]``."""
+
+    mean: FloatArray
+    second: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class MomentPass:
+    """The moments' way through the steps of ``step``, whose source enumerates."""
+
+    step: Pass
+
+    def from_step(self, i: int, theta: FloatArray, replayed: Trajectories | None) -> MetaMoments:
+        """Of what comes back to ``theta [B, *shape]`` before step i."""
+        asked = self.step.asked
+        if i == asked.steps:
+            return self._outer(theta)
+        here, batch, weights = self.step.value_batch(theta, replayed)
+        after = self.step.moved(i, here, batch)
+        keep = batch if asked.reuse is Reuse.REPLAY else None
+        child = self.from_step(i + 1, after, keep)
+        shared, independent = self.step.slots(i)
+        maps = np.zeros_like(child.second)
+        maps += np.eye(maps.shape[-1])
+        if asked.correction and replayed is None and batch is not None:
+            maps += self._score_map(here, batch)
+        for derivative in shared:
+            maps += self._map(derivative, here, batch)
+        drawn = [self._drawn_maps(derivative, theta) for derivative in independent]
+        outcomes = weights.shape[1]
+        for found in drawn:
+            maps += np.repeat(found.mean, outcomes, axis=0)
+        mean = np.einsum("bij,bj->bi", maps, child.mean)
+        second = maps @ child.second @ np.swapaxes(maps, -1, -2)
+        arriving = averaged(child.second, weights)
+        total = averaged(second, weights)
+        for found in drawn:
+            total += found.spread(arriving)
+        return MetaMoments(averaged(mean, weights), total)
+
+    def _outer(self, theta: FloatArray) -> MetaMoments:
+        slot = self.step.asked.outer
+        n, share = _enumerated(slot)
+        found, weights = self.step.outer_outcomes(theta, n)
+        flat = [part.reshape(len(part), -1) for part in (found.cotangent, found.meta)]
+        every = np.concatenate([*flat, np.reshape(found.value, (-1, 1))], axis=1)
+        mean = averaged(every, weights)
+        second = averaged(every[:, :, None] * every[:, None, :], weights)
+        squared = mean[:, :, None] * mean[:, None, :]
+        return MetaMoments(mean, squared + share * (second - squared))
+
+    def _drawn_maps(self, derivative: Derivative, theta: FloatArray) -> _Maps:
+        n, share = _enumerated(derivative.slot)
+        if isinstance(derivative.slot, Given):
+            return _Maps(self._map(derivative, theta, None)[:, None], np.ones((len(theta), 1)), 1.0)
+        batch, weights = self.step.draw(theta, n)
+        here = np.repeat(theta, weights.shape[1], axis=0)
+        maps = self._map(derivative, here, batch)
+        return _Maps(maps.reshape(*weights.shape, *maps.shape[1:]), weights, share)
+
+    def _map(
+        self, derivative: Derivative, theta: FloatArray, batch: Trajectories | None
+    ) -> FloatArray:
+        """``[B, q, q]``: the step's derivative as a matrix, a column for each entry of lambda."""
+        size = theta[0].size
+        maps = np.zeros((len(theta), self._length(theta), self._length(theta)))
+        linear = self.step.linear(derivative, theta, batch)
+        for k, v in enumerate(np.eye(size).reshape(size, *theta.shape[1:])):
+            for_lambda, for_phi = linear(np.broadcast_to(v, theta.shape))
+            maps[:, :size, k] = for_lambda.reshape(len(theta), -1)
+            maps[:, size:-1, k] = for_phi.reshape(len(theta), -1)
+        return maps
+
+    def _score_map(self, theta: FloatArray, batch: Trajectories) -> FloatArray:
+        size = theta[0].size
+        for_lambda, for_phi = self.step.scored(theta, batch, np.ones(len(theta)))
+        maps = np.zeros((len(theta), self._length(theta), self._length(theta)))
+        maps[:, :size, -1] = for_lambda.reshape(len(theta), -1)
+        maps[:, size:-1, -1] = for_phi.reshape(len(theta), -1)
+        return maps
+
+    def _length(self, theta: FloatArray) -> int:
+        return int(theta[0].size + self.step.phi.size + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """A derivative on each batch ``[B, M, q, q]``, with weights; the estimate's variance is
+    ``share`` of that of one outcome.
+    """
+
+    maps: FloatArray
+    weights: FloatArray
+    share: float
+
+    @property
+    def mean(self) -> FloatArray:
+        mean: FloatArray = np.einsum("bm,bmij->bij", self.weights, self.maps)
+        return mean
+
+    def spread(self, second: FloatArray) -> FloatArray:
+        """What the variance of the maps adds to a second moment ``[B, q, q]``."""
+        centred = self.maps - self.mean[:, None]
+        turned = centred @ second[:, None] @ np.swapaxes(centred, -1, -2)
+        spread: FloatArray = self.share * np.einsum("bm,bmij->bij", self.weights, turned)
+        return spread
+
+
+def _enumerated(slot: Slot) -> tuple[int, float]:
+    """How many trajectories at a time a slot's estimate is enumerated over, and the share of their
+    variance that it has: one at a time where they are known not to interact.
+    """
+    if isinstance(slot, Sampled):
+        return (1, 1.0 / slot.n) if is_known(slot.surrogate) else (slot.n, 1.0)
+    return 1, 1.0

@@ -1,0 +1,1 @@
+"""Polynomial identities: proofs, formulas, identity testing."""

@@ -1,0 +1,1 @@
+"""`for_all_mdps`, strategies, the pytest plugin and its ledger."""

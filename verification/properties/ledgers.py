@@ -1,0 +1,160 @@
+"""What a suite claimed, on what evidence, and how much of its false-alarm rate that took.
+
+A suite has one rate (`DEFAULT_BUDGET`): the probability that it calls any unbiased estimator
+biased. It is shared equally among its tests, and a test's share among its claims by sampling, of
+which there may be any number (`ErrorBudget`). Exact evidence takes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gradbias.verification.confidence.error_budgets import ErrorBudget, check_rate
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from gradbias.analytic.problems.mdp import TabularMDP
+    from gradbias.stochastic.estimators.kinds import Estimator
+    from gradbias.verification.evidence.reports import BiasReport
+
+DEFAULT_BUDGET = 1e-4
+SAMPLING = "sampling"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of a test: of one problem, or of all problems that a property looked at.
+
+    ``evidence`` counts the problems by kind of evidence, of which ``vacuous`` and ``undecided``
+    ones are none; ``spent`` is the false-alarm rate that it took, and ``smallest_detectable`` the
+    relative bias that the weakest sampled problem would have shown.
+    """
+
+    held: bool
+    evidence: Mapping[str, int]
+    vacuous: int = 0
+    undecided: int = 0
+    spent: float = 0.0
+    smallest_detectable: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a process that adds up the claims of others."""
+        return asdict(self) | {"evidence": dict(self.evidence)}
+
+
+@dataclass
+class Ledger:
+    """The claims of one test, which may take ``share`` of the suite's false-alarm rate."""
+
+    share: float = DEFAULT_BUDGET
+    claims: list[Claim] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._budget = ErrorBudget(check_rate("share", self.share))
+
+    @property
+    def spent(self) -> float:
+        """The rate taken so far; never more than the share."""
+        return math.fsum(claim.spent for claim in self.claims)
+
+    def next_rate(self) -> float:
+        """The rate that the next claim may take."""
+        return self._budget.share(sum(claim.spent > 0.0 for claim in self.claims))
+
+    def record(self, claim: Claim) -> None:
+        """Adds a claim. Raises ValueError for one that took more than it may."""
+        rate = self.next_rate()
+        if claim.spent > rate * (1 + 1e-9):
+            raise ValueError(
+                f"spent: expected at most {rate:.3g} of the false-alarm rate, got {claim.spent:.3g}"
+            )
+        self.claims.append(claim)
+
+    def assert_unbiased(
+        self,
+        estimator: Estimator,
+        mdp: TabularMDP,
+        theta: npt.ArrayLike,
+        *,
+        measure: Callable[..., BiasReport] | None = None,
+        **options: Any,
+    ) -> BiasReport:
+        """`verification.assert_unbiased` at a false-alarm rate within the suite's budget.
+
+        ``measure`` is `measure_bias` unless said (`measure_bias_sequentially`: non-asymptotic
+        intervals, and no more samples than it takes), ``options`` are its.
+
+        Raises:
+            AssertionError: any verdict but UNBIASED, with the report's text.
+            ValueError: as ``measure``, or a ``false_alarm`` of one's own.
+        """
+        from gradbias.verification.measurement.measure import measure_bias
+
+        if "false_alarm" in options:
+            raise ValueError("false_alarm: the suite's budget sets it (--gradbias-budget)")
+        chosen = measure_bias if measure is None else measure
+        report = chosen(estimator, mdp, theta, false_alarm=self.next_rate(), **options)
+        claim = claim_of(report)
+        self.record(claim)
+        if not claim.held:
+            raise AssertionError(str(report))
+        return report
+
+
+def claim_of(report: BiasReport) -> Claim:
+    """The claim that one measurement is."""
+    from gradbias.verification.evidence.reports import Verdict
+
+    sampled = report.interval is not None
+    return Claim(
+        held=report.verdict is Verdict.UNBIASED,
+        evidence={report.evidence.value: 1},
+        vacuous=int(report.verdict is Verdict.VACUOUS),
+        undecided=int(report.verdict is Verdict.UNDECIDED),
+        spent=(report.false_alarm or 0.0) if sampled else 0.0,
+        smallest_detectable=report.smallest_detectable if sampled else None,
+    )
+
+
+def summary_lines(claims: Sequence[Claim], budget: float) -> list[str]:
+    """What the claims of a suite amount to, in a few lines; none where nothing was claimed.
+
+    >>> for line in summary_lines([Claim(True, {"enumeration": 3}, vacuous=1)], 1e-4):
+    ...     print(line)
+    1 claim, 1 held; problems measured: 3
+    evidence: 3 enumeration; of these 1 vacuous (nothing was tested)
+    false-alarm rate: 0 spent of 0.0001
+    """
+    if not claims:
+        return []
+    kinds: Counter[str] = Counter()
+    for claim in claims:
+        kinds.update(claim.evidence)
+    held = sum(claim.held for claim in claims)
+    plural = "" if len(claims) == 1 else "s"
+    parts = [", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))]
+    vacuous, undecided = (sum(getattr(c, name) for c in claims) for name in _NOT_EVIDENCE)
+    if vacuous:
+        parts.append(f"of these {vacuous:,} vacuous (nothing was tested)")
+    if undecided:
+        parts.append(f"{undecided:,} undecided")
+    spent = math.fsum(claim.spent for claim in claims)
+    lines = [
+        f"{len(claims):,} claim{plural}, {held:,} held; problems measured: {kinds.total():,}",
+        f"evidence: {'; '.join(parts)}",
+        f"false-alarm rate: {spent:.3g} spent of {budget:g}",
+    ]
+    seen = [c.smallest_detectable for c in claims if c.smallest_detectable is not None]
+    if seen:
+        lines.append(
+            f"smallest detectable relative bias, of the weakest sampled claim: {max(seen):.3g}"
+        )
+    return lines
+
+
+_NOT_EVIDENCE = ("vacuous", "undecided")

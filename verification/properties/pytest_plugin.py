@@ -1,0 +1,128 @@
+"""The pytest plugin: claims within the suite's false-alarm budget, and their summary.
+
+The fixture ``gradbias`` is the test's `Ledger`: ``gradbias.assert_unbiased(estimator, mdp, ...)``.
+``--gradbias-budget`` is the false-alarm rate of the whole run. Each test that asks for the fixture
+gets an equal share, of all that were collected, so that workers of pytest-xdist, which collect the
+same tests, agree without talking. Nothing heavy is imported, and nothing printed, until it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from gradbias.verification.confidence.error_budgets import ErrorBudget, check_rate
+from gradbias.verification.properties.ledgers import DEFAULT_BUDGET, Claim, Ledger, summary_lines
+
+_SENT = "gradbias_claims"
+_TOLD = "gradbias_budget"
+
+
+@dataclass
+class _Run:
+    """The claims of this process, and those that workers sent."""
+
+    budget: float
+    tests: int = 0
+    ledgers: dict[str, Ledger] = field(default_factory=dict)
+    received: list[Claim] = field(default_factory=list)
+    silent_workers: int = 0
+
+    @property
+    def claims(self) -> list[Claim]:
+        return [c for ledger in self.ledgers.values() for c in ledger.claims] + self.received
+
+
+_RUN = pytest.StashKey[_Run]()
+_COUNTED = pytest.StashKey[bool]()
+
+
+def _rate(text: str) -> float:
+    try:
+        return check_rate("--gradbias-budget", float(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--gradbias-budget``."""
+    parser.getgroup("gradbias").addoption(
+        "--gradbias-budget",
+        type=_rate,
+        default=DEFAULT_BUDGET,
+        metavar="RATE",
+        help="false-alarm rate of all the run's claims of unbiasedness (default: %(default)s)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Opens the run's account; a worker's is what the controller told it."""
+    told = getattr(config, "workerinput", {})
+    budget = told.get(_TOLD, config.getoption("--gradbias-budget"))
+    config.stash[_RUN] = _Run(budget)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Counts the tests that share the budget, before any are deselected."""
+    for item in items:
+        if "gradbias" in getattr(item, "fixturenames", ()):
+            item.stash[_COUNTED] = True
+            config.stash[_RUN].tests += 1
+
+
+@pytest.fixture
+def gradbias(request: pytest.FixtureRequest) -> Ledger:
+    """The test's ledger: ``assert_unbiased`` within the suite's budget, and its claims."""
+    run = request.config.stash[_RUN]
+    if _COUNTED not in request.node.stash:
+        raise pytest.UsageError(
+            "gradbias: expected as an argument of the test or of its fixtures, so that the tests "
+            "which share the budget can be counted; got getfixturevalue"
+        )
+    # A test that is run again goes on with what is left of its share.
+    share = ErrorBudget(run.budget).split(tests=run.tests)
+    return run.ledgers.setdefault(request.node.nodeid, Ledger(share))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker hands in its claims."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_SENT] = [claim.as_dict() for claim in session.config.stash[_RUN].claims]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tells a worker of pytest-xdist its budget: all of it, as each test runs on one worker; or an
+    equal part, where every test runs on each.
+    """
+    everywhere = node.config.getoption("dist") == "each"
+    parts = node.workerinput["workercount"] if everywhere else 1
+    node.workerinput[_TOLD] = ErrorBudget(node.config.stash[_RUN].budget).split(workers=parts)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Takes a worker's claims; one that died hands in none."""
+    run = node.config.stash[_RUN]
+    sent = getattr(node, "workeroutput", {}).get(_SENT)
+    if sent is None:
+        run.silent_workers += 1
+        return
+    run.received += [Claim(**claim) for claim in sent]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Prints what was claimed; nothing where nothing was."""
+    run = config.stash[_RUN]
+    lines = summary_lines(run.claims, run.budget)
+    if run.silent_workers and (lines or run.tests):
+        lines.append(f"workers that ended without handing in their claims: {run.silent_workers}")
+    if lines:
+        terminalreporter.section("gradbias")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -1,0 +1,1 @@
+"""Sampling until decided; comparison; surveys."""

@@ -1,0 +1,204 @@
+"""What a sequential measurement fixes before it starts: method, ranges, and what a pilot tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradbias.analytic.utils.validation import FloatArray, whole_number
+from gradbias.verification.confidence.scaled_sequences import (
+    Method,
+    ScaledSequence,
+    truncation_level,
+    truncation_slack,
+)
+from gradbias.verification.confidence.sequences import Betting
+from gradbias.verification.evidence.ranges import ComponentRange
+from gradbias.verification.evidence.request import LARGEST_LOCAL
+from gradbias.verification.evidence.verdicts import ErrorRates
+from gradbias.verification.sequential.checkpoints import load_checkpoint, restore_generator
+from gradbias.verification.sequential.draws import Draws
+from gradbias.verification.sequential.functionals import (
+    Reading,
+    control_coefficients,
+    pilot_direction,
+)
+from gradbias.verification.sequential.methods import (
+    MethodChoice,
+    chosen_method,
+    control_range,
+    second_moment_of,
+)
+from gradbias.verification.sequential.stream import SampledBlock, Stream, with_generator
+
+_PILOT = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a pilot fixed, and the stream to go on from."""
+
+    method: Method
+    assumption: str
+    reading: Reading
+    coefficients: FloatArray | None
+    level: FloatArray | None
+    stream: Stream
+
+    def block(self, draws: Draws, count: int) -> SampledBlock:
+        """A block of estimates, with what is read off them."""
+        values, controls, largest = draws.take(count)
+        if controls is not None and self.coefficients is not None and draws.control is not None:
+            mean = np.ravel(draws.control.mean)
+            values = values - self.coefficients * (controls - mean)
+        if self.level is None:
+            return SampledBlock(values, self.reading.of(values), largest)
+        impossible = (values != 0.0) & (self.level == 0.0)
+        if impossible.any():
+            b, d = np.argwhere(impossible)[0]
+            raise ValueError(
+                f"second_moment: expected at least E[x^2] of component {d}, got 0 where an "
+                f"estimate is {values[b, d]:g}"
+            )
+        cut = np.clip(values, -self.level, self.level)
+        return SampledBlock(values, self.reading.of(cut), largest)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What was fixed, for a checkpoint."""
+        reading = self.reading
+        named = {
+            "projections": reading.projections,
+            "direction": reading.direction,
+            "coefficients": self.coefficients,
+        }
+        return {f"plan_{name}": a for name, a in named.items() if a is not None}
+
+
+def fresh_plan(
+    draws: Draws, given: MethodChoice, rates: ErrorRates, exact: FloatArray, limit: int
+) -> Plan:
+    """From a pilot, whose estimates are not used again."""
+    values, controls = draws.take_all(min(_PILOT, limit // 4))
+    coefficients = None
+    if controls is not None and draws.control is not None:
+        coefficients = control_coefficients(values, controls)
+        values = values - coefficients * (controls - np.ravel(draws.control.mean))
+    matrix = None
+    if given.projections is not None:
+        count = whole_number("projections", given.projections, at_least=1)
+        most = LARGEST_LOCAL // max(values.shape[1], draws.block)
+        if count > most:
+            raise ValueError(f"projections: expected at most {most:,} here, got {count:,}")
+        matrix = draws.asked.rng.normal(size=(count, values.shape[1]))
+    reading = Reading(matrix, pilot_direction(values.mean(axis=0) - exact.ravel()))
+    plan = _plan(draws, given, rates, limit, reading, coefficients, values.mean(axis=0))
+    return replace(plan, stream=with_generator(plan.stream, draws.asked.rng))
+
+
+def resumed_plan(
+    path: Path,
+    draws: Draws,
+    given: MethodChoice,
+    rates: ErrorRates,
+    limit: int,
+    identity: Mapping[str, Any],
+) -> Plan:
+    """As it was when the checkpoint was written. Raises ValueError for another measurement's."""
+    arrays, header = load_checkpoint(path)
+    known = header.get("identity")
+    if known != identity:
+        known = known if isinstance(known, dict) else {}
+        differing = [k for k in identity if known.get(k) != identity[k]]
+        raise ValueError(
+            f"checkpoint: {path} is of another measurement ({', '.join(differing)} differ); give "
+            "another file, or delete it"
+        )
+    fixed = {n.removeprefix("plan_"): a for n, a in arrays.items() if n.startswith("plan_")}
+    reading = Reading(fixed.get("projections"), fixed.get("direction"))
+    plan = _plan(draws, given, rates, limit, reading, fixed.get("coefficients"), arrays["centre"])
+    stream = plan.stream.restored(arrays, header["generator"])
+    restore_generator(draws.asked.rng, stream.generator)
+    return replace(plan, stream=stream)
+
+
+def _plan(
+    draws: Draws,
+    given: MethodChoice,
+    rates: ErrorRates,
+    limit: int,
+    reading: Reading,
+    coefficients: FloatArray | None,
+    centre: FloatArray,
+) -> Plan:
+    method, known = chosen_method(draws, given)
+    functionals = len(centre) if reading.projections is None else len(reading.projections)
+    rate = rates.false_alarm / 2 / functionals
+    level = None
+    if method is Method.ASYMPTOTIC:
+        count = functionals + (reading.direction is not None)
+        intervals = ScaledSequence.asymptotic(count, max(limit // 4, 1))
+        assumption = (
+            "approximate: the estimates' mean is taken for normal at all times (asymptotic "
+            "confidence sequence); heavy tails that no sample shows exceed the stated rate"
+        )
+    elif method is Method.TRUNCATED:
+        moment = second_moment_of(given, draws.asked.shape)
+        level = truncation_level(moment, limit, rate)
+        intervals = _truncated(reading, level, truncation_slack(moment, level))
+        whose = f"an estimate from N = {draws.n}" if draws.coupled else "one trajectory's estimate"
+        assumption = (
+            f"E[x^2] of each component of {whose} is at most the second moment that was given; "
+            "truncated means, by betting, valid at any stopping time"
+        )
+    else:
+        assert known is not None
+        intervals = _ranged(draws, given, known, reading, coefficients, method, rate)
+        whose = "that was given" if given.bounds is not None else "of the worst trajectory"
+        assumption = (
+            f"none but each component's range, {whose}; {method.value}, valid at any stopping time"
+        )
+    stream = Stream.empty(intervals, centre)
+    return Plan(method, assumption, reading, coefficients, level, stream)
+
+
+def _truncated(reading: Reading, level: FloatArray, slack: FloatArray) -> ScaledSequence:
+    low, high = reading.range_of(-level, level)
+    widened = reading.range_of(-slack, slack)[1]
+    return ScaledSequence(Betting.empty(len(low)), low, high, widened)
+
+
+def _ranged(
+    draws: Draws,
+    given: MethodChoice,
+    known: ComponentRange,
+    reading: Reading,
+    coefficients: FloatArray | None,
+    method: Method,
+    rate: float,
+) -> ScaledSequence:
+    low, high, rounding = _with_control(draws, given, known, coefficients)
+    rounded = reading.range_of(-rounding, rounding)[1]
+    return ScaledSequence.bounded(*reading.range_of(low, high), method, rate, rounded)
+
+
+def _with_control(
+    draws: Draws, given: MethodChoice, known: ComponentRange, coefficients: FloatArray | None
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The range of ``x - c (y - E y)``, and its rounding; one that was given holds for all of
+    that.
+    """
+    low, high = known.low.ravel(), known.high.ravel()
+    rounding = np.full_like(low, known.rounding)
+    if given.bounds is not None or coefficients is None or draws.control is None:
+        return low, high, rounding
+    beside = control_range(draws)
+    assert beside is not None
+    mean = np.ravel(draws.control.mean)
+    moved = np.stack([coefficients * (e.ravel() - mean) for e in (beside.low, beside.high)])
+    rounding = rounding + np.abs(coefficients) * beside.rounding
+    return low - moved.max(axis=0), high - moved.min(axis=0), rounding
