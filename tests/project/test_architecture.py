@@ -9,9 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from checkout import PACKAGES, ROOT, copy_packages, environment_of
 
 from gradbias import analytic
+from tests.cases.checkout import PACKAGES, ROOT, copy_packages, environment_of
 
 STANDARD = sys.stdlib_module_names
 
@@ -30,94 +30,145 @@ def copy(tmp_path):
     return copy_packages(tmp_path)
 
 
+def contracts():
+    """The import contracts of pyproject.toml, by id."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    return {contract["id"]: contract for contract in settings["contracts"]}
+
+
 def test_the_contracts_hold(copy):
     status, text = lint(copy)
     assert status == 0, text
-    assert "5 kept, 0 broken" in text
+    assert f"{len(contracts())} kept, 0 broken" in text
 
 
 PEEKS = {
     "an estimator reads the answers": (
-        "stochastic/estimators.py",
-        "import gradbias.analytic.values",
-        "estimators never see the exact answers",
+        "stochastic/estimators/kinds.py",
+        "import gradbias.analytic.returns.evaluation",
+        "rooms",
     ),
     "by way of a function": (
-        "stochastic/trajectories.py",
-        "from gradbias.analytic.derivatives import hvp",
-        "estimators never see the exact answers",
+        "stochastic/rollouts/trajectories.py",
+        "from gradbias.analytic.returns.derivatives import hvp",
+        "rooms",
+    ),
+    "an estimator reads its own moments": (
+        "stochastic/estimators/kinds.py",
+        "from gradbias.analytic.moments.estimators import gradient_moments",
+        "rooms",
+    ),
+    "a surrogate reads a symbolic answer": (
+        "stochastic/surrogates/dice.py",
+        "from gradbias.analytic.symbolic.problems import SymbolicMDP",
+        "rooms",
     ),
     "an estimator reads its own verdict": (
         "stochastic/surrogates/dice.py",
-        "from gradbias.verification.reports import Verdict",
-        "experiments -> verification -> stochastic -> analytic",
+        "from gradbias.verification.evidence.reports import Verdict",
+        "rooms",
+    ),
+    "a confidence sequence reads a report": (
+        "verification/confidence/sequences.py",
+        "from gradbias.verification.evidence.reports import Verdict",
+        "rooms",
+    ),
+    "a problem knows its values": (
+        "analytic/problems/mdp.py",
+        "from gradbias.analytic.returns.evaluation import evaluate",
+        "rooms",
+    ),
+    "a surrogate knows its derivatives": (
+        "stochastic/surrogates/dice.py",
+        "from gradbias.stochastic.derivatives.assembly import Rows",
+        "inside-stochastic",
+    ),
+    "a report runs a study": (
+        "experiments/reports/figures.py",
+        "from gradbias.experiments.studies.bounds import run_bounds",
+        "inside-experiments",
     ),
     "the exact side needs torch": (
-        "analytic/values.py",
+        "analytic/returns/evaluation.py",
         "import torch",
-        "the exact side needs neither torch",
+        "analytic-alone",
     ),
     "the exact side sees an estimator": (
-        "analytic/values.py",
-        "import gradbias.stochastic.records",
-        "experiments -> verification -> stochastic -> analytic",
+        "analytic/meta/bilevel.py",
+        "import gradbias.stochastic.rollouts.records",
+        "analytic-alone",
     ),
     "verification plots": (
-        "verification/reports.py",
+        "verification/evidence/reports.py",
         "from matplotlib.figure import Figure",
-        "verification imports no torch of its own, and never plots",
+        "verification-without-torch",
     ),
     "a package root hides what is taken": (
-        "stochastic/records.py",
+        "stochastic/rollouts/records.py",
         "from gradbias.analytic import hessian",
-        "library code imports submodules",
+        "no-package-roots",
     ),
 }
 
 
-@pytest.mark.parametrize("name", sorted(PEEKS))
-def test_a_planted_peek_breaks_a_contract(copy, name):
-    module, line, contract = PEEKS[name]
-    path = copy / module
+def plant(path, line):
+    """Adds an import to a module, among those that it has."""
     text = path.read_text()
     at = text.index("\nimport ") if "\nimport " in text else text.index("\nfrom dataclasses")
     path.write_text(text[:at] + "\n" + line + text[at:])
+
+
+def broken_contracts(report):
+    """The names of the contracts that import-linter calls broken."""
+    return [line.removesuffix(" BROKEN") for line in report.splitlines() if line.endswith("BROKEN")]
+
+
+def test_every_contract_has_a_planted_peek():
+    assert {contract for _, _, contract in PEEKS.values()} == set(contracts())
+
+
+@pytest.mark.parametrize("name", sorted(PEEKS))
+def test_a_planted_peek_breaks_its_contract(copy, name):
+    module, line, contract = PEEKS[name]
+    plant(copy / module, line)
     status, report = lint(copy)
     assert status == 1, report
-    broken = [line for line in report.splitlines() if line.endswith("BROKEN")]
-    assert any(line.startswith(contract) for line in broken)
+    assert contracts()[contract]["name"] in broken_contracts(report)
 
 
-SEEN_BY_ESTIMATORS = {
-    "arrays",
-    "critics",
-    "exports",
-    "files",
-    "games",
-    "gymnasium_tables",
-    "jets",
-    "kernels",
-    "logits",
-    "mixtures",
-    "policies",
-    "problem_batches",
-    "problems",
-    "reward_chains",
-    "sparse_problems",
-    "tables",
-    "targets",
-}
+CLOSED_ROOMS = ("returns", "symbolic", "moments", "meta", "additive", "constants")
 
 
-def test_every_module_of_the_exact_side_is_open_to_estimators_or_closed():
-    """A module that is added must be sorted into one or the other."""
-    text = (ROOT / "pyproject.toml").read_text()
-    contract = tomllib.loads(text)["tool"]["importlinter"]["contracts"][1]
-    assert contract["id"] == "no-peeking"
-    closed = {name.removeprefix("gradbias.analytic.") for name in contract["forbidden_modules"]}
-    modules = {path.stem for path in (ROOT / "analytic").glob("*.py")} - {"__init__"}
-    assert closed | SEEN_BY_ESTIMATORS == modules
-    assert not closed & SEEN_BY_ESTIMATORS
+@pytest.mark.parametrize("room", CLOSED_ROOMS)
+def test_a_new_file_in_a_room_of_answers_is_closed_to_estimators_by_where_it_stands(copy, room):
+    (copy / "analytic" / room / "brand_new.py").write_text('"""New."""\n\nANSWER = 42\n')
+    assert lint(copy)[0] == 0
+    peek = f"from gradbias.analytic.{room}.brand_new import ANSWER"
+    plant(copy / "stochastic/estimators/kinds.py", peek)
+    status, report = lint(copy)
+    assert status == 1, report
+    assert contracts()["rooms"]["name"] in broken_contracts(report)
+
+
+def rooms_of(package):
+    """The sub-packages of one of the four packages."""
+    return sorted(path.parent.name for path in (ROOT / package).glob("*/__init__.py"))
+
+
+def test_every_room_stands_in_a_layer():
+    """import-linter insists on it inside stochastic and experiments; here are the other two."""
+    layers = [name.strip() for row in contracts()["rooms"]["layers"] for name in row.split("|")]
+    for package in ("analytic", "verification"):
+        named = [name for name in layers if name.startswith(f"{package}.")]
+        assert sorted(named) == [f"{package}.{room}" for room in rooms_of(package)]
+
+
+def test_rooms_are_few_and_small():
+    for package in PACKAGES:
+        assert len(rooms_of(package)) <= 9, package
+        for room in rooms_of(package):
+            modules = [p for p in (ROOT / package / room).glob("*.py") if p.stem != "__init__"]
+            assert 1 <= len(modules) <= 12, (package, room)
 
 
 def test_no_module_bears_the_name_of_a_public_function_or_of_the_standard_library():
