@@ -21,7 +21,7 @@ def false_alarms(runs, first=0):
         name = names[seed % len(names)]
         estimator, n, claims = CONFORMING[name]
         report = check_estimator(
-            estimator, claims=claims, trajectories=n, mode="sampling", seed=seed, samples=1_000
+            estimator, claims=claims, batch_size=n, mode="sampling", seed=seed, replications=1_000
         )
         checks += report.ran
         if report.failed:

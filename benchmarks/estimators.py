@@ -7,7 +7,7 @@ from benchmarks.timing import Job
 from gradbias.analytic.policies.at_parameters import policy_at
 from gradbias.analytic.policies.softmax import TABULAR, softmax
 from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.stochastic.derivatives.jacobian_products import Side, SurrogateBatch
+from gradbias.stochastic.derivatives.jacobian_products import PlayerState, SurrogateBatch
 from gradbias.stochastic.meta.inner_loops import SampledLoop
 from gradbias.stochastic.meta.meta_gradients import MetaGradient
 from gradbias.stochastic.meta.slots import Sampled
@@ -77,7 +77,7 @@ def jobs():
     at = policy_at(TABULAR, theta, 20, 5)
     yield Job(
         "200 DiCE Hessian-vector products, 32 trajectories",
-        lambda: SurrogateBatch(dice, batch, Side(at), 0.8).pull_back(several),
+        lambda: SurrogateBatch(dice, batch, PlayerState(at), 0.8).pull_back(several),
         lambda: naive_product(one, theta, v, 0.8),
         share=1 / 200,
     )

@@ -56,7 +56,7 @@ def sampled_jobs():
     few = sample(cliff, uniform, 16, rng=np.random.default_rng(1))
     yield Job(
         "enumerated DiCE Hessian, CliffWalking, H = 4",
-        lambda: measure_bias(from_surrogate(dice, 2), cliff, uniform),
+        lambda: measure_bias(from_surrogate(dice, order=2), cliff, uniform),
         lambda: naive_hessians(cliff, torch.tensor(uniform), few),
         share=16 / 256,
     )

@@ -26,10 +26,10 @@ def test_taxi_s_hessians_from_all_its_starts():
     mdp = TabularMDP.from_gymnasium(gymnasium.make("Taxi-v4"), 0.9, 4)
     theta = np.zeros((500, 6))
     truth = hessian(mdp, theta)
-    unbiased = measure_bias(from_surrogate(dice, 2), mdp, theta)
+    unbiased = measure_bias(from_surrogate(dice, order=2), mdp, theta)
     assert unbiased.samples == 388_800
     assert unbiased.verdict is Verdict.UNBIASED
-    biased = measure_bias(from_surrogate(lvc, 2), mdp, theta)
+    biased = measure_bias(from_surrogate(lvc, order=2), mdp, theta)
     wanted = oracles.lvc_hessian_mean(mdp, theta) - truth
     assert np.abs(biased.bias - wanted).max() <= 1e-10 * np.linalg.norm(truth)
 
@@ -38,17 +38,17 @@ def exclusions(surrogate, order, samples, trajectories):
     """How often the interval leaves out the exact bias norm, over SEEDS seeds."""
     mdp = oracles.random_mdp(2, horizon=2, n_states=2, n_actions=2)
     theta = np.random.default_rng(2).normal(size=(2, 2))
-    estimator = from_surrogate(surrogate, order)
-    exact = measure_bias(estimator, mdp, theta, trajectories=trajectories).bias_norm
+    estimator = from_surrogate(surrogate, order=order)
+    exact = measure_bias(estimator, mdp, theta, batch_size=trajectories).bias_norm
     missed = 0
     for seed in range(SEEDS):
         low, high = measure_bias(
             estimator,
             mdp,
             theta,
-            trajectories=trajectories,
+            batch_size=trajectories,
             evidence="sampling",
-            samples=samples,
+            budget=samples,
             false_alarm=FALSE_ALARM,
             rng=np.random.default_rng(seed),
         ).interval

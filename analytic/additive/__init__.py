@@ -1,1 +1,5 @@
 """Functions of a Monte Carlo mean (N-sample objectives), MAML's step as one of them."""
+
+from gradbias.analytic.utils.lazy_imports import public_names
+
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

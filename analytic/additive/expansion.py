@@ -104,7 +104,7 @@ def score_function_growth(
     return found
 
 
-def linearised_bias_bound(law: AdditiveLaw, *, lipschitz: float, samples: int) -> float:
+def linearised_bias_bound(law: AdditiveLaw, *, lipschitz: float, batch_size: int) -> float:
     """What the norm of the linearised estimate's bias ``[d]`` from N samples cannot exceed, where
     f's gradient in the mean feature has the Lipschitz constant ``lipschitz``:
     ``C / (2 N) E[|phi|^2 |u|]``.
@@ -117,16 +117,16 @@ def linearised_bias_bound(law: AdditiveLaw, *, lipschitz: float, samples: int) -
         ValueError: a negative constant, or no samples.
 
     >>> coin = AdditiveLaw([0.5, 0.5], [[1.0], [0.0]], [[0.5], [-0.5]])
-    >>> linearised_bias_bound(coin, lipschitz=2.0, samples=2)  # the bias is half of it
+    >>> linearised_bias_bound(coin, lipschitz=2.0, batch_size=2)  # the bias is half of it
     0.125
     """
     constant = real_number("lipschitz", lipschitz, low=0.0, high=1e300)
-    n = whole_number("samples", samples, at_least=1)
+    n = whole_number("batch_size", batch_size, at_least=1)
     squares = (law.features**2).sum(axis=1) * np.linalg.norm(law.scores, axis=1)
     return float(constant / (2 * n) * (law.probabilities @ squares))
 
 
-def quadratic_bias(law: AdditiveLaw, curvature: npt.ArrayLike, *, samples: int) -> FloatArray:
+def quadratic_bias(law: AdditiveLaw, curvature: npt.ArrayLike, *, batch_size: int) -> FloatArray:
     """The bias ``[d]`` of the linearised estimate from N samples, for any f with the constant
     Hessian ``curvature [h, h]``: ``E[(phi^T D^2f phi) u] / (2 N)``, exactly.
 
@@ -136,14 +136,14 @@ def quadratic_bias(law: AdditiveLaw, curvature: npt.ArrayLike, *, samples: int) 
         ValueError: a curvature of a wrong shape or not symmetric, or no samples.
 
     >>> coin = AdditiveLaw([0.5, 0.5], [[1.0], [0.0]], [[0.5], [-0.5]])
-    >>> quadratic_bias(coin, [[2.0]], samples=2).tolist()
+    >>> quadratic_bias(coin, [[2.0]], batch_size=2).tolist()
     [0.125]
     """
     h = law.features.shape[1]
     matrix = frozen_array("curvature", curvature, (h, h))
     if not np.allclose(matrix, matrix.T, rtol=1e-12, atol=0.0):
         raise ValueError("curvature: expected a symmetric matrix")
-    n = whole_number("samples", samples, at_least=1)
+    n = whole_number("batch_size", batch_size, at_least=1)
     squares = ((law.features @ matrix) * law.features).sum(axis=1)
     found: FloatArray = (law.probabilities * squares) @ law.scores / (2 * n)
     return found

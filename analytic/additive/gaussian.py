@@ -44,7 +44,7 @@ def gaussian_mean_gradients(
     Raises:
         ValueError: a deviation that is not positive, or no samples.
 
-    >>> found = gaussian_mean_gradients(2.0, 1.0, samples=10)
+    >>> found = gaussian_mean_gradients(2.0, 1.0, batch_size=10)
     >>> found.score_function.variance, found.pathwise.variance, found.linearised.variance
     (42.0, 0.0, 0.6)
     """
@@ -69,7 +69,7 @@ def gaussian_square_gradients(
     Raises:
         ValueError: a deviation that is not positive, or no samples.
 
-    >>> found = gaussian_square_gradients(2.0, 1.0, samples=10)
+    >>> found = gaussian_square_gradients(2.0, 1.0, batch_size=10)
     >>> found.gradient, found.linearised.mean  # biased by 2 mu / N
     (4.0, 4.4)
     """

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.additive.objectives import AdditiveFunction, AdditiveLaw
-from gradbias.analytic.moments.trajectory_classes import LARGEST_TABLE, Credit, TrajectoryClasses
+from gradbias.analytic.moments.trajectory_classes import MAX_TABLE, Credit, TrajectoryClasses
 from gradbias.analytic.policies.softmax import TABULAR, Policy
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.returns.derivatives import gradient, hessian, third_derivative
@@ -54,9 +54,9 @@ def trajectory_law(
         raise ValueError(f"theta: expected one policy, got leading axes {at.leading}")
     classes = TrajectoryClasses.of(mdp, to_go=credit is Credit.REWARD_TO_GO)
     count, p = len(classes.weights), math.prod(at.shape)
-    if count * p * p > LARGEST_TABLE:
+    if count * p * p > MAX_TABLE:
         raise ValueError(
-            f"horizon: expected a law of at most {LARGEST_TABLE:,} numbers, got {count * p * p:,}"
+            f"horizon: expected a law of at most {MAX_TABLE:,} numbers, got {count * p * p:,}"
         )
     (together,) = classes.batches(1, classes.visits.size)
     single = together.drawn_at(at)

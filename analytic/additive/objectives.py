@@ -29,9 +29,9 @@ from gradbias.analytic.utils.validation import (
     whole_number,
 )
 
-LARGEST_COUNT = 1_000_000
+MAX_COUNT = 1_000_000
 """Batches up to which an objective is enumerated."""
-LARGEST_TABLE = 50_000_000
+MAX_TABLE = 50_000_000
 """Numbers (of all batches, their draws, features and scores) up to which it is."""
 _BLOCK = 1_000_000
 _SCORE_TOLERANCE = 1e-9
@@ -142,7 +142,7 @@ class AdditiveMoments:
 
 
 def additive_moments(
-    law: AdditiveLaw, function: AdditiveFunction, *, samples: int, baseline: float = 0.0
+    law: AdditiveLaw, function: AdditiveFunction, *, batch_size: int, baseline: float = 0.0
 ) -> AdditiveMoments:
     """The N-sample objective, its gradient ``[d]``, and mean ``[d]`` and covariance ``[d, d]`` of
     its score-function estimate (with a constant ``baseline``) and of its linearised one.
@@ -154,11 +154,11 @@ def additive_moments(
 
     >>> coin = AdditiveLaw([0.5, 0.5], [[1.0], [0.0]], [[0.5], [-0.5]])
     >>> square = AdditiveFunction(lambda x: (x**2).sum(axis=-1), lambda x: 2 * x)
-    >>> found = additive_moments(coin, square, samples=2)
+    >>> found = additive_moments(coin, square, batch_size=2)
     >>> found.value, found.gradient.tolist(), found.bias.tolist()
     (0.375, [0.25], [0.125])
     """
-    n = whole_number("samples", samples, at_least=1)
+    n = whole_number("batch_size", batch_size, at_least=1)
     less = real_number("baseline", baseline, low=-1e300, high=1e300)
     _check_size(law, n)
     log_likelihood = np.log(law.probabilities)
@@ -181,9 +181,9 @@ def _check_size(law: AdditiveLaw, n: int) -> None:
     outcomes = len(law.probabilities)
     logarithm = math.lgamma(outcomes + n) - math.lgamma(n + 1) - math.lgamma(outcomes)
     numbers = logarithm + math.log(n * law.numbers)
-    if logarithm > math.log(LARGEST_COUNT) or numbers > math.log(LARGEST_TABLE):
+    if logarithm > math.log(MAX_COUNT) or numbers > math.log(MAX_TABLE):
         raise ValueError(
-            f"samples: expected at most {LARGEST_COUNT:,} batches of {LARGEST_TABLE:,} numbers in "
+            f"samples: expected at most {MAX_COUNT:,} batches of {MAX_TABLE:,} numbers in "
             f"all, got about 10^{logarithm / math.log(10):.1f} batches of {n:,} of {outcomes:,} "
             "outcomes; use fewer samples or outcomes"
         )

@@ -1,1 +1,5 @@
 """Lipschitz constants, spectral bounds and deviations that the theorems assume."""
+
+from gradbias.analytic.utils.lazy_imports import public_names
+
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

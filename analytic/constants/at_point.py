@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradbias.analytic.constants.returns import gradient_deviation, largest_estimate
-from gradbias.analytic.meta.compositional_bias import SampledLoop
+from gradbias.analytic.meta.compositional_bias import ExpectedPath
 from gradbias.analytic.moments.estimators import Curvature, gradient_moments, hvp_moments
 from gradbias.analytic.moments.hessian_means import hessian_estimate_mean
 from gradbias.analytic.problems.mdp import TabularMDP
@@ -20,7 +20,7 @@ from gradbias.analytic.utils.validation import FloatArray
 class Point:
     """One theta, with the problem that pays the inner steps and the outer one."""
 
-    loop: SampledLoop
+    loop: ExpectedPath
     theta: FloatArray
     curvature: Curvature | None
     hessian_error: float

@@ -23,7 +23,7 @@ from gradbias.analytic.constants.lola import LolaLoop
 from gradbias.analytic.constants.maml_lirpg import ReturnLoop
 from gradbias.analytic.constants.mgrl import MgrlLoop
 from gradbias.analytic.meta.bilevel import BilevelProblem, Lola, Mgrl
-from gradbias.analytic.meta.compositional_bias import sampled_loop
+from gradbias.analytic.meta.compositional_bias import expected_path
 from gradbias.analytic.meta.meta_gradients import inner_loop
 from gradbias.analytic.moments.estimators import Curvature
 from gradbias.analytic.moments.trajectory_classes import Credit
@@ -164,7 +164,7 @@ def _loop(
         return _mgrl_loop(problem, meta_parameters, theta, steps, step_size, curvature)
     if not isinstance(problem, Lola):
         to_go = Credit.REWARD_TO_GO
-        loop = sampled_loop(problem, meta_parameters, theta, steps, step_size, to_go, None)
+        loop = expected_path(problem, meta_parameters, theta, steps, step_size, to_go, None)
         if loop.problem.policy is not TABULAR:
             raise ValueError("problem: expected a tabular softmax policy, got another one")
         return ReturnLoop(loop, curvature, hessian_error)

@@ -17,7 +17,7 @@ from gradbias.analytic.constants.returns import (
     mixed_deviation,
     return_constants,
 )
-from gradbias.analytic.meta.compositional_bias import SampledLoop
+from gradbias.analytic.meta.compositional_bias import ExpectedPath
 from gradbias.analytic.moments.estimators import Curvature
 from gradbias.analytic.utils.validation import FloatArray
 
@@ -28,7 +28,7 @@ class ReturnLoop:
     by ``hessian_error``.
     """
 
-    loop: SampledLoop
+    loop: ExpectedPath
     curvature: Curvature | None
     hessian_error: float
 

@@ -85,7 +85,7 @@ class MgrlLoop:
         columns = np.array([step.jvp(v).ravel() for v in every])
         found = {"c2": float(np.linalg.norm(columns, 2))}
         if isinstance(step, LambdaStep):
-            moved = (step.linear.discount_derivative, step.linear.trace_decay_derivative)
+            moved = (step.linear.discount_derivative, step.linear.lambda_derivative)
             found["c1"] = float(np.linalg.norm([part.ravel() for part in moved], 2))
         bent = hessian(self.mdp, theta).reshape(theta.size, -1)
         slope = float(np.linalg.norm(gradient(self.mdp, theta)))

@@ -236,8 +236,8 @@ class Mgrl:
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
         """A step along the expected lambda-return update."""
-        discount, trace_decay = meta_parameters.tolist()
-        return LambdaStep(self._returns.at(theta, discount=discount, trace_decay=trace_decay))
+        discount, gae_lambda = meta_parameters.tolist()
+        return LambdaStep(self._returns.at(theta, discount=discount, gae_lambda=gae_lambda))
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
         """The return, with the problem's own discount."""

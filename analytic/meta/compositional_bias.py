@@ -63,13 +63,13 @@ def compositional_bias(
     *,
     steps: int,
     step_size: float,
-    samples: int,
+    batch_size: int,
     credit: Credit = Credit.REWARD_TO_GO,
     critic: npt.ArrayLike | None = None,
     curvature: Curvature | None = None,
 ) -> CompositionalBias:
-    """The bias that ``steps`` inner steps from ``samples`` trajectories each cause, shaped like phi
-    (``[S, A]``) and theta, by enumerating every batch of every step.
+    """The bias that ``steps`` inner steps from ``batch_size`` trajectories each cause, shaped like
+    phi (``[S, A]``) and theta, by enumerating every batch of every step.
 
     The inner gradient is ``sum_t (gamma^t G_t - gamma^t v(s_t)) grad log pi(a_t|s_t)``, or with
     whole returns by ``credit``; ``critic [S]`` or ``[H + 1, S]`` is v, a table that does not move.
@@ -86,15 +86,15 @@ def compositional_bias(
 
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> loop = {"steps": 1, "step_size": 1.0, "samples": 4}
+    >>> loop = {"steps": 1, "step_size": 1.0, "batch_size": 4}
     >>> found = compositional_bias(Maml(bandit), [[0.5, 0.0]], **loop)
     >>> found.iterate_covariance.round(4).tolist(), round(found.outer_return, 6)
     ([[0.0084, -0.0084], [-0.0084, 0.0084]], -0.001478)
     """
-    n = whole_number("samples", samples, at_least=1)
+    n = whole_number("batch_size", batch_size, at_least=1)
     if curvature is not None and not isinstance(curvature, Curvature):
         raise ValueError(f"curvature: expected a Curvature or None, got {curvature!r}")
-    loop = sampled_loop(problem, meta_parameters, theta, steps, step_size, credit, critic)
+    loop = expected_path(problem, meta_parameters, theta, steps, step_size, credit, critic)
     baseline = None if loop.critic is None else loop.critic[:-1]
     to_go = credit is Credit.REWARD_TO_GO
     classes = TrajectoryClasses.of(loop.inner, to_go=to_go, baseline=baseline)
@@ -114,7 +114,7 @@ def compositional_bias(
 
 
 @dataclass(frozen=True, eq=False)
-class SampledLoop:
+class ExpectedPath:
     """An inner loop whose steps are sampled: what pays them (``inner``, with phi added to its
     rewards where that is the intrinsic one), the expected ``path`` theta^0 .. theta^K, and the
     critic ``[H + 1, S]``.
@@ -134,7 +134,7 @@ class SampledLoop:
         return policy_of(self.outer, theta, self.problem.policy)
 
 
-def sampled_loop(
+def expected_path(
     problem: BilevelProblem,
     meta_parameters: npt.ArrayLike,
     theta: npt.ArrayLike | None,
@@ -142,7 +142,7 @@ def sampled_loop(
     step_size: float,
     credit: Credit,
     critic: npt.ArrayLike | None,
-) -> SampledLoop:
+) -> ExpectedPath:
     """What both ways to a compositional bias start from. Raises ValueError on bad input."""
     if not isinstance(problem, Maml | Lirpg):
         raise ValueError(f"problem: expected a Maml or Lirpg, got a {type(problem).__name__}")
@@ -165,7 +165,7 @@ def sampled_loop(
     if critic is not None:
         rows = critic_rows(frozen_array("critic", critic), mdp.horizon, mdp.n_states)
         check_ends(rows, inner.terminal)
-    return SampledLoop(problem, phi, path, inner, mdp, float(step_size), credit, rows)
+    return ExpectedPath(problem, phi, path, inner, mdp, float(step_size), credit, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +191,7 @@ class _Sums:
 class _Enumeration:
     """All batches, step after step."""
 
-    loop: SampledLoop
+    loop: ExpectedPath
     batches: list[BatchClasses]
     last: Outer
     curvature: Curvature | None

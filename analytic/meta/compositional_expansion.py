@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from gradbias.analytic.meta.biased_hessians import mean_products
 from gradbias.analytic.meta.bilevel import BilevelProblem, Lirpg
-from gradbias.analytic.meta.compositional_bias import CompositionalBias, SampledLoop, sampled_loop
+from gradbias.analytic.meta.compositional_bias import CompositionalBias, ExpectedPath, expected_path
 from gradbias.analytic.moments.estimators import Curvature, gradient_moments
 from gradbias.analytic.moments.trajectory_classes import Credit
 from gradbias.analytic.policies.jets import Part, add, required
@@ -69,7 +69,7 @@ def leading_compositional_bias(
     >>> found.iterate_covariance.round(4).tolist(), round(found.outer_return, 6)
     ([[0.0335, -0.0335], [-0.0335, 0.0335]], -0.006012)
     """
-    loop = sampled_loop(problem, meta_parameters, theta, steps, step_size, credit, critic)
+    loop = expected_path(problem, meta_parameters, theta, steps, step_size, credit, critic)
     times = real_number("hessian_error", hessian_error, low=0.0, high=1e12)
     erring = _checked_curvature(loop, curvature)
     path = _path(loop)
@@ -108,7 +108,7 @@ class _Bent:
         return _Bent(self.theta, first, second)
 
 
-def _path(loop: SampledLoop) -> list[_Bent]:
+def _path(loop: ExpectedPath) -> list[_Bent]:
     """theta^0 .. theta^K along the noise of all steps before."""
     none = np.zeros((0, *loop.path[0].shape))
     path = [_Bent(loop.path[0], none, none)]
@@ -140,7 +140,7 @@ def _factors(covariance: FloatArray) -> FloatArray:
     return found
 
 
-def _checked_curvature(loop: SampledLoop, curvature: Curvature | None) -> Curvature | None:
+def _checked_curvature(loop: ExpectedPath, curvature: Curvature | None) -> Curvature | None:
     """None where the mean is the Hessian itself. Raises ValueError for what has no jets here."""
     if curvature is None:
         return None
@@ -155,7 +155,7 @@ def _checked_curvature(loop: SampledLoop, curvature: Curvature | None) -> Curvat
 
 
 def _carried_back(
-    loop: SampledLoop,
+    loop: ExpectedPath,
     path: list[_Bent],
     cotangent: list[FloatArray],
     curvature: Curvature | None,

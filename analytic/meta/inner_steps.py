@@ -136,5 +136,5 @@ class LambdaStep:
 
     def _meta(self, cotangent: FloatArray) -> FloatArray:
         axes = tuple(range(-len(self.linear.at.shape), 0))
-        moved = (self.linear.discount_derivative, self.linear.trace_decay_derivative)
+        moved = (self.linear.discount_derivative, self.linear.lambda_derivative)
         return np.stack([(cotangent * part).sum(axis=axes) for part in moved], axis=-1)

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from gradbias.analytic.meta.bilevel import BilevelProblem
 from gradbias.analytic.meta.inner_steps import InnerStep
-from gradbias.analytic.policies.softmax import LARGEST_PARAMETER
+from gradbias.analytic.policies.softmax import MAX_PARAMETER
 from gradbias.analytic.utils.validation import (
     FloatArray,
     probability_rows,
@@ -33,7 +33,7 @@ from gradbias.analytic.utils.validation import (
     whole_number,
 )
 
-LARGEST_STEP = 1e12
+MAX_STEP = 1e12
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,16 +189,16 @@ def _unrolled(
     step_size: float,
 ) -> _Loop:
     count = whole_number("steps", steps, at_least=1)
-    size = real_number("step_size", step_size, low=-LARGEST_STEP, high=LARGEST_STEP)
+    size = real_number("step_size", step_size, low=-MAX_STEP, high=MAX_STEP)
     phi, here = problem.start(meta_parameters, theta)
     path, taken = [here], []
     for i in range(count):
         taken.append(problem.inner_step(phi, here))
         with np.errstate(over="ignore"):
             here = here + size * taken[-1].update
-        if not np.abs(here).max(initial=0.0) <= LARGEST_PARAMETER:
+        if not np.abs(here).max(initial=0.0) <= MAX_PARAMETER:
             raise ValueError(
-                f"step_size: expected parameters that stay below {LARGEST_PARAMETER:g}, got larger "
+                f"step_size: expected parameters that stay below {MAX_PARAMETER:g}, got larger "
                 f"ones after inner step {i + 1} with step size {size:g}"
             )
         path.append(here)

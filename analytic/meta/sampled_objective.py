@@ -51,14 +51,14 @@ def sampled_step_objective(
     mdp: TabularMDP,
     theta: npt.ArrayLike,
     *,
-    samples: int,
+    batch_size: int,
     steps: int,
     step_size: float,
     credit: Credit = Credit.REWARD_TO_GO,
     policy: Policy = TABULAR,
 ) -> SampledStepObjective:
-    """The expected return after ``steps`` inner steps from ``samples`` trajectories each, and its
-    gradient, by enumerating every batch. Not `meta_gradient`, whose inner steps are expected.
+    """The expected return after ``steps`` inner steps from ``batch_size`` trajectories each, and
+    its gradient, by enumerating every batch. Not `meta_gradient`, whose inner steps are expected.
 
     Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (7), at K steps.
 
@@ -68,13 +68,13 @@ def sampled_step_objective(
 
     >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> found = sampled_step_objective(bandit, [[0.0, 0.0]], samples=1, steps=1, step_size=1.0)
+    >>> found = sampled_step_objective(bandit, [[0.0, 0.0]], batch_size=1, steps=1, step_size=1.0)
     >>> round(found.value, 4), found.gradient.round(4).tolist(), found.outcomes
     (0.6155, [[0.2319, -0.2319]], 2)
     """
     if mdp.horizon is None:
         raise ValueError("horizon: expected a finite one to enumerate, got horizon None")
-    n = whole_number("samples", samples, at_least=1)
+    n = whole_number("batch_size", batch_size, at_least=1)
     k = whole_number("steps", steps, at_least=0)
     size = real_number("step_size", step_size, low=-1e12, high=1e12)
     at = policy_of(mdp, theta, policy)

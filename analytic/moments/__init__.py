@@ -1,1 +1,5 @@
 """Exact mean and covariance of the known estimators; merged trajectories and batches."""
+
+from gradbias.analytic.utils.lazy_imports import public_names
+
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

@@ -34,7 +34,7 @@ from gradbias.analytic.problems.mixing import Validation, mixing_weights
 from gradbias.analytic.problems.reward_chains import ChainLearner
 from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_number, whole_number
 
-LARGEST_COVARIANCE = 5_000_000
+MAX_COVARIANCE = 5_000_000
 """Numbers (steps^2 x states^2) up to which the covariances are worked out."""
 
 
@@ -85,22 +85,23 @@ def chain_step_moments(
         ValueError: steps < 1 or too many, mu outside [0, 1], or batches that are reused for
             validation though their sizes differ.
 
-    >>> from gradbias.analytic import ChainLearner, RewardChain
+    >>> from gradbias.analytic import RewardChain
+    >>> from gradbias.analytic.problems import ChainLearner
     >>> learner = ChainLearner(RewardChain([1.0], [0.0]), [0.5], [0.0])
     >>> moments = chain_step_moments(learner, 2)
     >>> moments.means.round(6).tolist(), moments.mixed(kappa=1.0).mean.round(7).tolist()
     ([[-0.0095], [-0.017195]], [-0.0133475])
     """
     n = whole_number("steps", steps, at_least=1)
-    if (n * learner.chain.n_states) ** 2 > LARGEST_COVARIANCE:
+    if (n * learner.chain.n_states) ** 2 > MAX_COVARIANCE:
         raise ValueError(
-            f"steps: expected at most {LARGEST_COVARIANCE:,} covariances (steps^2 x states^2), "
+            f"steps: expected at most {MAX_COVARIANCE:,} covariances (steps^2 x states^2), "
             f"got {(n * learner.chain.n_states) ** 2:,}"
         )
-    if validation is Validation.REUSED and learner.outer_samples != learner.samples:
+    if validation is Validation.REUSED and learner.outer_batch_size != learner.batch_size:
         raise ValueError(
-            "outer_samples: expected as many as samples where batches are reused, "
-            f"got {learner.outer_samples} and {learner.samples}"
+            "outer_batch_size: expected as many as samples where batches are reused, "
+            f"got {learner.outer_batch_size} and {learner.batch_size}"
         )
     decay = learner.contraction
     if trace_decay is not None:
@@ -119,7 +120,8 @@ def chain_oracle(learner: ChainLearner, *, steps: int | None) -> FloatArray:
         ValueError: steps < 1; the limit, where a step size x loss weight >= 2 lets the inner loop
             diverge.
 
-    >>> from gradbias.analytic import ChainLearner, RewardChain
+    >>> from gradbias.analytic import RewardChain
+    >>> from gradbias.analytic.problems import ChainLearner
     >>> learner = ChainLearner(RewardChain([1.0], [0.0]), [0.5], [0.0])
     >>> [chain_oracle(learner, steps=n).round(4).tolist() for n in (1, 10, None)]
     [[-0.0095], [-0.0439], [-0.05]]
@@ -135,7 +137,7 @@ def chain_oracle(learner: ChainLearner, *, steps: int | None) -> FloatArray:
     error = learner.outer_weights @ chain.means - left * learner.values
     error -= (1.0 - left) * (weights @ chain.means)
     shared = learner.pace**2 * _geometric(b * b, n) * (slopes * weights).sum(axis=0)
-    covariance = -shared * chain.deviations**2 / learner.samples
+    covariance = -shared * chain.deviations**2 / learner.batch_size
     reached = learner.pace * _geometric(b, n) * chain.means
     oracle: FloatArray = -learner.loss_weight * ((error @ slopes) * reached + covariance)
     return oracle
@@ -171,7 +173,7 @@ class _Forms:
         own = learner.target_slopes.T @ learner.target_weights  # [k, c]: u_k by reward c, inner
         judged = learner.target_slopes.T @ learner.outer_weights  # and outer
         inner, outer = (
-            chain.deviations**2 / size for size in (learner.samples, learner.outer_samples)
+            chain.deviations**2 / size for size in (learner.batch_size, learner.outer_batch_size)
         )
         together = np.ones((n, n)) if validation is Validation.SHARED else np.eye(n)
         again = np.eye(n, k=1) if validation is Validation.REUSED else np.zeros((n, n))

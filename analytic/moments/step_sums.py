@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gradbias.analytic.moments.independent_steps import CreditedSums
 from gradbias.analytic.moments.paired_steps import PairedSums
-from gradbias.analytic.moments.suffix_sums import Maps, SuffixSums, check_size
+from gradbias.analytic.moments.suffix_sums import Maps, SuffixSums, check_moments_size
 from gradbias.analytic.policies.at_parameters import PolicyAt
 from gradbias.analytic.policies.jets import required
 from gradbias.analytic.policies.softmax import Policy
@@ -60,7 +60,7 @@ class StepSums:
         values = critic_over_time(mdp, critic)
         weights = _step_weights(mdp, weighting)
         each = max(at.theta.size, len(weights) * mdp.n_states)
-        check_size(mdp.n_states * mdp.n_actions * each)
+        check_moments_size(mdp.n_states * mdp.n_actions * each)
         shape = (len(weights), mdp.n_states, mdp.n_actions, mdp.n_states)
         signal = np.broadcast_to(mdp.next_state_reward, shape)
         decay, baseline = mdp.discount, np.array(values)
@@ -124,7 +124,7 @@ class StepSums:
         check_ending(self.mdp)
         p = vectors.shape[-1]
         k, pairs = 2 + 3 * p, (self.mdp.n_states, self.mdp.n_actions)
-        check_size(math.prod(pairs) * k**2)
+        check_moments_size(math.prod(pairs) * k**2)
         plain, times, base = (slice(2 + i * p, 2 + (i + 1) * p) for i in range(3))
 
         def maps(t: int) -> Maps:

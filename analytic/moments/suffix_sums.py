@@ -23,15 +23,15 @@ from gradbias.analytic.utils.validation import FloatArray
 
 Maps = tuple[FloatArray, FloatArray]
 """L and E ``[S, A, k, k]`` of one step."""
-LARGEST_STATE = 200_000_000
+MAX_STATE = 200_000_000
 """Numbers, of a step's tables or of all rewards, up to which moments are computed."""
 
 
-def check_size(numbers: int) -> None:
-    """Raises ValueError for more than `LARGEST_STATE`."""
-    if numbers > LARGEST_STATE:
+def check_moments_size(numbers: int) -> None:
+    """Raises ValueError for more than `MAX_STATE`."""
+    if numbers > MAX_STATE:
         raise ValueError(
-            f"mdp: expected a recursion of at most {LARGEST_STATE:,} numbers, got {numbers:,}; "
+            f"mdp: expected a recursion of at most {MAX_STATE:,} numbers, got {numbers:,}; "
             "use samples, or fewer parameters"
         )
 

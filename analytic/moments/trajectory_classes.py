@@ -21,9 +21,9 @@ from gradbias.analytic.policies.softmax import log_softmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import BoolArray, FloatArray, IntArray
 
-LARGEST_COUNT = 1_000_000
+MAX_COUNT = 1_000_000
 """Trajectories, and inner-loop outcomes, up to which they are enumerated."""
-LARGEST_TABLE = 50_000_000
+MAX_TABLE = 50_000_000
 """Numbers (of one step's batches, trajectories, states and actions) up to which they are."""
 LONGEST_LOOP = 100
 
@@ -77,10 +77,10 @@ class TrajectoryClasses:
             raise ValueError(f"steps: expected at most {LONGEST_LOOP}, got {steps}")
         logarithm = steps * math.log(batches)
         size = n * batches * self.visits[0].size
-        if logarithm > math.log(LARGEST_COUNT) or size > LARGEST_TABLE:
+        if logarithm > math.log(MAX_COUNT) or size > MAX_TABLE:
             raise ValueError(
-                f"samples, steps: expected at most {LARGEST_COUNT:,} outcomes, and "
-                f"{LARGEST_TABLE:,} numbers a step, got about 10^{logarithm / math.log(10):.1f} "
+                f"samples, steps: expected at most {MAX_COUNT:,} outcomes, and "
+                f"{MAX_TABLE:,} numbers a step, got about 10^{logarithm / math.log(10):.1f} "
                 f"outcomes of batches of {n:,}; use fewer samples, steps or a shorter horizon"
             )
         return int(batches**steps)
@@ -196,7 +196,7 @@ def _branches(mdp: TabularMDP, state: IntArray) -> tuple[IntArray, IntArray, Int
     possible[mdp.terminal, 1:] = False
     counts = possible.sum(axis=(1, 2))
     found = int(counts[state].sum())
-    largest = min(LARGEST_COUNT, LARGEST_TABLE // (4 * mdp.n_states * mdp.n_actions))
+    largest = min(MAX_COUNT, MAX_TABLE // (4 * mdp.n_states * mdp.n_actions))
     if found > largest:
         raise ValueError(
             f"horizon: expected at most {largest:,} trajectories, got {found:,} or more"

@@ -90,7 +90,7 @@ class LinearSoftmax:
 
 
 TABULAR = TabularSoftmax()
-LARGEST_PARAMETER = 1e100
+MAX_PARAMETER = 1e100
 
 
 def softmax(theta: npt.ArrayLike) -> FloatArray:
@@ -129,8 +129,8 @@ def checked_parameters(
 
 def check_magnitude(name: str, parameters: FloatArray) -> None:
     """Raises ValueError for parameters so large that their differences overflow."""
-    if np.abs(parameters).max(initial=0.0) > LARGEST_PARAMETER:
-        raise ValueError(f"{name}: expected entries up to {LARGEST_PARAMETER:g} in size, got more")
+    if np.abs(parameters).max(initial=0.0) > MAX_PARAMETER:
+        raise ValueError(f"{name}: expected entries up to {MAX_PARAMETER:g} in size, got more")
 
 
 def pull_back(outer: Sequence[FloatArray], inner: Sequence[FloatArray]) -> tuple[FloatArray, ...]:

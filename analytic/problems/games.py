@@ -156,7 +156,7 @@ def prisoners_dilemma(discount: float = 0.96, horizon: int | None = None) -> Sto
     Raises:
         ValueError: a discount or a horizon out of range.
 
-    >>> from gradbias.analytic import game_values
+    >>> from gradbias.analytic.returns import game_values
     >>> defect = [-1000.0] * 5
     >>> [round(value, 6) for value in game_values(prisoners_dilemma(), defect, defect)]
     [-50.0, -50.0]

@@ -74,10 +74,10 @@ class RewardChain:
 @dataclass(frozen=True, eq=False)
 class ChainLearner:
     """Who learns the values of ``chain``: from ``values [m]``, with ``discounts [m]``, both any
-    real numbers, in steps of ``step_size`` on batches of ``samples`` trajectories.
+    real numbers, in steps of ``step_size`` on batches of ``batch_size`` trajectories.
 
-    The outer loss is taken on ``outer_samples``. ``loss_weight`` is w: 1 for a loss that sums over
-    the states, 1/m for their mean; inner and outer loss share it.
+    The outer loss is taken on ``outer_batch_size``. ``loss_weight`` is w: 1 for a loss that sums
+    over the states, 1/m for their mean; inner and outer loss share it.
 
     Source: *One Step at a Time*, eq. (5) and App. C.1.
 
@@ -94,8 +94,8 @@ class ChainLearner:
     values: FloatArray
     step_size: float = 1.0
     loss_weight: float = 0.1
-    samples: int = 32
-    outer_samples: int = 32
+    batch_size: int = 32
+    outer_batch_size: int = 32
 
     def __post_init__(self) -> None:
         if not isinstance(self.chain, RewardChain):
@@ -108,7 +108,7 @@ class ChainLearner:
             if number <= 0.0:
                 raise ValueError(f"{name}: expected a number > 0, got {number}")
             object.__setattr__(self, name, number)
-        for name in ("samples", "outer_samples"):
+        for name in ("batch_size", "outer_batch_size"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), at_least=1))
 
     @property

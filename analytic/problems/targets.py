@@ -103,16 +103,16 @@ DISCOUNTED = Discounted()
 class InnerLoop:
     """The inner steps that the outer objective is taken after.
 
-    ``samples=None`` are expected steps, an int N steps from N sampled trajectories each (E-MAML's
-    objective). ``steps=None`` unrolls to the end of training.
+    ``batch_size=None`` are expected steps, an int N steps from N sampled trajectories each
+    (E-MAML's objective). ``steps=None`` unrolls to the end of training.
     """
 
     steps: int | None
-    samples: int | None = None
+    batch_size: int | None = None
     optimiser: str = "gradient ascent"
 
     def __str__(self) -> str:
-        kind = "expected" if self.samples is None else f"{self.samples}-sample"
+        kind = "expected" if self.batch_size is None else f"{self.batch_size}-sample"
         count = "all" if self.steps is None else str(self.steps)
         return f"after {count} {kind} inner steps of {self.optimiser}"
 

@@ -29,9 +29,9 @@ from gradbias.analytic.problems.tables import Tables
 from gradbias.analytic.problems.transitions import DenseMatrix, Matrix, SparseMatrix
 from gradbias.analytic.utils.validation import FloatArray
 
-LARGEST_INVERSE = 64
+MAX_INVERSE = 64
 """States up to which the inverse itself is kept: a product costs less than a solver's call."""
-LARGEST_FILLED = 500
+MAX_FILLED = 500
 """States up to which a sparse system is factorised whatever its pattern."""
 LOCALITY = 4.0
 """A larger sparse system is factorised if its bandwidth is at most this many times the root of its
@@ -84,7 +84,7 @@ def bellman_system(tables: Tables, policy: FloatArray, discount: FloatArray) -> 
         found: Stationary = SparseFactors(matrix) if _is_local(matrix) else Krylov(matrix)
     elif isinstance(matrix, DenseMatrix):
         one = matrix.entries.ndim == 2
-        large = one and tables.kernel.n_states > LARGEST_INVERSE
+        large = one and tables.kernel.n_states > MAX_INVERSE
         found = DenseFactors(matrix) if large else Inverse(matrix)
     else:
         raise TypeError(f"transition: expected dense or sparse, got {type(matrix).__name__}")
@@ -100,7 +100,7 @@ def _is_local(matrix: SparseMatrix) -> bool:
     from scipy.sparse.csgraph import reverse_cuthill_mckee
 
     size = matrix.entries.shape[0]
-    if size <= LARGEST_FILLED:
+    if size <= MAX_FILLED:
         return True
     edges = sparse.coo_array(matrix.entries)
     leaving = np.bincount(edges.row[edges.row != edges.col], minlength=size)

@@ -48,7 +48,7 @@ class LambdaReturns:
     >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> update = LambdaReturns(bandit, critic=[0.0])
-    >>> update.at([[0.0, 0.0]], discount=0.9, trace_decay=0.8).update.tolist()
+    >>> update.at([[0.0, 0.0]], discount=0.9, gae_lambda=0.8).update.tolist()
     [[0.25, -0.25]]
     """
 
@@ -64,18 +64,18 @@ class LambdaReturns:
         weighted_visits(tables, np.ones((self.mdp.n_states, self.mdp.n_actions)), self.weighting)
         object.__setattr__(self, "critic", critic)
 
-    def at(self, theta: npt.ArrayLike, *, discount: float, trace_decay: float) -> LambdaUpdate:
-        """The update at theta, with gamma = ``discount`` and lambda = ``trace_decay``.
+    def at(self, theta: npt.ArrayLike, *, discount: float, gae_lambda: float) -> LambdaUpdate:
+        """The update at theta, with gamma = ``discount`` and lambda = ``gae_lambda``.
 
         Raises:
             ValueError: theta does not fit; discount (or discount x lambda over the infinite
                 horizon) or lambda outside [0, 1].
         """
         gamma = real_number("discount", discount, low=0.0, high=1.0)
-        decay = real_number("trace_decay", trace_decay, low=0.0, high=1.0)
-        if self.mdp.horizon is None and gamma * decay == 1.0:
-            raise ValueError("discount x trace_decay: 1 needs a finite horizon, got horizon None")
-        return LambdaUpdate(self, policy_of(self.mdp, theta, self.policy), gamma, decay)
+        gae_lambda = real_number("gae_lambda", gae_lambda, low=0.0, high=1.0)
+        if self.mdp.horizon is None and gamma * gae_lambda == 1.0:
+            raise ValueError("discount x gae_lambda: 1 needs a finite horizon, got horizon None")
+        return LambdaUpdate(self, policy_of(self.mdp, theta, self.policy), gamma, gae_lambda)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class LambdaUpdate:
     returns: LambdaReturns
     at: PolicyAt
     discount: float
-    trace_decay: float
+    gae_lambda: float
 
     @cached_property
     def _critic_ahead(self) -> FloatArray:
@@ -107,9 +107,9 @@ class LambdaUpdate:
         step also pays the critic's share.
         """
         tables = self.returns.mdp.tables
-        share = np.where(self._last, 1.0, 1.0 - self.trace_decay)
+        share = np.where(self._last, 1.0, 1.0 - self.gae_lambda)
         reward = tables.reward + self.discount * share * self._critic_ahead
-        factor = np.full_like(tables.discount, self.discount * self.trace_decay)
+        factor = np.full_like(tables.discount, self.discount * self.gae_lambda)
         folded = replace(tables.paying(reward), discount=factor)
         return Evaluation(folded, self.at.probabilities)
 
@@ -177,11 +177,11 @@ class LambdaUpdate:
     @cached_property
     def discount_derivative(self) -> FloatArray:
         """``du/dgamma`` (the state weights' discount stays), shaped like theta."""
-        share = np.where(self._last, 1.0, 1.0 - self.trace_decay)
-        return self._moved(share * self._critic_ahead, self.trace_decay)
+        share = np.where(self._last, 1.0, 1.0 - self.gae_lambda)
+        return self._moved(share * self._critic_ahead, self.gae_lambda)
 
     @cached_property
-    def trace_decay_derivative(self) -> FloatArray:
+    def lambda_derivative(self) -> FloatArray:
         """``du/dlambda``, shaped like theta."""
         share = np.where(self._last, 0.0, -self.discount)
         return self._moved(share * self._critic_ahead, self.discount)

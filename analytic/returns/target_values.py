@@ -25,7 +25,7 @@ from gradbias.analytic.returns.state_weighting import weighted_visits
 from gradbias.analytic.returns.value_jets import field_over_time
 from gradbias.analytic.utils.validation import FloatArray, frozen_array
 
-LARGEST_THIRD_DERIVATIVE = 1_000_000
+MAX_THIRD_DERIVATIVE = 1_000_000
 
 
 def evaluate_target(
@@ -88,9 +88,9 @@ def _update_field(exact: Evaluation, target: Target) -> FloatArray:
 def _third(tables: Tables, at: PolicyAt) -> FloatArray:
     """``D^3 J``, theta's axes three times, from all pairs of basis directions."""
     size = int(np.prod(at.shape))
-    if size**3 > LARGEST_THIRD_DERIVATIVE:
+    if size**3 > MAX_THIRD_DERIVATIVE:
         raise ValueError(
-            f"target: expected at most {LARGEST_THIRD_DERIVATIVE:,} entries, got {size**3:,} in a "
+            f"target: expected at most {MAX_THIRD_DERIVATIVE:,} entries, got {size**3:,} in a "
             "third derivative; use third_derivative along directions"
         )
     if at.leading or tables.leading:

@@ -35,7 +35,7 @@ from gradbias.analytic.symbolic.policy_rings import PolicySymbols, each
 from gradbias.analytic.symbolic.problems import SymbolicGame, SymbolicMDP
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 
-MOST_STEPS = 4
+MAX_STEPS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,22 +131,24 @@ def maml_expression(mdp: SymbolicMDP, *, steps: int) -> StagedExpression:
     return loop.staged(cotangent.reshape(gradient.entries.shape), gradient)
 
 
-def lirpg_expression(mdp: SymbolicMDP, phi: Any = None, *, steps: int) -> StagedExpression:
-    """The meta-gradient of `analytic.meta.bilevel.Lirpg` at an intrinsic reward ``phi [S][A]``
-    (numbers or symbols; default 0), shaped ``[S, A]``.
+def lirpg_expression(
+    mdp: SymbolicMDP, meta_parameters: Any = None, *, steps: int
+) -> StagedExpression:
+    """The meta-gradient of `analytic.meta.bilevel.Lirpg` at an intrinsic reward ``meta_parameters
+    [S][A]`` (numbers or symbols; default 0), shaped ``[S, A]``.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
 
     Raises:
-        ValueError: steps below 1 or above 4, phi of a wrong shape, or an expression that would be
-            too large.
+        ValueError: steps below 1 or above 4, meta_parameters of a wrong shape, or an expression
+            that would be too large.
 
     >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
     >>> found = lirpg_expression(bandit, steps=1)
     >>> found.function()([[0.0, 0.0]], 1.0).round(4).tolist()
     [[0.1175, -0.1175]]
     """
-    inner = mdp if phi is None else mdp.with_reward(phi)
+    inner = mdp if meta_parameters is None else mdp.with_reward(meta_parameters)
     update, jacobian = inner.gradient(), mdp.mixed_jacobian()
     mixed = _matrix(jacobian, rows=mdp.shape[0] * mdp.shape[1])
     loop = _Loop.of(mdp.player, _checked_steps(steps))
@@ -192,9 +194,9 @@ def lola_expression(game: SymbolicGame, *, steps: int, player: int = 1) -> Stage
 
 
 def _checked_steps(steps: int) -> int:
-    """Expressions of more steps grow out of hand. Raises ValueError beyond `MOST_STEPS`."""
-    if whole_number("steps", steps, at_least=1) > MOST_STEPS:
-        raise ValueError(f"steps: expected at most {MOST_STEPS} in an expression, got {steps}")
+    """Expressions of more steps grow out of hand. Raises ValueError beyond `MAX_STEPS`."""
+    if whole_number("steps", steps, at_least=1) > MAX_STEPS:
+        raise ValueError(f"steps: expected at most {MAX_STEPS} in an expression, got {steps}")
     return steps
 
 

@@ -152,7 +152,7 @@ class SymbolicModel:
         return self._field.reduced(found)
 
 
-def check_size(
+def check_expression_size(
     entries: dict[str, Any],
     players: Sequence[PolicySymbols],
     horizon: int | None,

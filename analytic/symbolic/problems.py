@@ -25,7 +25,7 @@ from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.symbolic.expressions import Expression, as_expression, symmetric
 from gradbias.analytic.symbolic.models import (
     SymbolicModel,
-    check_size,
+    check_expression_size,
     exact_entries,
     exact_rows,
     free_symbols,
@@ -33,7 +33,7 @@ from gradbias.analytic.symbolic.models import (
 )
 from gradbias.analytic.symbolic.policy_rings import PolicyRing, PolicySymbols, each, exact
 
-LARGEST_EXPRESSION = 600_000
+MAX_EXPRESSION = 600_000
 """Terms (an upper bound) up to which an expression is derived."""
 
 
@@ -63,11 +63,11 @@ class SymbolicMDP:
     start: Any
     horizon: int | None = None
     policy: Policy = TABULAR
-    largest: int = field(default=LARGEST_EXPRESSION, kw_only=True)
+    largest: int = field(default=MAX_EXPRESSION, kw_only=True)
 
     @classmethod
     def of(
-        cls, mdp: TabularMDP, policy: Policy = TABULAR, *, largest: int = LARGEST_EXPRESSION
+        cls, mdp: TabularMDP, policy: Policy = TABULAR, *, largest: int = MAX_EXPRESSION
     ) -> SymbolicMDP:
         """The problem with its entries as rationals, rows renormalised exactly.
 
@@ -166,7 +166,7 @@ class SymbolicMDP:
 
     def _check_size(self, order: int, count: int | None = None) -> None:
         found = self.player.weights.shape[-1] ** order if count is None else count
-        check_size(
+        check_expression_size(
             self._entries,
             [self.player],
             self.horizon,
@@ -211,10 +211,10 @@ class SymbolicGame:
     start: Any
     horizon: int | None = None
     policies: tuple[Policy, Policy] = (TABULAR, TABULAR)
-    largest: int = field(default=LARGEST_EXPRESSION, kw_only=True)
+    largest: int = field(default=MAX_EXPRESSION, kw_only=True)
 
     @classmethod
-    def of(cls, game: StochasticGame, *, largest: int = LARGEST_EXPRESSION) -> SymbolicGame:
+    def of(cls, game: StochasticGame, *, largest: int = MAX_EXPRESSION) -> SymbolicGame:
         """The game with its entries as rationals. Raises ValueError for rewards over time."""
         if game.rewards.ndim == 5:
             raise ValueError("rewards: expected ones that do not depend on time")
@@ -286,7 +286,7 @@ class SymbolicGame:
 
     def _check_size(self, order: int) -> None:
         count = max(player.weights.shape[-1] for player in self.players) ** order
-        check_size(
+        check_expression_size(
             self._entries,
             self.players,
             self.horizon,

@@ -61,10 +61,10 @@ def run_check(command: Check) -> Checked:
             theta,
             tolerance=command.tolerance,
             false_alarm=command.false_alarm,
-            trajectories=command.trajectories,
+            batch_size=command.batch_size,
             critic=critic,
             length=command.length,
-            samples=command.budget,
+            budget=command.budget,
             rng=sample_rng,
             progress=progress,
             **options,
@@ -94,7 +94,7 @@ def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
     """
     check_name(name)
     if name in CATALOGUE:
-        return from_surrogate(CATALOGUE[name], order, name=name), None
+        return from_surrogate(CATALOGUE[name], order=order, name=name), None
     file, _, attribute = name.rpartition(":")
     user_file = load_file(Path(file))
     found = user_file.named(attribute)
@@ -106,7 +106,7 @@ def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
         raise ValueError(
             f"{file}: expected {attribute!r} to be callable, got {type(found).__name__}"
         )
-    return from_surrogate(found, order, name=attribute), user_file
+    return from_surrogate(found, order=order, name=attribute), user_file
 
 
 def check_name(name: str) -> None:

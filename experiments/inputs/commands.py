@@ -41,7 +41,7 @@ class Measurement(Problem):
     """The policy's logits: 'uniform', 'random' (standard normal, see --seed) or FILE.npy."""
     order: int = 1
     """1 for the gradient, 2 for the Hessian."""
-    trajectories: int | None = None
+    batch_size: int | None = None
     """N, the batch size; needed where the estimator couples the trajectories of a batch."""
     critic: str = "zero"
     """The values that the record carries: 'zero', 'exact' or FILE.npy."""
@@ -132,7 +132,7 @@ class Bounds(Problem):
     """What the meta-parameters are: theta^0 (with 'reuse': of one step whose trajectories are used
     again for its Hessian), an intrinsic reward (0 here), or the discounts of the reward chain,
     whose multi-step meta-gradients are mixed (no problem is given then)."""
-    sweep: Literal["K", "step-size", "samples", "hessian-error", "kappa"] = "samples"
+    sweep: Literal["K", "step-size", "batch-size", "hessian-error", "kappa"] = "batch-size"
     """What is varied; the Hessian's error by factors; kappa or K on the chain."""
     values: tuple[float, ...] = ()
     """Of what is varied; there are defaults."""
@@ -140,13 +140,13 @@ class Bounds(Problem):
     """K, the inner steps; default 2, or 1 with 'reuse'."""
     step_size: float = 0.1
     """alpha."""
-    samples: int | None = None
+    batch_size: int | None = None
     """N, trajectories a step; default 2, or expected steps where the Hessian's error is swept."""
     curvature: Literal["exact", "dice", "lvc", "ad"] | None = None
     """Whose mean the Hessians have; default exact ones, or AD's where their error is swept."""
     kappa: float | None = None
     """How the chain's steps are mixed; default 1 - 1/K."""
-    runs: int = 0
+    replications: int = 0
     """Sampled loops that are drawn where batches are too many to enumerate (0: none)."""
     out: str | None = None
     """A folder for results.csv, slopes.csv, bounds.png, bounds.svg and what repeats it."""

@@ -18,7 +18,7 @@ from gradbias.experiments.inputs.commands import Problem
 
 KNOWN_ENVIRONMENTS = ("CliffWalking-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4")
 DEFAULT_DISCOUNT = 0.9
-LARGEST_TABLE = 200_000_000
+MAX_TABLE = 200_000_000
 
 
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
@@ -143,9 +143,9 @@ def _parse_size(size: str) -> tuple[int, int]:
     if match is None or "0" in match.groups():
         raise ValueError(f"--random: expected SxA such as 3x2, got {size!r}")
     n_states, n_actions = int(match[1]), int(match[2])
-    if n_states * n_states * n_actions > LARGEST_TABLE:
+    if n_states * n_states * n_actions > MAX_TABLE:
         raise ValueError(
-            f"--random: expected at most {LARGEST_TABLE:,} transition probabilities, got {size}"
+            f"--random: expected at most {MAX_TABLE:,} transition probabilities, got {size}"
         )
     return n_states, n_actions
 

@@ -34,7 +34,7 @@ _MIXTURE_LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
 _AXES = {
     Sweep.STEPS: "inner steps K",
     Sweep.STEP_SIZE: "inner step size",
-    Sweep.SAMPLES: "trajectories a step, N",
+    Sweep.BATCH_SIZE: "trajectories a step, N",
     Sweep.HESSIAN_ERROR: "multiple of the Hessian's error",
 }
 
@@ -92,13 +92,13 @@ def draw_linearised(rows: Sequence[LinearisedRow]) -> Figure:
     """The bias that one batch for step and Hessian leaves, beside its bounds, over N."""
     figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
-    x = np.array([row.samples for row in rows], dtype=float)
+    x = np.array([row.batch_size for row in rows], dtype=float)
     for name, (label, look) in _LINEARISED_LOOKS.items():
         y = np.array([getattr(row, name) for row in rows])
         axes.plot(x, np.where(y > 0.0, y, np.nan), label=label, markersize=4, **look)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel(_AXES[Sweep.SAMPLES])
+    axes.set_xlabel(_AXES[Sweep.BATCH_SIZE])
     axes.set_ylabel("norm")
     axes.set_title("One batch for step and Hessian, against E-MAML's objective", fontsize=9)
     axes.grid(which="major", color="0.9", linewidth=0.6)
@@ -111,7 +111,9 @@ def _title(found: BoundSweep) -> str:
     fixed = {
         Sweep.STEPS: f"K = {first.steps}",
         Sweep.STEP_SIZE: f"step size {first.step_size:g}",
-        Sweep.SAMPLES: "expected steps" if first.samples is None else f"N = {first.samples}",
+        Sweep.BATCH_SIZE: "expected steps"
+        if first.batch_size is None
+        else f"N = {first.batch_size}",
     }
     fixed.pop(found.sweep, None)
     return "Bias of the meta-gradient: " + ", ".join(fixed.values())

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_POINTS = 5_000
-MOST_ROWS = 60
+MAX_POINTS = 5_000
+MAX_ROWS = 60
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -41,9 +41,9 @@ def draw_components(
     """Exact against expected, one point a component (the largest, if there are many)."""
     x, y = exact.ravel(), mean.ravel()
     shown = np.flatnonzero((x != 0) | (y != 0))
-    if len(shown) > MOST_POINTS:
+    if len(shown) > MAX_POINTS:
         size = np.maximum(np.abs(x[shown]), np.abs(y[shown]))
-        shown = shown[np.argpartition(-size, MOST_POINTS)[:MOST_POINTS]]
+        shown = shown[np.argpartition(-size, MAX_POINTS)[:MAX_POINTS]]
     axes.plot(x[shown], y[shown], marker, markersize=4, fillstyle="none", label=label or None)
     axes.axline((0.0, 0.0), slope=1.0, color="0.4", linewidth=0.8, zorder=0)
     axes.set_xlabel("exact")
@@ -63,10 +63,10 @@ def draw_bias_map(axes: Axes, bias: FloatArray) -> None:
     table, name = state_action_bias(bias)
     states = np.flatnonzero(np.abs(table).max(axis=1) > 0)
     if len(states) == 0:
-        states = np.arange(len(table))[:MOST_ROWS]
-    elif len(states) > MOST_ROWS:
+        states = np.arange(len(table))[:MAX_ROWS]
+    elif len(states) > MAX_ROWS:
         size = np.abs(table[states]).max(axis=1)
-        states = np.sort(states[np.argsort(-size)[:MOST_ROWS]])
+        states = np.sort(states[np.argsort(-size)[:MAX_ROWS]])
     limit = float(np.abs(table).max()) or 1.0
     signed = bias.ndim == 2
     image = axes.imshow(

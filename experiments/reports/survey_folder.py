@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMALLEST_SHOWN = 1e-6
-LEAST_RATE = 1e-12
+MIN_RATE = 1e-12
 COLOURS = {
     "UNBIASED": "#2a7d3f",
     "BIASED": "#b3261e",
@@ -44,7 +44,7 @@ def run_survey(command: Survey) -> Found:
         ValueError: bad input of any kind, in one sentence.
     """
     checks = command.checks()
-    real_number("--false-discovery", command.false_discovery, low=LEAST_RATE, high=0.5)
+    real_number("--false-discovery", command.false_discovery, low=MIN_RATE, high=0.5)
     for name in command.estimators:
         check_name(name)
     with claimed(command.out) as folder:

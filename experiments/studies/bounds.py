@@ -42,7 +42,7 @@ from gradbias.verification.bounds.sweep import (
 SWEEPS = {
     "K": (Sweep.STEPS, (1.0, 2.0, 3.0, 4.0)),
     "step-size": (Sweep.STEP_SIZE, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)),
-    "samples": (Sweep.SAMPLES, (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)),
+    "batch-size": (Sweep.BATCH_SIZE, (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)),
     "hessian-error": (Sweep.HESSIAN_ERROR, (0.001, 0.01, 0.1, 0.3, 1.0, 3.0)),
 }
 CURVATURES = {
@@ -51,7 +51,7 @@ CURVATURES = {
     "lvc": Curvature.LVC,
     "ad": Curvature.AD,
 }
-DEFAULT_SAMPLES = 2
+DEFAULT_BATCH_SIZE = 2
 
 
 def run_bounds(command: Bounds) -> str:
@@ -137,9 +137,9 @@ def _swept(command: Bounds, mdp: TabularMDP, theta: FloatArray) -> BoundSweep:
     given: tuple[float, ...] = command.values or defaults
     values = [int(v) if sweep in _WHOLE and float(v).is_integer() else v for v in given]
     of_error = sweep is Sweep.HESSIAN_ERROR
-    samples = command.samples
-    if samples is None and not of_error:
-        samples = DEFAULT_SAMPLES
+    batch_size = command.batch_size
+    if batch_size is None and not of_error:
+        batch_size = DEFAULT_BATCH_SIZE
     name = command.curvature or ("ad" if of_error else "exact")
     if of_error and CURVATURES[name] is None:
         raise ValueError("--curvature: expected dice, lvc or ad, whose error is swept; got exact")
@@ -147,17 +147,17 @@ def _swept(command: Bounds, mdp: TabularMDP, theta: FloatArray) -> BoundSweep:
         "steps": steps_of(command),
         "step_size": command.step_size,
     }
-    asked |= {"samples": samples, "curvature": CURVATURES[name], "sweep": sweep}
-    asked |= {"runs": command.runs}
+    asked |= {"batch_size": batch_size, "curvature": CURVATURES[name], "sweep": sweep}
+    asked |= {"replications": command.replications}
     if command.loop == "maml":
         return bound_versus_empirical(Maml(mdp), theta, values=values, **asked)
     return bound_versus_empirical(Lirpg(mdp), 0.0 * theta, theta, values=values, **asked)
 
 
-_WHOLE = (Sweep.STEPS, Sweep.SAMPLES)
+_WHOLE = (Sweep.STEPS, Sweep.BATCH_SIZE)
 
 
-_REPEATED = ("loop", "sweep", "steps", "step_size", "samples", "curvature", "runs")
+_REPEATED = ("loop", "sweep", "steps", "step_size", "batch_size", "curvature", "replications")
 
 
 def _write(
@@ -212,7 +212,9 @@ def _table(found: BoundSweep) -> list[str]:
         cells = f"{_bias_text(row):>24}" + cells
         lines.append(f"{found.swept(row):>10g}{cells}{_short(row.looseness):>12}")
     if any(row.bias is None for row in found.rows):
-        lines.append("  bias -: batches too many to enumerate; --runs 10000 samples them instead")
+        lines.append(
+            "  bias -: batches too many to enumerate; --replications 10000 samples them instead"
+        )
     return lines
 
 

@@ -23,7 +23,7 @@ from gradbias.verification.bounds.reused_batch import LinearisedRow, linearised_
 
 DEFAULT_VALUES = (1.0, 2.0, 4.0, 8.0)
 COLUMNS = ("bias", "leading", "reachable", "everywhere")
-NOT_OF_ONE_STEP = ("samples", "curvature", "kappa", "runs")
+NOT_OF_ONE_STEP = ("batch_size", "curvature", "kappa", "replications")
 
 
 def linearised_rows(
@@ -33,13 +33,13 @@ def linearised_rows(
     for name in NOT_OF_ONE_STEP:
         if getattr(command, name):
             raise ValueError(f"--{name}: expected none with --loop reuse")
-    if command.sweep != "samples":
+    if command.sweep != "batch-size":
         raise ValueError(f"--sweep: expected samples with --loop reuse, got {command.sweep}")
     if command.steps not in (None, 1):
         raise ValueError(f"--steps: expected 1 with --loop reuse, got {command.steps}")
     asked = command.values or DEFAULT_VALUES
     values: list[Any] = [int(v) if float(v).is_integer() else v for v in asked]
-    return linearised_step_rows(mdp, theta, step_size=command.step_size, samples=values)
+    return linearised_step_rows(mdp, theta, step_size=command.step_size, batch_size=values)
 
 
 def write_linearised(
@@ -64,5 +64,5 @@ def told_linearised(command: Bounds, rows: Sequence[LinearisedRow]) -> str:
     lines = ["trajectories N, used for the step and for its Hessian", f"{'':>10}{head}"]
     for row in rows:
         cells = "".join(f"{getattr(row, name):>14.3g}" for name in COLUMNS)
-        lines.append(f"{row.samples:>10}{cells}")
+        lines.append(f"{row.batch_size:>10}{cells}")
     return "\n".join(lines)

@@ -26,7 +26,7 @@ from gradbias.verification.bounds.mixture_sweep import (
 )
 
 STATES = 10
-DEFAULT_SAMPLES = 32
+DEFAULT_BATCH_SIZE = 32
 SWEEPS = {
     "kappa": (MixtureSweep.KAPPA, (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)),
     "K": (MixtureSweep.STEPS, (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)),
@@ -50,7 +50,7 @@ def chain_rows(command: Bounds) -> tuple[MixtureRow, ...]:
     """The sweep that a command asks for. Raises ValueError for bad input."""
     check_chain(command)
     sweep, defaults = SWEEPS[command.sweep]
-    samples = DEFAULT_SAMPLES if command.samples is None else command.samples
+    batch_size = DEFAULT_BATCH_SIZE if command.batch_size is None else command.batch_size
     discount = 0.9 if command.discount is None else command.discount
     learner = ChainLearner(
         RewardChain.alternating(STATES),
@@ -58,8 +58,8 @@ def chain_rows(command: Bounds) -> tuple[MixtureRow, ...]:
         np.zeros(STATES),
         command.step_size,
         1.0 / STATES,
-        samples,
-        samples,
+        batch_size,
+        batch_size,
     )
     values = command.values or defaults
     if sweep is MixtureSweep.STEPS:
@@ -70,7 +70,7 @@ def chain_rows(command: Bounds) -> tuple[MixtureRow, ...]:
 
 def write_chain(folder: Path, command: Bounds, rows: tuple[MixtureRow, ...]) -> None:
     """The folder. Raises OSError where it cannot be written."""
-    options = ("loop", "sweep", "steps", "step_size", "samples", "discount", "kappa")
+    options = ("loop", "sweep", "steps", "step_size", "batch_size", "discount", "kappa")
     arguments = ["gradbias", "bounds", *repeated_options(command, options)]
     write_rows(folder, arguments, rows, draw_mixtures(rows, SWEEPS[command.sweep][0]))
 

@@ -64,7 +64,7 @@ def closed_form(
 def is_known(surrogate: object) -> bool:
     """Whether `closed_form` knows it; then its trajectories do not interact."""
     if isinstance(surrogate, OffPolicyDice):
-        exact = surrogate.largest is None
+        exact = surrogate.max_ratio is None
     elif isinstance(surrogate, VTrace):
         exact = surrogate.largest_rho is None and surrogate.largest_c is None
     elif isinstance(surrogate, Taylor):
@@ -116,11 +116,11 @@ class _Steps:
         returns: FloatArray = whole.sum(axis=-1, keepdims=True) * self._share
         return returns - self.baselines(weights)
 
-    def advantages(self, lam: float) -> FloatArray:
+    def advantages(self, gae_lambda: float) -> FloatArray:
         """GAE(lambda)."""
         following = self.batch.rewards + self.discount * self.values[..., 1:]
         differences = (following - self.values[..., :-1]) * self.batch.alive
-        return _carried_back(differences, self.discount * lam) * self._share
+        return _carried_back(differences, self.discount * gae_lambda) * self._share
 
     def path_ratios(self) -> FloatArray:
         """The products of the ratios up to each step."""
@@ -150,7 +150,7 @@ def _tmaml(surrogate: Tmaml, steps: _Steps) -> ClosedForm:
 
 
 def _loaded_dice(surrogate: LoadedDice, steps: _Steps) -> ClosedForm:
-    later = steps.weights(surrogate.weighting) * steps.advantages(surrogate.lam)
+    later = steps.weights(surrogate.weighting) * steps.advantages(surrogate.gae_lambda)
     return ClosedForm(later, pairs=later, own=later)
 
 
@@ -174,7 +174,7 @@ def _v_trace(_: VTrace, steps: _Steps) -> ClosedForm:
 
 
 def _first_expansion(surrogate: Taylor, steps: _Steps) -> ClosedForm:
-    each = steps.powers * steps.advantages(surrogate.lam) * np.exp(steps.log_ratios)
+    each = steps.powers * steps.advantages(surrogate.gae_lambda) * np.exp(steps.log_ratios)
     return ClosedForm(each, own=each)
 
 

@@ -48,7 +48,7 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories, looked_up
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class PlayerState:
     """One player: a policy at parameters ``[*shape]`` or, one for each replication,
     ``[B, *shape]``, and a critic ``[S]``, ``[H + 1, S]`` or ``[B, H + 1, S]`` (None: zeros).
     """
@@ -112,9 +112,9 @@ class SurrogateBatch:
 
     surrogate: Surrogate
     batch: Trajectories
-    own: Side
+    own: PlayerState
     discount: float
-    other: Side | None = None
+    other: PlayerState | None = None
     meta: Mapping[str, FloatArray] = with_default(default_factory=dict)
     closed_forms: bool = True
 
@@ -177,7 +177,7 @@ class SurrogateBatch:
         return len(self.batch.actions)
 
     @property
-    def _other(self) -> Side:
+    def _other(self) -> PlayerState:
         if self.other is None:
             raise ValueError("other: expected two players, got one")
         return self.other
@@ -230,7 +230,7 @@ class SurrogateBatch:
         firsts = np.arange(self.count)[:, None, None] * n_states
         return firsts + self.batch.states[..., :-1]
 
-    def _field(self, values: LeafValues, player: str, side: Side) -> FloatArray:
+    def _field(self, values: LeafValues, player: str, side: PlayerState) -> FloatArray:
         """``[B, S, A]``: what numbers at the leaves are in the logits."""
         sums = self._sums(values, player)
         field: FloatArray = sums - sums.sum(axis=-1, keepdims=True) * side.at.probabilities

@@ -25,10 +25,10 @@ from gradbias.stochastic.estimators.kinds import SurrogateEstimator
 DISCOUNTS = (0.0, 0.37, 0.93, 0.999, 1.0)
 """At which the polynomials are tried on every trajectory."""
 
-LEAST_TRIED = 1_024
+MIN_TRIED = 1_024
 """Evaluations at least at each of them, where vmap takes the surrogate."""
 
-LARGEST_FIT = 400_000
+MAX_FIT = 400_000
 """Evaluations at most, where each trajectory has polynomials of its own."""
 
 _TOLERANCE = 1e-10
@@ -161,7 +161,7 @@ class _Fit(Evaluations):
 
     def tried(self, paths: Paths) -> int:
         """Evaluations at each of `DISCOUNTS`: every path's, and more where there are few."""
-        return max(len(paths.actions), LEAST_TRIED if self.vmapped else _FEW)
+        return max(len(paths.actions), MIN_TRIED if self.vmapped else _FEW)
 
     def mapped_or_looped(self, paths: Paths) -> _Fit:
         """With vmap where that may be used.
@@ -229,7 +229,7 @@ class _Fit(Evaluations):
     def tables_of_each(self, paths: Paths) -> _Tables:
         """Where paths differ. Raises UnfitError if they are too many, or still do not agree."""
         count = self.points * len(paths.actions)
-        largest = LARGEST_FIT if self.vmapped else MAX_LOOPED
+        largest = MAX_FIT if self.vmapped else MAX_LOOPED
         self.check_count(count, largest, "its coefficients differ between trajectories")
         tables = self.tables(paths)
         if not self.agrees(paths, tables):

@@ -161,7 +161,7 @@ class DrawEstimator:
 Estimator = SurrogateEstimator | CallableEstimator | DrawEstimator
 
 
-def from_surrogate(function: Surrogate, order: int, *, name: str | None = None) -> Estimator:
+def from_surrogate(function: Surrogate, *, order: int, name: str | None = None) -> Estimator:
     """The estimator that differentiates a surrogate objective ``order`` times (1, 2 or 3).
 
     ``function`` maps a `stochastic.rollouts.records.Record` to a scalar float64 tensor. It must not
@@ -170,15 +170,15 @@ def from_surrogate(function: Surrogate, order: int, *, name: str | None = None) 
     Raises:
         ValueError: an order that is not 1, 2 or 3.
 
-    >>> from gradbias.stochastic.surrogates.dice import dice
-    >>> from_surrogate(dice, 2).name
+    >>> from gradbias.stochastic import dice
+    >>> from_surrogate(dice, order=2).name
     'Dice()'
     """
     return SurrogateEstimator(function, _order(order), name or name_of(function))
 
 
 def from_callable(
-    function: Callable[[Trajectories, FloatArray], Any], order: int = 1, *, name: str | None = None
+    function: Callable[[Trajectories, FloatArray], Any], *, order: int, name: str | None = None
 ) -> Estimator:
     """The estimator that a function ``(batch [N, H], theta) -> array`` is.
 
@@ -192,7 +192,7 @@ def from_callable(
 
 
 def from_draws(
-    function: Callable[[Draw, FloatArray], Any], order: int = 1, *, name: str | None = None
+    function: Callable[[Draw, FloatArray], Any], *, order: int, name: str | None = None
 ) -> Estimator:
     """The estimator ``(draw, theta) -> array``, where ``draw(theta, n)`` gives a fresh batch
     ``[n, H]`` at whatever parameters the function has computed by then.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from gradbias.analytic.policies.softmax import LARGEST_PARAMETER
+from gradbias.analytic.policies.softmax import MAX_PARAMETER
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.stochastic.derivatives.closed_forms import is_known
 from gradbias.stochastic.meta.slots import FirstOrder, Given, Reuse, Sampling, Slot, Source
@@ -49,10 +49,12 @@ class Back:
 
     def mean(self, weights: FloatArray) -> Back:
         """Over the M outcomes of each of B draws, ``weights [B, M]``."""
-        return Back(*(averaged(part, weights) for part in (self.cotangent, self.meta, self.value)))
+        return Back(
+            *(weighted_means(part, weights) for part in (self.cotangent, self.meta, self.value))
+        )
 
 
-def averaged(parts: FloatArray, weights: FloatArray) -> FloatArray:
+def weighted_means(parts: FloatArray, weights: FloatArray) -> FloatArray:
     """``[B, ...]``: the weighted sums of ``parts [B * M, ...]`` with ``weights [B, M]``."""
     split = parts.reshape(*weights.shape, *parts.shape[1:])
     found: FloatArray = np.einsum("bm,bm...->b...", weights, split)
@@ -82,7 +84,7 @@ class Pass:
             back = back.plus(*self.scored(here, batch, child.value))
         for derivative in shared:
             back = back.plus(*self.pulled(derivative, here, batch, child.cotangent))
-        back, arriving = back.mean(weights), averaged(child.cotangent, weights)
+        back, arriving = back.mean(weights), weighted_means(child.cotangent, weights)
         for derivative in independent:
             back = back.plus(*self._drawn_and_pulled(derivative, theta, arriving))
         return back
@@ -110,7 +112,7 @@ class Pass:
         slot = self.asked.value
         if isinstance(slot, Given) or replayed is not None:
             return theta, replayed, np.ones((len(theta), 1))
-        batch, weights = self.draw(theta, slot.n)
+        batch, weights = self.draw(theta, slot.batch_size)
         return np.repeat(theta, weights.shape[1], axis=0), batch, weights
 
     def draw(self, theta: FloatArray, n: int) -> tuple[Trajectories, FloatArray]:
@@ -127,9 +129,9 @@ class Pass:
         else:
             update = self.asked.loop.inner(slot.surrogate, self.phi, theta, batch).gradient()
         after: FloatArray = theta + self.asked.step_size * update
-        if not np.abs(after).max(initial=0.0) <= LARGEST_PARAMETER:
+        if not np.abs(after).max(initial=0.0) <= MAX_PARAMETER:
             raise ValueError(
-                f"step_size: expected parameters that stay below {LARGEST_PARAMETER:g}, got larger "
+                f"step_size: expected parameters that stay below {MAX_PARAMETER:g}, got larger "
                 f"ones after inner step {i + 1} with step size {self.asked.step_size:g}"
             )
         return after
@@ -145,7 +147,7 @@ class Pass:
             if exact.meta_gradient is not None:
                 meta = meta + exact.meta_gradient
             return Back(exact.theta_gradient, meta, exact.value), np.ones((len(theta), 1))
-        batch, weights = self.draw(theta, slot.n if n is None else n)
+        batch, weights = self.draw(theta, slot.batch_size if n is None else n)
         at = np.repeat(theta, weights.shape[1], axis=0)
         found = loop.outer(slot.surrogate, self.phi, at, batch)
         gradient, meta = loop.outer_gradients(found)
@@ -205,14 +207,14 @@ class Pass:
     def _drawn_and_pulled(
         self, derivative: Derivative, theta: FloatArray, cotangent: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """`pulled` through batches of the slot's own, averaged over them."""
+        """`pulled` through batches of the slot's own, weighted_means over them."""
         slot = derivative.slot
         if isinstance(slot, Given):
             return self.pulled(derivative, theta, None, cotangent)
-        batch, weights = self.draw(theta, slot.n)
+        batch, weights = self.draw(theta, slot.batch_size)
         here, arriving = (np.repeat(part, weights.shape[1], axis=0) for part in (theta, cotangent))
         for_lambda, for_phi = self.pulled(derivative, here, batch, arriving)
-        return averaged(for_lambda, weights), averaged(for_phi, weights)
+        return weighted_means(for_lambda, weights), weighted_means(for_phi, weights)
 
 
 def probe_slots(asked: MetaGradient, phi: FloatArray, theta: FloatArray) -> None:
@@ -230,7 +232,7 @@ def probe_slots(asked: MetaGradient, phi: FloatArray, theta: FloatArray) -> None
         if isinstance(slot, Given) or is_known(slot.surrogate):
             continue
         source = Sampling(asked.loop, np.random.default_rng(0))
-        drawn, _ = source.draw(asked.loop.log_policy(phi, several), slot.n)
+        drawn, _ = source.draw(asked.loop.log_policy(phi, several), slot.batch_size)
         seen(slot.surrogate, phi, several, asked.loop.read(drawn, phi, several)).probe()
 
 

@@ -19,7 +19,11 @@ from gradbias.analytic.policies.softmax import log_softmax
 from gradbias.analytic.problems.games import StochasticGame, check_player
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.stochastic.derivatives.jacobian_products import PulledEstimate, Side, SurrogateBatch
+from gradbias.stochastic.derivatives.jacobian_products import (
+    PlayerState,
+    PulledEstimate,
+    SurrogateBatch,
+)
 from gradbias.stochastic.meta.inner_loops import checked_critic, given_start
 from gradbias.stochastic.rollouts.records import Surrogate
 from gradbias.stochastic.rollouts.trajectories import Trajectories, looked_up, trajectory_length
@@ -161,7 +165,7 @@ class SampledGame:
         batch: Trajectories,
     ) -> SurrogateBatch:
         at = self._both(phi, theta)
-        sides = [Side(one, critic) for one, critic in zip(at, self.critics, strict=True)]
+        sides = [PlayerState(one, critic) for one, critic in zip(at, self.critics, strict=True)]
         seen = batch if player == 1 else _swapped(batch)
         own, other = (sides[player - 1], sides[2 - player])
         return SurrogateBatch(surrogate, seen, own, self.game.discount, other=other)

@@ -21,7 +21,11 @@ from gradbias.analytic.policies.softmax import TABULAR, Policy, log_softmax
 from gradbias.analytic.problems.critics import check_ends, critic_rows
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import FloatArray, frozen_array
-from gradbias.stochastic.derivatives.jacobian_products import PulledEstimate, Side, SurrogateBatch
+from gradbias.stochastic.derivatives.jacobian_products import (
+    PlayerState,
+    PulledEstimate,
+    SurrogateBatch,
+)
 from gradbias.stochastic.rollouts.records import Surrogate
 from gradbias.stochastic.rollouts.trajectories import Trajectories, trajectory_length
 from gradbias.stochastic.surrogates.meta_losses import PHI
@@ -156,7 +160,7 @@ class SampledLoop:
         """See `Loop`."""
         critic = self._values(theta)
         meta = {} if self.starts_at_meta else {PHI: phi}
-        side = Side(self._at(theta), critic)
+        side = PlayerState(self._at(theta), critic)
         return SurrogateBatch(surrogate, batch, side, self.mdp.discount, meta=meta)
 
     outer = inner

@@ -99,7 +99,7 @@ class MetaGradient:
             raise ValueError(f"reuse: expected a member of Reuse, got {self.reuse!r}")
 
     def _same_batch(self, slot: Sampled) -> bool:
-        return isinstance(self.value, Sampled) and self.value.n == slot.n
+        return isinstance(self.value, Sampled) and self.value.batch_size == slot.batch_size
 
     @property
     def name(self) -> str:

@@ -57,7 +57,7 @@ def draw_chain_rewards(
     """
     n = whole_number("steps", steps, at_least=1)
     r = whole_number("replications", replications, at_least=1)
-    chain, inner, outer = learner.chain, learner.samples, learner.outer_samples
+    chain, inner, outer = learner.chain, learner.batch_size, learner.outer_batch_size
 
     def normal(batches: int, size: int) -> FloatArray:
         noise = rng.standard_normal((r, batches, size, chain.n_states))
@@ -66,7 +66,7 @@ def draw_chain_rewards(
     if validation is Validation.REUSED:
         if inner != outer:
             raise ValueError(
-                "outer_samples: expected as many as samples where batches are reused, "
+                "outer_batch_size: expected as many as samples where batches are reused, "
                 f"got {outer} and {inner}"
             )
         drawn = normal(n + 1, inner)

@@ -20,25 +20,25 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories, draw_traject
 
 @dataclass(frozen=True)
 class Sampled:
-    """A slot filled by a surrogate's derivative on ``n`` trajectories.
+    """A slot filled by a surrogate's derivative on ``batch_size`` trajectories.
 
     Raises:
-        ValueError: a surrogate that cannot be called, or n below 1.
+        ValueError: a surrogate that cannot be called, or batch_size below 1.
     """
 
     surrogate: Surrogate
-    n: int
+    batch_size: int
 
     def __post_init__(self) -> None:
-        whole_number("n", self.n, at_least=1)
+        whole_number("batch_size", self.batch_size, at_least=1)
         if not callable(self.surrogate):
             raise ValueError(f"surrogate: expected a function of a record, got {self.surrogate!r}")
 
     def __str__(self) -> str:
-        return f"{name_of(self.surrogate)} x {self.n}"
+        return f"{name_of(self.surrogate)} x {self.batch_size}"
 
 
-class ExactProblem(Protocol):
+class ExactSteps(Protocol):
     """The exact inner steps and outer return: `analytic.Maml` and the like."""
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> Any:
@@ -58,7 +58,7 @@ class Given:
         ValueError: a problem without inner steps.
     """
 
-    problem: ExactProblem
+    problem: ExactSteps
 
     def __post_init__(self) -> None:
         if not hasattr(self.problem, "inner_step"):

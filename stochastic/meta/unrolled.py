@@ -1,4 +1,4 @@
-"""Multi-step meta-gradients of any pair of losses: n-step, mixed, traced and averaged.
+"""Multi-step meta-gradients of any pair of losses: n-step, mixed, traced and monte_carlo_average.
 
 The inner loop is ``theta_{j+1} = theta_j - alpha grad L(theta_j, eta, batch_j)``. The gradient in
 eta of ``sum_i c_i L'(theta_i, batch'_i)`` comes from one unroll and one sweep back,
@@ -76,47 +76,49 @@ class Unroll(Generic[Batch]):
     def n_step(
         self,
         theta: Tensor,
-        eta: Tensor,
+        meta_parameters: Tensor,
         draw_inner: Callable[[Tensor], Batch],
         draw_outer: Callable[[Tensor], Batch],
         *,
         steps: int,
     ) -> Tensor:
-        """The n-step meta-gradient, shaped like eta (eq. 5). Raises ValueError as `weighted`."""
+        """The n-step meta-gradient, shaped like the meta-parameters (eq. 5). Raises ValueError as
+        `weighted`.
+        """
         last = np.eye(whole_number("steps", steps, at_least=1))[-1]
-        return self.weighted(theta, eta, draw_inner, draw_outer, weights=last)
+        return self.weighted(theta, meta_parameters, draw_inner, draw_outer, weights=last)
 
     def mixed(
         self,
         theta: Tensor,
-        eta: Tensor,
+        meta_parameters: Tensor,
         draw_inner: Callable[[Tensor], Batch],
         draw_outer: Callable[[Tensor], Batch],
         *,
         steps: int,
         kappa: float | None = None,
     ) -> Tensor:
-        """The kappa-mix (eq. 10; None is 1 - 1/n), shaped like eta, from one unroll. Raises
-        ValueError as `weighted`, or if kappa lies outside [0, 1].
+        """The kappa-mix (eq. 10; None is 1 - 1/n), shaped like the meta-parameters, from one
+        unroll. Raises ValueError as `weighted`, or if kappa lies outside [0, 1].
         """
         weights = mixing_weights(steps, kappa)
-        return self.weighted(theta, eta, draw_inner, draw_outer, weights=weights)
+        return self.weighted(theta, meta_parameters, draw_inner, draw_outer, weights=weights)
 
     def weighted(
         self,
         theta: Tensor,
-        eta: Tensor,
+        meta_parameters: Tensor,
         draw_inner: Callable[[Tensor], Batch],
         draw_outer: Callable[[Tensor], Batch],
         *,
         weights: npt.ArrayLike,
     ) -> Tensor:
-        """The sum of the i-step meta-gradients times ``weights [n]``, shaped like eta. An iterate
-        of weight 0 is not judged.
+        """The sum of the i-step meta-gradients times ``weights [n]``, shaped like the
+        meta-parameters. An iterate of weight 0 is not judged.
 
         Raises:
             ValueError: weights are not ``[n]``; a loss is no finite scalar, or does not depend on
-                theta; at no step does the inner gradient depend on eta.
+                theta; at no step does the inner gradient depend on them.
         """
         shares = frozen_array("weights", weights, (None,))
         if shares.size == 0:
@@ -125,7 +127,7 @@ class Unroll(Generic[Batch]):
         with torch.enable_grad():
             here = theta.detach()
             for share in shares.tolist():
-                step = self._inner_step(here, eta, draw_inner(here))
+                step = self._inner_step(here, meta_parameters, draw_inner(here))
                 inner.append(step)
                 here = here - self.step_size * step.slope.detach()
                 judged = share != 0.0
@@ -203,24 +205,24 @@ def _slope(name: str, loss: Tensor, leaf: Tensor, *, create_graph: bool = False)
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """Of R independent estimates: their ``mean``, and the ``variance`` of one of them."""
+    """Of R independent replications: their ``mean``, and the ``variance`` of one of them."""
 
     mean: Tensor
     variance: Tensor
-    estimates: int
+    replications: int
 
     @property
     def standard_error(self) -> Tensor:
         """Of the mean, by component."""
-        return (self.variance / self.estimates).sqrt()
+        return (self.variance / self.replications).sqrt()
 
 
-def averaged(estimate: Callable[[], Tensor], *, estimates: int) -> Average:
+def monte_carlo_average(estimate: Callable[[], Tensor], *, replications: int) -> Average:
     """The Monte Carlo meta-gradient (eq. 9): the mean of so many independent calls.
 
     Raises:
-        ValueError: fewer than two estimates, which have no variance.
+        ValueError: fewer than two replications, which have no variance.
     """
-    count = whole_number("estimates", estimates, at_least=2)
+    count = whole_number("replications", replications, at_least=2)
     found = torch.stack([estimate() for _ in range(count)])
     return Average(found.mean(dim=0), found.var(dim=0), count)

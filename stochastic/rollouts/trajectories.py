@@ -122,29 +122,29 @@ class _Alternatives:
 def sample(
     mdp: TabularMDP,
     theta: npt.ArrayLike,
-    n: int,
+    batch_size: int,
     *,
     rng: np.random.Generator,
     replications: int | None = None,
     length: int | None = None,
     policy: Policy = TABULAR,
 ) -> Trajectories:
-    """``n`` trajectories from the policy with parameters theta; ``[R, n, ...]`` for R replications,
-    each with parameters of its own where theta is ``[R, *shape]``.
+    """``batch_size`` trajectories from the policy with parameters theta; ``[R, batch_size, ...]``
+    for R replications, each with parameters of its own where theta is ``[R, *shape]``.
 
     Trajectories have the problem's horizon; ``length`` is for the infinite horizon alone, where
     cutting at ``length`` steps biases what is estimated (a truncation bias).
 
     Raises:
-        ValueError: theta does not fit, n or replications below 1, a length that is missing or
-            not wanted.
+        ValueError: theta does not fit, batch_size or replications below 1, a length that is missing
+            or not wanted.
 
     >>> mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=4)
     >>> sample(mdp, np.zeros((3, 2)), 5, rng=np.random.default_rng(1)).states.shape
     (5, 5)
     """
     steps = trajectory_length(mdp, length)
-    count = whole_number("n", n, at_least=1)
+    count = whole_number("batch_size", batch_size, at_least=1)
     leading = (
         () if replications is None else (whole_number("replications", replications, at_least=1),)
     )

@@ -49,18 +49,18 @@ class LoadedDice:
     Source: Farquhar et al. 2019 (Loaded DiCE), eq. 9.
 
     Raises:
-        ValueError: lam outside [0, 1].
+        ValueError: gae_lambda outside [0, 1].
     """
 
-    lam: float = 1.0
+    gae_lambda: float = 1.0
     weighting: StateWeighting = DISCOUNTED
 
     def __post_init__(self) -> None:
-        real_number("lam", self.lam, low=0.0, high=1.0)
+        real_number("gae_lambda", self.gae_lambda, low=0.0, high=1.0)
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
-        advantages = generalised_advantages(record, self.lam)
+        advantages = generalised_advantages(record, self.gae_lambda)
         weights = step_weights(record, self.weighting)
         return (weights * advantages * path_ratio_steps(record)).sum(dim=-1).mean()
 

@@ -36,18 +36,19 @@ class OffPolicyDice:
 
     ``ratio`` says what rho_t is a product of; in games both players' ratios are in it. Derivatives
     of every order are unbiased with the first two; in general not with ``Ratio.PER_STEP`` (over
-    more than one step), nor with a ``largest`` that cuts rho_t off, which trades bias for variance.
+    more than one step), nor with a ``max_ratio`` that cuts rho_t off, which trades bias for
+    variance.
 
     Raises:
-        ValueError: ``largest`` that is not positive.
+        ValueError: ``max_ratio`` that is not positive.
     """
 
     ratio: Ratio = Ratio.PER_DECISION
-    largest: float | None = None
+    max_ratio: float | None = None
 
     def __post_init__(self) -> None:
-        if self.largest is not None:
-            positive_number("largest", self.largest)
+        if self.max_ratio is not None:
+            positive_number("max_ratio", self.max_ratio)
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
@@ -59,8 +60,8 @@ class OffPolicyDice:
         else:
             exponents = steps
         ratios = torch.exp(exponents)
-        if self.largest is not None:
-            ratios = ratios.clamp(max=self.largest)
+        if self.max_ratio is not None:
+            ratios = ratios.clamp(max=self.max_ratio)
         return (discounts(record) * record.rewards * ratios).sum(dim=-1).mean()
 
 

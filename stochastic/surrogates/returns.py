@@ -32,7 +32,7 @@ def rewards_to_go(record: Record) -> Tensor:
 
 
 def generalised_advantages(
-    record: Record, lam: float | Tensor, discount: float | Tensor | None = None
+    record: Record, gae_lambda: float | Tensor, discount: float | Tensor | None = None
 ) -> Tensor:
     """``[N, H]``: GAE(lambda) with the record's values (Schulman et al. 2016, eq. 16), of its own
     discount unless another is given.
@@ -42,7 +42,7 @@ def generalised_advantages(
     gamma = record.discount if discount is None else discount
     following = record.rewards + gamma * record.values[..., 1:]
     errors = (following - record.values[..., :-1]) * record.alive
-    return _discounted_suffix_sums(errors, gamma * lam)
+    return _discounted_suffix_sums(errors, gamma * gae_lambda)
 
 
 def log_probabilities(record: Record) -> Tensor:

@@ -117,11 +117,10 @@ class LVC(ScoreWeights):
 
 
 ad = AD()
+"""Rewards-to-go (GPOMDP). Gradient: unbiased. Source: Baxter and Bartlett 2001."""
 lvc = LVC()
 reinforce = AD(reward_to_go=False)
 """Total returns. Gradient: unbiased. Source: Williams 1992."""
-gpomdp = ad
-"""Rewards-to-go. Gradient: unbiased. Source: Baxter and Bartlett 2001."""
 actor_critic = AD(gae_lambda=0.0)
 """One-step differences of the critic. Gradient: unbiased with exact values alone. Source: Sutton et
 al. 2000."""

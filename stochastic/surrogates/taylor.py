@@ -31,15 +31,15 @@ class Taylor:
     (Unifying gradient estimators for meta-RL via off-policy evaluation).
 
     Raises:
-        ValueError: an order below 1, or lam outside [0, 1].
+        ValueError: an order below 1, or gae_lambda outside [0, 1].
     """
 
     order: int = 1
-    lam: float = 1.0
+    gae_lambda: float = 1.0
 
     def __post_init__(self) -> None:
         whole_number("order", self.order, at_least=1)
-        real_number("lam", self.lam, low=0.0, high=1.0)
+        real_number("gae_lambda", self.gae_lambda, low=0.0, high=1.0)
 
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
@@ -49,7 +49,7 @@ class Taylor:
         for _ in range(1, self.order):
             sums = torch.cumsum(products[-1] * gaps, dim=-1)
             products.append(torch.cat([torch.zeros_like(sums[..., :1]), sums[..., :-1]], dim=-1))
-        weights = discounts(record) * generalised_advantages(record, self.lam)
+        weights = discounts(record) * generalised_advantages(record, self.gae_lambda)
         return (weights * gaps * torch.stack(products).sum(dim=0)).sum(dim=-1).mean()
 
 

@@ -29,7 +29,13 @@ def learner(deviations, seed=0, **settings):
     rng = np.random.default_rng(seed)
     m = len(deviations)
     chain = RewardChain(rng.normal(size=m), deviations)
-    settings = {"step_size": 0.7, "loss_weight": 0.6, "samples": 1, "outer_samples": 1, **settings}
+    settings = {
+        "step_size": 0.7,
+        "loss_weight": 0.6,
+        "batch_size": 1,
+        "outer_batch_size": 1,
+        **settings,
+    }
     return ChainLearner(chain, rng.uniform(0.2, 1.1, size=m), rng.normal(size=m), **settings)
 
 
@@ -38,11 +44,11 @@ PAPER = ChainLearner(RewardChain.alternating(), np.full(10, 0.5), np.zeros(10))
 # (learner, steps, validation): 3^(number of noisy rewards) outcomes each.
 CASES = {
     "two noisy states": (learner([0.8, 0.5]), 2, FRESH),
-    "many samples": (learner([0.0, 0.9], 1, samples=2, outer_samples=3), 1, FRESH),
-    "three steps": (learner([0.0, 1.2, 0.0], 2, outer_samples=2), 3, FRESH),
+    "many samples": (learner([0.0, 0.9], 1, batch_size=2, outer_batch_size=3), 1, FRESH),
+    "three steps": (learner([0.0, 1.2, 0.0], 2, outer_batch_size=2), 3, FRESH),
     "one validation batch": (learner([0.6, 0.7], 3), 3, SHARED),
     "next inner batch": (learner([0.6, 0.7], 4), 3, REUSED),
-    "next inner batches": (learner([0.6, 0.0], 5, samples=2, outer_samples=2), 3, REUSED),
+    "next inner batches": (learner([0.6, 0.0], 5, batch_size=2, outer_batch_size=2), 3, REUSED),
     "overshooting": (learner([0.8, 0.3], 6, step_size=2.5), 2, FRESH),
 }
 DECAYS = (None, 0.0, 0.7, 1.0)
@@ -94,7 +100,7 @@ def test_the_comparison_tells_planted_errors():
     case = CASES["three steps"]
     one, steps, _ = case
     wanted = enumerated(case, None)
-    both_sizes = replace(one, samples=one.outer_samples, outer_samples=one.samples)
+    both_sizes = replace(one, batch_size=one.outer_batch_size, outer_batch_size=one.batch_size)
     b = one.contraction
     products = ByProducts(**{f: getattr(one, f) for f in one.__dataclass_fields__})
     twins = {
@@ -175,7 +181,7 @@ def strays(found, wanted, errors):
 @pytest.mark.parametrize("validation", Validation)
 def test_sampled_moments_lie_in_their_intervals(validation):
     values = np.linspace(0.5, 0.1, 10)
-    one = replace(PAPER, samples=2, outer_samples=2, step_size=4.0, values=values)
+    one = replace(PAPER, batch_size=2, outer_batch_size=2, step_size=4.0, values=values)
     rng = np.random.default_rng(11)
     drawn = draw_chain_rewards(one, 3, rng=rng, replications=REPLICATIONS, validation=validation)
     estimates = mixing_weights(3) @ chain_meta_gradients(one, drawn)
@@ -276,7 +282,7 @@ def noise_effect(gamma, deviation, k, one, n):
     total = sum((k - i + 1) * gamma ** (2 * (k - i) + 1) for i in range(k + 1))
     steps = sum(one.contraction ** (2 * j) for j in range(n))
     pace = one.step_size * one.loss_weight
-    return one.loss_weight * pace**2 * steps / one.samples * deviation**2 * total
+    return one.loss_weight * pace**2 * steps / one.batch_size * deviation**2 * total
 
 
 @pytest.mark.parametrize("n", [1, 4])
@@ -287,7 +293,7 @@ def test_a_state_of_mean_zero_is_turned_down_by_covariance_alone(n):
     by_hand = [noise_effect(gamma[k], 1.0, k, one, n) for k in range(1, 10, 2)]
     assert (odd > 0).all()
     np.testing.assert_allclose(odd, by_hand, rtol=1e-12)
-    four = chain_step_moments(replace(one, samples=4 * one.samples), n).last.mean
+    four = chain_step_moments(replace(one, batch_size=4 * one.batch_size), n).last.mean
     np.testing.assert_allclose(four[1::2], odd / 4, rtol=1e-12)
     # Whereas at the even states, which pay without noise, the batch's size does not matter.
     np.testing.assert_array_equal(four[::2], chain_step_moments(one, n).last.mean[::2])
@@ -362,7 +368,7 @@ def test_draws_repeat_and_tie_batches_as_said():
     again = draw_chain_rewards(PAPER, 3, rng=np.random.default_rng(0), replications=5)
     np.testing.assert_array_equal(fresh.inner, again.inner)
     assert (fresh.inner[..., ::2] == 0.1).all()
-    uneven = draw_chain_rewards(replace(PAPER, outer_samples=7), 3, **settings)
+    uneven = draw_chain_rewards(replace(PAPER, outer_batch_size=7), 3, **settings)
     assert (uneven.inner.shape, uneven.outer.shape) == ((5, 3, 32, 10), (5, 3, 7, 10))
 
 
@@ -370,7 +376,7 @@ def test_bad_input_is_named():
     chain, rng = RewardChain.alternating(2), np.random.default_rng(0)
     one = ChainLearner(chain, [0.5, 0.5], [0.0, 0.0])
     reuse = {"validation": REUSED}
-    uneven = replace(one, outer_samples=3)
+    uneven = replace(one, outer_batch_size=3)
     bad = [
         (lambda: RewardChain([], []), "means: expected at least one state"),
         (lambda: RewardChain([0.0], [-1.0]), "deviations: expected numbers >= 0"),
@@ -381,11 +387,11 @@ def test_bad_input_is_named():
         (lambda: replace(one, values=[0.0, np.nan]), "values: expected finite"),
         (lambda: replace(one, step_size=0.0), "step_size: expected a number > 0"),
         (lambda: replace(one, loss_weight=-1.0), "loss_weight: expected a number > 0"),
-        (lambda: replace(one, samples=0), "samples: expected a whole number"),
+        (lambda: replace(one, batch_size=0), "batch_size: expected a whole number"),
         (lambda: chain_step_moments(one, 0), "steps: expected a whole number"),
         (lambda: chain_step_moments(one, 10_000), "steps: expected at most 5,000,000"),
         (lambda: chain_step_moments(one, 2, trace_decay=1.1), "trace_decay: expected a number"),
-        (lambda: chain_step_moments(uneven, 2, **reuse), "outer_samples: expected as many"),
+        (lambda: chain_step_moments(uneven, 2, **reuse), "outer_batch_size: expected as many"),
         (lambda: chain_step_moments(one, 2).weighted([1.0]), "weights: expected shape"),
         (lambda: chain_step_moments(one, 2).mixed(2.0), "kappa: expected a number"),
         (lambda: chain_step_moments(one, 2).last.averaged(0), "estimates: expected a whole"),
@@ -400,7 +406,7 @@ def test_bad_input_is_named():
         ),
         (
             lambda: draw_chain_rewards(uneven, 2, rng=rng, replications=1, **reuse),
-            "outer_samples: expected as many",
+            "outer_batch_size: expected as many",
         ),
         (lambda: draw_chain_rewards(one, 2, rng=rng, replications=0), "replications: expected"),
     ]

@@ -36,7 +36,7 @@ def problem(seed):
 
 
 def hessian_bias(surrogate, mdp, theta, **options):
-    return measure_bias(from_surrogate(surrogate, 2), mdp, theta, **options).bias
+    return measure_bias(from_surrogate(surrogate, order=2), mdp, theta, **options).bias
 
 
 def check_agreement(found, wanted, scale):
@@ -73,7 +73,7 @@ def test_the_four_estimators_have_the_biases_of_theory(seed):
 def test_all_four_gradients_are_unbiased(seed):
     mdp, theta = problem(seed)
     for surrogate in (ad, lvc, dice, loaded_dice):
-        report = measure_bias(from_surrogate(surrogate, 1), mdp, theta)
+        report = measure_bias(from_surrogate(surrogate, order=1), mdp, theta)
         assert report.verdict is Verdict.UNBIASED
         assert np.abs(report.bias).max() < AGREEMENT
 
@@ -84,10 +84,10 @@ def test_third_derivatives_of_dice_are_unbiased_and_lvc_s_are_not(seed):
     truth = oracles.autograd_derivative(mdp, theta, 3)
     target = GivenTarget("the third derivative of the return, by autograd", truth, order=3)
     for surrogate in (dice, loaded_dice):
-        report = measure_bias(from_surrogate(surrogate, 3), mdp, theta, target=target)
+        report = measure_bias(from_surrogate(surrogate, order=3), mdp, theta, target=target)
         check_agreement(report.bias, 0.0, np.linalg.norm(truth))
     if mdp.horizon > 1 and mdp.n_states > 1:
-        report = measure_bias(from_surrogate(lvc, 3), mdp, theta, target=target)
+        report = measure_bias(from_surrogate(lvc, order=3), mdp, theta, target=target)
         assert report.verdict is Verdict.BIASED
 
 
@@ -98,7 +98,7 @@ def test_baselines_change_ad_s_hessian_and_nothing_else(seed):
     theta = np.random.default_rng(seed).normal(size=(2, 2))
     exact, wrong = state_values(mdp, theta), np.array([0.7, -1.1])
     truth = hessian(mdp, theta)
-    report = measure_bias(from_surrogate(ad, 2), mdp, theta, critic=exact)
+    report = measure_bias(from_surrogate(ad, order=2), mdp, theta, critic=exact)
     assert np.abs(report.mean).max() < 1e-14
     assert report.verdict is Verdict.BIASED
     assert abs(report.relative_bias - 1) < 1e-9
@@ -108,7 +108,7 @@ def test_baselines_change_ad_s_hessian_and_nothing_else(seed):
     check_agreement(hessian_bias(lvc, mdp, theta, critic=wrong), lvc_bias, np.linalg.norm(truth))
     for surrogate in (ad, lvc, dice):
         for critic in (exact, wrong):
-            found = measure_bias(from_surrogate(surrogate, 1), mdp, theta, critic=critic)
+            found = measure_bias(from_surrogate(surrogate, order=1), mdp, theta, critic=critic)
             assert found.verdict is Verdict.UNBIASED
     assert np.abs(hessian_bias(Dice(), mdp, theta, critic=wrong)).max() < 1e-13
 
@@ -118,9 +118,9 @@ def test_lvc_is_unbiased_where_transitions_do_not_depend_on_actions(seed):
     mdp = oracles.random_mdp(seed, horizon=3, n_states=3, n_actions=2)
     rows = np.repeat(mdp.transition[:, :1], 2, axis=1)
     theta = np.random.default_rng(seed).normal(size=(3, 2))
-    report = measure_bias(from_surrogate(lvc, 2), replace(mdp, transition=rows), theta)
+    report = measure_bias(from_surrogate(lvc, order=2), replace(mdp, transition=rows), theta)
     assert report.verdict is Verdict.UNBIASED
-    assert measure_bias(from_surrogate(lvc, 2), mdp, theta).verdict is Verdict.BIASED
+    assert measure_bias(from_surrogate(lvc, order=2), mdp, theta).verdict is Verdict.BIASED
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 0.9, 1.0])
@@ -130,7 +130,7 @@ def test_loaded_dice_trades_bias_only_where_its_values_are_wrong(seed, lam):
     theta = np.random.default_rng(seed).normal(size=(2, 2))
     wrong = state_values(mdp, theta) + np.array([[0.3, -0.5], [0.1, 0.4], [-0.2, 0.6], [0.0, 0.0]])
     for order in (1, 2):
-        estimator = from_surrogate(LoadedDice(lam), order)
+        estimator = from_surrogate(LoadedDice(lam), order=order)
         exact_values = measure_bias(estimator, mdp, theta, critic=state_values(mdp, theta))
         assert exact_values.verdict is Verdict.UNBIASED
         expected = Verdict.UNBIASED if lam == 1.0 else Verdict.BIASED
@@ -143,10 +143,10 @@ def test_means_over_steps_and_given_weights_are_what_they_say():
     theta = np.random.default_rng(3).normal(size=(2, 2))
     weights = GivenWeights((1.0, 0.5, 0.25))
     for kind in (AD, LVC):
-        averaged = from_surrogate(kind(reduction=Reduction.MEAN_OVER_STEPS), 1)
+        averaged = from_surrogate(kind(reduction=Reduction.MEAN_OVER_STEPS), order=1)
         third = GivenTarget("a third of the gradient", gradient(mdp, theta) / 3)
         assert measure_bias(averaged, mdp, theta, target=third).verdict is Verdict.UNBIASED
-        weighted = from_surrogate(kind(weighting=weights), 1)
+        weighted = from_surrogate(kind(weighting=weights), order=1)
         field = update_field(horizon=3, weighting=weights)
         assert measure_bias(weighted, mdp, theta, target=field).verdict is Verdict.UNBIASED
 
@@ -156,7 +156,7 @@ def test_bootstrapping_moves_the_target():
     mdp = oracles.random_mdp(1, horizon=2, n_states=2, n_actions=2)
     theta = np.random.default_rng(1).normal(size=(2, 2))
     critic = np.array([0.4, -0.9])
-    estimator = from_surrogate(loaded_dice, 1)
+    estimator = from_surrogate(loaded_dice, order=1)
     plain = measure_bias(estimator, mdp, theta, critic=critic)
     moved = measure_bias(
         estimator, mdp, theta, critic=critic, target=bootstrapped_gradient(2, critic)

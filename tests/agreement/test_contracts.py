@@ -48,7 +48,7 @@ def off_policy_dice(record):
 def test_ppo_clip_is_the_policy_gradient_on_policy_alone():
     mdp, theta = small()
     behaviour = theta + np.random.default_rng(5).normal(size=(2, 2))
-    estimator = from_surrogate(ppo_clip, 1)
+    estimator = from_surrogate(ppo_clip, order=1)
     assert measure_bias(estimator, mdp, theta).verdict is Verdict.UNBIASED
     off_policy = measure_bias(estimator, mdp, theta, behaviour=behaviour)
     assert off_policy.verdict is Verdict.BIASED
@@ -71,7 +71,9 @@ def test_ppo_clip_is_the_policy_gradient_on_policy_alone():
 def test_trajectory_importance_weights_are_unbiased_off_policy(order):
     mdp, theta = small()
     behaviour = theta + np.random.default_rng(5).normal(size=(2, 2))
-    report = measure_bias(from_surrogate(off_policy_dice, order), mdp, theta, behaviour=behaviour)
+    report = measure_bias(
+        from_surrogate(off_policy_dice, order=order), mdp, theta, behaviour=behaviour
+    )
     assert report.verdict is Verdict.UNBIASED
 
 
@@ -147,7 +149,7 @@ def test_a_lola_step_needs_both_players_leaves():
     context = Context(own, 0.9, other=OtherPlayer(other, np.array([1, 0])))
 
     def expected(surrogate, order):
-        estimates = estimate(from_surrogate(surrogate, order), split, context)
+        estimates = estimate(from_surrogate(surrogate, order=order), split, context)
         return np.tensordot(weights, estimates, axes=1)
 
     for surrogate, game in ((dice_over_both, games[0]), (dice_of_the_other, games[1])):
@@ -170,20 +172,22 @@ def test_a_lola_step_needs_both_players_leaves():
     # The other player's behaviour is its own policy's, unless the batch says otherwise.
     ratio = from_surrogate(
         lambda r: (r.log_probs * torch.exp(r.other.log_probs - r.other.behaviour_log_probs)).sum(),
-        1,
+        order=1,
     )
-    plain = estimate(from_surrogate(lambda r: r.log_probs.sum(), 1), split, context)
+    plain = estimate(from_surrogate(lambda r: r.log_probs.sum(), order=1), split, context)
     np.testing.assert_allclose(estimate(ratio, split, context)[:, :4], plain[:, :4], atol=1e-13)
     off_policy = replace(split, other_behaviour_log_probs=np.zeros(first.shape))
     assert np.abs(estimate(ratio, off_policy, context)[:, :4] - plain[:, :4]).max() > 0.1
     # Without the other player's leaves the look-ahead term is lost.
-    alone = np.tensordot(weights, estimate(from_surrogate(ad, 2), split, context), axes=1)
+    alone = np.tensordot(weights, estimate(from_surrogate(ad, order=2), split, context), axes=1)
     assert np.abs(alone[:4, 4:]).max() == 0.0
     assert np.abs(expected(dice_of_the_other, 2)[:4, 4:]).max() > 1e-3
     with pytest.raises(ValueError, match="expected other_actions and other_rewards"):
-        estimate(from_surrogate(dice_over_both, 1), replace(split, other_actions=None), context)
+        estimate(
+            from_surrogate(dice_over_both, order=1), replace(split, other_actions=None), context
+        )
     with pytest.raises(ValueError, match=r"actions: expected numbers from 0 to 1, got [23]"):
-        estimate(from_surrogate(ad, 1), batch, Context(own, 0.9))
+        estimate(from_surrogate(ad, order=1), batch, Context(own, 0.9))
 
 
 # An episode that ends early.
@@ -205,11 +209,14 @@ def test_an_episode_that_ends_early_stays_exact():
         return dice(record)
 
     # Asserting on values makes vmap refuse: the loop sees each record.
-    report = measure_bias(from_surrogate(watching, 2), mdp, theta)
+    report = measure_bias(from_surrogate(watching, order=2), mdp, theta)
     assert report.verdict is Verdict.UNBIASED
     assert any((~alive).any() for alive in seen if not torch._C._functorch.is_batchedtensor(alive))
     for name in ("ad", "lvc", "dice", "loaded_dice"):
-        assert measure_bias(from_surrogate(CLEAN[name], 1), mdp, theta).verdict is Verdict.UNBIASED
+        assert (
+            measure_bias(from_surrogate(CLEAN[name], order=1), mdp, theta).verdict
+            is Verdict.UNBIASED
+        )
 
 
 # A leave-one-out group baseline: a coupled batch.
@@ -218,11 +225,11 @@ def test_an_episode_that_ends_early_stays_exact():
 @pytest.mark.parametrize("n", [2, 3])
 def test_group_baselines_are_measured_over_batches(n):
     mdp, theta = small(horizon=1)
-    left_out = measure_bias(from_surrogate(leave_one_out, 1), mdp, theta, trajectories=n)
+    left_out = measure_bias(from_surrogate(leave_one_out, order=1), mdp, theta, batch_size=n)
     assert left_out.verdict is Verdict.UNBIASED
     assert left_out.coupled
     assert f"N = {n}" in left_out.sentence()
-    mean = measure_bias(from_surrogate(batch_mean_baseline, 1), mdp, theta, trajectories=n)
+    mean = measure_bias(from_surrogate(batch_mean_baseline, order=1), mdp, theta, batch_size=n)
     assert mean.verdict is Verdict.BIASED
     assert abs(mean.direction.scale - (n - 1) / n) < 1e-12
     assert mean.direction.residual < 1e-12
@@ -230,14 +237,14 @@ def test_group_baselines_are_measured_over_batches(n):
 
 def test_a_coupled_estimator_needs_n():
     mdp, theta = small(horizon=1)
-    with pytest.raises(ValueError, match=r"if it needs a batch of several.*--trajectories N"):
-        measure_bias(from_surrogate(leave_one_out, 1), mdp, theta)
+    with pytest.raises(ValueError, match=r"if it needs a batch of several.*--batch-size N"):
+        measure_bias(from_surrogate(leave_one_out, order=1), mdp, theta)
 
 
 def test_a_batch_mean_couples_too():
     mdp, theta = small(horizon=1)
-    with pytest.raises(ValueError, match=r"couples the trajectories of a batch.*--trajectories N"):
-        measure_bias(from_surrogate(batch_mean_baseline, 1), mdp, theta)
+    with pytest.raises(ValueError, match=r"couples the trajectories of a batch.*--batch-size N"):
+        measure_bias(from_surrogate(batch_mean_baseline, order=1), mdp, theta)
 
 
 def first_minus_last(record):
@@ -266,35 +273,33 @@ def test_orders_that_turning_a_batch_does_not_show_are_seen(n):
         return ((total - baseline) * record.log_probs.sum(-1)).mean()
 
     for surrogate in (circle, neighbours_as_baseline):
-        report = measure_bias(from_surrogate(surrogate, 1), mdp, theta, trajectories=n)
+        report = measure_bias(from_surrogate(surrogate, order=1), mdp, theta, batch_size=n)
         assert report.verdict is Verdict.UNBIASED
         assert report.samples == 2**n
         # Where tuples do not fit, multisets would do for what is free of order alone.
-        limited = {"trajectories": n, "enumeration_limit": 2**n - 1, "evidence": "enumeration"}
+        limited = {"batch_size": n, "max_outcomes": 2**n - 1, "evidence": "enumeration"}
         if surrogate is circle and n == 3:
-            as_multisets = measure_bias(from_surrogate(surrogate, 1), mdp, theta, **limited)
+            as_multisets = measure_bias(from_surrogate(surrogate, order=1), mdp, theta, **limited)
             assert as_multisets.samples == 4
             assert as_multisets.verdict is Verdict.UNBIASED
             assert any("as multisets" in note for note in as_multisets.notes)
         else:
             with pytest.raises(ValueError, match=f"{2**n} batches of {n}"):
-                measure_bias(from_surrogate(surrogate, 1), mdp, theta, **limited)
+                measure_bias(from_surrogate(surrogate, order=1), mdp, theta, **limited)
 
 
 def test_auto_samples_where_tuples_do_not_fit():
     mdp, theta = small(horizon=2)
-    estimator = from_surrogate(first_minus_last, 1)
-    report = measure_bias(
-        estimator, mdp, theta, trajectories=3, enumeration_limit=20_000, samples=900
-    )
+    estimator = from_surrogate(first_minus_last, order=1)
+    report = measure_bias(estimator, mdp, theta, batch_size=3, max_outcomes=20_000, budget=900)
     assert report.evidence is Evidence.SAMPLING
     with pytest.raises(ValueError, match="batches of 3, more than the limit"):
         measure_bias(
             estimator,
             mdp,
             theta,
-            trajectories=3,
-            enumeration_limit=20_000,
+            batch_size=3,
+            max_outcomes=20_000,
             evidence="enumeration",
         )
 
@@ -309,20 +314,20 @@ def worse_than_the_one_before(record):
 def test_coupling_that_looks_one_way_is_seen():
     mdp = TabularMDP(np.ones((1, 5, 1)), np.arange(1.0, 6.0)[None], 0.9, [1.0], horizon=1)
     theta = np.random.default_rng(1).normal(size=(1, 5))
-    estimator = from_surrogate(worse_than_the_one_before, 1)
+    estimator = from_surrogate(worse_than_the_one_before, order=1)
     with pytest.raises(ValueError, match="couples the trajectories"):
         measure_bias(estimator, mdp, theta)
-    assert measure_bias(estimator, mdp, theta, trajectories=2).verdict is Verdict.BIASED
+    assert measure_bias(estimator, mdp, theta, batch_size=2).verdict is Verdict.BIASED
 
 
 def test_batches_whose_order_matters_are_enumerated_as_tuples():
     mdp, theta = small(horizon=1)
-    report = measure_bias(from_surrogate(first_minus_last, 1), mdp, theta, trajectories=2)
+    report = measure_bias(from_surrogate(first_minus_last, order=1), mdp, theta, batch_size=2)
     singles = Enumeration.of(mdp, TABULAR, theta, 1).count()
     assert report.samples == singles**2
     limit = int(singles**2 - 1)
     free = measure_bias(
-        from_surrogate(leave_one_out, 1), mdp, theta, trajectories=2, enumeration_limit=limit
+        from_surrogate(leave_one_out, order=1), mdp, theta, batch_size=2, max_outcomes=limit
     )
     assert free.samples == singles * (singles + 1) / 2
     assert free.verdict is Verdict.UNBIASED
@@ -346,7 +351,7 @@ def test_an_entropy_bonus_is_measured_against_the_regularised_return():
 
     truth = torch.func.jacrev(regularised)(torch.tensor(theta)).numpy()
     target = GivenTarget("the gradient of the 3-step return with half its entropies", truth)
-    estimator = from_surrogate(entropy_bonus, 1)
+    estimator = from_surrogate(entropy_bonus, order=1)
     report = measure_bias(estimator, mdp, theta, target=target)
     assert report.verdict is Verdict.UNBIASED
     assert "half its entropies" in report.sentence()
@@ -363,16 +368,16 @@ def test_a_network_policy_is_measured_in_its_own_parameters():
     policy = tanh_network(torch.tensor(rng.normal(size=(3, 2))))
     theta = rng.normal(size=8)
     for order in (1, 2):
-        report = measure_bias(from_surrogate(dice, order), mdp, theta, policy=policy)
+        report = measure_bias(from_surrogate(dice, order=order), mdp, theta, policy=policy)
         assert report.verdict is Verdict.UNBIASED
         assert report.bias.shape == (8,) * order
     tabular = state_values(mdp, policy.logits(theta))
     # The fact that AD's mean Hessian vanishes under exact values is tabular softmax's alone.
-    hidden = measure_bias(from_surrogate(ad, 2), mdp, theta, policy=policy, critic=tabular)
+    hidden = measure_bias(from_surrogate(ad, order=2), mdp, theta, policy=policy, critic=tabular)
     assert np.linalg.norm(hidden.mean) > 1e-3
-    flat = measure_bias(from_surrogate(ad, 2), mdp, policy.logits(theta), critic=tabular)
+    flat = measure_bias(from_surrogate(ad, order=2), mdp, policy.logits(theta), critic=tabular)
     assert np.abs(flat.mean).max() < 1e-14
     # Sampled from the same policy object.
     assert sample(mdp, theta, 3, rng=rng, policy=policy).shape == (3, 2)
     with pytest.raises(ValueError, match=r"policy: expected logits \(2, 2\), got \(3, 2\)"):
-        measure_bias(from_surrogate(dice, 1), small()[0], theta, policy=policy)
+        measure_bias(from_surrogate(dice, order=1), small()[0], theta, policy=policy)

@@ -28,18 +28,18 @@ def timed_mdp():
 def test_third_derivatives_are_targets():
     mdp = oracles.random_mdp(3, horizon=2, n_states=2, n_actions=2)
     theta = np.random.default_rng(0).normal(size=(2, 2))
-    assert measure_bias(from_surrogate(dice, 3), mdp, theta).verdict is Verdict.UNBIASED
-    assert measure_bias(from_surrogate(lvc, 3), mdp, theta).verdict is Verdict.BIASED
+    assert measure_bias(from_surrogate(dice, order=3), mdp, theta).verdict is Verdict.UNBIASED
+    assert measure_bias(from_surrogate(lvc, order=3), mdp, theta).verdict is Verdict.BIASED
 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_rewards_over_time_are_seen_by_estimators_and_targets_alike(order):
     mdp, theta = timed_mdp(), np.random.default_rng(0).normal(size=(2, 2))
-    assert measure_bias(from_surrogate(dice, order), mdp, theta).verdict is Verdict.UNBIASED
+    assert measure_bias(from_surrogate(dice, order=order), mdp, theta).verdict is Verdict.UNBIASED
     derivative = (gradient, hessian)[order - 1]
     swapped = replace(mdp, reward=mdp.reward[::-1])
     wrong = GivenTarget("of the rewards in another order", derivative(swapped, theta), order)
-    report = measure_bias(from_surrogate(dice, order), mdp, theta, target=wrong)
+    report = measure_bias(from_surrogate(dice, order=order), mdp, theta, target=wrong)
     assert report.verdict is Verdict.BIASED
 
 
@@ -60,7 +60,7 @@ def adapted_gradient(step_size, with_score):
             found.append(one + with_score * (there @ reward) * score)
         return np.mean(found, axis=0)[None]
 
-    return from_callable(estimate, 1)
+    return from_callable(estimate, order=1)
 
 
 def test_the_sampled_step_objective_is_a_target_of_its_own():
@@ -68,7 +68,7 @@ def test_the_sampled_step_objective_is_a_target_of_its_own():
     without it, for neither."""
     bandit = TabularMDP(np.ones((1, 2, 1)), [[1.0, -0.5]], 0.9, [1.0], 1)
     theta, alpha = np.array([[0.3, -0.4]]), 1.5
-    sampled = sampled_step_objective(bandit, theta, samples=1, steps=1, step_size=alpha)
+    sampled = sampled_step_objective(bandit, theta, batch_size=1, steps=1, step_size=alpha)
     expected = meta_gradient(Maml(bandit), theta, steps=1, step_size=alpha)
     targets = {
         "sampled": GivenTarget("the gradient of the sampled-step objective", sampled.gradient),
@@ -83,4 +83,4 @@ def test_the_sampled_step_objective_is_a_target_of_its_own():
     }
     assert verdicts.pop((1, "sampled")) is Verdict.UNBIASED
     assert set(verdicts.values()) == {Verdict.BIASED}
-    assert measure_bias(from_surrogate(ad, 1), bandit, theta).verdict is Verdict.UNBIASED
+    assert measure_bias(from_surrogate(ad, order=1), bandit, theta).verdict is Verdict.UNBIASED

@@ -50,7 +50,7 @@ PROBLEMS = {"bandit": bandit(), "ending": ending()}
 
 def report(surrogate, name, n, **options):
     return measure_bias(
-        from_surrogate(surrogate, 1), PROBLEMS[name], THETA[name], trajectories=n, **options
+        from_surrogate(surrogate, order=1), PROBLEMS[name], THETA[name], batch_size=n, **options
     )
 
 
@@ -65,10 +65,10 @@ def test_leaving_one_out_is_unbiased(name, n):
 
 @pytest.mark.parametrize("baseline", list(Baseline))
 def test_baselines_do_not_see_an_offset_of_all_returns(baseline):
-    surrogate, theta = from_surrogate(GroupRelative(baseline), 1), THETA["bandit"]
+    surrogate, theta = from_surrogate(GroupRelative(baseline), order=1), THETA["bandit"]
     paid_more = replace(bandit(), reward=bandit().reward + 10.0)
     one, other = (
-        measure_bias(surrogate, mdp, theta, trajectories=2).variance.sum()
+        measure_bias(surrogate, mdp, theta, batch_size=2).variance.sum()
         for mdp in (bandit(), paid_more)
     )
     if baseline is Baseline.NONE:
@@ -94,7 +94,7 @@ def test_division_by_the_deviation_biases_the_direction_too():
     assert found.verdict is Verdict.BIASED
     assert found.direction.residual > 0.01
     two = measure_bias(
-        from_surrogate(normalised, 1), bandit(2), np.array([[0.5, -0.2]]), trajectories=3
+        from_surrogate(normalised, order=1), bandit(2), np.array([[0.5, -0.2]]), batch_size=3
     )
     assert two.verdict is Verdict.BIASED
     assert two.direction.residual < 1e-9
@@ -106,7 +106,7 @@ def test_where_returns_are_right_or_wrong_the_deviation_is_a_scale(n):
     mdp = TabularMDP(np.ones((1, 4, 1)), [[1.0, 0.0, 0.0, 1.0]], 1.0, [1.0], 1)
     normalised = GroupRelative(Baseline.GROUP_MEAN, normalise=True)
     theta = np.array([[0.5, -0.2, 0.1, 0.3]])
-    found = measure_bias(from_surrogate(normalised, 1), mdp, theta, trajectories=n)
+    found = measure_bias(from_surrogate(normalised, order=1), mdp, theta, batch_size=n)
     assert found.verdict is Verdict.BIASED
     assert found.direction.residual < 1e-12
 

@@ -11,7 +11,7 @@ from gradbias.analytic.moments.trajectory_classes import Credit
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.returns.derivatives import gradient
 from gradbias.stochastic.meta.inner_loops import SampledLoop
-from gradbias.stochastic.meta.maml import (
+from gradbias.stochastic.meta.maml_variants import (
     e_maml,
     first_order_maml,
     linearised_score_function,
@@ -38,7 +38,7 @@ def size(array):
 
 def test_e_maml_alone_is_unbiased_for_sampled_steps():
     mdp, theta, loop = setting()
-    wanted = sampled_step_objective(mdp, theta, samples=2, steps=1, step_size=0.9).gradient
+    wanted = sampled_step_objective(mdp, theta, batch_size=2, steps=1, step_size=0.9).gradient
     options = {"steps": 1, "step_size": 0.9, "n": 2, "m": 1}
     assert size(mean(e_maml(loop, **options), theta) - wanted) < 1e-13
     others = {
@@ -58,7 +58,7 @@ def test_first_order_maml_is_the_mean_outer_gradient():
     after = inner_loop(Maml(mdp), theta, steps=1, step_size=0.5)[-1]
     gaps = []
     for n in (1, 2, 4):
-        estimator = first_order_maml(loop, steps=1, step_size=0.5, n=n, m=1)
+        estimator = first_order_maml(loop, steps=1, step_size=0.5, batch_size=n, outer_batch_size=1)
         gaps.append(size(mean(estimator, theta) - gradient(mdp, after)))
     assert gaps[0] > 1.5 * gaps[1] > 2.25 * gaps[2] > 0
 
@@ -73,7 +73,7 @@ def test_the_linearised_estimates_bias_is_one_over_n_with_the_derived_constant()
     constant = found.spread + found.reuse
     left = []
     for n in (6, 12, 24):
-        estimator = linearised_score_function(loop, step_size=0.9, n=n, m=1)
+        estimator = linearised_score_function(loop, step_size=0.9, batch_size=n, outer_batch_size=1)
         left.append(size(n * (mean(estimator, theta) - expected) - constant) / size(constant))
     assert left[2] < 0.05
     assert left[0] / left[1] > 1.7
@@ -86,7 +86,10 @@ def test_sampled_tasks_have_the_families_mean():
     mdp, theta, loop = setting(3)
     other = setting(4)[0]
     loops = [loop, SampledLoop(other, starts_at_meta=True)]
-    each = [linearised_score_function(one, step_size=0.3, n=2, m=2) for one in loops]
+    each = [
+        linearised_score_function(one, step_size=0.3, batch_size=2, outer_batch_size=2)
+        for one in loops
+    ]
     found = over_sampled_tasks(
         each,
         theta,

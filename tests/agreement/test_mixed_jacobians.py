@@ -120,17 +120,17 @@ def test_in_the_discount_and_lambda_of_an_update(seed, weighting):
     every = AllTrajectories(mdp, theta, critic)
     base = mdp.discount if weighting is DISCOUNTED else 1.0
 
-    def weights(discount, trace_decay):
+    def weights(discount, gae_lambda):
         record = replace(every.record, discount=discount)
         return discounts(replace(record, discount=base)) * generalised_advantages(
-            record, trace_decay
+            record, gae_lambda
         )
 
     in_discount, in_lambda = every.mean_jacobian(weights, 0.8, 0.6)
-    update = LambdaReturns(mdp, critic, weighting).at(theta, discount=0.8, trace_decay=0.6)
+    update = LambdaReturns(mdp, critic, weighting).at(theta, discount=0.8, gae_lambda=0.6)
     assert agrees(in_discount, update.discount_derivative)
-    assert agrees(in_lambda, update.trace_decay_derivative)
-    other = LambdaReturns(mdp, critic, weighting).at(theta, discount=0.8, trace_decay=0.7)
+    assert agrees(in_lambda, update.lambda_derivative)
+    other = LambdaReturns(mdp, critic, weighting).at(theta, discount=0.8, gae_lambda=0.7)
     assert not agrees(in_discount, other.discount_derivative)
 
 

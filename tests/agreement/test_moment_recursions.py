@@ -57,7 +57,7 @@ def enumerated(surrogate, order, mdp, theta, critic, policy=TABULAR):
     measure = Enumeration.of(mdp, policy, theta, mdp.horizon)
     values, weights = [], []
     for batch, probability in measure.trajectories(4096):
-        found = estimate(from_surrogate(surrogate, order), batch, context)
+        found = estimate(from_surrogate(surrogate, order=order), batch, context)
         values.append(found.reshape(len(found), -1))
         weights.append(probability)
     values, weights = np.concatenate(values), np.concatenate(weights)

@@ -36,7 +36,7 @@ def setting(seed, horizon=3):
 @pytest.mark.parametrize("seed", range(5))
 def test_products_of_ratios_are_unbiased_to_every_order(seed, ratio, order):
     mdp, theta, behaviour = setting(seed, horizon=2)
-    estimator = from_surrogate(OffPolicyDice(ratio), order)
+    estimator = from_surrogate(OffPolicyDice(ratio), order=order)
     report = measure_bias(estimator, mdp, theta, behaviour=behaviour)
     assert report.verdict is Verdict.UNBIASED
 
@@ -44,7 +44,7 @@ def test_products_of_ratios_are_unbiased_to_every_order(seed, ratio, order):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_printed_ratio_of_a_single_step_is_biased(seed):
     mdp, theta, behaviour = setting(seed)
-    per_step = from_surrogate(OffPolicyDice(Ratio.PER_STEP), 1)
+    per_step = from_surrogate(OffPolicyDice(Ratio.PER_STEP), order=1)
     report = measure_bias(per_step, mdp, theta, behaviour=behaviour)
     assert report.verdict is Verdict.BIASED
     assert report.relative_bias > 0.01
@@ -58,7 +58,7 @@ def test_the_printed_ratio_of_a_single_step_is_biased(seed):
 def test_ratios_that_are_cut_off_are_biased_where_they_are():
     mdp, theta, behaviour = setting(0)
     for largest, verdict in ((1e6, Verdict.UNBIASED), (1.2, Verdict.BIASED)):
-        estimator = from_surrogate(OffPolicyDice(largest=largest), 1)
+        estimator = from_surrogate(OffPolicyDice(max_ratio=largest), order=1)
         report = measure_bias(estimator, mdp, theta, behaviour=behaviour)
         assert report.verdict is verdict
 
@@ -67,7 +67,7 @@ def test_ratios_that_are_cut_off_are_biased_where_they_are():
 def test_on_policy_it_is_dice(order):
     mdp, theta, _ = setting(1)
     one, other = (
-        measure_bias(from_surrogate(s, order), mdp, theta, evidence="enumeration")
+        measure_bias(from_surrogate(s, order=order), mdp, theta, evidence="enumeration")
         for s in (dice, off_policy_dice)
     )
     np.testing.assert_allclose(other.mean, one.mean, atol=1e-13)
@@ -93,7 +93,9 @@ def test_two_players_both_off_policy():
     )
     weights = np.outer(softmax(mu1)[0], softmax(mu2)[0]).ravel()
     context = Context(own, 0.9, other=OtherPlayer(other))
-    found = weights @ estimate(from_surrogate(off_policy_dice, 1), batch, context).reshape(4, -1)
+    found = weights @ estimate(from_surrogate(off_policy_dice, order=1), batch, context).reshape(
+        4, -1
+    )
     wanted = [game_gradient(game, own, other, of=1, wrt=wrt).ravel() for wrt in (1, 2)]
     np.testing.assert_allclose(found, np.concatenate(wanted), atol=1e-14)
 
@@ -117,8 +119,8 @@ def test_the_effective_sample_size_is_n_on_policy_and_falls_with_distance():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="largest: expected a positive number, got -1"):
-        OffPolicyDice(largest=-1)
+    with pytest.raises(ValueError, match="max_ratio: expected a positive number, got -1"):
+        OffPolicyDice(max_ratio=-1)
 
 
 def test_the_report_says_how_far_off_policy_it_is():
@@ -126,7 +128,7 @@ def test_the_report_says_how_far_off_policy_it_is():
     mdp, theta, direction = setting(3)
     behaviour = theta + 0.7 * direction
     options = {"behaviour": behaviour, "evidence": "enumeration"}
-    estimator = from_surrogate(off_policy_dice, 1)
+    estimator = from_surrogate(off_policy_dice, order=1)
     report = measure_bias(estimator, mdp, theta, **options)
     batch, weights = Enumeration.of(mdp, TABULAR, behaviour, mdp.horizon).all_batches(
         1, ordered=True
@@ -141,9 +143,9 @@ def test_the_report_says_how_far_off_policy_it_is():
     log_policies = (log_softmax(theta), log_softmax(behaviour))
     found = effective_share(mdp, *log_policies, mdp.horizon)
     assert abs(found / share - 1.0) < 1e-12
-    assert measure_bias(estimator, mdp, theta, **options, least_effective=0.9 * share)
+    assert measure_bias(estimator, mdp, theta, **options, min_effective_share=0.9 * share)
     with pytest.raises(ValueError, match="behaviour: expected an effective sample size of at"):
-        measure_bias(estimator, mdp, theta, **options, least_effective=1.01 * share)
+        measure_bias(estimator, mdp, theta, **options, min_effective_share=1.01 * share)
     assert "effective" not in str(measure_bias(estimator, mdp, theta))
     far = [[4000.0, 0.0]] * 2
     assert effective_share(mdp, log_policies[0], log_softmax(far), 5000) == 0.0

@@ -108,7 +108,7 @@ def test_these_are_unbiased_up_to_their_order(case):
     told = 0
     for seed in range(24 if order < 3 else 6):
         mdp, theta, critic = setting(seed, kind, horizon=3 if order < 3 else 2)
-        report = measure_bias(from_surrogate(surrogate, order), mdp, theta, critic=critic)
+        report = measure_bias(from_surrogate(surrogate, order=order), mdp, theta, critic=critic)
         scale = max(np.linalg.norm(report.exact), 1e-2 * report.normaliser, 1e-3)
         assert np.linalg.norm(report.mean - report.exact) < 1e-12 * scale, seed
         told += report.verdict is Verdict.UNBIASED
@@ -119,7 +119,7 @@ def test_these_are_unbiased_up_to_their_order(case):
 def test_and_these_are_not(case):
     surrogate, order, kind = case
     mdp, theta, critic = setting(1, kind)
-    report = measure_bias(from_surrogate(surrogate, order), mdp, theta, critic=critic)
+    report = measure_bias(from_surrogate(surrogate, order=order), mdp, theta, critic=critic)
     assert report.verdict is Verdict.BIASED
     assert report.relative_bias > 1e-3
 
@@ -129,12 +129,12 @@ def test_v_trace_is_unbiased_off_policy_unless_its_ratios_are_cut_off(order):
     for seed in range(8):
         mdp, theta, critic = setting(seed, NO_END)
         options = {"critic": critic, "behaviour": 0.5 * theta[:, ::-1]}
-        report = measure_bias(from_surrogate(VTrace(), order), mdp, theta, **options)
+        report = measure_bias(from_surrogate(VTrace(), order=order), mdp, theta, **options)
         assert report.verdict is Verdict.UNBIASED
     mdp, theta, critic = setting(1, NO_END)
     options = {"critic": critic, "behaviour": 0.5 * theta[:, ::-1]}
     for cut_off in (VTrace(1.0), VTrace(None, 1.0), VTrace(1.0, 1.0)):
-        report = measure_bias(from_surrogate(cut_off, order), mdp, theta, **options)
+        report = measure_bias(from_surrogate(cut_off, order=order), mdp, theta, **options)
         assert report.verdict is Verdict.BIASED
 
 
@@ -143,7 +143,7 @@ def test_the_whole_expansion_is_loaded_dice():
     for order in (1, 2, 3):
         mdp, theta, critic = setting(1, RANDOM)
         means = [
-            measure_bias(from_surrogate(s, order), mdp, theta, critic=critic)
+            measure_bias(from_surrogate(s, order=order), mdp, theta, critic=critic)
             for s in (Taylor(3, 0.6), LoadedDice(0.6))
         ]
         assert oracles.relative_gap(means[0].mean, means[1].mean) < 1e-12
@@ -157,7 +157,7 @@ def test_the_control_variate_lowers_the_variance():
     mdp = replace(mdp, reward=mdp.reward + 2.0)
     critic = evaluate_parameters(mdp, theta, TABULAR).values
     variances = [
-        measure_bias(from_surrogate(Tmaml(c), 2), mdp, theta, critic=critic).variance.sum()
+        measure_bias(from_surrogate(Tmaml(c), order=2), mdp, theta, critic=critic).variance.sum()
         for c in (0.0, 1.0, -1.0)
     ]
     assert variances[1] < 0.5 * variances[0] < 0.5 * variances[2]
@@ -166,7 +166,7 @@ def test_the_control_variate_lowers_the_variance():
 def test_bad_input_is_named():
     for make, message in (
         (lambda: Taylor(0), "order: expected"),
-        (lambda: Taylor(1, 1.5), "lam: expected"),
+        (lambda: Taylor(1, 1.5), "gae_lambda: expected"),
         (lambda: VTrace(0.0), "largest_rho: expected a positive number"),
         (lambda: VTrace(1.0, -1.0), "largest_c: expected a positive number"),
         (lambda: AD(gae_lambda=1.5), "gae_lambda: expected"),

@@ -117,7 +117,7 @@ def random_scalar(seed):
 
 def scalar_findings(loop, constants, n):
     """Every bound on one scalar loop."""
-    asked = {"steps": loop.steps, "step_size": loop.step_size, "samples": n}
+    asked = {"steps": loop.steps, "step_size": loop.step_size, "batch_size": n}
     error = compositional_error_bound(constants, **asked)
     bias = meta_gradient_bias_bound(constants, **asked)
     variance = meta_gradient_variance_bound(constants, **asked)
@@ -198,7 +198,7 @@ def found_biases(instance):
             inner.transition, inner.reward + extra, inner.discount, inner.start, inner.horizon
         )
     erring = with_hessian_error(instance.problem, inner, instance.curvature, 1.0)
-    sampled = compositional_bias(erring, *given, **instance.asked, samples=instance.samples)
+    sampled = compositional_bias(erring, *given, **instance.asked, batch_size=instance.samples)
     expected = meta_gradient(erring, *given, **instance.asked)
     exact = meta_gradient(instance.problem, *given, **instance.asked)
     return sampled, sampled.meta_gradient + expected - exact, float(np.linalg.norm(exact))
@@ -231,7 +231,7 @@ def instance_findings(instance, scopes=(Scope.GLOBAL, Scope.LOCAL)):
         constants = loop_constants(
             *given, **instance.asked, scope=scope, curvature=instance.curvature
         )
-        asked = instance.asked | {"samples": instance.samples}
+        asked = instance.asked | {"batch_size": instance.samples}
         of_return = {"lipschitz": constants.m2, "slope_lipschitz": constants.mu2}
         error = compositional_error_bound(constants, **asked)
         returned = compositional_error_bound(constants, **asked, **of_return)

@@ -79,7 +79,7 @@ def asked_for(surrogate, mdp, theta, drawn):
     """A request for a surrogate's gradient."""
     context = Context(theta, mdp.discount)
     rng = np.random.default_rng(0)
-    estimator = from_surrogate(surrogate, 1)
+    estimator = from_surrogate(surrogate, order=1)
     return Request(estimator, mdp, context, drawn, mdp.horizon, 10**6, 1000, rng, None, False)
 
 

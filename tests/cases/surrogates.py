@@ -140,7 +140,7 @@ CLEAN = FAST | {
     "rloo, k2 as a loss": replace(rloo, penalty=Penalty(k2, 0.3, as_loss=True)),
     "rloo, k3 as a loss": replace(rloo, penalty=Penalty(k3, 0.3, as_loss=True)),
     "rloo, by length": replace(rloo, length=Length.GROUP),
-    "off-policy dice, cut off": OffPolicyDice(largest=1.5),
+    "off-policy dice, cut off": OffPolicyDice(max_ratio=1.5),
     "branching": branching,
     "numpy_inside": numpy_inside,
     "taylor, 2": Taylor(2, 0.9),

@@ -25,9 +25,9 @@ def linearised_rate():
     )
     found = {}
     for n in (4, 16, 64):
-        moments = additive_moments(law, wave, samples=n)
+        moments = additive_moments(law, wave, batch_size=n)
         bias = abs(float((moments.linearised.mean - moments.gradient)[0]))
-        bound = linearised_bias_bound(law, lipschitz=1.0, samples=n)
+        bound = linearised_bias_bound(law, lipschitz=1.0, batch_size=n)
         found[f"N times the bias, N = {n}"] = n * bias
         found[f"N times its bound, N = {n}"] = n * bound
     found["limit of N times the bias"] = abs(float(additive_expansion(law, wave).bias[0]))
@@ -60,7 +60,7 @@ def adapted_rates():
     limit = meta_gradient(Maml(bandit), theta, steps=1, step_size=eta).ravel()
     found = {}
     for n in (4, 16, 64):
-        moments = additive_moments(law, adapted, samples=n)
+        moments = additive_moments(law, adapted, batch_size=n)
         for label, value in (
             ("linearised estimate", moments.linearised.mean),
             ("sampled-step objective", moments.gradient),

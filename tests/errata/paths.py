@@ -35,7 +35,7 @@ def noise_off_the_path():
         hessian=np.zeros_like,
         noise=coin(lambda x: np.where(x == 0.0, eps, 1.0)),
     )
-    asked = {"steps": 2, "step_size": 1.0, "samples": 1}
+    asked = {"steps": 2, "step_size": 1.0, "batch_size": 1}
     on_path = compositional_error_bound(LoopConstants(c2=0.0, m2=1.0, sigma=eps), **asked)
     reachable = compositional_error_bound(LoopConstants(c2=0.0, m2=1.0, sigma=1.0), **asked)
     return {
@@ -62,7 +62,7 @@ def error_is_no_bias():
     bandit = TabularMDP(np.ones((1, 2, 1)), [[1.0, -0.5]], 0.9, [1.0], horizon=1)
     found = {}
     for n in (4, 16, 64):
-        at = {"steps": 1, "step_size": 1.3, "samples": n}
+        at = {"steps": 1, "step_size": 1.3, "batch_size": n}
         sampled = compositional_bias(Maml(bandit), [[0.9, -0.3]], **at)
         error = math.sqrt(float(np.trace(sampled.iterate_covariance)))
         found[f"root mean square error of theta^1, times sqrt(N), N = {n}"] = error * math.sqrt(n)

@@ -17,7 +17,7 @@ def constant_term():
     for k in (2, 3, 5):
         loop = quadratic(k, 1.0, 0.1)
         bound = meta_gradient_bias_bound(
-            LoopConstants(c2=0.1, m2=1.0, c1=1.0), steps=k, step_size=1.0, samples=None
+            LoopConstants(c2=0.1, m2=1.0, c1=1.0), steps=k, step_size=1.0, batch_size=None
         )
         found[f"bias, K = {k}"] = abs(loop.bias())
         found[f"eq. (9) with constant 1, K = {k}"] = bound.printed
@@ -34,7 +34,7 @@ def hessian_rate():
     for delta in (0.1, 0.01, 0.001):
         loop = hessian_off(3, 0.5, 0.3, delta)
         constants = LoopConstants(c2=0.3, m2=1.0, c1=1.0, delta_h=delta)
-        bound = meta_gradient_bias_bound(constants, steps=3, step_size=0.5, samples=None)
+        bound = meta_gradient_bias_bound(constants, steps=3, step_size=0.5, batch_size=None)
         found[f"bias, Delta_H = {delta:g}"] = loop.bias()
         found[f"claimed (K - 1) Delta_H^(K - 1), Delta_H = {delta:g}"] = 2 * delta**2
         found[f"corrected bound, Delta_H = {delta:g}"] = bound.corrected
@@ -54,7 +54,7 @@ def base_of_powers():
 def variance_of_one_step():
     outer = quadratic(1, 1.0, 0.0, outer=np.zeros_like, outer_noise=1.0)
     mixed = quadratic(1, 1.0, 0.0, mixed_noise=1.0)
-    asked = {"steps": 1, "step_size": 1.0, "samples": 1}
+    asked = {"steps": 1, "step_size": 1.0, "batch_size": 1}
     by_outer = meta_gradient_variance_bound(
         LoopConstants(c2=0.0, m2=0.0, c1=1.0, sigma_2=1.0), **asked
     )
@@ -76,7 +76,7 @@ def variance_base():
     found = {}
     for k in (2, 5, 10, 20):
         constants = LoopConstants(c2=1.0, m2=1.0, c1=1.0, delta_h=2.0, sigma_2=1.0)
-        bound = meta_gradient_variance_bound(constants, steps=k, step_size=1.0, samples=1)
+        bound = meta_gradient_variance_bound(constants, steps=k, step_size=1.0, batch_size=1)
         variance = sum(4.0**i for i in range(k)) ** 2  # (sum_i (1 + 1 + 2)^i)^2
         found[f"variance over eq. (10), K = {k}"] = variance / bound.printed
         found[f"corrected bound over variance, K = {k}"] = bound.corrected / variance

@@ -90,7 +90,7 @@ OPTIONS = {
     "tolerance": (("ad", *SMALL, "--tolerance", 0), "tolerance"),
     "false alarm": (("ad", *SMALL, "--false-alarm", 2), "false_alarm"),
     "budget": (("ad", *SMALL, "--evidence", "sampling", "--budget", 5), "at least 100"),
-    "trajectories": (("ad", *SMALL, "--trajectories", 0), "trajectories: expected a whole number"),
+    "trajectories": (("ad", *SMALL, "--batch-size", 0), "batch_size: expected a whole number"),
     "missing theta": (("ad", *SMALL, "--theta", "none.npy"), "--theta none.npy: no such file"),
     "missing critic": (("ad", *SMALL, "--critic", "none.npy"), "--critic none.npy: no such file"),
     "not a number": (("ad", *SMALL, "--order", "two"), "--order"),
@@ -223,7 +223,7 @@ FILES = {
     ),
     "coupled": (
         "def surrogate(r):\n    return (r.log_probs * r.rewards).sum()\n",
-        "give trajectories, --trajectories N",
+        "give batch_size, --batch-size N",
     ),
 }
 

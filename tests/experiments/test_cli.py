@@ -245,9 +245,9 @@ def test_estimators_made_in_the_user_s_file_keep_their_order(capsys, tmp_path):
     path.write_text(
         "from gradbias.stochastic import dice, from_callable, from_surrogate\n"
         "import neighbour\n"
-        "hessian = from_surrogate(dice, 2)\n"
-        "direct = from_callable(lambda batch, theta: 0 * theta)\n"
-        "broken = from_callable(lambda batch, theta: 1 / 0)\n"
+        "hessian = from_surrogate(dice, order=2)\n"
+        "direct = from_callable(lambda batch, theta: 0 * theta, order=1)\n"
+        "broken = from_callable(lambda batch, theta: 1 / 0, order=1)\n"
     )
     (tmp_path / "neighbour.py").write_text("")
     assert run(capsys, "check", f"{path}:hessian", *SMALL, "--order", 2)[0] == 0

@@ -30,8 +30,8 @@ class Claim:
 
 def _report(made, name, order, n, **more):
     where = setting(name)
-    options = {"trajectories": n, "evidence": "enumeration"} | where.options | more
-    return measure_bias(from_surrogate(made, order), where.mdp, where.theta, **options)
+    options = {"batch_size": n, "evidence": "enumeration"} | where.options | more
+    return measure_bias(from_surrogate(made, order=order), where.mdp, where.theta, **options)
 
 
 def unbiased(make, name, orders=(1,), *, n=None, target=None, **more):

@@ -47,7 +47,7 @@ def two_players(surrogate, *, off_policy):
             np.ones((16, 1, 2), dtype=bool), drawn[0], second, rewards[1, 0][first, second],
             drawn[1],
         )  # fmt: skip
-        estimator = from_surrogate(getattr(world, surrogate), 1)
+        estimator = from_surrogate(getattr(world, surrogate), order=1)
         estimates = estimate(estimator, batch, Context(own, 0.9, other=OtherPlayer(other)))
         weights = np.exp(sum(drawn).sum(axis=(1, 2)))
         wanted = [game_gradient(game, own, other, of=1, wrt=wrt).ravel() for wrt in (1, 2)]
@@ -86,10 +86,12 @@ OFF_POLICY_DICE = [
     ),
     *frozen(lambda world: world.OffPolicyDice()),
     *is_default("off_policy_dice", "OffPolicyDice"),
-    *built(lambda world: world.OffPolicyDice(largest=0.5)),
-    *refused(lambda world: world.OffPolicyDice(largest=0.0), "largest: expected a positive number"),
+    *built(lambda world: world.OffPolicyDice(max_ratio=0.5)),
     *refused(
-        lambda world: world.OffPolicyDice(largest=-1.0), "largest: expected a positive number"
+        lambda world: world.OffPolicyDice(max_ratio=0.0), "max_ratio: expected a positive number"
+    ),
+    *refused(
+        lambda world: world.OffPolicyDice(max_ratio=-1.0), "max_ratio: expected a positive number"
     ),
 ]
 
@@ -117,8 +119,8 @@ TAYLOR = [
     *defined(_taylor(3), product_definitions.taylor(3), "off policy"),
     *frozen(lambda world: world.Taylor()),
     *refused(_taylor(0), "order: expected"),
-    *refused(_taylor(1, 1.1), "lam: expected"),
-    *refused(_taylor(1, -0.1), "lam: expected"),
+    *refused(_taylor(1, 1.1), "gae_lambda: expected"),
+    *refused(_taylor(1, -0.1), "gae_lambda: expected"),
 ]
 
 V_TRACE = [

@@ -165,8 +165,12 @@ LOADED_DICE = [
     *frozen(lambda world: world.LoadedDice()),
     *is_default("loaded_dice", "LoadedDice"),
     *is_default("loaded_dice", "LoadedDice", 1.0),
-    *refused(lambda world: world.LoadedDice(1.1), "lam: expected a number in [0, 1], got 1.1"),
-    *refused(lambda world: world.LoadedDice(-0.1), "lam: expected a number in [0, 1], got -0.1"),
+    *refused(
+        lambda world: world.LoadedDice(1.1), "gae_lambda: expected a number in [0, 1], got 1.1"
+    ),
+    *refused(
+        lambda world: world.LoadedDice(-0.1), "gae_lambda: expected a number in [0, 1], got -0.1"
+    ),
 ]
 
 
@@ -224,7 +228,6 @@ CLAIMS = {
     "generalised_advantages": fact(_generalised_advantages),
     "AD": _score_function("AD", definitions.ad, _ad_hessian),
     "reinforce": is_default("reinforce", "AD", False),
-    "gpomdp": is_default("gpomdp", "AD"),
     "actor_critic": fact(_actor_critic),
     "LVC": _score_function("LVC", definitions.lvc, _lvc_hessian),
     "Dice": DICE,

@@ -55,7 +55,7 @@ def test_the_problems_in_its_readme_are_biased_as_derived_there():
     for code, surrogate in zip(shown, (ad, lvc), strict=True):
         ast.parse(code)
         mdp, theta = problem(code)
-        report = measure_bias(from_surrogate(surrogate, 2), mdp, theta)
+        report = measure_bias(from_surrogate(surrogate, order=2), mdp, theta)
         assert report.verdict is Verdict.BIASED
         expected = np.zeros(report.bias.shape)
         expected[0, :, 0, :] = -block
@@ -88,5 +88,5 @@ def test_without_any_part_of_it_lvc_s_hessian_is_unbiased(name):
         mdp = TabularMDP(**changed)
         for _ in range(10):
             theta = rng.normal(size=(mdp.n_states, mdp.n_actions))
-            report = measure_bias(from_surrogate(lvc, 2), mdp, theta)
+            report = measure_bias(from_surrogate(lvc, order=2), mdp, theta)
             assert (np.abs(report.bias).max() > 1e-15) == biased

@@ -6,6 +6,13 @@ first and the 1/N part of the second (with the same Hessians). When sampled, the
 are: what follows has its mean, which leaves the bias as it is.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4) and Sec. 5.1.
+
+The bias of one sampled LOLA or MGRL loop: by enumeration of the batches, or by sampling.
+
+DiCE's Hessians and mixed derivatives of a game are unbiased, MGRL's are exact ones here, so the
+bias is what sampled steps add: they alone are drawn, and what follows has its mean.
+
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA, MGRL) and eq. (4).
 """
 
 from __future__ import annotations
@@ -16,8 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.constants.returns import largest_estimate, mixed_constants
-from gradbias.analytic.meta.bilevel import BilevelProblem, Lirpg, Maml
-from gradbias.analytic.meta.compositional_bias import SampledLoop, compositional_bias, sampled_loop
+from gradbias.analytic.meta.bilevel import BilevelProblem, Lirpg, Lola, Maml, Mgrl
+from gradbias.analytic.meta.compositional_bias import (
+    ExpectedPath,
+    compositional_bias,
+    expected_path,
+)
 from gradbias.analytic.meta.compositional_expansion import leading_compositional_bias
 from gradbias.analytic.meta.meta_gradients import meta_gradient
 from gradbias.analytic.moments.estimators import Curvature
@@ -36,15 +47,17 @@ _ROUNDING = 1e-14
 
 @dataclass(frozen=True)
 class LoopAsked:
-    """A loop whose bias is asked for; ``runs`` of it are drawn where it cannot be enumerated."""
+    """A loop whose bias is asked for; ``replications`` of it are drawn where it cannot be
+    enumerated.
+    """
 
     steps: int
     step_size: float
-    samples: int | None
+    batch_size: int | None
     hessian_error: float
     curvature: Curvature | None
-    outcomes: int
-    runs: int
+    max_outcomes: int
+    replications: int
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,8 @@ def swept_bias(
     """The bias of a `Maml` or `Lirpg` loop. Raises ValueError as `compositional_bias`, for what is
     too large.
     """
-    k, alpha, n = asked.steps, asked.step_size, asked.samples
-    loop = sampled_loop(problem, phi, theta, k, alpha, Credit.REWARD_TO_GO, None)
+    k, alpha, n = asked.steps, asked.step_size, asked.batch_size
+    loop = expected_path(problem, phi, theta, k, alpha, Credit.REWARD_TO_GO, None)
     erring = with_hessian_error(loop.problem, loop.inner, asked.curvature, asked.hessian_error)
     exact = meta_gradient(problem, phi, theta, steps=k, step_size=alpha)
     expected = meta_gradient(erring, phi, theta, steps=k, step_size=alpha) - exact
@@ -84,15 +97,15 @@ def swept_bias(
     )
     leading = _norm(expected + first.meta_gradient / n, floor)
     if _fits(loop, asked, n):
-        every = compositional_bias(erring, phi, theta, steps=k, step_size=alpha, samples=n)
+        every = compositional_bias(erring, phi, theta, steps=k, step_size=alpha, batch_size=n)
         return SweptBias(_norm(expected + every.meta_gradient, floor), leading)
-    if not asked.runs:
+    if not asked.replications:
         return SweptBias(None, leading)
     bias, interval = _sampled(loop, erring, asked, n)
     return SweptBias(bias, leading, interval)
 
 
-def _rounding(loop: SampledLoop, exact: FloatArray, steps: int) -> float:
+def _rounding(loop: ExpectedPath, exact: FloatArray, steps: int) -> float:
     """Below this a bias is rounding: of the meta-gradient, or of what it would be if nothing in the
     outer gradient cancelled (equal rewards).
     """
@@ -107,21 +120,21 @@ def _norm(bias: FloatArray, floor: float) -> float:
     return found if found > floor else 0.0
 
 
-def _fits(loop: SampledLoop, asked: LoopAsked, n: int) -> bool:
+def _fits(loop: ExpectedPath, asked: LoopAsked, n: int) -> bool:
     try:
         classes = TrajectoryClasses.of(loop.inner, to_go=True)
         count = classes.counted(n, asked.steps)
     except ValueError:  # too many even for that
         return False
     before = count ** ((asked.steps - 1) / asked.steps)
-    return count <= asked.outcomes and before <= _INNER_OUTCOMES
+    return count <= asked.max_outcomes and before <= _INNER_OUTCOMES
 
 
 def _sampled(
-    loop: SampledLoop, erring: Maml | Lirpg, asked: LoopAsked, n: int
+    loop: ExpectedPath, erring: Maml | Lirpg, asked: LoopAsked, n: int
 ) -> tuple[float, tuple[float, float] | None]:
     # Here, as drawing needs torch, whose import takes longer than most sweeps.
-    from gradbias.stochastic.meta.inner_loops import SampledLoop as Drawn
+    from gradbias.stochastic.meta.inner_loops import SampledLoop
     from gradbias.stochastic.meta.meta_gradients import MetaGradient
     from gradbias.stochastic.meta.slots import Given, Sampled
     from gradbias.stochastic.surrogates.catalogue import CATALOGUE
@@ -133,7 +146,7 @@ def _sampled(
         _check_ends(loop)
         surrogate = IntrinsicReward(surrogate)
     estimator = MetaGradient(
-        Drawn(loop.outer, starts_at_meta=from_phi),
+        SampledLoop(loop.outer, starts_at_meta=from_phi),
         asked.steps,
         asked.step_size,
         value=Sampled(surrogate, n),
@@ -147,13 +160,69 @@ def _sampled(
         None if from_phi else loop.path[0],
         exact=loop.problem,
         evidence="sampling",
-        samples=asked.runs,
+        replications=asked.replications,
     )
     return report.bias_norm, report.interval
 
 
-def _check_ends(loop: SampledLoop) -> None:
+def _check_ends(loop: ExpectedPath) -> None:
     """Sampled trajectories are paid until they end, the exact side's phi for ever."""
     paid: FloatArray = loop.phi[loop.outer.terminal]
     if paid.any():
         raise ValueError("meta_parameters: expected 0 at terminal states to sample trajectories")
+
+
+_PATHS = 50_000
+"""Sampled inner loops up to which they are enumerated: each costs memory."""
+
+_ROUNDING = 1e-13
+
+
+def swept_program_bias(
+    problem: Lola | Mgrl, phi: npt.ArrayLike, theta: npt.ArrayLike | None, asked: LoopAsked
+) -> SweptBias:
+    """The bias; its leading term is not known but for expected steps, which have none. Raises
+    ValueError for parameters that do not fit.
+    """
+    if asked.batch_size is None:
+        return SweptBias(0.0, 0.0)
+    # Here, as drawing needs torch, whose import takes longer than most sweeps.
+    from gradbias.stochastic.meta.game_loops import SampledGame
+    from gradbias.stochastic.meta.inner_loops import SampledLoop
+    from gradbias.stochastic.meta.meta_gradients import MetaGradient
+    from gradbias.stochastic.meta.slots import Given, Sampled
+    from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+    from gradbias.stochastic.surrogates.meta_losses import LambdaReturn
+    from gradbias.verification.evidence.enumeration import EnumerationSizeError
+    from gradbias.verification.measurement.meta_gradients import measure_meta_gradient
+
+    loop: SampledGame | SampledLoop
+    if isinstance(problem, Lola):
+        loop, surrogate = SampledGame(problem.game, problem.player), CATALOGUE["ad"]
+    else:
+        loop = SampledLoop(problem.mdp, critic=np.asarray(problem.critic))  # type: ignore[arg-type]
+        surrogate = LambdaReturn(weighting=problem.weighting)
+    given, value = Given(problem), Sampled(surrogate, asked.batch_size)
+    steps = (asked.steps, asked.step_size)
+    estimator = MetaGradient(loop, *steps, value, given, given, jacobian=given)
+    limit = max(1, min(asked.max_outcomes, _PATHS))
+    try:
+        if asked.max_outcomes == 0:
+            raise EnumerationSizeError("none is to be enumerated")
+        report = measure_meta_gradient(
+            estimator, phi, theta, exact=problem, evidence="enumeration", max_outcomes=limit
+        )
+    except EnumerationSizeError:
+        if not asked.replications:
+            return SweptBias(None, None)
+        report = measure_meta_gradient(
+            estimator,
+            phi,
+            theta,
+            exact=problem,
+            evidence="sampling",
+            replications=asked.replications,
+        )
+        return SweptBias(report.bias_norm, None, report.interval)
+    floor = _ROUNDING * report.target_norm
+    return SweptBias(report.bias_norm if report.bias_norm > floor else 0.0, None)

@@ -27,7 +27,7 @@ from gradbias.verification.bounds.saturating_arithmetic import (
     power,
     power_difference,
     powers,
-    product,
+    saturating_product,
 )
 from gradbias.verification.bounds.second_order import second_order_bound
 
@@ -81,11 +81,11 @@ def compositional_error_bound(
     *,
     steps: int,
     step_size: float,
-    samples: int | None,
+    batch_size: int | None,
     lipschitz: float = 1.0,
     slope_lipschitz: float | None = None,
 ) -> CompositionalErrorBound:
-    """Bounds of what ``steps`` inner steps from ``samples`` trajectories each do to f(theta^K).
+    """Bounds of what ``steps`` inner steps from ``batch_size`` trajectories each do to f(theta^K).
 
     ``lipschitz`` is f's constant, ``slope_lipschitz`` that of its derivative, if it has one;
     without samples (None) the steps are expected ones.
@@ -93,47 +93,49 @@ def compositional_error_bound(
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4.
 
     Raises:
-        ValueError: steps or samples below 1, or a negative number.
+        ValueError: steps or batch_size below 1, or a negative number.
 
     >>> constants = LoopConstants(c2=0.5, m2=1.0, sigma=1.0, rho2=0.2)
-    >>> found = compositional_error_bound(constants, steps=2, step_size=1.0, samples=100)
+    >>> found = compositional_error_bound(constants, steps=2, step_size=1.0, batch_size=100)
     >>> round(found.printed, 4), round(found.root_mean_square, 4), round(found.iterate_bias, 4)
     (0.25, 0.1803, 0.001)
     """
-    loop = Asked.of(constants, steps, step_size, samples)
+    loop = Asked.of(constants, steps, step_size, batch_size)
     first = real_number("lipschitz", lipschitz, low=0.0, high=LARGEST)
     errors = loop.errors()
     shift = loop.iterate_bias(errors)
-    bias = product(first, errors[-1])
+    bias = saturating_product(first, errors[-1])
     if slope_lipschitz is not None:
         second = real_number("slope_lipschitz", slope_lipschitz, low=0.0, high=LARGEST)
-        bent = product(first, shift) + 0.5 * product(second, errors[-1], errors[-1])
+        bent = saturating_product(first, shift) + 0.5 * saturating_product(
+            second, errors[-1], errors[-1]
+        )
         bias = min(bias, bent)
-    square = product(first, errors[-1])
-    return CompositionalErrorBound(product(first, loop.printed()), square, shift, bias)
+    square = saturating_product(first, errors[-1])
+    return CompositionalErrorBound(saturating_product(first, loop.printed()), square, shift, bias)
 
 
 def meta_gradient_bias_bound(
-    constants: LoopConstants, *, steps: int, step_size: float, samples: int | None
+    constants: LoopConstants, *, steps: int, step_size: float, batch_size: int | None
 ) -> BiasBound:
     """Bounds of the bias of a meta-gradient whose four sample sets a step are independent.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5, eq. (9).
 
     Raises:
-        ValueError: steps or samples below 1, or a negative number.
+        ValueError: steps or batch_size below 1, or a negative number.
 
     >>> exact = LoopConstants(c2=0.1, m2=1.0, c1=1.0)  # no noise, no error anywhere
-    >>> found = meta_gradient_bias_bound(exact, steps=3, step_size=1.0, samples=None)
+    >>> found = meta_gradient_bias_bound(exact, steps=3, step_size=1.0, batch_size=None)
     >>> round(found.printed, 4), found.corrected, found.second_order
     (2.42, 0.0, 0.0)
     """
-    loop = Asked.of(constants, steps, step_size, samples)
+    loop = Asked.of(constants, steps, step_size, batch_size)
     errors = loop.errors()
     sampled, estimates, compact = (_from_phi if constants.starts_at_meta else _general)(
         loop, errors
     )
-    variance = product(loop.noise, loop.noise)
+    variance = saturating_product(loop.noise, loop.noise)
     bent = estimates + second_order_bound(constants, loop.steps, loop.step_size, variance)
     return BiasBound(_printed(loop, errors), sampled + estimates, compact, bent, estimates)
 
@@ -149,16 +151,16 @@ class Asked:
 
     @classmethod
     def of(
-        cls, constants: LoopConstants, steps: int, step_size: float, samples: int | None
+        cls, constants: LoopConstants, steps: int, step_size: float, batch_size: int | None
     ) -> Asked:
         """Checked. Raises ValueError where something does not fit."""
         if not isinstance(constants, LoopConstants):
             raise ValueError(f"constants: expected LoopConstants, got {type(constants).__name__}")
         k = whole_number("steps", steps, at_least=1)
         size = real_number("step_size", step_size, low=0.0, high=1e12)
-        if samples is None:
+        if batch_size is None:
             return cls(constants, k, size, 0.0)
-        n = whole_number("samples", samples, at_least=1)
+        n = whole_number("batch_size", batch_size, at_least=1)
         return cls(constants, k, size, constants.sigma / math.sqrt(n))
 
     @property
@@ -174,18 +176,20 @@ class Asked:
     def errors(self) -> list[float]:
         """What bounds ``sqrt(E|e_i|^2)`` for i = 0 .. K."""
         scale, square = self.step_size * self.noise, self.growth * self.growth
-        return [product(scale, math.sqrt(powers(square, i))) for i in range(self.steps + 1)]
+        return [
+            saturating_product(scale, math.sqrt(powers(square, i))) for i in range(self.steps + 1)
+        ]
 
     def printed(self) -> float:
         """Eq. (6), for C_0 = 1."""
-        return product(self.step_size, self.noise, powers(self.growth, self.steps))
+        return saturating_product(self.step_size, self.noise, powers(self.growth, self.steps))
 
     def iterate_bias(self, errors: list[float]) -> float:
         """What bounds ``|E e_K|``."""
         bent = 0.0
         for error in errors[1 : self.steps]:
-            bent = product(self.growth, bent) + error * error
-        return 0.5 * product(self.step_size, self.constants.rho2, bent)
+            bent = saturating_product(self.growth, bent) + error * error
+        return 0.5 * saturating_product(self.step_size, self.constants.rho2, bent)
 
 
 def _general(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
@@ -196,18 +200,24 @@ def _general(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
     b, bb = loop.growth, loop.estimated_growth
     plain, erring = powers(b, k), powers(bb, k)
     turned_off = sum(power_difference(b, alpha * c.delta_h, i) for i in range(1, k))
-    estimates = product(alpha, c.m2, c.delta_j, erring) + product(alpha, c.m2, c.c1, turned_off)
-    sampled = product(c.mu12, errors[k]) + product(alpha, c.c1, c.mu2, plain, errors[k])
+    estimates = saturating_product(alpha, c.m2, c.delta_j, erring) + saturating_product(
+        alpha, c.m2, c.c1, turned_off
+    )
+    sampled = saturating_product(c.mu12, errors[k]) + saturating_product(
+        alpha, c.c1, c.mu2, plain, errors[k]
+    )
     for i in range(1, k):
-        sampled += product(alpha, c.m2, c.rho1, power(bb, k - 1 - i), errors[i])
+        sampled += saturating_product(alpha, c.m2, c.rho1, power(bb, k - 1 - i), errors[i])
         inside = power(b, k - 1 - i) * powers(b, i)
-        sampled += product(alpha, alpha, c.m2, c.c1, c.rho2, errors[i], inside)
+        sampled += saturating_product(alpha, alpha, c.m2, c.c1, c.rho2, errors[i], inside)
     whole, largest = k * power(bb, k - 1), max(errors)
     twice = (0.5 * k * (k - 1), alpha, alpha, power(bb, max(k - 2, 0)), c.m2, c.c1)
-    compact = product(power(bb, k - 1), c.mu12, largest)
-    compact += product(whole, alpha, c.c1, c.mu2, largest)
-    compact += product(whole, alpha, c.m2, c.rho1, largest) + product(whole, alpha, c.m2, c.delta_j)
-    compact += product(*twice, c.rho2, largest) + product(*twice, c.delta_h)
+    compact = saturating_product(power(bb, k - 1), c.mu12, largest)
+    compact += saturating_product(whole, alpha, c.c1, c.mu2, largest)
+    compact += saturating_product(whole, alpha, c.m2, c.rho1, largest) + saturating_product(
+        whole, alpha, c.m2, c.delta_j
+    )
+    compact += saturating_product(*twice, c.rho2, largest) + saturating_product(*twice, c.delta_h)
     return sampled, estimates, compact
 
 
@@ -215,12 +225,14 @@ def _from_phi(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
     """Theorem 4.5 for MAML, which the printed one does not cover: as `_general`."""
     c, k, alpha = loop.constants, loop.steps, loop.step_size
     b, bb, largest = loop.growth, loop.estimated_growth, max(errors)
-    estimates = product(c.m2, power_difference(b, alpha * c.delta_h, k))
-    moved = product(alpha, c.m2, c.rho2, power(b, k - 1))
-    turned = product(c.mu2, power(b, k))
-    sampled = product(turned, errors[k]) + sum(product(moved, error) for error in errors[1:k])
-    compact = product(turned, largest) + product(k - 1, moved, largest)
-    compact += product(k, power(bb, k - 1), alpha, c.m2, c.delta_h)
+    estimates = saturating_product(c.m2, power_difference(b, alpha * c.delta_h, k))
+    moved = saturating_product(alpha, c.m2, c.rho2, power(b, k - 1))
+    turned = saturating_product(c.mu2, power(b, k))
+    sampled = saturating_product(turned, errors[k]) + sum(
+        saturating_product(moved, error) for error in errors[1:k]
+    )
+    compact = saturating_product(turned, largest) + saturating_product(k - 1, moved, largest)
+    compact += saturating_product(k, power(bb, k - 1), alpha, c.m2, c.delta_h)
     return sampled, estimates, compact
 
 
@@ -229,4 +241,4 @@ def _printed(loop: Asked, errors: list[float]) -> float:
     c, k = loop.constants, loop.steps
     delta_j = c.delta_h if c.starts_at_meta else c.delta_j
     inside = errors[k] + delta_j + (k - 1)
-    return product(power(loop.growth + c.delta_h, k - 1), inside)
+    return saturating_product(power(loop.growth + c.delta_h, k - 1), inside)

@@ -155,7 +155,7 @@ class _Parts:
         """Those of a learner whose inner loop converges."""
         chain, slopes = learner.chain, learner.target_slopes.T
         inner, outer = slopes @ learner.target_weights, slopes @ learner.outer_weights
-        noise = chain.deviations**2 / learner.samples
+        noise = chain.deviations**2 / learner.batch_size
         kept = learner.pace / (1.0 + learner.contraction)  # pace^2 (1 + b^2 + ..)
         return cls(
             weight=learner.loss_weight,
@@ -163,7 +163,7 @@ class _Parts:
             settled=(outer - inner) @ chain.means,
             unsettled=inner @ chain.means - slopes @ learner.values,
             covariance=kept * np.diagonal(inner) * noise,
-            judged=outer**2 @ (chain.deviations**2 / learner.outer_samples),
+            judged=outer**2 @ (chain.deviations**2 / learner.outer_batch_size),
             trained=inner**2 @ noise,
             noise=noise,
         )

@@ -35,11 +35,11 @@ from gradbias.analytic.utils.validation import real_number
 
 @dataclass(frozen=True)
 class LinearisedRow:
-    """Norms at N = ``samples``: of the exact ``bias``, of its ``leading`` term in 1/N, and bounds
-    with constants that are ``reachable`` or hold ``everywhere``.
+    """Norms at N = ``batch_size``: of the exact ``bias``, of its ``leading`` term in 1/N, and
+    bounds with constants that are ``reachable`` or hold ``everywhere``.
     """
 
-    samples: int
+    batch_size: int
     bias: float
     leading: float
     reachable: float
@@ -51,12 +51,12 @@ def linearised_step_bound(
     theta: npt.ArrayLike,
     *,
     step_size: float,
-    samples: int,
+    batch_size: int,
     credit: Credit = Credit.TOTAL_RETURN,
     scope: Scope = Scope.LOCAL,
 ) -> float:
-    """What the norm of the bias cannot exceed, of one step from ``samples`` trajectories that are
-    used again for its Hessian, with respect to the sampled-step objective.
+    """What the norm of the bias cannot exceed, of one step from ``batch_size`` trajectories that
+    are used again for its Hessian, with respect to the sampled-step objective.
 
     Its mu_2 holds on the ball that a step can reach (``Scope.LOCAL``) or for all theta.
     Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Lemma 4.2, sharpened.
@@ -67,7 +67,8 @@ def linearised_step_bound(
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> asked = {"step_size": 1.0, "scope": Scope.GLOBAL}
-    >>> [round(linearised_step_bound(bandit, [[0.0, 0.0]], samples=n, **asked), 5) for n in (1, 10)]
+    >>> bounds = [linearised_step_bound(bandit, [[0, 0]], batch_size=n, **asked) for n in (1, 10)]
+    >>> [round(bound, 5) for bound in bounds]
     [0.01701, 0.0017]
     """
     if scope not in (Scope.LOCAL, Scope.GLOBAL):
@@ -81,7 +82,7 @@ def linearised_step_bound(
         here = float(np.linalg.norm(hessian(mdp, theta).reshape(p, p), 2))
         radius = size * float(np.linalg.norm(law.features, axis=1).max())
         mu_2 = min(mu_2, here + radius * constants.third)
-    return linearised_bias_bound(law, lipschitz=size**2 * mu_2, samples=samples)
+    return linearised_bias_bound(law, lipschitz=size**2 * mu_2, batch_size=batch_size)
 
 
 def linearised_step_rows(
@@ -89,7 +90,7 @@ def linearised_step_rows(
     theta: npt.ArrayLike,
     *,
     step_size: float,
-    samples: Sequence[int],
+    batch_size: Sequence[int],
     credit: Credit = Credit.TOTAL_RETURN,
 ) -> tuple[LinearisedRow, ...]:
     """The exact bias for each number of trajectories, beside its leading term and bounds.
@@ -98,13 +99,13 @@ def linearised_step_rows(
         ValueError: as `linearised_step_bound`, or batches that are too many to enumerate.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> few, many = linearised_step_rows(bandit, [[0.5, 0.0]], step_size=0.1, samples=[2, 64])
+    >>> few, many = linearised_step_rows(bandit, [[0.5, 0.0]], step_size=0.1, batch_size=[2, 64])
     >>> few.bias < few.reachable < few.everywhere, round(many.leading / many.bias, 2)
     (True, 1.0)
     """
     asked: dict[str, Any] = {"step_size": step_size, "credit": credit}
     everywhere, reachable = (
-        linearised_step_bound(mdp, theta, samples=1, scope=scope, **asked)
+        linearised_step_bound(mdp, theta, batch_size=1, scope=scope, **asked)
         for scope in (Scope.GLOBAL, Scope.LOCAL)
     )
     law = trajectory_law(mdp, theta, credit=credit)
@@ -112,7 +113,7 @@ def linearised_step_rows(
     limits = step_expansion(mdp, theta, **asked)
     leading = float(np.linalg.norm(limits.linearised - limits.objective))
     rows = []
-    for n in samples:
-        bias = float(np.linalg.norm(additive_moments(law, function, samples=n).bias))
+    for n in batch_size:
+        bias = float(np.linalg.norm(additive_moments(law, function, batch_size=n).bias))
         rows.append(LinearisedRow(n, bias, leading / n, reachable / n, everywhere / n))
     return tuple(rows)

@@ -12,7 +12,7 @@ import math
 _SMALLEST = math.nextafter(0.0, 1.0)
 
 
-def product(*factors: float) -> float:
+def saturating_product(*factors: float) -> float:
     """Of numbers >= 0; 0 where one of them is, even beside an infinite one, and only there."""
     if 0.0 in factors:
         return 0.0
@@ -37,7 +37,7 @@ def powers(base: float, n: int) -> float:
     """``1 + base + .. + base^{n-1}``."""
     total = 0.0
     for _ in range(n):
-        total = 1.0 + product(base, total)
+        total = 1.0 + saturating_product(base, total)
     return total
 
 
@@ -45,6 +45,6 @@ def power_difference(base: float, rise: float, n: int) -> float:
     """``(base + rise)^n - base^n``, without the cancellation."""
     found, own = 0.0, 1.0
     for _ in range(n):
-        found = product(base + rise, found) + product(rise, own)
-        own = product(own, base)
+        found = saturating_product(base + rise, found) + saturating_product(rise, own)
+        own = saturating_product(own, base)
     return found

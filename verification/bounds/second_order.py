@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from gradbias.analytic.constants.loops import LoopConstants
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.verification.bounds.saturating_arithmetic import product
+from gradbias.verification.bounds.saturating_arithmetic import saturating_product
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Bounded:
         )
 
     def of_product(self, other: Bounded) -> Bounded:
-        """Of the product."""
+        """Of the saturating_product."""
         return Bounded(
             self.value * other.value,
             self.first * other.value + self.value * other.first,
@@ -77,7 +77,7 @@ def second_order_bound(
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         total = float(_carried_back(constants, steps, step_size).second.sum())
     # What is no number is 0 times infinity.
-    return 0.5 * product(variance, math.inf if math.isnan(total) else total)
+    return 0.5 * saturating_product(variance, math.inf if math.isnan(total) else total)
 
 
 def _path(c: LoopConstants, steps: int, alpha: float) -> Bounded:

@@ -18,8 +18,12 @@ from gradbias.analytic.constants.loops import Scope, loop_constants
 from gradbias.analytic.meta.bilevel import BilevelProblem, Lola, Mgrl
 from gradbias.analytic.moments.estimators import Curvature
 from gradbias.analytic.utils.validation import FloatArray, real_number, whole_number
-from gradbias.verification.bounds.loop_bias import OUTCOMES, LoopAsked, swept_bias
-from gradbias.verification.bounds.loop_programs import swept_program_bias
+from gradbias.verification.bounds.loop_bias import (
+    OUTCOMES,
+    LoopAsked,
+    swept_bias,
+    swept_program_bias,
+)
 from gradbias.verification.bounds.meta_gradient_bias import meta_gradient_bias_bound
 
 
@@ -28,7 +32,7 @@ class Sweep(Enum):
 
     STEPS = "inner steps K"
     STEP_SIZE = "step size alpha"
-    SAMPLES = "trajectories N"
+    BATCH_SIZE = "trajectories N"
     HESSIAN_ERROR = "multiple of the Hessian's error"
 
 
@@ -43,7 +47,7 @@ class BoundRow:
 
     steps: int
     step_size: float
-    samples: int | None
+    batch_size: int | None
     hessian_error: float
     bias: float | None
     leading: float | None
@@ -107,19 +111,20 @@ def bound_versus_empirical(
     values: Sequence[float],
     steps: int = 1,
     step_size: float = 0.1,
-    samples: int | None = 4,
+    batch_size: int | None = 4,
     curvature: Curvature | None = None,
     hessian_error: float = 1.0,
-    outcomes: int = OUTCOMES,
-    runs: int = 0,
+    max_outcomes: int = OUTCOMES,
+    replications: int = 0,
 ) -> BoundSweep:
     """The bias of a sampled meta-gradient (of a `Maml`, `Lirpg`, `Lola` or `Mgrl`; independent
     sample sets, rewards-to-go) and its bounds, for each of ``values`` in place of the argument that
     ``sweep`` names.
 
-    ``samples=None`` takes expected inner steps. ``curvature`` says whose mean the Hessians have
+    ``batch_size=None`` takes expected inner steps. ``curvature`` says whose mean the Hessians have
     (None: exact), ``hessian_error`` multiplies its error. Biases are exact where a loop has at most
-    ``outcomes``; beyond, the mean of ``runs`` sampled loops is compared (by default, none).
+    ``max_outcomes``; beyond, the mean of ``replications`` sampled loops is compared (by default,
+    none).
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 5.1, Fig. 2.
 
@@ -129,7 +134,7 @@ def bound_versus_empirical(
 
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> asked = {"sweep": Sweep.SAMPLES, "values": [4, 8, 16], "step_size": 0.1}
+    >>> asked = {"sweep": Sweep.BATCH_SIZE, "values": [4, 8, 16], "step_size": 0.1}
     >>> found = bound_versus_empirical(Maml(bandit), [[0.5, 0.0]], **asked)
     >>> round(found.slopes["bias"].value, 2), round(found.slopes["corrected"].value, 2)
     (-1.0, -0.5)
@@ -140,9 +145,9 @@ def bound_versus_empirical(
         raise ValueError(f"values: expected at least one number in a sequence, got {values!r}")
     if sweep is Sweep.HESSIAN_ERROR and curvature is None:
         raise ValueError("curvature: expected whose error is swept, got None")
-    largest = whole_number("outcomes", outcomes, at_least=0)
-    drawn = whole_number("runs", runs, at_least=0)
-    asked = LoopAsked(steps, step_size, samples, hessian_error, curvature, largest, drawn)
+    largest = whole_number("max_outcomes", max_outcomes, at_least=0)
+    drawn = whole_number("replications", replications, at_least=0)
+    asked = LoopAsked(steps, step_size, batch_size, hessian_error, curvature, largest, drawn)
     each = [_with_swept(asked, sweep, value) for value in values]
     rows = [_measured(problem, meta_parameters, theta, loop) for loop in each]
     found = BoundSweep(sweep, tuple(rows), {})
@@ -181,8 +186,8 @@ def slope_of(x: FloatArray, y: Sequence[tuple[float, float, float] | None]) -> S
 def _with_swept(asked: LoopAsked, sweep: Sweep, value: float) -> LoopAsked:
     if sweep is Sweep.STEPS:
         return replace(asked, steps=whole_number("values", value, at_least=1))
-    if sweep is Sweep.SAMPLES:
-        return replace(asked, samples=whole_number("values", value, at_least=1))
+    if sweep is Sweep.BATCH_SIZE:
+        return replace(asked, batch_size=whole_number("values", value, at_least=1))
     number = real_number("values", value, low=0.0, high=1e12)
     if sweep is Sweep.STEP_SIZE:
         return replace(asked, step_size=number)
@@ -205,7 +210,7 @@ def _measured(
             hessian_error=asked.hessian_error,
         )
         bounds[scope] = meta_gradient_bias_bound(
-            constants, steps=asked.steps, step_size=asked.step_size, samples=asked.samples
+            constants, steps=asked.steps, step_size=asked.step_size, batch_size=asked.batch_size
         )
     local = bounds[Scope.LOCAL]
     if isinstance(problem, Lola | Mgrl):
@@ -215,7 +220,7 @@ def _measured(
     return BoundRow(
         steps=asked.steps,
         step_size=asked.step_size,
-        samples=asked.samples,
+        batch_size=asked.batch_size,
         hessian_error=asked.hessian_error,
         bias=found.bias,
         leading=found.leading,

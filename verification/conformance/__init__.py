@@ -1,1 +1,5 @@
 """What any estimator must satisfy."""
+
+from gradbias.analytic.utils.lazy_imports import public_names
+
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

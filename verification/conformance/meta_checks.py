@@ -19,7 +19,7 @@ from gradbias.analytic.utils.validation import FloatArray
 from gradbias.stochastic.meta.inner_loops import SampledLoop
 from gradbias.stochastic.meta.meta_gradients import MetaGradient
 from gradbias.stochastic.meta.slots import Given, Sampling, Source
-from gradbias.verification.conformance.gates import undisturbed
+from gradbias.verification.conformance.checks import undisturbed
 from gradbias.verification.conformance.problems import Relabelling, Setup
 from gradbias.verification.conformance.replayed_draws import Kept, Repeating, Replayed
 from gradbias.verification.conformance.report import (
@@ -50,7 +50,7 @@ class MetaTrial:
     phi: FloatArray
     theta: FloatArray | None
     seed: int
-    samples: int
+    replications: int
     false_alarm: float
 
     def rng(self, which: int) -> np.random.Generator:
@@ -200,10 +200,12 @@ def _slots(estimator: MetaGradient, names: Relabelling, theta: FloatArray) -> di
 def sampling(trial: MetaTrial) -> int:
     """The mean of sampled estimates is that over all draws."""
     blocks = median_blocks(trial.false_alarm / trial.phi.size)
-    if trial.samples < blocks:
-        raise NotApplicable(f"{trial.samples} samples are fewer than the {blocks} blocks it takes")
+    if trial.replications < blocks:
+        raise NotApplicable(
+            f"{trial.replications} samples are fewer than the {blocks} blocks it takes"
+        )
     exact = trial.moments
-    found = median_of_means(trial.sampled(7, trial.samples), blocks)
-    allowed = median_radius(exact.variance, trial.samples, blocks)
+    found = median_of_means(trial.sampled(7, trial.replications), blocks)
+    allowed = median_radius(exact.variance, trial.replications, blocks)
     allowed += TOLERANCE * float((np.abs(exact.mean) + np.sqrt(exact.variance)).max())
-    return check_means(found, exact.mean, allowed, trial.samples)
+    return check_means(found, exact.mean, allowed, trial.replications)

@@ -46,15 +46,15 @@ def check_meta_gradient(
     mode: str | Mode = Mode.EXACT,
     seed: int = 0,
     exempt: Mapping[str, str] | None = None,
-    samples: int = 10_000,
+    replications: int = 10_000,
     false_alarm: float = 1e-4,
 ) -> ConformanceReport:
     """Whether a sampled meta-gradient satisfies what any must, on its own problem.
 
     ``meta_parameters`` and ``theta`` are those of `MetaGradient.estimates`; ``seed`` chooses the
-    draws, which the checks compare with themselves. In mode "sampling" the mean of ``samples``
+    draws, which the checks compare with themselves. In mode "sampling" the mean of ``replications``
     estimates is compared with that over all draws, where these can be enumerated, by a bound that
-    fails a conforming one with probability ``false_alarm`` at most, whatever the samples.
+    fails a conforming one with probability ``false_alarm`` at most, whatever the replications.
 
     Not checked: bias, dtypes, devices. Its surrogates can be put to `check_estimator`.
 
@@ -81,7 +81,7 @@ def check_meta_gradient(
         phi,
         None if estimator.loop.starts_at_meta else start,
         seed=whole_number("seed", seed, at_least=0),
-        samples=whole_number("samples", samples, at_least=1),
+        replications=whole_number("replications", replications, at_least=1),
         false_alarm=real_number("false_alarm", false_alarm, low=1e-300, high=0.5),
     )
     asks = {name: partial(check, trial) for name, check in _CHECKS.items()}

@@ -31,13 +31,13 @@ def sampling(trial: Trial) -> int:
         moments = drawn_moments(trial.estimator, setup)
         reach = np.full(moments.mean.shape, 2 * moments.largest)
         exact = Distribution(moments.mean, moments.variance, reach)
-        found = _sampled_runs(trial.estimator, setup, trial.samples, rng)
+        found = _sampled_runs(trial.estimator, setup, trial.replications, rng)
     else:
         exact = trial.distribution(setup)
-        found = trial.estimates(setup.drawn(rng, trial.samples, trial.n), setup).mean(axis=0)
-    allowed = bernstein(exact, trial.samples, trial.false_alarm / found.size)
+        found = trial.estimates(setup.drawn(rng, trial.replications, trial.n), setup).mean(axis=0)
+    allowed = bernstein(exact, trial.replications, trial.false_alarm / found.size)
     allowed += TOLERANCE * float((np.abs(exact.mean) + exact.reach).max())
-    return check_means(found, exact.mean, allowed, trial.samples)
+    return check_means(found, exact.mean, allowed, trial.replications)
 
 
 def check_means(found: FloatArray, exact: FloatArray, allowed: FloatArray, samples: int) -> int:

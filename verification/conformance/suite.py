@@ -15,10 +15,9 @@ from gradbias.analytic.utils.validation import real_number, whole_number
 from gradbias.stochastic.derivatives.process_state import put_back
 from gradbias.stochastic.estimators.kinds import DrawEstimator, Estimator
 from gradbias.stochastic.meta.meta_gradients import MetaGradient
-from gradbias.verification.conformance import checks as checks
+from gradbias.verification.conformance import checks
 from gradbias.verification.conformance import claims as claimed_checks
-from gradbias.verification.conformance import gates as gates
-from gradbias.verification.conformance import precision as precision
+from gradbias.verification.conformance import precision
 from gradbias.verification.conformance.meta_suite import check_meta_gradient
 from gradbias.verification.conformance.report import (
     ConformanceReport,
@@ -45,7 +44,7 @@ class Claim(Enum):
     OFF_POLICY = "drawn by another policy: the same mean"
 
 
-_GATES: Mapping[str, Check] = {"runs and shapes": gates.runs, "purity": gates.purity}
+_GATES: Mapping[str, Check] = {"runs and shapes": checks.runs, "purity": checks.purity}
 _UNIVERSAL: Mapping[str, Check] = {
     "replications independent": checks.independence,
     "double precision": precision.precision,
@@ -74,20 +73,20 @@ def check_estimator(
     estimator: Estimator,
     *,
     claims: Iterable[Claim] = (),
-    trajectories: int | None = None,
+    batch_size: int | None = None,
     mode: str | Mode = Mode.EXACT,
     seed: int = 0,
     exempt: Mapping[str, str] | None = None,
-    samples: int = 2_000,
+    replications: int = 2_000,
     false_alarm: float = 1e-4,
 ) -> ConformanceReport:
     """Whether an estimator satisfies what any must, and what it claims, on small random problems.
 
-    ``trajectories`` declares that it couples the N trajectories of a batch. ``seed`` chooses the
-    problems. In mode "exact" nothing else is random; "sampling" also compares ``samples`` sampled
-    estimates with all outcomes, by a bound that fails a conforming estimator with probability
-    ``false_alarm`` at most. ``exempt`` maps the names of checks to the reason why they do not
-    apply. Anything with an ``order``, a ``name`` and ``prepare(batch, context)`` (see
+    ``batch_size`` declares that it couples the N trajectories of a batch. ``seed`` chooses the
+    problems. In mode "exact" nothing else is random; "sampling" also compares ``replications``
+    sampled estimates with all outcomes, by a bound that fails a conforming estimator with
+    probability ``false_alarm`` at most. ``exempt`` maps the names of checks to the reason why they
+    do not apply. Anything with an ``order``, a ``name`` and ``prepare(batch, context)`` (see
     `stochastic.estimators.kinds.Evaluator`) will do, as well as what draws its own batches.
 
     A surrogate must follow its record's dtype and device: it is also given a float32 record, and
@@ -99,9 +98,8 @@ def check_estimator(
         ValueError: no estimator, an unknown claim, mode or check, an exemption without a reason, a
             number out of range.
 
-    >>> from gradbias.stochastic.estimators.kinds import from_surrogate
-    >>> from gradbias.stochastic.surrogates.score_function import ad
-    >>> report = check_estimator(from_surrogate(ad, 1), claims=[Claim.REWARD_SCALE])
+    >>> from gradbias.stochastic import ad, from_surrogate
+    >>> report = check_estimator(from_surrogate(ad, order=1), claims=[Claim.REWARD_SCALE])
     >>> report.failed, report.ran
     ((), 12)
     """
@@ -109,10 +107,10 @@ def check_estimator(
     claimed, wanted = _claims(claims), checked_mode(mode)
     trial = Trial(
         estimator,
-        n=1 if trajectories is None else whole_number("trajectories", trajectories, at_least=1),
-        coupled=trajectories is not None,
+        n=1 if batch_size is None else whole_number("batch_size", batch_size, at_least=1),
+        coupled=batch_size is not None,
         seed=whole_number("seed", seed, at_least=0),
-        samples=whole_number("samples", samples, at_least=1),
+        replications=whole_number("replications", replications, at_least=1),
         false_alarm=real_number("false_alarm", false_alarm, low=1e-300, high=0.5),
     )
     known = {name: partial(check, trial) for name, check in _every_check().items()}

@@ -33,7 +33,7 @@ class Trial:
     n: int
     coupled: bool
     seed: int
-    samples: int
+    replications: int
     false_alarm: float
     _prepared: dict[tuple[Setup, tuple[int, ...]], Evaluator] = field(default_factory=dict)
 

@@ -80,12 +80,11 @@ def diagnose(
     Raises:
         ValueError: theta, critic or baseline does not fit, or the report is of another problem.
 
-    >>> from gradbias.stochastic.estimators.kinds import from_surrogate
-    >>> from gradbias.stochastic.surrogates.score_function import lvc
-    >>> from gradbias.verification.measurement.measure import measure_bias
+    >>> from gradbias.stochastic import from_surrogate, lvc
+    >>> from gradbias.verification import measure_bias
     >>> mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=3)
     >>> theta = [[1.0, 0.0], [0.0, 0.5], [0.3, 0.0]]
-    >>> report = measure_bias(from_surrogate(lvc, 2), mdp, theta)
+    >>> report = measure_bias(from_surrogate(lvc, order=2), mdp, theta)
     >>> [match.name for match in diagnose(report, mdp, theta).matches]
     ['LVC']
     """
@@ -155,7 +154,7 @@ def _mistakes(setting: Setting, report: BiasReport) -> Iterable[Mistake]:
 
 def _scales(setting: Setting, report: BiasReport) -> Iterator[Mistake]:
     """The target times a number that a slip gives."""
-    steps, n, target = setting.steps, report.trajectories, report.exact
+    steps, n, target = setting.steps, report.batch_size, report.exact
     yield Mistake("sign", "the target with the wrong sign", -target)
     what = f"a mean over the {steps} steps instead of a sum"
     yield Mistake("mean over steps", what, target / steps, "a mean over the steps, not a sum")

@@ -71,7 +71,7 @@ def gradient_families(setting: Setting) -> Iterator[Family]:
         returns = LambdaReturns(setting.mdp, setting.critic, policy=setting.at.policy)
 
         def traced(x: float) -> FloatArray:
-            found = returns.at(setting.at.theta, discount=setting.mdp.discount, trace_decay=x)
+            found = returns.at(setting.at.theta, discount=setting.mdp.discount, gae_lambda=x)
             return found.update
 
         yield Family("lambda-return", "lambda-returns of the critic, lambda = {x}", traced)

@@ -41,7 +41,7 @@ class Case:
         report = self.report
         if report.evidence is not Evidence.SAMPLING:
             return self.residual(value) <= max(report.tolerance, EXACT)
-        per_estimate = 1 if report.coupled else report.trajectories
+        per_estimate = 1 if report.coupled else report.batch_size
         trace = float(report.variance.sum()) * per_estimate
         # The trace bounds the covariance's other norms: the region is wider than need be.
         spread, rate = Spread(trace, trace), report.false_alarm or 1e-3

@@ -33,7 +33,7 @@ from gradbias.verification.diagnosis.diagnose import Match
 from gradbias.verification.diagnosis.field_matching import known_fields
 from gradbias.verification.diagnosis.fixed_points import Displacement, Field, displacement
 from gradbias.verification.diagnosis.known_errors import Setting
-from gradbias.verification.evidence.enumeration import Enumeration, check_size
+from gradbias.verification.evidence.enumeration import Enumeration, check_outcomes
 from gradbias.verification.evidence.reports import Evidence
 from gradbias.verification.measurement.measure import measure_bias
 
@@ -98,7 +98,7 @@ def field_report(
     critic: npt.ArrayLike | None = None,
     policy: Policy = TABULAR,
     length: int | None = None,
-    trajectories: int | None = None,
+    batch_size: int | None = None,
     follow: bool = True,
     decay: float | None = None,
 ) -> FieldReport:
@@ -106,21 +106,20 @@ def field_report(
 
     ``field`` is a function theta -> mean update, or an estimator of order 1, whose mean is then
     enumerated (or known by recursion) at every point that is looked at; ``critic``, held fixed, and
-    ``trajectories`` are given to it. ``follow`` follows it to its optimum, with weight ``decay``
+    ``batch_size`` are given to it. ``follow`` follows it to its optimum, with weight ``decay``
     (default: 5% of how fast the gradient changes at theta).
 
     Raises:
         ValueError: an estimator of another order, or without an exact mean; what does not fit.
 
-    >>> from gradbias.stochastic.estimators.kinds import from_surrogate
-    >>> from gradbias.stochastic.surrogates.score_function import ad
+    >>> from gradbias.stochastic import ad, from_surrogate
     >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
-    >>> report = field_report(from_surrogate(ad, 1), mdp, np.zeros((2, 2)), follow=False)
+    >>> report = field_report(from_surrogate(ad, order=1), mdp, np.zeros((2, 2)), follow=False)
     >>> report.symmetry.name, [match.name for match in report.matches]
     ('SYMMETRIC', ['gradient'])
     """
     setting = Setting.of(mdp, theta, critic=critic, policy=policy, length=length)
-    mean = _mean_field(field, setting, trajectories)
+    mean = _mean_field(field, setting, batch_size)
     here = setting.at.theta
     jacobian, accuracy = differences(mean, here)
     second = here + _SECOND_POINT * np.cos(np.arange(here.size)).reshape(here.shape)
@@ -146,14 +145,14 @@ def field_report(
 def _mean_field(
     field: Estimator | Callable[[FloatArray], npt.ArrayLike],
     setting: Setting,
-    trajectories: int | None,
+    batch_size: int | None,
 ) -> Field:
     if not isinstance(field, SurrogateEstimator | CallableEstimator | DrawEstimator):
         return lambda theta: frozen_array("field: its value", field(theta), setting.at.shape)
     options = {"critic": setting.critic, "policy": setting.at.policy}
     if field.order != 1:
         raise ValueError(f"field: expected an estimator of order 1, got {field.order}")
-    given: dict[str, Any] = {**options, "trajectories": trajectories, "samples": 10**4}
+    given: dict[str, Any] = {**options, "batch_size": batch_size, "budget": 10**4}
     first = measure_bias(field, setting.mdp, setting.at.theta, **given)
     if first.evidence is Evidence.SAMPLING:
         raise ValueError(
@@ -162,7 +161,7 @@ def _mean_field(
         )
     if first.evidence is Evidence.MOMENTS or isinstance(field, DrawEstimator):
         return lambda theta: measure_bias(field, setting.mdp, theta, **given).mean
-    return partial(_enumerated_mean, field, setting, first.trajectories if first.coupled else 1)
+    return partial(_enumerated_mean, field, setting, first.batch_size if first.coupled else 1)
 
 
 def _enumerated_mean(
@@ -174,7 +173,7 @@ def _enumerated_mean(
     """The coupling was looked for at the first point: here the mean is all that is wanted."""
     mdp, policy = setting.mdp, setting.at.policy
     measure = Enumeration.of(mdp, policy, theta, setting.steps)
-    check_size(measure.count_batches(n, ordered=True), _BATCHES, f"batches of {n}")
+    check_outcomes(measure.count_batches(n, ordered=True), _BATCHES, f"batches of {n}")
     batches, weights = measure.all_batches(n, ordered=True)
     context = Context(theta, mdp.discount, policy=policy, critic=setting.critic)
     mean: FloatArray = np.tensordot(weights, estimate(estimator, batches, context), axes=1)

@@ -1,1 +1,5 @@
 """One request; its moments by enumeration, recursion or sampling; verdict and report."""
+
+from gradbias.analytic.utils.lazy_imports import public_names
+
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

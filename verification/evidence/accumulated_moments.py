@@ -11,12 +11,12 @@ from gradbias.analytic.utils.validation import FloatArray
 from gradbias.stochastic.derivatives.assembly import Rows
 from gradbias.stochastic.estimators.kinds import Evaluator
 from gradbias.stochastic.rollouts.trajectories import Trajectories
-from gradbias.verification.evidence.enumeration import Block, check_size
+from gradbias.verification.evidence.enumeration import Block, check_outcomes
 
 REPEATED = 256
 """Outcomes that are evaluated again at the end, to see that nothing is random."""
 
-LARGEST_ESTIMATE = 1e140
+MAX_ESTIMATE = 1e140
 """Of which the square is still a float."""
 
 KEPT = 512
@@ -61,9 +61,9 @@ class Accumulator:
 
     def add(self, rows: Rows, weights: FloatArray) -> None:
         """Adds the B estimates of ``rows`` with ``weights [B]``."""
-        if rows.largest > LARGEST_ESTIMATE:
+        if rows.largest > MAX_ESTIMATE:
             raise ValueError(
-                f"estimates: expected numbers up to {LARGEST_ESTIMATE:g}, got {rows.largest:.3g}"
+                f"estimates: expected numbers up to {MAX_ESTIMATE:g}, got {rows.largest:.3g}"
             )
         weighted = weights[:, None] * rows.values
         squared = weighted * rows.values
@@ -113,7 +113,9 @@ def enumerated_moments(
 ) -> Moments:
     """Exact moments over all outcomes. Raises EnumerationSizeError for a loop over too many."""
     if evaluator.most is not None:
-        check_size(total, evaluator.most, f"outcomes to loop over ({'; '.join(evaluator.notes)})")
+        check_outcomes(
+            total, evaluator.most, f"outcomes to loop over ({'; '.join(evaluator.notes)})"
+        )
     weight = 0.0
     first: tuple[Trajectories, Rows] | None = None
     for batch, weights in blocks:

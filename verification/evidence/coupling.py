@@ -44,7 +44,7 @@ class Coupling:
 
 
 def prepared(
-    asked: Request, estimator: SurrogateEstimator | CallableEstimator, trajectories: int | None
+    asked: Request, estimator: SurrogateEstimator | CallableEstimator, batch_size: int | None
 ) -> Coupling:
     """The estimator, looked at on batches of N (of one, if N is not given), and whether it couples
     the trajectories of a batch.
@@ -53,24 +53,24 @@ def prepared(
         ValueError: it misbehaves, or it is coupled and N is not given.
     """
     pool, is_all = telling_trajectories(asked)
-    n = trajectories or 1
+    n = batch_size or 1
     small = asked.largest_batch(n)
     pairs = _pairs(pool)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # batches of one make some estimators complain
-        evaluator = _first_look(asked, estimator, pool, sorted({small, n}), trajectories)
-        coupled = _couples(asked, evaluator, pairs, given=trajectories is not None)
+        evaluator = _first_look(asked, estimator, pool, sorted({small, n}), batch_size)
+        coupled = _couples(asked, evaluator, pairs, given=batch_size is not None)
         if not coupled and n > 2:
             coupled = _couples(asked, evaluator, _random_batches(pool, small), given=True)
     if not pool.rewards.any():
         # Nothing was earned, so nothing was answered: take N at its word.
         note = "no trajectory that was looked at earns anything: no word on other N"
         return Coupling(evaluator, coupled or n > 1, note)
-    if coupled and trajectories is None:
+    if coupled and batch_size is None:
         raise ValueError(
             f"{estimator.name}: couples the trajectories of a batch (a batch of two's estimate is "
             "not the mean of the two's own; a surrogate that sums over trajectories instead of "
-            "averaging does that too), so N is needed: give trajectories, --trajectories N"
+            "averaging does that too), so N is needed: give batch_size, --batch-size N"
         )
     which = "all" if is_all else "the most telling"
     note = (
@@ -85,7 +85,7 @@ def _first_look(
     estimator: SurrogateEstimator | CallableEstimator,
     pool: Trajectories,
     sizes: list[int],
-    trajectories: int | None,
+    batch_size: int | None,
 ) -> Evaluator:
     """The estimator, prepared on batches of the first of ``sizes`` that it takes."""
     for n in sizes:
@@ -94,10 +94,8 @@ def _first_look(
         except ValueError as error:
             refused = error
     several = (_random_batches(pool, n) for n in (2, 3, 4))
-    if trajectories is None and any(_works_on(estimator, batch, asked) for batch in several):
-        hint = (
-            "on a batch of one: if it needs a batch of several, give trajectories, --trajectories N"
-        )
+    if batch_size is None and any(_works_on(estimator, batch, asked) for batch in several):
+        hint = "on a batch of one: if it needs a batch of several, give batch_size, --batch-size N"
         raise type(refused)(f"{refused} ({hint})") from None
     raise refused
 
@@ -106,7 +104,7 @@ def telling_trajectories(asked: Request) -> tuple[Trajectories, bool]:
     """Up to `POOL` unlike trajectories, as batches of one ``[P, 1, H]``, those with rewards first,
     and whether they are all that there are.
     """
-    if asked.enumeration.count() <= asked.limit:
+    if asked.enumeration.count() <= asked.max_outcomes:
         found: list[Trajectories] = []
         total = 0
         for block, _ in asked.enumeration.trajectories(1 << 14):

@@ -23,7 +23,7 @@ from gradbias.verification.evidence.enumeration import (
     Block,
     Enumeration,
     EnumerationSizeError,
-    check_size,
+    check_outcomes,
 )
 from gradbias.verification.evidence.request import Request
 
@@ -55,7 +55,7 @@ def _explored(asked: Request, estimator: DrawEstimator, limit: int, *, ordered: 
         walk = _Walk(path, outcomes)
         result = estimator.run(walk.draw, asked.context)
         leaves = float(np.prod(np.array(walk.widths, dtype=np.float64)))
-        check_size(sums.outcomes + 1, limit, TOGETHER)
+        check_outcomes(sums.outcomes + 1, limit, TOGETHER)
         for _ in range(1 if ordered else ORDERS):
             _check_run(asked, estimator, _Walk(walk.path, outcomes, shuffles), result)
         sums.add(Rows.of_dense(result[None]), np.array([walk.weight]))
@@ -106,7 +106,7 @@ class _Outcomes:
         if key not in self._known:
             measure = Enumeration.of(asked.mdp, policy, parameters, asked.length)
             count = measure.count_batches(n, ordered=self._ordered)
-            check_size(count, self.limit, "outcomes of one draw")
+            check_outcomes(count, self.limit, "outcomes of one draw")
             self._known[key] = measure.all_batches(n, ordered=self._ordered)
         return self._known[key]
 
@@ -133,7 +133,7 @@ class _Walk:
         choice = self.path[depth]
         self.widths.append(len(weights))
         # Here, not after the run: one that draws until something happens may never end.
-        check_size(np.prod(self.widths, dtype=np.float64), self.outcomes.limit, TOGETHER)
+        check_outcomes(np.prod(self.widths, dtype=np.float64), self.outcomes.limit, TOGETHER)
         if choice >= len(weights):
             raise ValueError("an estimate that draws: expected the same draws in every run")
         self.weight *= float(weights[choice])

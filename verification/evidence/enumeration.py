@@ -167,7 +167,7 @@ def _arrangements(index: IntArray) -> FloatArray:
     return orders
 
 
-def check_size(count: float, limit: int, what: str) -> None:
+def check_outcomes(count: float, limit: int, what: str) -> None:
     """Raises EnumerationSizeError where ``count`` outcomes are more than ``limit``."""
     if count > limit:
         many = f"{count:,.0f}" if count < 1e15 else f"about {count:.0e}"

@@ -21,12 +21,12 @@ from gradbias.stochastic.surrogates.score_function import AD, LVC, Reduction
 from gradbias.verification.evidence.accumulated_moments import Moments
 from gradbias.verification.evidence.request import Request
 
-LARGEST_WORK = 20e9
+MAX_WORK = 20e9
 """Operations up to which a recursion is run: about half a minute."""
 
 
 @dataclass(frozen=True, eq=False)
-class Recursion:
+class KnownRecursion:
     """How the recursion names an estimator: its kind of Hessian, and the options of both orders;
     ``factor`` is the length of its state for one parameter, and ``squared`` says that a matrix of
     second moments of it is kept.
@@ -38,7 +38,7 @@ class Recursion:
     squared: bool = False
 
 
-def recursion_of(asked: Request) -> Recursion | None:
+def recursion_of(asked: Request) -> KnownRecursion | None:
     """The recursion of a built-in estimator, drawn on policy, at orders 1 and 2; else None."""
     estimator = asked.estimator
     on_policy = np.array_equal(asked.behaviour, asked.context.theta)
@@ -46,10 +46,10 @@ def recursion_of(asked: Request) -> Recursion | None:
         return None
     surrogate = estimator.function
     if type(surrogate) is Dice:
-        return Recursion(Curvature.DICE, {}, estimator.order)
+        return KnownRecursion(Curvature.DICE, {}, estimator.order)
     if type(surrogate) is LoadedDice:
-        loaded = {"gae_lambda": surrogate.lam, "weighting": surrogate.weighting}
-        return Recursion(Curvature.DICE, loaded, estimator.order)
+        loaded = {"gae_lambda": surrogate.gae_lambda, "weighting": surrogate.weighting}
+        return KnownRecursion(Curvature.DICE, loaded, estimator.order)
     if type(surrogate) is AD or type(surrogate) is LVC:
         if surrogate.reduction is not Reduction.SUM_OVER_STEPS:
             return None
@@ -59,12 +59,12 @@ def recursion_of(asked: Request) -> Recursion | None:
         if surrogate.gae_lambda is not None:
             options["gae_lambda"] = surrogate.gae_lambda
         if surrogate.reward_to_go:
-            return Recursion(curvature, options, 1)
-        return Recursion(curvature, options, 3, squared=True)
+            return KnownRecursion(curvature, options, 1)
+        return KnownRecursion(curvature, options, 3, squared=True)
     return None
 
 
-def recursion_work(asked: Request, known: Recursion) -> float:
+def recursion_work(asked: Request, known: KnownRecursion) -> float:
     """About how many operations it takes."""
     mdp, p = asked.mdp, asked.context.theta.size
     length = 2 + known.factor * p
@@ -74,16 +74,16 @@ def recursion_work(asked: Request, known: Recursion) -> float:
     return float(runs * asked.length * pairs * kept * 4 * (length + mdp.n_states))
 
 
-def recursion_moments(asked: Request, known: Recursion) -> Moments:
+def recursion_moments(asked: Request, known: KnownRecursion) -> Moments:
     """Mean and variance of the estimate from one trajectory.
 
     Raises:
-        ValueError: more work than `LARGEST_WORK`.
+        ValueError: more work than `MAX_WORK`.
     """
     work = recursion_work(asked, known)
-    if work > LARGEST_WORK:
+    if work > MAX_WORK:
         raise ValueError(
-            f"evidence: expected moments that take at most {LARGEST_WORK:.0e} operations, got "
+            f"evidence: expected moments that take at most {MAX_WORK:.0e} operations, got "
             f"{work:.0e}; use sampling, a lower order, or fewer parameters"
         )
     context = asked.context

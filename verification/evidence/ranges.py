@@ -33,7 +33,7 @@ Best = Callable[..., FloatArray]
 _ROUNDED = 1e-12
 """Of all that an estimate sums: what is outside a range by less is rounding."""
 
-LARGEST_WORK = 2e9
+MAX_WORK = 2e9
 """Operations up to which a range is looked for."""
 
 
@@ -73,7 +73,7 @@ def component_range(asked: Request) -> ComponentRange | None:
         return None
     mdp, order, size = asked.mdp, asked.estimator.order, asked.context.theta.size
     entries = size**order if form.crossed else size * mdp.n_actions ** (order - 1)
-    if asked.length * entries * mdp.n_states**2 * mdp.n_actions > LARGEST_WORK:
+    if asked.length * entries * mdp.n_states**2 * mdp.n_actions > MAX_WORK:
         return None
     policy = softmax(asked.context.policy.logits(asked.context.theta))
     coefficients, where, before = _coefficients(policy, order, form)
@@ -98,7 +98,7 @@ def _form_of(asked: Request) -> _Form | None:
     if type(surrogate) is Dice:
         return _Form(gamma, Discounted(), second, second)
     if type(surrogate) is LoadedDice and asked.context.critic is None:
-        return _Form(gamma * surrogate.lam, surrogate.weighting, second, second)
+        return _Form(gamma * surrogate.gae_lambda, surrogate.weighting, second, second)
     if type(surrogate) is AD or type(surrogate) is LVC:
         known = surrogate.reward_to_go and surrogate.reduction is Reduction.SUM_OVER_STEPS
         lam = surrogate.gae_lambda

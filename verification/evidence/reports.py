@@ -85,7 +85,7 @@ class BiasReport:
     """One measurement: is the estimator's expectation the target?
 
     ``bias``, ``mean``, ``exact`` (the target's value) and ``variance`` (of one estimate from
-    ``trajectories`` trajectories) are shaped like the estimate. ``interval`` bounds the bias norm
+    ``batch_size`` trajectories) are shaped like the estimate. ``interval`` bounds the bias norm
     (None for exact evidence). ``relative_bias`` is the bias norm over ``normaliser``: the target's
     norm, or the problem's natural scale (max|Q| x total occupancy) where the target is 0.
     """
@@ -104,7 +104,7 @@ class BiasReport:
     evidence: Evidence
     assumption: str
     scope: str
-    trajectories: int
+    batch_size: int
     coupled: bool
     samples: int
     tolerance: float
@@ -164,7 +164,7 @@ class BiasReport:
     @property
     def deviation_per_trajectory(self) -> float:
         """sqrt(N x trace of the covariance): the deviation that one trajectory is worth."""
-        return math.sqrt(self.trajectories * float(self.variance.sum()))
+        return math.sqrt(self.batch_size * float(self.variance.sum()))
 
     def worst(self, count: int = 5) -> list[tuple[int, ...]]:
         """See `largest_components`, of the bias."""
@@ -220,10 +220,10 @@ class BiasReport:
         )
 
     def _deviation_unit(self) -> str:
-        if self.coupled and self.trajectories == 1:
+        if self.coupled and self.batch_size == 1:
             return "of one estimate"
         if self.coupled:
-            return f"of one estimate from N = {self.trajectories}, times sqrt(N)"
+            return f"of one estimate from N = {self.batch_size}, times sqrt(N)"
         return "per trajectory"
 
     def _component(self, index: tuple[int, ...]) -> str:
@@ -258,7 +258,7 @@ class BiasReport:
             "cosine": split.cosine,
             "deviation_per_trajectory": self.deviation_per_trajectory,
             "deviation_unit": self._deviation_unit(),
-            "trajectories": self.trajectories,
+            "batch_size": self.batch_size,
             "coupled": self.coupled,
             "samples": self.samples,
             "samples_to_decide": self.samples_to_decide,

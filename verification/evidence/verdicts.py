@@ -75,13 +75,13 @@ SampledVerdict = Callable[[BiasReport, Moments, float, ErrorRates], BiasReport]
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Moments of one estimate from ``trajectories`` trajectories, and how they were come by; a
+    """Moments of one estimate from ``batch_size`` trajectories, and how they were come by; a
     ``scope`` or an ``assumption`` of its own, where the evidence has one.
     """
 
     moments: Moments
     evidence: Evidence
-    trajectories: int
+    batch_size: int
     coupled: bool
     notes: tuple[str, ...]
     scope: str | None = None
@@ -156,7 +156,7 @@ def judge(
         evidence=found.evidence,
         assumption=found.assumption or _ASSUMPTIONS.get(found.evidence, ""),
         scope=subject.scope,
-        trajectories=found.trajectories,
+        batch_size=found.batch_size,
         coupled=found.coupled,
         samples=moments.outcomes,
         tolerance=rates.tolerance,
@@ -191,7 +191,7 @@ def _judge_samples(
 ) -> BiasReport:
     n = moments.outcomes
     # An uncoupled estimator is sampled one trajectory at a time, whatever N the report is for.
-    per_estimate = 1 if report.coupled else report.trajectories
+    per_estimate = 1 if report.coupled else report.batch_size
     spread = estimate_spread(float(moments.variance.sum()) * per_estimate, moments.kept)
     interval = spread.interval(distance, n, rates.false_alarm)
     report = replace(
@@ -277,7 +277,7 @@ def _scope(asked: Request, found: Found) -> str:
     where = "at this MDP and policy" if on_policy else "at this MDP, policy and behaviour policy"
     if isinstance(asked.estimator, DrawEstimator):
         return f"with its own draws, {where}"
-    return f"N = {found.trajectories}, {where}"
+    return f"N = {found.batch_size}, {where}"
 
 
 def _truncation(asked: Request, target: AnyTarget, exact: FloatArray) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ import numpy as np
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.stochastic.meta.inner_loops import Loop
 from gradbias.stochastic.rollouts.trajectories import Trajectories
-from gradbias.verification.evidence.enumeration import Enumeration, check_size
+from gradbias.verification.evidence.enumeration import Enumeration, check_outcomes
 
-LARGEST_STEP = 200_000
+MAX_STEP = 200_000
 """Batches, of all paths together, that are looked at at one step, at most, unless said."""
 
 
@@ -27,7 +27,7 @@ class Enumerating:
 
     loop: Loop
     ordered: bool = True
-    limit: int = LARGEST_STEP
+    limit: int = MAX_STEP
     _known: dict[int, tuple[Trajectories, FloatArray]] = field(default_factory=dict, repr=False)
     _answered: list[int] = field(default_factory=list, repr=False)
 
@@ -40,7 +40,7 @@ class Enumerating:
         """See `Source`. Raises EnumerationSizeError beyond the limit."""
         batches, environment = self._batches(n)
         count, outcomes = len(log_policy), len(environment)
-        check_size(count * outcomes, self.limit, f"batches of {n} at one step")
+        check_outcomes(count * outcomes, self.limit, f"batches of {n} at one step")
         self._answered.append(count * outcomes)
         chosen = log_policy[:, batches.states[..., :-1], batches.actions] * batches.alive
         weights = environment * np.exp(chosen.sum(axis=(-1, -2)))
@@ -56,7 +56,7 @@ class Enumerating:
             shares = np.full((problem.n_states, problem.n_actions), 1.0 / problem.n_actions)
             uniform = Enumeration(problem, shares, np.log(shares), self.loop.steps)
             count = uniform.count_batches(n, ordered=self.ordered)
-            check_size(count, self.limit, f"batches of {n} at one step")
+            check_outcomes(count, self.limit, f"batches of {n} at one step")
             batches, weights = uniform.all_batches(n, ordered=self.ordered)
             choices = batches.alive.sum(axis=(-1, -2))
             self._known[n] = batches, weights * float(problem.n_actions) ** choices

@@ -39,11 +39,11 @@ from gradbias.verification.evidence.enumeration import EnumerationSizeError
 from gradbias.verification.evidence.reports import BiasReport, Evidence
 from gradbias.verification.evidence.verdicts import ErrorRates, Found, Subject, judge
 from gradbias.verification.measurement.measure import wanted_evidence
-from gradbias.verification.measurement.meta_enumeration import LARGEST_STEP, Enumerating
+from gradbias.verification.measurement.meta_enumeration import MAX_STEP, Enumerating
 from gradbias.verification.measurement.meta_moments import MomentPass
 
 META_PARAMETERS = "the meta-parameters"
-LARGEST_NUMBERS = 30_000_000
+MAX_NUMBERS = 30_000_000
 """In the second moments of all paths together."""
 
 _RUNS_A_BLOCK = 256
@@ -60,8 +60,8 @@ def measure_meta_gradient(
     tolerance: float = 0.01,
     false_alarm: float = 1e-3,
     missed_bias: float = 1e-2,
-    samples: int = 20_000,
-    enumeration_limit: int = LARGEST_STEP,
+    replications: int = 20_000,
+    max_outcomes: int = MAX_STEP,
     rng: np.random.Generator | None = None,
     progress: Progress | None = None,
 ) -> BiasReport:
@@ -72,8 +72,8 @@ def measure_meta_gradient(
     ``exact`` must be the estimator's own problem (its horizon may be another: a note names the
     truncation). ``meta_parameters`` and ``theta`` are those of `analytic.meta_gradient`.
     ``evidence`` is
-    "enumeration" (exact mean and covariance, with at most ``enumeration_limit`` batches at one
-    step), "sampling" (``samples`` runs) or "auto": the first where it fits.
+    "enumeration" (exact mean and covariance, with at most ``max_outcomes`` batches at one
+    step), "sampling" (``replications`` runs) or "auto": the first where it fits.
 
     Raises:
         ValueError: an argument that does not fit, no target, an enumeration that is too large.
@@ -95,7 +95,7 @@ def measure_meta_gradient(
     phi, start = estimator.loop.start(meta_parameters, theta)
     probe_slots(estimator, phi, start)
     asked, value = _target(estimator, phi, start, exact, target)
-    limit = whole_number("enumeration_limit", enumeration_limit, at_least=1)
+    limit = whole_number("max_outcomes", max_outcomes, at_least=1)
     found = None
     if wanted is not Evidence.SAMPLING:
         try:
@@ -105,7 +105,7 @@ def measure_meta_gradient(
             if wanted is Evidence.ENUMERATION:
                 raise
     if found is None:
-        count = whole_number("samples", samples, at_least=100)
+        count = whole_number("replications", replications, at_least=100)
         runs = _Runs(estimator, phi, theta, np.random.default_rng(0) if rng is None else rng)
         sums = Accumulator(phi.shape)
         moments = sampled_moments(runs, placeholders, sums, count, _RUNS_A_BLOCK, progress)
@@ -194,7 +194,7 @@ def _enumerated(estimator: MetaGradient, phi: FloatArray, theta: FloatArray, lim
     """Exact moments. Multisets where all surrogates are known not to depend on the order."""
     slots = (estimator.value, estimator.jacobian, estimator.hessian, estimator.outer)
     ordered = any(isinstance(s, Sampled) and not is_known(s.surrogate) for s in slots)
-    fitting = LARGEST_NUMBERS // (theta.size + phi.size + 1) ** 2
+    fitting = MAX_NUMBERS // (theta.size + phi.size + 1) ** 2
     source = Enumerating(estimator.loop, ordered=ordered, limit=min(limit, fitting))
     step = Pass(estimator, source, phi)
     found = MomentPass(step).from_step(0, theta[None], None)

@@ -21,7 +21,7 @@ import numpy as np
 
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.stochastic.derivatives.closed_forms import is_known
-from gradbias.stochastic.meta.backward_pass import Derivative, Pass, averaged
+from gradbias.stochastic.meta.backward_pass import Derivative, Pass, weighted_means
 from gradbias.stochastic.meta.slots import Given, Reuse, Sampled, Slot
 from gradbias.stochastic.rollouts.trajectories import Trajectories
 
@@ -62,11 +62,11 @@ class MomentPass:
             maps += np.repeat(found.mean, outcomes, axis=0)
         mean = np.einsum("bij,bj->bi", maps, child.mean)
         second = maps @ child.second @ np.swapaxes(maps, -1, -2)
-        arriving = averaged(child.second, weights)
-        total = averaged(second, weights)
+        arriving = weighted_means(child.second, weights)
+        total = weighted_means(second, weights)
         for found in drawn:
             total += found.spread(arriving)
-        return MetaMoments(averaged(mean, weights), total)
+        return MetaMoments(weighted_means(mean, weights), total)
 
     def _outer(self, theta: FloatArray) -> MetaMoments:
         slot = self.step.asked.outer
@@ -74,8 +74,8 @@ class MomentPass:
         found, weights = self.step.outer_outcomes(theta, n)
         flat = [part.reshape(len(part), -1) for part in (found.cotangent, found.meta)]
         every = np.concatenate([*flat, np.reshape(found.value, (-1, 1))], axis=1)
-        mean = averaged(every, weights)
-        second = averaged(every[:, :, None] * every[:, None, :], weights)
+        mean = weighted_means(every, weights)
+        second = weighted_means(every[:, :, None] * every[:, None, :], weights)
         squared = mean[:, :, None] * mean[:, None, :]
         return MetaMoments(mean, squared + share * (second - squared))
 
@@ -141,5 +141,5 @@ def _enumerated(slot: Slot) -> tuple[int, float]:
     variance that it has: one at a time where they are known not to interact.
     """
     if isinstance(slot, Sampled):
-        return (1, 1.0 / slot.n) if is_known(slot.surrogate) else (slot.n, 1.0)
+        return (1, 1.0 / slot.batch_size) if is_known(slot.surrogate) else (slot.batch_size, 1.0)
     return 1, 1.0

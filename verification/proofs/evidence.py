@@ -13,7 +13,7 @@ from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.evidence.reports import Evidence
 from gradbias.verification.evidence.request import Request
 from gradbias.verification.evidence.verdicts import Found
-from gradbias.verification.proofs.prove import LARGEST_PROOF, NothingToProveError, proof_or_formula
+from gradbias.verification.proofs.prove import MAX_PROOF, NothingToProveError, proof_or_formula
 from gradbias.verification.proofs.results import BiasFormula, Proof
 from gradbias.verification.proofs.symbolic_problems import of_mdp
 
@@ -34,7 +34,7 @@ def with_proof(asked: Request, target: AnyTarget, exact: FloatArray, found: Foun
     mdp = asked.mdp
     critic = critic_rows(asked.context.critic, asked.length, mdp.n_states)
     try:
-        result = proof_or_formula(asked.estimator, of_mdp(mdp, critic), LARGEST_PROOF)
+        result = proof_or_formula(asked.estimator, of_mdp(mdp, critic), MAX_PROOF)
     except NothingToProveError:  # the enumerated verdict, VACUOUS, is the answer
         return replace(found, notes=(*found.notes, _NOTHING))
     except ValueError as error:
@@ -46,7 +46,7 @@ def with_proof(asked: Request, target: AnyTarget, exact: FloatArray, found: Foun
         known = replace(known, notes=(*found.notes, proof))
         if not exact.any():  # a point that shows nothing
             return known
-        return replace(known, scope=f"N = {found.trajectories}, at this MDP, for every policy")
+        return replace(known, scope=f"N = {found.batch_size}, at this MDP, for every policy")
     formula = (
         f"formula: for policies in general the bias is not 0, {result.terms:,} terms in the "
         f"probabilities; simplest component {result.simplest()}"

@@ -16,7 +16,7 @@ from gradbias.stochastic.estimators.exact_evaluations import Paths
 CRITICS = ("zero", "exact", "any", "any, then 0")
 """Zeros; the policy's own values; any values; any values that are 0 at the horizon."""
 
-MOST_PATHS = 200_000
+MAX_PATHS = 200_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ class ExactProblem:
 
     @cached_property
     def paths(self) -> Paths:
-        """All trajectories. Raises ValueError where there are more than `MOST_PATHS`."""
+        """All trajectories. Raises ValueError where there are more than `MAX_PATHS`."""
         n_states, n_actions, steps = self.shape
         found: list[tuple[tuple[int, ...], tuple[int, ...]]]
         found = [((s,), ()) for s in range(n_states) if self.start[s]]
@@ -123,9 +123,9 @@ class ExactProblem:
                     else u == states[-1]
                 )
             ]
-            if len(found) > MOST_PATHS:
+            if len(found) > MAX_PATHS:
                 raise ValueError(
-                    f"shape: expected at most {MOST_PATHS:,} trajectories, got more of "
+                    f"shape: expected at most {MAX_PATHS:,} trajectories, got more of "
                     f"{n_states} states, {n_actions} actions and {steps} steps; use fewer steps"
                 )
         states = np.array([path[0] for path in found])
@@ -150,7 +150,7 @@ class SymbolicProblem:
 
 def checked_shape(shape: Any) -> tuple[int, int, int]:
     """(S, A, H). Raises ValueError unless it is three whole numbers, at least 1 (two actions), of
-    which there are no more than `MOST_PATHS` trajectories.
+    which there are no more than `MAX_PATHS` trajectories.
     """
     if not isinstance(shape, tuple | list) or len(shape) != 3:
         raise ValueError(f"shape: expected (states, actions, steps), got {shape!r}")
@@ -164,9 +164,9 @@ def checked_shape(shape: Any) -> tuple[int, int, int]:
             "shape: nothing to prove, expected two actions or more: with one there is no derivative"
         )
     decades = math.log10(n_states) + steps * math.log10(n_states * n_actions)
-    if decades > math.log10(MOST_PATHS):
+    if decades > math.log10(MAX_PATHS):
         raise ValueError(
-            f"shape: expected at most {MOST_PATHS:,} trajectories, got about 10^{decades:.1f} of "
+            f"shape: expected at most {MAX_PATHS:,} trajectories, got about 10^{decades:.1f} of "
             f"{n_states} states, {n_actions} actions and {steps} steps; use fewer steps, or "
             "`measure_bias` with evidence moments or sampling"
         )

@@ -21,7 +21,7 @@ from gradbias.verification.proofs.results import BiasFormula, Proof
 from gradbias.verification.proofs.scores import Array, difference, return_derivatives
 from gradbias.verification.proofs.symbolic_problems import of_shape, of_symbolic_mdp
 
-LARGEST_PROOF = 1_500_000
+MAX_PROOF = 1_500_000
 """Terms (an upper bound) that a proof adds up at most."""
 
 _ROUNDING = 1e-9
@@ -36,16 +36,16 @@ def prove_unbiased(
     estimator: Estimator,
     shape: tuple[int, int, int] | SymbolicMDP,
     *,
-    critic: str = "zero",
-    largest: int = LARGEST_PROOF,
+    critic_kind: str = "zero",
+    max_size: int = MAX_PROOF,
 ) -> Proof | BiasFormula:
     """A proof that a surrogate's derivative is unbiased for the return's, or its bias.
 
     ``shape`` is (states, actions, steps): then policy, transition law, rewards, discount and start
     are symbols, and a proof holds for all problems of that shape without terminal states, with
     a batch of one trajectory drawn from the policy itself. Or it is a problem with entries of the
-    caller's, numbers and symbols. ``critic`` is "zero", "exact" (the policy's own values), "any" or
-    "any, then 0" (at the horizon). ``largest`` bounds the terms that are added up.
+    caller's, numbers and symbols. ``critic_kind`` is "zero", "exact" (the policy's own values),
+    "any" or "any, then 0" (at the horizon). ``max_size`` bounds the terms that are added up.
 
     Raises:
         ValueError: an estimator that is no surrogate, or whose coefficients are not exact
@@ -53,20 +53,18 @@ def prove_unbiased(
             were rounded, by which the bias may be explained; a shape that is too large, or one
             where estimate and derivative are both identically 0.
 
-    >>> from gradbias.stochastic.estimators.kinds import from_surrogate
-    >>> from gradbias.stochastic.surrogates.dice import dice
-    >>> from gradbias.stochastic.surrogates.score_function import lvc
-    >>> prove_unbiased(from_surrogate(dice, 2), (2, 2, 2)).proved
+    >>> from gradbias.stochastic import dice, from_surrogate, lvc
+    >>> prove_unbiased(from_surrogate(dice, order=2), (2, 2, 2)).proved
     True
-    >>> prove_unbiased(from_surrogate(lvc, 2), (2, 2, 2)).proved
+    >>> prove_unbiased(from_surrogate(lvc, order=2), (2, 2, 2)).proved
     False
     """
-    check_critic(critic)
+    check_critic(critic_kind)
     if isinstance(shape, SymbolicMDP):
-        symbolic = of_symbolic_mdp(shape, critic)
+        symbolic = of_symbolic_mdp(shape, critic_kind)
     else:
-        symbolic = of_shape(checked_shape(shape), critic)
-    return proof_or_formula(estimator, symbolic, largest)
+        symbolic = of_shape(checked_shape(shape), critic_kind)
+    return proof_or_formula(estimator, symbolic, max_size)
 
 
 def proof_or_formula(

@@ -1,1 +1,5 @@
 """`for_all_mdps`, strategies, the pytest plugin and its ledger."""
+
+from gradbias.analytic.utils.lazy_imports import public_names
+
+__getattr__, __dir__, __all__ = public_names(__name__, __file__)

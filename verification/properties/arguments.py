@@ -34,7 +34,7 @@ def checked_estimator(estimator: Estimator | Surrogate, order: int | None) -> Es
         return estimator
     if not callable(estimator):
         raise ValueError(f"estimator: expected one, or a function of a record, got {estimator!r}")
-    return from_surrogate(estimator, 1 if order is None else order)
+    return from_surrogate(estimator, order=1 if order is None else order)
 
 
 def check_options(options: object, measure: Callable[..., BiasReport]) -> None:

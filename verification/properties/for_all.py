@@ -57,7 +57,7 @@ from gradbias.verification.properties.strategies import (
     tabular_mdps,
 )
 
-_QUICK = {"samples": 20_000, "enumeration_limit": 50_000}
+_QUICK = {"budget": 20_000, "max_outcomes": 50_000}
 _GENERAL: Any = {
     "dynamics": [Dynamics.SPARSE, Dynamics.DENSE],
     "rewards": [Rewards.BY_ACTION, Rewards.BY_NEXT_STATE],
@@ -82,7 +82,7 @@ def for_all_mdps(
     policies: Callable[[TabularMDP], Drawn] | None = None,
     policy: Policy | PolicyOf = TABULAR,
     max_examples: int = 100,
-    least_telling: float = 0.25,
+    min_informative_share: float = 0.25,
 ) -> Callable[[Ledger], None]:
     """A test: for all small MDPs and policies, the estimator's mean is its target.
 
@@ -94,14 +94,14 @@ def for_all_mdps(
     up to the other sizes (3 unless said), or from ``problems``. ``policy`` is one, or depends on
     the problem, or is drawn for it (`verification.properties.strategies.linear_policies`);
     ``policies(mdp)`` draws its parameters. It fails with the smallest problem found on which the
-    estimator is biased, or where less than the share ``least_telling`` of the examples told
+    estimator is biased, or where less than the share ``min_informative_share`` of the examples told
     anything. Sampled examples share the false-alarm rate of one claim.
 
     Raises:
         ValueError: a size, count or share out of range; an estimator, option or strategy that is
             none; an order that is not the estimator's own.
 
-    >>> from gradbias.stochastic.surrogates.score_function import lvc
+    >>> from gradbias.stochastic import lvc
     >>> for_all_mdps(lvc, order=1, max_states=2, max_horizon=2, max_examples=10)(Ledger())
     """
     one = checked_estimator(estimator, order)
@@ -143,7 +143,7 @@ def for_all_mdps(
         measured,
         examples,
         max_examples,
-        least_telling,
+        min_informative_share,
         smaller=(lambda found: plainer(found)) if plain else (lambda found: ()),
         explained=explained,
     )
@@ -161,7 +161,7 @@ def for_all_games(
         [StochasticGame], st.SearchStrategy[tuple[FloatArray, FloatArray]]
     ] = joint_policies_for,
     max_examples: int = 60,
-    least_telling: float = 0.25,
+    min_informative_share: float = 0.25,
 ) -> Callable[[Ledger], None]:
     """A test: for all small two-player games and policies, a LOLA gradient's mean is LOLA's.
 
@@ -205,7 +205,7 @@ def for_all_games(
                 f"estimator: expected it to make a MetaGradient of a SampledGame, got {one!r}"
             )
         quick: dict[str, Any] = {
-            "enumeration_limit": 50_000,
+            "max_outcomes": 50_000,
             "rng": np.random.default_rng(example.seed),
         }
         given = quick | given_options(options, measure_meta_gradient, game, phi, theta)
@@ -218,7 +218,7 @@ def for_all_games(
         measured,
         [_game_examples(stage, policies) for stage in stages],
         max_examples,
-        least_telling,
+        min_informative_share,
     )
 
 
@@ -228,13 +228,13 @@ def _property(
     measured: Callable[[Example, float], BiasReport],
     stages: list[st.SearchStrategy[Example]],
     max_examples: int,
-    least_telling: float,
+    min_informative_share: float,
     *,
     smaller: Callable[[Example], Any] = lambda found: (),
     explained: Callable[[Search, BiasFoundError], list[str]] = lambda search, found: [],
 ) -> Callable[[Ledger], None]:
     most = whole_number("max_examples", max_examples, at_least=1)
-    real_number("least_telling", least_telling, low=0.0, high=1.0)
+    real_number("min_informative_share", min_informative_share, low=0.0, high=1.0)
 
     def for_all(gradbias: Ledger) -> None:
         _check_ledger(gradbias)
@@ -248,9 +248,9 @@ def _property(
         except NotMeasuredError as wrong:
             raise _told_where(wrong) from None
         finally:
-            gradbias.record(search.claim(least_telling))
-        if not search.is_telling(least_telling):
-            raise AssertionError(search.shortfall(least_telling))
+            gradbias.record(search.claim(min_informative_share))
+        if not search.is_telling(min_informative_share):
+            raise AssertionError(search.shortfall(min_informative_share))
 
     for_all.__doc__ = words
     return for_all

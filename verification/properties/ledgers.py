@@ -27,7 +27,7 @@ SAMPLING = "sampling"
 
 
 @dataclass(frozen=True)
-class Claim:
+class LedgerEntry:
     """One claim of a test: of one problem, or of all problems that a property looked at.
 
     ``evidence`` counts the problems by kind of evidence, of which ``vacuous`` and ``undecided``
@@ -52,7 +52,7 @@ class Ledger:
     """The claims of one test, which may take ``share`` of the suite's false-alarm rate."""
 
     share: float = DEFAULT_BUDGET
-    claims: list[Claim] = field(default_factory=list)
+    claims: list[LedgerEntry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._budget = ErrorBudget(check_rate("share", self.share))
@@ -66,7 +66,7 @@ class Ledger:
         """The rate that the next claim may take."""
         return self._budget.share(sum(claim.spent > 0.0 for claim in self.claims))
 
-    def record(self, claim: Claim) -> None:
+    def record(self, claim: LedgerEntry) -> None:
         """Adds a claim. Raises ValueError for one that took more than it may."""
         rate = self.next_rate()
         if claim.spent > rate * (1 + 1e-9):
@@ -106,12 +106,12 @@ class Ledger:
         return report
 
 
-def claim_of(report: BiasReport) -> Claim:
+def claim_of(report: BiasReport) -> LedgerEntry:
     """The claim that one measurement is."""
     from gradbias.verification.evidence.reports import Verdict
 
     sampled = report.interval is not None
-    return Claim(
+    return LedgerEntry(
         held=report.verdict is Verdict.UNBIASED,
         evidence={report.evidence.value: 1},
         vacuous=int(report.verdict is Verdict.VACUOUS),
@@ -121,10 +121,10 @@ def claim_of(report: BiasReport) -> Claim:
     )
 
 
-def summary_lines(claims: Sequence[Claim], budget: float) -> list[str]:
+def summary_lines(claims: Sequence[LedgerEntry], budget: float) -> list[str]:
     """What the claims of a suite amount to, in a few lines; none where nothing was claimed.
 
-    >>> for line in summary_lines([Claim(True, {"enumeration": 3}, vacuous=1)], 1e-4):
+    >>> for line in summary_lines([LedgerEntry(True, {"enumeration": 3}, vacuous=1)], 1e-4):
     ...     print(line)
     1 claim, 1 held; problems measured: 3
     evidence: 3 enumeration; of these 1 vacuous (nothing was tested)

@@ -15,7 +15,12 @@ from typing import Any
 import pytest
 
 from gradbias.verification.confidence.error_budgets import ErrorBudget, check_rate
-from gradbias.verification.properties.ledgers import DEFAULT_BUDGET, Claim, Ledger, summary_lines
+from gradbias.verification.properties.ledgers import (
+    DEFAULT_BUDGET,
+    Ledger,
+    LedgerEntry,
+    summary_lines,
+)
 
 _SENT = "gradbias_claims"
 _TOLD = "gradbias_budget"
@@ -28,11 +33,11 @@ class _Run:
     budget: float
     tests: int = 0
     ledgers: dict[str, Ledger] = field(default_factory=dict)
-    received: list[Claim] = field(default_factory=list)
+    received: list[LedgerEntry] = field(default_factory=list)
     silent_workers: int = 0
 
     @property
-    def claims(self) -> list[Claim]:
+    def claims(self) -> list[LedgerEntry]:
         return [c for ledger in self.ledgers.values() for c in ledger.claims] + self.received
 
 
@@ -113,7 +118,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     if sent is None:
         run.silent_workers += 1
         return
-    run.received += [Claim(**claim) for claim in sent]
+    run.received += [LedgerEntry(**claim) for claim in sent]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

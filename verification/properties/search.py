@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from gradbias.analytic.policies.softmax import TABULAR, Policy
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.evidence.reports import BiasReport, Evidence, Verdict
-from gradbias.verification.properties.ledgers import Claim
+from gradbias.verification.properties.ledgers import LedgerEntry
 from gradbias.verification.properties.source_code import as_lists
 
 _AROUND, _BELOW = 24, 60
@@ -228,9 +228,9 @@ class Search:
         """Whether enough of the examples are."""
         return self.telling >= max(1.0, least * self.examples)
 
-    def claim(self, least: float) -> Claim:
+    def claim(self, least: float) -> LedgerEntry:
         """All examples as one claim."""
-        return Claim(
+        return LedgerEntry(
             held=not self.failed and self.is_telling(least),
             evidence=dict(self.evidence),
             vacuous=self.verdicts[Verdict.VACUOUS],

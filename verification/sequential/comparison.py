@@ -2,12 +2,16 @@
 
 Both are evaluated on the same trajectories (common random numbers), so that what they share drops
 out of the difference. The reference is sampled too: no such report is exact.
+
+What a comparison of two sampled estimators found, as data with a sentence.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -23,14 +27,67 @@ from gradbias.stochastic.estimators.kinds import (
 )
 from gradbias.verification.confidence.scaled_sequences import Method, ScaledSequence
 from gradbias.verification.evidence.accumulated_moments import Progress
-from gradbias.verification.evidence.preparation import request_of
 from gradbias.verification.evidence.ranges import component_range
+from gradbias.verification.evidence.reports import Evidence
+from gradbias.verification.evidence.request import request_of
 from gradbias.verification.evidence.verdicts import ErrorRates
-from gradbias.verification.sequential.comparison_reports import Agreement, ComparisonReport
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import ControlVariate, Reading, pilot_direction
 from gradbias.verification.sequential.normality import off_policy_doubt, sampled_doubt
 from gradbias.verification.sequential.stream import Run, SampledBlock, Stream, with_generator
+
+
+class Agreement(Enum):
+    """Whether two estimators have one expectation, to within the tolerance."""
+
+    AGREE = "AGREE"
+    DIFFER = "DIFFER"
+    UNDECIDED = "UNDECIDED"
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonReport:
+    """Expectations of ``first`` and ``second``, both sampled on the same trajectories.
+
+    ``difference`` is the sampled mean of first minus second, ``interval`` its norm's and
+    ``reference_interval`` that of the second's norm, both at all times at once at the rate
+    ``false_alarm`` together. ``relative_interval`` follows from the two.
+    """
+
+    first: str
+    second: str
+    verdict: Agreement
+    difference: FloatArray
+    reference: FloatArray
+    interval: tuple[float, float]
+    reference_interval: tuple[float, float]
+    tolerance: float
+    false_alarm: float
+    assumption: str
+    samples: int
+    stopped: str
+    seconds: float
+    reason: str = ""
+    evidence: Evidence = field(default=Evidence.SAMPLING, init=False)
+
+    @property
+    def relative_interval(self) -> tuple[float, float]:
+        """Of the difference's norm over the second's."""
+        low, high = self.interval
+        least, most = self.reference_interval
+        return (low / most if most > 0 else 0.0, high / least if least > 0 else math.inf)
+
+    def __str__(self) -> str:
+        low, high = self.relative_interval
+        design = f"tolerance {self.tolerance:g}, false alarm {self.false_alarm:g}"
+        lines = [
+            f"{self.first} and {self.second}: {self.verdict.value}{self.reason}",
+            f"  difference  relative in [{low:.3g}, {high:.3g}], {design}",
+            f"  evidence    sampling on both sides, {self.samples:,} estimates ({self.stopped})",
+            f"  assumption  {self.assumption}",
+        ]
+        return "\n".join(lines)
+
 
 _FEWEST = 400
 _PILOT = 1000
@@ -49,14 +106,14 @@ def compare_estimators(
     *,
     tolerance: float = 0.01,
     false_alarm: float = 1e-3,
-    trajectories: int | None = None,
-    samples: int = 1_000_000,
+    batch_size: int | None = None,
+    budget: int = 1_000_000,
     rng: np.random.Generator | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> ComparisonReport:
     """Have two estimators the same expectation, relative to the second's? Sampled on the same
-    trajectories until that is decided, or ``samples`` trajectories are drawn.
+    trajectories until that is decided, or ``budget`` trajectories are drawn.
 
     Intervals are non-asymptotic where both have a known range (`component_range`), else
     approximate, and then UNDECIDED early, and where the sample or importance weights show heavy
@@ -69,9 +126,9 @@ def compare_estimators(
     began = time.perf_counter()
     rates = ErrorRates(tolerance, false_alarm, 1e-2)
     _check_both(first, second)
-    asked = request_of(first, mdp, theta, samples=samples, rng=rng, **options)
-    draws = Draws.of(asked, ControlVariate(second), trajectories)
-    limit = whole_number("samples", samples, at_least=_FEWEST * draws.n) // draws.n
+    asked = request_of(first, mdp, theta, budget=budget, rng=rng, **options)
+    draws = Draws.of(asked, ControlVariate(second), batch_size)
+    limit = whole_number("budget", budget, at_least=_FEWEST * draws.n) // draws.n
     pair = _Pair.fresh(draws, limit, rates)
     run = Run(pair.block, asked.rng, limit, draws.block, pair.is_decided, None, progress)
     stream, stopped = run.advanced(pair.stream)

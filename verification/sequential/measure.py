@@ -18,21 +18,27 @@ from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.estimators.kinds import Estimator
 from gradbias.verification.confidence.scaled_sequences import Method
 from gradbias.verification.evidence.accumulated_moments import Progress
-from gradbias.verification.evidence.preparation import (
+from gradbias.verification.evidence.reports import BiasReport, Verdict
+from gradbias.verification.evidence.request import (
+    Request,
     checked_values,
     off_policy_notes,
     request_of,
     target_value,
 )
-from gradbias.verification.evidence.reports import BiasReport, Verdict
-from gradbias.verification.evidence.request import Request
 from gradbias.verification.evidence.verdicts import ErrorRates, judge, subject_of
 from gradbias.verification.sequential.checkpoints import save_checkpoint
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import ControlVariate
-from gradbias.verification.sequential.methods import Bounds, MethodChoice, chosen_method
 from gradbias.verification.sequential.normality import off_policy_doubt
-from gradbias.verification.sequential.plan import Plan, fresh_plan, resumed_plan
+from gradbias.verification.sequential.plan import (
+    Bounds,
+    MethodChoice,
+    Plan,
+    chosen_method,
+    fresh_plan,
+    resumed_plan,
+)
 from gradbias.verification.sequential.stream import Run, Stream
 from gradbias.verification.sequential.verdict import (
     SequentialReport,
@@ -57,22 +63,22 @@ def measure_bias_sequentially(
     tolerance: float = 0.01,
     false_alarm: float = 1e-3,
     missed_bias: float = 1e-2,
-    trajectories: int | None = None,
-    samples: int = 1_000_000,
+    batch_size: int | None = None,
+    budget: int = 1_000_000,
     checkpoint: str | Path | None = None,
     rng: np.random.Generator | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> SequentialReport:
     """`measure_bias` by sampling, for as long as it takes: until the bias norm is found to be above
-    or within the relative ``tolerance``, or ``samples`` trajectories are drawn (and up to 1,000
+    or within the relative ``tolerance``, or ``budget`` trajectories are drawn (and up to 1,000
     more, by a pilot that chooses where to look, and is not counted).
 
     The interval holds at all times at once at the rate ``false_alarm``. Methods: "betting" and
     "empirical Bernstein" need a range of every component, which is known of AD, LVC, DiCE and
     Loaded-DiCE on policy (`component_range`) and else given as ``bounds=(low, high)``; "truncated"
     needs ``second_moment``, at least E[x^2] of every component of an estimate (of one trajectory's,
-    where N trajectories' is the mean of their own); "asymptotic" needs nothing and is
+    where N batch_size' is the mean of their own); "asymptotic" needs nothing and is
     approximate: the verdict is UNDECIDED where the sample, or importance weights, show heavy
     tails. "auto" takes the first of truncated, betting, asymptotic that has what it needs.
 
@@ -87,21 +93,20 @@ def measure_bias_sequentially(
         ValueError: an argument that does not fit, an estimate outside its range, or a checkpoint of
             another measurement.
 
-    >>> from gradbias.stochastic.estimators.kinds import from_surrogate
-    >>> from gradbias.stochastic.surrogates.score_function import lvc
+    >>> from gradbias.stochastic import from_surrogate, lvc
     >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
-    >>> report = measure_bias_sequentially(from_surrogate(lvc, 2), mdp, np.zeros((2, 2)))
+    >>> report = measure_bias_sequentially(from_surrogate(lvc, order=2), mdp, np.zeros((2, 2)))
     >>> report.verdict.value, report.stopped
     ('BIASED', 'decided')
     """
     began = time.perf_counter()
     rates = ErrorRates(tolerance, false_alarm, missed_bias)
-    asked = request_of(estimator, mdp, theta, samples=samples, rng=rng, **options)
+    asked = request_of(estimator, mdp, theta, budget=budget, rng=rng, **options)
     visited = checked_values(asked)
     wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
     exact = target_value(wanted, asked)
-    draws = Draws.of(asked, control, trajectories)
-    limit = whole_number("samples", samples, at_least=_FEWEST * draws.n) // draws.n
+    draws = Draws.of(asked, control, batch_size)
+    limit = whole_number("budget", budget, at_least=_FEWEST * draws.n) // draws.n
     given = MethodChoice(method, bounds, second_moment, projections)
     file = _checked_path(checkpoint)
     identity = identity_of(draws, given, rates, exact, limit)

@@ -15,18 +15,18 @@ from gradbias.verification.sequential.stream import Stream
 FIRST_LOOK = 0.1
 """Share of the budget before which a normal mean decides nothing: few samples show few tails."""
 
-LARGEST_SHARE = 0.01
+MAX_SHARE = 0.01
 """Of one estimate in the sum of squares, up to which a normal mean is believed: in few samples
 that of one which is five deviations off.
 """
 
-LEAST_EFFECTIVE = 1000.0
+MIN_EFFECTIVE = 1000.0
 """Effective trajectories off policy, from which on a normal mean is believed."""
 
 
 def believed_share(n: int) -> float:
     """The largest share of one of n estimates that a normal mean is believed with."""
-    return max(LARGEST_SHARE, 25.0 / max(n, 1))
+    return max(MAX_SHARE, 25.0 / max(n, 1))
 
 
 def sampled_doubt(stream: Stream, limit: int) -> str | None:
@@ -54,10 +54,10 @@ def off_policy_doubt(asked: Request, limit: int) -> str | None:
         log_softmax(policy.logits(at)) for at in (asked.context.theta, asked.behaviour)
     )
     effective = limit * effective_share(asked.mdp, wanted, drawn, asked.length)
-    if effective >= LEAST_EFFECTIVE:
+    if effective >= MIN_EFFECTIVE:
         return None
     return (
         f"importance weights leave an effective sample size of {effective:.3g} at the end of the "
-        f"budget, less than {LEAST_EFFECTIVE:g}, so that the mean is not taken for normal; give a "
+        f"budget, less than {MIN_EFFECTIVE:g}, so that the mean is not taken for normal; give a "
         "second_moment, more samples, or a nearer behaviour policy"
     )

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.confidence.scaled_sequences import ScaledSequence
-from gradbias.verification.evidence.accumulated_moments import LARGEST_ESTIMATE, Moments, Progress
+from gradbias.verification.evidence.accumulated_moments import MAX_ESTIMATE, Moments, Progress
 from gradbias.verification.sequential.checkpoints import generator_state
 
 LOOKS = 1.1
@@ -55,9 +55,9 @@ class Stream:
 
     def updated(self, block: SampledBlock, generator: dict[str, Any]) -> Stream:
         """With a block more."""
-        if block.largest > LARGEST_ESTIMATE or not np.isfinite(block.values).all():
+        if block.largest > MAX_ESTIMATE or not np.isfinite(block.values).all():
             raise ValueError(
-                f"estimates: expected numbers up to {LARGEST_ESTIMATE:g}, got {block.largest:.3g}"
+                f"estimates: expected numbers up to {MAX_ESTIMATE:g}, got {block.largest:.3g}"
             )
         gaps = block.values - self.centre
         squared = gaps**2

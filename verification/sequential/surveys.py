@@ -86,13 +86,11 @@ def survey(reports: Sequence[BiasReport], rate: float = 0.05) -> Survey:
     Raises:
         ValueError: no reports, or a rate outside (0, 1).
 
-    >>> from gradbias.analytic.problems.mdp import TabularMDP
-    >>> from gradbias.stochastic.estimators.kinds import from_surrogate
-    >>> from gradbias.stochastic.surrogates.dice import dice
-    >>> from gradbias.stochastic.surrogates.score_function import lvc
-    >>> from gradbias.verification.measurement.measure import measure_bias
+    >>> from gradbias.analytic import TabularMDP
+    >>> from gradbias.stochastic import dice, from_surrogate, lvc
+    >>> from gradbias.verification import measure_bias
     >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
-    >>> both = [from_surrogate(dice, 2, name="dice"), from_surrogate(lvc, 2, name="lvc")]
+    >>> both = [from_surrogate(each, order=2) for each in (dice, lvc)]
     >>> found = survey([measure_bias(each, mdp, np.zeros((2, 2))) for each in both])
     >>> found.findings.tolist()
     [False, True]

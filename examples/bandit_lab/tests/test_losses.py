@@ -23,4 +23,4 @@ test_the_hessian_of_lvc_is_right = broken(for_all_mdps(bandit_lab.lvc_loss, orde
 def test_the_hessian_of_dice_on_the_problem_that_we_train_on(gradbias):
     """One problem, by name, within the same budget."""
     mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=4)
-    gradbias.assert_unbiased(from_surrogate(bandit_lab.dice_loss, 2), mdp, np.zeros((3, 2)))
+    gradbias.assert_unbiased(from_surrogate(bandit_lab.dice_loss, order=2), mdp, np.zeros((3, 2)))

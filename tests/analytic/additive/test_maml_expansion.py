@@ -91,9 +91,9 @@ def test_ends_and_peaked_policies_are_no_exception(credit):
         assert close(found.objective.ravel(), wanted.objective, 1.0)
         assert close(found.linearised.ravel(), wanted.linearised, 1.0)
         exact = sampled_step_objective(
-            ending(), theta, samples=2, steps=1, step_size=STEP_SIZE, credit=credit
+            ending(), theta, batch_size=2, steps=1, step_size=STEP_SIZE, credit=credit
         )
-        gradients = additive_moments(law, function, samples=2).gradient
+        gradients = additive_moments(law, function, batch_size=2).gradient
         assert close(gradients, exact.gradient.ravel(), 1.0)
 
 
@@ -103,8 +103,8 @@ def test_meta_rl_is_an_additive_objective(name, credit):
     mdp, theta, policy = problem(name)
     loop = {"step_size": STEP_SIZE, "policy": policy}
     law = trajectory_law(mdp, theta, credit=credit, policy=policy)
-    found = additive_moments(law, adapted_return(mdp, theta, **loop), samples=2)
-    wanted = sampled_step_objective(mdp, theta, samples=2, steps=1, credit=credit, **loop)
+    found = additive_moments(law, adapted_return(mdp, theta, **loop), batch_size=2)
+    wanted = sampled_step_objective(mdp, theta, batch_size=2, steps=1, credit=credit, **loop)
     assert close(found.value, wanted.value, 1.0)
     assert close(found.gradient, wanted.gradient.ravel(), 1.0)
     assert not close(found.linearised.mean, wanted.gradient.ravel(), 1.0)
@@ -158,10 +158,10 @@ def test_the_constants_are_what_enumerated_batches_tend_to(case):
     }[case]
     exact = step_expansion(mdp, theta, step_size=STEP_SIZE)
     law, function = trajectory_law(mdp, theta), adapted_return(mdp, theta, step_size=STEP_SIZE)
-    every = [additive_moments(law, function, samples=n) for n in samples]
+    every = [additive_moments(law, function, batch_size=n) for n in samples]
     loop = {"steps": 1, "step_size": STEP_SIZE, "credit": Credit.TOTAL_RETURN}
     slopes = [
-        sampled_step_objective(mdp, theta, samples=n, **loop).gradient.ravel() for n in samples
+        sampled_step_objective(mdp, theta, batch_size=n, **loop).gradient.ravel() for n in samples
     ]
     linearised = [one.linearised.mean for one in every]
     check_extrapolation(exact, samples, slopes, exact.objective, tolerance)
@@ -243,7 +243,7 @@ def test_eqs_11_and_12_lack_the_step_size():
         found = []
         for n in (50, 400):
             loop = {"steps": 1, "step_size": eta, "credit": Credit.TOTAL_RETURN}
-            wanted = sampled_step_objective(BANDIT, ARMS, samples=n, **loop).gradient[0]
+            wanted = sampled_step_objective(BANDIT, ARMS, batch_size=n, **loop).gradient[0]
             found.append(np.linalg.norm(as_printed(n, scored_step, eta)[0] - wanted))
         return found
 
@@ -287,7 +287,7 @@ def test_the_linearised_estimate_is_maml_s_with_the_step_s_own_trajectories(cred
     mdp, theta, _ = problem("tabular")
     law = trajectory_law(mdp, theta, credit=credit)
     wanted = additive_moments(
-        law, adapted_return(mdp, theta, step_size=STEP_SIZE), samples=2
+        law, adapted_return(mdp, theta, step_size=STEP_SIZE), batch_size=2
     ).linearised
     probabilities, estimates = [], []
     for batch in itertools.product(oracles.all_trajectories(mdp, theta, 2), repeat=2):
@@ -322,7 +322,7 @@ def test_the_first_term_s_variance_grows_and_the_second_s_falls():
     unscored = AdditiveLaw(law.probabilities, law.features, 0 * law.scores, law.jacobians)
 
     def variance(case, f, n, baseline=0.0):
-        found = additive_moments(case, f, samples=n, baseline=baseline).score_function
+        found = additive_moments(case, f, batch_size=n, baseline=baseline).score_function
         return np.trace(found.covariance)
 
     samples = (100, 200, 400, 800)
@@ -349,6 +349,6 @@ def test_bad_input_is_named(monkeypatch):
     for call, complaint in bad:
         with pytest.raises(ValueError, match=complaint):
             call()
-    monkeypatch.setattr(step_objectives, "LARGEST_TABLE", 200)
+    monkeypatch.setattr(step_objectives, "MAX_TABLE", 200)
     with pytest.raises(ValueError, match="horizon: expected a law of at most 200 numbers, got 256"):
         trajectory_law(mdp, theta)

@@ -37,20 +37,22 @@ def problem(seed, moves, **kwargs):
 @pytest.mark.parametrize("samples", [1, 2, 4])
 def test_value_and_gradient_agree_with_autograd_over_ordered_batches(seed, moves, samples):
     toy, theta, law, function = problem(seed, moves)
-    found = additive_moments(law, function, samples=samples)
+    found = additive_moments(law, function, batch_size=samples)
     wanted = torch.func.grad(lambda t: toy.objective(t, samples))(theta).numpy()
     assert close(found.value, float(toy.objective(theta, samples)), 1.0)
     assert close(found.gradient, wanted, 1.0)
     if moves:
         still = AdditiveLaw(law.probabilities, law.features, law.scores)
-        assert not close(additive_moments(still, function, samples=samples).gradient, wanted, 1.0)
+        assert not close(
+            additive_moments(still, function, batch_size=samples).gradient, wanted, 1.0
+        )
 
 
 def test_batches_are_added_up_over_blocks(monkeypatch):
     _, _, law, function = problem(0, True)
-    whole = additive_moments(law, function, samples=5)
+    whole = additive_moments(law, function, batch_size=5)
     monkeypatch.setattr(additive_objectives, "_BLOCK", 5 * law.numbers * 4)  # four at a time
-    parts = additive_moments(law, function, samples=5)
+    parts = additive_moments(law, function, batch_size=5)
     assert abs(parts.value - whole.value) < 1e-13
     np.testing.assert_allclose(parts.linearised.covariance, whole.linearised.covariance, rtol=1e-12)
 
@@ -59,7 +61,7 @@ def check_expansion(law, function, expansion, degree):
     """N-sample means of a polynomial f are polynomials in 1/N: few N give every coefficient."""
     samples = range(1, degree + 2)
     powers = [-k for k in range(len(samples))]
-    every = [additive_moments(law, function, samples=n) for n in samples]
+    every = [additive_moments(law, function, batch_size=n) for n in samples]
     wanted = laurent([one.gradient for one in every], samples, powers)
     biased = laurent([one.linearised.mean for one in every], samples, powers)
     assert close(expansion.limit, wanted[0], 1.0)
@@ -119,7 +121,7 @@ def test_the_bias_falls_like_one_over_n_not_its_root(seed):
     )
     constant = additive_expansion(law, function).bias
     samples = (20, 40, 80, 160)
-    biases = [additive_moments(law, function, samples=n).bias for n in samples]
+    biases = [additive_moments(law, function, batch_size=n).bias for n in samples]
     slopes = -np.diff(np.log([np.linalg.norm(bias) for bias in biases])) / np.log(2.0)
     assert np.abs(slopes[-1] - 1.0) < 0.02
     assert np.abs(slopes - 0.5).min() > 0.3
@@ -143,11 +145,11 @@ def test_a_quadratic_s_bias_is_exact_for_every_n(seed, samples):
         lambda x: 0.5 * ((x @ matrix) * x).sum(axis=-1) + x[..., 0],
         lambda x: x @ matrix + np.array([1.0, 0.0]),
     )
-    bias = additive_moments(law, function, samples=samples).bias
-    found = quadratic_bias(law, matrix, samples=samples)
+    bias = additive_moments(law, function, batch_size=samples).bias
+    found = quadratic_bias(law, matrix, batch_size=samples)
     assert close(bias, found, 1.0)
-    assert not close(bias, quadratic_bias(law, 2 * matrix, samples=samples), 1e-2)
-    squares = additive_moments(law, SQUARE, samples=samples).bias
+    assert not close(bias, quadratic_bias(law, 2 * matrix, batch_size=samples), 1e-2)
+    squares = additive_moments(law, SQUARE, batch_size=samples).bias
     wanted = (law.probabilities * square(law.features)) @ law.scores / samples
     assert close(squares, wanted, 1.0)
 
@@ -169,8 +171,8 @@ def test_the_bound_on_the_bias_holds_and_is_reached_to_a_finite_factor():
         w = rng.normal(size=(2, h)) * rng.choice([0.1, 0.5, 1.0])
         function, lipschitz = cosine(w, rng.normal(size=2)), float((w**2).sum())
         for samples in (1, 2, 5, 20):
-            bias = np.linalg.norm(additive_moments(law, function, samples=samples).bias)
-            bound = linearised_bias_bound(law, lipschitz=lipschitz, samples=samples)
+            bias = np.linalg.norm(additive_moments(law, function, batch_size=samples).bias)
+            bound = linearised_bias_bound(law, lipschitz=lipschitz, batch_size=samples)
             ratios.append(bound / bias)
     assert min(ratios) >= 1.0
     assert np.isfinite(ratios).all()
@@ -181,12 +183,12 @@ def test_the_bound_on_the_bias_holds_and_is_reached_to_a_finite_factor():
 def test_the_bound_is_attained():
     """By a square of features 0 and 1: only one outcome counts, so nothing cancels."""
     for samples in (1, 3, 10):
-        bias = additive_moments(COIN, SQUARE, samples=samples).bias
-        bound = linearised_bias_bound(COIN, lipschitz=2.0, samples=samples)
+        bias = additive_moments(COIN, SQUARE, batch_size=samples).bias
+        bound = linearised_bias_bound(COIN, lipschitz=2.0, batch_size=samples)
         assert abs(np.linalg.norm(bias) - bound) < 1e-15
     with_mean = problem(0, False)[2]
-    loose = linearised_bias_bound(with_mean, lipschitz=2.0, samples=3)
-    assert np.linalg.norm(additive_moments(with_mean, SQUARE, samples=3).bias) < loose
+    loose = linearised_bias_bound(with_mean, lipschitz=2.0, batch_size=3)
+    assert np.linalg.norm(additive_moments(with_mean, SQUARE, batch_size=3).bias) < loose
 
 
 @pytest.mark.parametrize(("seed", "moves"), CASES)
@@ -200,7 +202,7 @@ def test_the_score_function_s_variance_grows_with_n_but_for_a_baseline(seed, mov
     samples, powers = range(1, 7), [1, 0, -1, -2, -3, -4]
 
     def coefficients(estimate, baseline=0.0):
-        every = [additive_moments(law, function, samples=n, baseline=baseline) for n in samples]
+        every = [additive_moments(law, function, batch_size=n, baseline=baseline) for n in samples]
         values = [np.trace(getattr(one, estimate).covariance) for one in every]
         return laurent(values, samples, powers)[:, 0]
 
@@ -230,9 +232,9 @@ def test_the_expected_feature_is_not_dropped_for_nothing():
     line = AdditiveFunction(lambda x: 2 * m[0] * x[..., 0], lambda x: 2 * m[0] + 0 * x)
     assert np.linalg.norm(limit) > 0.1
     for samples in (1, 4, 16):
-        of_mean = additive_moments(law, line, samples=samples).gradient
+        of_mean = additive_moments(law, line, batch_size=samples).gradient
         assert close(of_mean, limit, 1.0)
-        found = additive_moments(law, SQUARE, samples=samples)
+        found = additive_moments(law, SQUARE, batch_size=samples)
         different = 2 * found.gradient - found.linearised.mean
         assert close(different, of_mean - limit / samples, 1.0)
 
@@ -249,23 +251,26 @@ def test_bad_input_is_named():
             lambda: AdditiveLaw([0.5, 0.5], [[1.0], [0.0]], scores, [[1.0], [1.0]]),
             "jacobians: expected shape",
         ),
-        (lambda: additive_moments(COIN, SQUARE, samples=0), "samples: expected a whole number"),
-        (lambda: additive_moments(COIN, SQUARE, samples=10**7), r"got about 10\^7\.0 batches"),
-        (lambda: additive_moments(COIN, SQUARE, samples=20_000), r"got about 10\^4\.3 batches"),
         (
-            lambda: additive_moments(COIN, AdditiveFunction(square, square), samples=2),
+            lambda: additive_moments(COIN, SQUARE, batch_size=0),
+            "batch_size: expected a whole number",
+        ),
+        (lambda: additive_moments(COIN, SQUARE, batch_size=10**7), r"got about 10\^7\.0 batches"),
+        (lambda: additive_moments(COIN, SQUARE, batch_size=20_000), r"got about 10\^4\.3 batches"),
+        (
+            lambda: additive_moments(COIN, AdditiveFunction(square, square), batch_size=2),
             "its gradient: expected shape",
         ),
         (
-            lambda: additive_moments(COIN, SQUARE, samples=2, baseline=float("nan")),
+            lambda: additive_moments(COIN, SQUARE, batch_size=2, baseline=float("nan")),
             "baseline: expected a number",
         ),
         (lambda: additive_expansion(COIN, SQUARE), "expected its hessian, got None"),
-        (lambda: linearised_bias_bound(COIN, lipschitz=-1.0, samples=2), "lipschitz: expected"),
-        (lambda: quadratic_bias(COIN, [[1.0, 2.0]], samples=2), "curvature: expected shape"),
+        (lambda: linearised_bias_bound(COIN, lipschitz=-1.0, batch_size=2), "lipschitz: expected"),
+        (lambda: quadratic_bias(COIN, [[1.0, 2.0]], batch_size=2), "curvature: expected shape"),
     ]
     two = problem(0, False)[2]
-    bad.append((lambda: quadratic_bias(two, [[1.0, 2.0], [0.0, 1.0]], samples=2), "symmetric"))
+    bad.append((lambda: quadratic_bias(two, [[1.0, 2.0], [0.0, 1.0]], batch_size=2), "symmetric"))
     for call, complaint in bad:
         with pytest.raises(ValueError, match=complaint):
             call()

@@ -21,7 +21,7 @@ from gradbias.analytic.constants.returns import (
 )
 from gradbias.analytic.constants.softmax import influence, softmax_constants
 from gradbias.analytic.meta.bilevel import Lirpg, Maml
-from gradbias.analytic.meta.compositional_bias import sampled_loop
+from gradbias.analytic.meta.compositional_bias import expected_path
 from gradbias.analytic.moments.estimators import Curvature, gradient_moments, hvp_moments
 from gradbias.analytic.moments.hessian_means import hessian_estimate_mean
 from gradbias.analytic.moments.trajectory_classes import Credit
@@ -385,7 +385,7 @@ def test_local_constants_hold_on_the_ball_and_lie_between_path_and_global(lirpg,
     local, far = scopes[Scope.LOCAL], scopes[Scope.GLOBAL]
     problem, *rest = given
     phi, theta = rest if lirpg else (rest[0], None)
-    loop = sampled_loop(problem, phi, theta, 2, 0.02, Credit.REWARD_TO_GO, None)
+    loop = expected_path(problem, phi, theta, 2, 0.02, Credit.REWARD_TO_GO, None)
     rng, names, inside = np.random.default_rng(0), set(), 0
     for name, scope in local.scopes.items():
         assert getattr(scopes[Scope.PATH], name) <= getattr(local, name) * UP, name
@@ -435,7 +435,7 @@ def test_a_multiple_of_an_error_changes_as_fast_as_both_parts():
     given, asked = ball_loop(True, Curvature.LVC)
     exact = loop_constants(*given, **asked | {"curvature": None}, scope=Scope.GLOBAL)
     own = hessian_constants(
-        sampled_loop(*given, 2, 0.02, Credit.REWARD_TO_GO, None).inner, Curvature.LVC
+        expected_path(*given, 2, 0.02, Credit.REWARD_TO_GO, None).inner, Curvature.LVC
     )
     for times in (0.0, 0.5, 3.0):
         found = loop_constants(*given, **asked, scope=Scope.GLOBAL, hessian_error=times)

@@ -359,13 +359,13 @@ def test_bad_input_is_named():
         with pytest.raises(ValueError, match=complaint):
             leading_compositional_bias(problem, *given, **loop | options)
         with pytest.raises(ValueError, match=complaint):
-            compositional_bias(problem, *given, samples=1, **loop | options)
+            compositional_bias(problem, *given, batch_size=1, **loop | options)
     with pytest.raises(ValueError, match="curvature: expected a Curvature or None, got 'AD'"):
-        compositional_bias(Maml(bandit()), theta, samples=1, curvature="AD", **loop)
+        compositional_bias(Maml(bandit()), theta, batch_size=1, curvature="AD", **loop)
     sizes = [
-        ({"samples": 0}, bandit(), "samples: expected a whole number"),
-        ({"samples": 2000, "steps": 2}, bandit(), "samples, steps: expected at most 1,000,000"),
-        ({"samples": 1, "steps": 101}, bandit(), "steps: expected at most 100"),
+        ({"batch_size": 0}, bandit(), "batch_size: expected a whole number"),
+        ({"batch_size": 2000, "steps": 2}, bandit(), "samples, steps: expected at most 1,000,000"),
+        ({"batch_size": 1, "steps": 101}, bandit(), "steps: expected at most 100"),
     ]
     for options, mdp, complaint in sizes:
         with pytest.raises(ValueError, match=complaint):

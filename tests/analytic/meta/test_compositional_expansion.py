@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradbias.analytic.meta.bilevel import Lirpg, Maml
-from gradbias.analytic.meta.compositional_bias import compositional_bias, sampled_loop
+from gradbias.analytic.meta.compositional_bias import compositional_bias, expected_path
 from gradbias.analytic.meta.compositional_expansion import leading_compositional_bias
 from gradbias.analytic.moments.estimators import Curvature
 from gradbias.analytic.moments.trajectory_classes import Credit
@@ -31,9 +31,11 @@ def given(mdp, lirpg):
 def limit(arguments, curvature, times, counts, loop=LOOP):
     """N times what sampled steps add, extrapolated to 1/N = 0."""
     problem, *rest = arguments
-    inner = sampled_loop(*arguments, *loop.values(), Credit.REWARD_TO_GO, None).inner
+    inner = expected_path(*arguments, *loop.values(), Credit.REWARD_TO_GO, None).inner
     erring = with_hessian_error(problem, inner, curvature, times)
-    found = [n * compositional_bias(erring, *rest, **loop, samples=n).meta_gradient for n in counts]
+    found = [
+        n * compositional_bias(erring, *rest, **loop, batch_size=n).meta_gradient for n in counts
+    ]
     order = 1
     while len(found) > 1:
         found = [(2**order * two - one) / (2**order - 1) for one, two in pairwise(found)]

@@ -65,7 +65,7 @@ def check_against_autograd(
     wanted = torch.autograd.grad(value, leaf)[0].numpy()
     extra = {} if policy is None else {"policy": policy}
     found = sampled_step_objective(
-        mdp, theta, samples=samples, steps=steps, step_size=step_size, credit=credit, **extra
+        mdp, theta, batch_size=samples, steps=steps, step_size=step_size, credit=credit, **extra
     )
     assert close(found.value, float(value.detach()), 1e-2)
     assert close(found.gradient, wanted, 1e-2)
@@ -124,7 +124,7 @@ def test_rewards_over_time_are_credited_when_they_come(shape, credit):
 
 def test_batches_are_added_up_over_blocks(monkeypatch):
     mdp = oracles.random_mdp(4, horizon=1, n_states=2, n_actions=2)
-    loop = {"samples": 3, "steps": 2, "step_size": 0.5}
+    loop = {"batch_size": 3, "steps": 2, "step_size": 0.5}
     theta = np.random.default_rng(0).normal(size=(2, 2))
     whole = sampled_step_objective(mdp, theta, **loop)
     monkeypatch.setattr(sampled_steps, "_BLOCK", 36)  # three batches at a time
@@ -140,7 +140,7 @@ def test_more_samples_approach_the_objective_of_expected_steps():
     value, gradient = (f(Maml(bandit), theta, **loop) for f in (meta_objective, meta_gradient))
     gaps, slopes = [], []
     for n in (50, 100, 200, 400):
-        found = sampled_step_objective(bandit, theta, samples=n, **loop)
+        found = sampled_step_objective(bandit, theta, batch_size=n, **loop)
         gaps.append(abs(found.value - value))
         slopes.append(np.linalg.norm(found.gradient - gradient))
     for errors in (gaps, slopes):
@@ -154,23 +154,23 @@ def test_what_is_too_large_is_said_before_trying():
     with pytest.raises(
         ValueError, match=r"expected at most 1,000,000 outcomes, .* got about 10\^\d"
     ):
-        sampled_step_objective(mdp, zero, samples=5, steps=2, step_size=0.1)
+        sampled_step_objective(mdp, zero, batch_size=5, steps=2, step_size=0.1)
     long = oracles.random_mdp(4, horizon=40, n_states=3, n_actions=3)
     with pytest.raises(ValueError, match=r"horizon: expected at most [\d,]+ trajectories, got"):
-        sampled_step_objective(long, zero, samples=1, steps=1, step_size=0.1)
+        sampled_step_objective(long, zero, batch_size=1, steps=1, step_size=0.1)
     bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     with pytest.raises(ValueError, match=r"got about 10\^\d\d\d\.\d outcomes"):
-        sampled_step_objective(mdp, zero, samples=500, steps=2, step_size=0.1)
-    for many in ({"samples": 10**7, "steps": 1}, {"samples": 3, "steps": 99}):
+        sampled_step_objective(mdp, zero, batch_size=500, steps=2, step_size=0.1)
+    for many in ({"batch_size": 10**7, "steps": 1}, {"batch_size": 3, "steps": 99}):
         with pytest.raises(ValueError, match="numbers a step, got about"):
             sampled_step_objective(bandit, [[0.0, 0.0]], step_size=0.1, **many)
     with pytest.raises(ValueError, match="steps: expected at most 100, got 1000000000"):
-        sampled_step_objective(bandit, [[0.0, 0.0]], samples=3, steps=10**9, step_size=0.1)
+        sampled_step_objective(bandit, [[0.0, 0.0]], batch_size=3, steps=10**9, step_size=0.1)
     wide = TabularMDP.random(100, 10, rng=np.random.default_rng(0), discount=0.9, horizon=2)
     with pytest.raises(ValueError, match=r"horizon: expected at most 12,500 trajectories, got"):
-        sampled_step_objective(wide, np.zeros((100, 10)), samples=1, steps=1, step_size=0.1)
+        sampled_step_objective(wide, np.zeros((100, 10)), batch_size=1, steps=1, step_size=0.1)
     forever = oracles.random_mdp(4, n_states=3, n_actions=3)
     with pytest.raises(ValueError, match="horizon: expected a finite one"):
-        sampled_step_objective(forever, zero, samples=1, steps=1, step_size=0.1)
+        sampled_step_objective(forever, zero, batch_size=1, steps=1, step_size=0.1)
     with pytest.raises(ValueError, match="one policy"):
-        sampled_step_objective(mdp, np.zeros((2, 3, 3)), samples=1, steps=1, step_size=0.1)
+        sampled_step_objective(mdp, np.zeros((2, 3, 3)), batch_size=1, steps=1, step_size=0.1)

@@ -64,7 +64,7 @@ def everything(mdp, theta, v, w):
 def sparse_solver(request, monkeypatch):
     """Each of the sparse solvers, whatever the size."""
     if request.param != "LU":
-        monkeypatch.setattr(systems, "LARGEST_FILLED", 0)
+        monkeypatch.setattr(systems, "MAX_FILLED", 0)
         monkeypatch.setattr(systems, "LOCALITY", -1.0)
     if request.param == "Krylov gives up":
         monkeypatch.setattr(systems, "_KRYLOV_RESTARTS", 1)
@@ -134,7 +134,7 @@ def test_many_policies_give_what_each_gives(horizon):
 
 def test_large_dense_problems_agree_with_a_plain_solve():
     """Above the size up to which inverses are kept: LU factors, reused."""
-    size = systems.LARGEST_INVERSE + 16
+    size = systems.MAX_INVERSE + 16
     mdp = TabularMDP.random(size, 3, rng=np.random.default_rng(0), discount=0.95)
     theta, v = np.random.default_rng(1).normal(size=(2, size, 3))
     first = oracles.autograd_derivative(mdp, theta, 1)
@@ -174,7 +174,7 @@ def test_bad_sparse_problems_are_named(changes, complaint):
 
 
 def test_iterated_values_are_0_at_terminal_states(monkeypatch):
-    monkeypatch.setattr(systems, "LARGEST_FILLED", 0)
+    monkeypatch.setattr(systems, "MAX_FILLED", 0)
     monkeypatch.setattr(systems, "LOCALITY", -1.0)
     rng = np.random.default_rng(0)
     rows = rng.dirichlet(np.ones(12), size=(12, 2))

@@ -42,11 +42,11 @@ def test_update_and_all_its_derivatives_agree_with_autograd(data):
     kind = data.draw(st.sampled_from(sorted(WEIGHTINGS) if mdp.horizon else ["discounted"]))
     weighting, weights, state_discount = WEIGHTINGS[kind](mdp.horizon or 1)
     returns = LambdaReturns(mdp, critic, *([weighting] if weighting else []))
-    found = returns.at(theta, discount=gamma, trace_decay=decay)
+    found = returns.at(theta, discount=gamma, gae_lambda=decay)
 
-    def update(logits, discount, trace_decay):
+    def update(logits, discount, gae_lambda):
         return by_torch.lambda_update(
-            mdp, logits, critic, discount, trace_decay, weights, state_discount
+            mdp, logits, critic, discount, gae_lambda, weights, state_discount
         )
 
     at = (by_torch.tensor(theta), by_torch.tensor(gamma), by_torch.tensor(decay))
@@ -57,7 +57,7 @@ def test_update_and_all_its_derivatives_agree_with_autograd(data):
     assert close(found.jvp(v), np.tensordot(jacobian, v, 2), scale)
     assert close(found.vjp(v), np.tensordot(v, jacobian, 2), scale)
     assert close(found.discount_derivative, torch.func.jacrev(update, 1)(*at).numpy(), scale)
-    assert close(found.trace_decay_derivative, torch.func.jacrev(update, 2)(*at).numpy(), scale)
+    assert close(found.lambda_derivative, torch.func.jacrev(update, 2)(*at).numpy(), scale)
 
 
 def n_step_mixture(mdp, theta, critic, discount, decay, left):
@@ -79,11 +79,11 @@ def test_action_values_are_mixtures_of_n_step_returns(decay):
     rng = np.random.default_rng(0)
     theta, critic = rng.normal(size=(3, 2)), rng.normal(size=3)
     q = [n_step_mixture(mdp, theta, critic, 0.8, decay, 5 - t) for t in range(5)]
-    found = LambdaReturns(mdp, critic).at(theta, discount=0.8, trace_decay=decay)
+    found = LambdaReturns(mdp, critic).at(theta, discount=0.8, gae_lambda=decay)
     np.testing.assert_allclose(found.values.action_values, q, rtol=1e-13, atol=1e-14)
     forever = TabularMDP(mdp.transition, mdp.reward, 0.8, mdp.start)
     q = n_step_mixture(mdp, theta, critic, 0.8, decay, 400)
-    found = LambdaReturns(forever, critic).at(theta, discount=0.8, trace_decay=decay)
+    found = LambdaReturns(forever, critic).at(theta, discount=0.8, gae_lambda=decay)
     np.testing.assert_allclose(found.values.action_values[0], q, rtol=1e-12, atol=1e-13)
 
 
@@ -91,14 +91,14 @@ def test_the_update_is_not_a_gradient():
     mdp = oracles.random_mdp(4, n_states=3, n_actions=2)
     rng = np.random.default_rng(0)
     theta, critic = rng.normal(size=(3, 2)), rng.normal(size=3)
-    found = LambdaReturns(mdp, critic).at(theta, discount=0.9, trace_decay=0.8)
+    found = LambdaReturns(mdp, critic).at(theta, discount=0.9, gae_lambda=0.8)
     basis = np.eye(6).reshape(6, 3, 2)
     jacobian = found.jvp(basis).reshape(6, 6)
     np.testing.assert_allclose(found.vjp(basis).reshape(6, 6).T, jacobian, atol=1e-13)
     asymmetry = np.linalg.norm(jacobian - jacobian.T) / np.linalg.norm(jacobian)
     assert asymmetry > 0.02
     # With lambda = 1 and the problem's own discount it is the policy gradient, whatever the critic.
-    plain = LambdaReturns(mdp, critic).at(theta, discount=mdp.discount, trace_decay=1.0)
+    plain = LambdaReturns(mdp, critic).at(theta, discount=mdp.discount, gae_lambda=1.0)
     assert close(plain.update, gradient(mdp, theta), 0.0)
     assert close(plain.jvp(basis), plain.vjp(basis), 1.0)
 
@@ -108,7 +108,7 @@ def test_undiscounted_weights_make_the_named_update_field():
     theta = np.random.default_rng(0).normal(size=(3, 2))
     for weighting in (Undiscounted(), GivenWeights((1.0, 0.2, 0.0, 3.0))):
         field = LambdaReturns(mdp, np.zeros(3), weighting)
-        found = field.at(theta, discount=mdp.discount, trace_decay=1.0).update
+        found = field.at(theta, discount=mdp.discount, gae_lambda=1.0).update
         target = update_field(horizon=4, weighting=weighting)
         assert close(found, evaluate_target(target, mdp, theta), 0.0)
 
@@ -117,11 +117,11 @@ def test_a_critic_over_time_bootstraps_each_step():
     mdp = oracles.random_mdp(4, horizon=3, n_states=3, n_actions=2)
     rng = np.random.default_rng(0)
     theta, critic = rng.normal(size=(3, 2)), rng.normal(size=(4, 3))
-    found = LambdaReturns(mdp, critic).at(theta, discount=0.8, trace_decay=0.0)
+    found = LambdaReturns(mdp, critic).at(theta, discount=0.8, gae_lambda=0.0)
     wanted = mdp.reward + 0.8 * np.einsum("sax,tx->tsa", mdp.transition, critic[1:])
     np.testing.assert_allclose(found.values.action_values, wanted, rtol=1e-14)
-    still = LambdaReturns(mdp, np.stack([critic[0]] * 4)).at(theta, discount=0.8, trace_decay=0.5)
-    same = LambdaReturns(mdp, critic[0]).at(theta, discount=0.8, trace_decay=0.5)
+    still = LambdaReturns(mdp, np.stack([critic[0]] * 4)).at(theta, discount=0.8, gae_lambda=0.5)
+    same = LambdaReturns(mdp, critic[0]).at(theta, discount=0.8, gae_lambda=0.5)
     assert np.array_equal(still.update, same.update)
 
 
@@ -130,7 +130,7 @@ def test_batches_and_other_policies():
     rng = np.random.default_rng(0)
     theta, v = rng.normal(size=(2, 4, 3, 2))
     critic = rng.normal(size=3)
-    point = {"discount": 0.8, "trace_decay": 0.6}
+    point = {"discount": 0.8, "gae_lambda": 0.6}
     every = LambdaReturns(MDPBatch(mdps), critic).at(theta, **point)
     for i, mdp in enumerate(mdps):
         one = LambdaReturns(mdp, critic).at(theta[i], **point)
@@ -165,10 +165,10 @@ def test_bad_input_is_named():
         LambdaReturns(mdp, np.zeros(3), Undiscounted())
     with pytest.raises(ValueError, match=r"state weighting: expected . weights"):
         LambdaReturns(finite, np.zeros(3), GivenWeights((1.0,)))
-    with pytest.raises(ValueError, match="trace_decay: expected a number in"):
-        LambdaReturns(mdp, np.zeros(3)).at(np.zeros((3, 2)), discount=0.9, trace_decay=1.1)
-    with pytest.raises(ValueError, match="discount x trace_decay"):
-        LambdaReturns(mdp, np.zeros(3)).at(np.zeros((3, 2)), discount=1.0, trace_decay=1.0)
+    with pytest.raises(ValueError, match="gae_lambda: expected a number in"):
+        LambdaReturns(mdp, np.zeros(3)).at(np.zeros((3, 2)), discount=0.9, gae_lambda=1.1)
+    with pytest.raises(ValueError, match="discount x gae_lambda"):
+        LambdaReturns(mdp, np.zeros(3)).at(np.zeros((3, 2)), discount=1.0, gae_lambda=1.0)
     rows = np.array(mdp.transition)
     rows[2] = [0.0, 0.0, 1.0]
     reward = np.array(mdp.reward)
@@ -192,7 +192,7 @@ def test_a_batch_takes_critics_over_time_and_looks_at_every_problem_s_terminal_s
         with pytest.raises(ValueError, match="critic: expected 0 at terminal states"):
             LambdaReturns(MDPBatch(mdps), bad)
     critic[:, 2] = 0.0
-    theta, point = rng.normal(size=(3, 2)), {"discount": 0.8, "trace_decay": 0.6}
+    theta, point = rng.normal(size=(3, 2)), {"discount": 0.8, "gae_lambda": 0.6}
     every = LambdaReturns(MDPBatch(mdps), critic).at(theta, **point).update
     for i, mdp in enumerate(mdps):
         assert close(every[i], LambdaReturns(mdp, critic).at(theta, **point).update, 1.0)

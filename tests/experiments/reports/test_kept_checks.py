@@ -112,7 +112,7 @@ def test_a_bias_that_moves_by_rounding_has_not_changed(capsys, tmp_path):
 def test_a_bias_is_judged_in_its_own_unit():
     """Rewards of a millionth: a bias that moved by a part in ten thousand has moved."""
     mdp = TabularMDP([[[1.0], [1.0]]], [[1e-6, 0.0]], 1.0, [1.0], 1)
-    report = measure_bias(from_surrogate(ad, 2), mdp, np.zeros((1, 2)))
+    report = measure_bias(from_surrogate(ad, order=2), mdp, np.zeros((1, 2)))
     found = json.loads(json.dumps(report.as_dict()))
     assert KeptCertificate(Path("kept.json"), found).settle(report) is None
     bias = np.array(found["bias"]) * (1 + 1e-4)
@@ -259,7 +259,7 @@ def test_another_problem_is_not_taken_for_the_same(capsys, tmp_path):
 def test_rounding_moves_nothing_where_the_target_is_zero():
     """At one step and equal rewards the bias is what rounding leaves, on every machine another."""
     bandit = TabularMDP(np.ones((1, 3, 1)), np.full((1, 3), 0.7), 1.0, np.ones(1), 1)
-    report = measure_bias(from_surrogate(dice, 1), bandit, np.array([[0.3, 0.1, 0.2]]))
+    report = measure_bias(from_surrogate(dice, order=1), bandit, np.array([[0.3, 0.1, 0.2]]))
     found = json.loads(json.dumps(report.as_dict()))
     bias = np.array(found["bias"]) + 3e-17
     found |= {"bias": bias.tolist(), "bias_norm": float(np.linalg.norm(bias))}
@@ -279,6 +279,6 @@ def test_symbolic_evidence_on_the_command_line(capsys, tmp_path):
     status, text, _ = run(capsys, "check", "lvc", *SMALL, *options)
     assert status == 1
     assert "note        formula: " in text
-    status, _, errors = run(capsys, "check", "rloo", *SMALL, *options, "--trajectories", 2)
+    status, _, errors = run(capsys, "check", "rloo", *SMALL, *options, "--batch-size", 2)
     assert status == 2
     assert "evidence: symbolic is for estimators that do not couple" in errors

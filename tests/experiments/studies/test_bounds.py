@@ -19,13 +19,13 @@ BANDIT = ("--random", "1x2", "--horizon", "1", "--seed", "3")
 
 def test_a_sweep_leaves_numbers_and_pictures_that_repeat(capsys, tmp_path):
     out = tmp_path / "out"
-    options = ("--sweep", "samples", "--values", 16, 32, 64, "--steps", 2)
+    options = ("--sweep", "batch-size", "--values", 16, 32, 64, "--steps", 2)
     status, text, _ = run(capsys, "bounds", *BANDIT, *options, "--out", out)
     assert status == 0
     for word in ("trajectories N", "looseness", "slopes", "second order", str(out)):
         assert word in text
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
-    assert [row["samples"] for row in rows] == ["16", "32", "64"]
+    assert [row["batch_size"] for row in rows] == ["16", "32", "64"]
     for row in rows:
         bias, bound = float(row["bias"]), float(row["second_order"])
         assert 0.0 < bias < bound < float(row["printed"])
@@ -49,7 +49,7 @@ def test_a_bias_that_is_not_enumerated_says_why_and_what_to_do(capsys):
         given = ("--random", "2x2", "--horizon", 2, "--values", *values)
         status, text, _ = run(capsys, "bounds", *given)
         assert status == 0
-        assert ("too many to enumerate; --runs" in text) == told
+        assert ("too many to enumerate; --replications" in text) == told
         assert ("slopes" in text) != told
 
 
@@ -64,12 +64,12 @@ def test_every_sweep_has_defaults(capsys, sweep, loop):
     for row in rows:
         assert row["bias"] <= min(row["corrected"], row["compact"], row["second_order"])
     expected = sweep == "hessian-error"
-    assert all((row["samples"] is None) == expected for row in rows)
+    assert all((row["batch_size"] is None) == expected for row in rows)
 
 
 def test_the_picture_has_a_line_for_each_measure_with_its_slope():
     mdp = TabularMDP(np.ones((1, 2, 1)), [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    sweep = {"sweep": Sweep.SAMPLES, "values": [1, 2, 4]}
+    sweep = {"sweep": Sweep.BATCH_SIZE, "values": [1, 2, 4]}
     found = bound_versus_empirical(Maml(mdp), [[0.5, 0.0]], **sweep)
     (axes,) = draw_sweep(found).axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
@@ -88,7 +88,7 @@ def test_bounds_beyond_floats_are_null_and_a_sampled_bias_stands_apart(capsys):
     assert status == 0
     assert first["corrected"] > 0.0
     assert last["corrected"] is None
-    given = ("--random", "2x2", "--horizon", 3, "--values", 8, "--runs", 100, "--steps", 1)
+    given = ("--random", "2x2", "--horizon", 3, "--values", 8, "--replications", 100, "--steps", 1)
     status, text, _ = run(capsys, "bounds", *given)
     (row,) = [line.split() for line in text.splitlines() if "+-" in line]
     assert status == 0
@@ -135,7 +135,7 @@ def test_one_batch_for_step_and_hessian_has_bounds_of_its_own(capsys, tmp_path):
     assert status == 0
     assert "used for the step and for its Hessian" in text
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
-    assert [row["samples"] for row in rows] == ["1", "2", "4", "8"]
+    assert [row["batch_size"] for row in rows] == ["1", "2", "4", "8"]
     for row in rows:
         assert 0.0 < float(row["bias"]) < float(row["reachable"]) <= float(row["everywhere"])
     assert (out / "bounds.png").read_bytes().startswith(b"\x89PNG")
@@ -149,7 +149,7 @@ BAD = {
     "no problem": ((), "expected one problem"),
     "exact": ((*BANDIT, "--sweep", "hessian-error", "--curvature", "exact"), "--curvature: "),
     "half a step": ((*BANDIT, "--sweep", "K", "--values", "1.5"), "values: expected a whole"),
-    "no samples": ((*BANDIT, "--samples", "0", "--sweep", "K"), "samples: expected"),
+    "no samples": ((*BANDIT, "--batch-size", "0", "--sweep", "K"), "batch_size: expected"),
     "negative": ((*BANDIT, "--step-size", "-1"), "step_size: expected"),
     "a chain's problem": (
         (*BANDIT, "--loop", "chain", "--sweep", "kappa"),
@@ -163,8 +163,11 @@ BAD = {
     ),
     "two steps of one batch": ((*BANDIT, "--loop", "reuse", "--steps", "2"), "--steps: expected 1"),
     "a swept batch": ((*BANDIT, "--loop", "reuse", "--sweep", "K"), "--sweep: expected samples"),
-    "N and a sweep": ((*BANDIT, "--loop", "reuse", "--samples", "2"), "--samples: expected none"),
-    "half a sample": ((*BANDIT, "--loop", "reuse", "--values", "1.5"), "samples: expected"),
+    "N and a sweep": (
+        (*BANDIT, "--loop", "reuse", "--batch-size", "2"),
+        "--batch-size: expected none",
+    ),
+    "half a sample": ((*BANDIT, "--loop", "reuse", "--values", "1.5"), "batch_size: expected"),
     "no steps": ((*BANDIT, "--steps", "0"), "steps: expected"),
     "unknown": ((*BANDIT, "--sweep", "weather"), "invalid choice"),
     "theta": ((*BANDIT, "--theta", "none.npy"), "--theta none.npy"),

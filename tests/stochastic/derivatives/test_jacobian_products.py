@@ -12,7 +12,7 @@ from gradbias.analytic.policies.softmax import TABULAR, LinearSoftmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import GivenWeights, Undiscounted
 from gradbias.stochastic.derivatives.closed_forms import closed_form, is_known
-from gradbias.stochastic.derivatives.jacobian_products import Side, SurrogateBatch
+from gradbias.stochastic.derivatives.jacobian_products import PlayerState, SurrogateBatch
 from gradbias.stochastic.estimators.contexts import Context
 from gradbias.stochastic.estimators.kinds import estimate, from_surrogate
 from gradbias.stochastic.rollouts.trajectories import sample
@@ -73,7 +73,7 @@ def test_gradients_and_products_are_those_of_the_dense_hessian(name, kind):
     reference = np.zeros(theta.shape[1:])
     needs_reference = "kl_to" in name or "k1" in name or "as a loss" in name
     at = policy_at(policy, theta, 3, 2, (5,))
-    estimates = SurrogateBatch(surrogate, batch, Side(at, critic()), mdp.discount)
+    estimates = SurrogateBatch(surrogate, batch, PlayerState(at, critic()), mdp.discount)
     if needs_reference:
         with pytest.raises(ValueError, match="surrogate"):
             estimates.gradient()
@@ -84,8 +84,8 @@ def test_gradients_and_products_are_those_of_the_dense_hessian(name, kind):
             theta[i], mdp.discount, policy=policy, critic=critic(), reference=reference
         )
         one = batch[i : i + 1]
-        assert close(gradient[i], estimate(from_surrogate(surrogate, 1), one, context)[0])
-        dense = estimate(from_surrogate(surrogate, 2), one, context)[0]
+        assert close(gradient[i], estimate(from_surrogate(surrogate, order=1), one, context)[0])
+        dense = estimate(from_surrogate(surrogate, order=2), one, context)[0]
         assert close(product[i], np.tensordot(dense, v[i], axes=v[i].ndim))
 
 
@@ -98,7 +98,7 @@ def test_closed_forms_are_what_reverse_mode_finds(name, off_policy):
     theta = rng.normal(size=(6, 3, 2))
     drawn_at = theta + 0.3 * rng.normal(size=theta.shape) * off_policy
     batch = sample(mdp, drawn_at, 5, rng=rng, replications=6)
-    side = Side(policy_at(TABULAR, theta, 3, 2, (6,)), critic())
+    side = PlayerState(policy_at(TABULAR, theta, 3, 2, (6,)), critic())
     v = rng.normal(size=theta.shape)
     known, found = (
         SurrogateBatch(surrogate, batch, side, mdp.discount, closed_forms=fast)
@@ -124,7 +124,7 @@ def test_what_has_no_closed_form_says_so():
     given = (batch, np.zeros((1, 2, STEPS + 1)), np.zeros((1, 2, STEPS)), 0.9)
     for other in (
         AD(reduction=Reduction.MEAN_OVER_STEPS),
-        OffPolicyDice(largest=2.0),
+        OffPolicyDice(max_ratio=2.0),
         VTrace(largest_c=1.0),
         Taylor(2),
         lambda record: record.log_probs.sum(),
@@ -159,7 +159,7 @@ def check_mixed(surrogate, phi):
     rng = np.random.default_rng(6)
     theta, v = rng.normal(size=(2, 3, 2))
     batch = sample(mdp, theta, 4, rng=rng, replications=1)
-    side = Side(policy_at(TABULAR, theta, 3, 2), critic())
+    side = PlayerState(policy_at(TABULAR, theta, 3, 2), critic())
     found = SurrogateBatch(surrogate, batch, side, mdp.discount, meta={"phi": phi})
     leaf, meta = (torch.tensor(x, requires_grad=True) for x in (theta, phi))
     values = critic()[np.arange(STEPS + 1), batch[0].states]
@@ -181,7 +181,7 @@ def gap(record):
 def test_a_surrogate_that_misbehaves_is_named():
     mdp = problem()
     batch = sample(mdp, np.zeros((3, 2)), 2, rng=np.random.default_rng(0), replications=1)
-    side = Side(policy_at(TABULAR, np.zeros((3, 2)), 3, 2))
+    side = PlayerState(policy_at(TABULAR, np.zeros((3, 2)), 3, 2))
     for wrong, message in (
         (lambda r: r.log_probs.float().sum(), "torch.float32; expected torch.float64"),
         (lambda r: ad(r) * torch.rand(()), "randomness|random numbers"),
@@ -200,7 +200,7 @@ def test_a_surrogate_that_misbehaves_is_named():
         SurrogateBatch(ad, batch, side, 7.0)
     with pytest.raises(ValueError, match=r"batch: expected shape \[B, N, H\]"):
         SurrogateBatch(ad, batch[0], side, mdp.discount)
-    one = Side(policy_at(TABULAR, np.zeros((3, 1)), 3, 1))
+    one = PlayerState(policy_at(TABULAR, np.zeros((3, 1)), 3, 1))
     with pytest.raises(ValueError, match="actions: expected numbers from 0 to 0"):
         SurrogateBatch(ad, batch, one, mdp.discount)
     for phi in (np.zeros((3, 3)), np.zeros((2, 2, 2)), np.zeros(2)):
@@ -233,7 +233,7 @@ def test_tmaml_with_coefficient_one_is_loaded_dice():
     batch = sample(mdp, theta, 3, rng=rng, replications=2)
     zero_end = critic()
     zero_end[-1] = 0.0
-    side = Side(policy_at(TABULAR, theta, 3, 2), zero_end)
+    side = PlayerState(policy_at(TABULAR, theta, 3, 2), zero_end)
     several = np.broadcast_to(v, (2, 3, 2))
     one, other, plain = (
         SurrogateBatch(s, batch, side, mdp.discount).pull_back(several).own

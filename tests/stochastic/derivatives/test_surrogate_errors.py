@@ -161,7 +161,7 @@ BAD = {
 def test_a_bad_surrogate_is_refused_with_what_it_did(name):
     function, complaint = BAD[name]
     with pytest.raises(SurrogateError, match=complaint) as caught:
-        measure_bias(from_surrogate(function, 1, name="mine"), MDP, np.zeros((2, 2)))
+        measure_bias(from_surrogate(function, order=1, name="mine"), MDP, np.zeros((2, 2)))
     assert str(caught.value).startswith("surrogate mine: ")
     assert "\n" not in str(caught.value)
 
@@ -174,19 +174,21 @@ def test_meta_parameters_are_data_too():
         return score(record) * record.meta["x"].sum()
 
     with pytest.raises(SurrogateError, match=r"changed record\.meta\['x'\] in place"):
-        measure_bias(from_surrogate(changing, 1), MDP, np.zeros((2, 2)), trajectories=1, meta=meta)
+        measure_bias(
+            from_surrogate(changing, order=1), MDP, np.zeros((2, 2)), batch_size=1, meta=meta
+        )
     assert meta["x"].item() == 1.0
     with pytest.raises(ValueError, match="meta: expected torch tensors"):
-        measure_bias(from_surrogate(score, 1), MDP, np.zeros((2, 2)), meta={"x": 1.0})
-    scaled = from_surrogate(lambda r: r.meta["x"].sum() * ad(r), 1)
+        measure_bias(from_surrogate(score, order=1), MDP, np.zeros((2, 2)), meta={"x": 1.0})
+    scaled = from_surrogate(lambda r: r.meta["x"].sum() * ad(r), order=1)
     assert measure_bias(scaled, MDP, np.zeros((2, 2)), meta=meta).verdict.value == "UNBIASED"
 
 
 def test_a_good_surrogate_is_not_refused():
     """The broken twin of the test above: the same checks let what is clean pass."""
     for function in (ad, score, partial(score)):
-        estimator = from_surrogate(function, 1, name="mine")
-        assert measure_bias(estimator, MDP, np.zeros((2, 2)), trajectories=1).samples == 16
+        estimator = from_surrogate(function, order=1, name="mine")
+        assert measure_bias(estimator, MDP, np.zeros((2, 2)), batch_size=1).samples == 16
 
 
 def test_an_early_exit_on_some_trajectories_is_no_error():
@@ -195,7 +197,7 @@ def test_an_early_exit_on_some_trajectories_is_no_error():
             return torch.zeros((), dtype=torch.float64)
         return score(record)
 
-    report = measure_bias(from_surrogate(early, 1), MDP, np.zeros((2, 2)), trajectories=1)
+    report = measure_bias(from_surrogate(early, order=1), MDP, np.zeros((2, 2)), batch_size=1)
     assert report.verdict.value == "BIASED"
 
 
@@ -205,7 +207,9 @@ def test_what_vmap_takes_may_depend_on_n():
         baseline = total.mean().item() if len(total) > 1 else 0.0
         return ((total - baseline) * record.log_probs.sum(-1)).mean()
 
-    report = measure_bias(from_surrogate(item_of_several, 1), MDP, np.zeros((2, 2)), trajectories=2)
+    report = measure_bias(
+        from_surrogate(item_of_several, order=1), MDP, np.zeros((2, 2)), batch_size=2
+    )
     assert report.coupled
     assert any("looped" in note for note in report.notes)
 
@@ -214,5 +218,5 @@ def test_global_generators_are_left_alone():
     torch.manual_seed(0)
     before = torch.rand(3)
     torch.manual_seed(0)
-    measure_bias(from_surrogate(ad, 2), MDP, np.zeros((2, 2)))
+    measure_bias(from_surrogate(ad, order=2), MDP, np.zeros((2, 2)))
     assert torch.equal(before, torch.rand(3))

@@ -46,7 +46,7 @@ def test_estimates_have_the_exact_mean_and_covariance(seed, samples):
     for moves in (True, False):
         toy, theta = Toy.random(seed, moves=moves), parameters(seed)
         law, function = toy.law(theta), toy.exact(theta)
-        exact = additive_moments(law, function, samples=samples, baseline=0.3)
+        exact = additive_moments(law, function, batch_size=samples, baseline=0.3)
         draws, weights = every_batch(law, samples)
         values, slopes = function.value(draws.mean), function.gradient(draws.mean)
         if moves:
@@ -111,13 +111,13 @@ def test_the_gaussian_toy_s_closed_forms_are_those_of_quadrature(power, samples,
 
 def test_the_score_function_s_growth_needs_an_offset():
     """Lemma 3.1's O(N): at mean 0, or with the baseline f(mu), the variance does not grow."""
-    grows = [gaussian_mean_gradients(2.0, 1.0, samples=n).score_function for n in (1, 10, 100)]
+    grows = [gaussian_mean_gradients(2.0, 1.0, batch_size=n).score_function for n in (1, 10, 100)]
     assert [one.variance for one in grows] == [6.0, 42.0, 402.0]
     for mean, baseline in ((0.0, 0.0), (2.0, 2.0)):
         for n in (1, 10, 1000):
-            found = gaussian_mean_gradients(mean, 1.0, samples=n, baseline=baseline)
+            found = gaussian_mean_gradients(mean, 1.0, batch_size=n, baseline=baseline)
             assert found.score_function.variance == 2.0
-    many = [gaussian_square_gradients(2.0, 1.0, samples=n, baseline=4.0) for n in (10**3, 10**6)]
+    many = [gaussian_square_gradients(2.0, 1.0, batch_size=n, baseline=4.0) for n in (10**3, 10**6)]
     assert abs(many[0].score_function.variance - 32.0) < 0.02
     assert abs(many[1].score_function.variance - 32.0) < 1e-4
 
@@ -159,7 +159,7 @@ def test_unbiased_values_and_slopes_keep_the_mean():
         *(np.stack([part] * 2) for part in (draws.features, draws.scores, draws.jacobians))
     )
     found = generalised_score_function_gradient(both, values, slopes, explicit=explicit)
-    wanted = additive_moments(law, function, samples=2)
+    wanted = additive_moments(law, function, batch_size=2)
     assert close(np.tensordot(found.mean(axis=0), weights, axes=(0, 0)), wanted.gradient, 1.0)
     linearised = generalised_linearised_gradient(both, slopes, explicit=explicit)
     mean = np.tensordot(linearised.mean(axis=0), weights, axes=(0, 0))

@@ -201,7 +201,7 @@ def test_a_level_more_halves_the_bias_for_little_cost_and_variance(form):
 @pytest.mark.parametrize("n", [1, 5, 40])
 def test_what_is_reduced_is_the_compositional_bias(n):
     found, _ = moments(adapted, [n])
-    loop = {"steps": 1, "step_size": STEP_SIZE, "samples": n}
+    loop = {"steps": 1, "step_size": STEP_SIZE, "batch_size": n}
     wanted = compositional_bias(Maml(bandit()), THETA, **loop)
     gap = found - truth()
     assert gap[0] == pytest.approx(wanted.outer_return, rel=1e-9)

@@ -48,7 +48,7 @@ def test_assembly_equals_autograd_through_theta(name, order):
     batch = sample(mdp, drawn_at, 3, rng=rng, replications=4)
     assert (~batch.alive).any()
     context = Context(theta, mdp.discount, critic=critic, reference=reference)
-    found = estimate(from_surrogate(CLEAN[name], order), batch, context)
+    found = estimate(from_surrogate(CLEAN[name], order=order), batch, context)
     assert found.shape == (4, *theta.shape * order)
     for b in range(4):
         wanted = oracles.through_theta(
@@ -65,7 +65,7 @@ def test_lvc_under_no_grad_stays_lvc():
     batch = sample(mdp, theta, 1, rng=np.random.default_rng(2), replications=3)
     context = Context(theta, mdp.discount)
     hessians = {
-        function: estimate(from_surrogate(function, 2), batch, context)
+        function: estimate(from_surrogate(function, order=2), batch, context)
         for function in (lvc, lvc_under_no_grad, lvc_with_detach, ad)
     }
     assert np.abs(hessians[lvc] - hessians[lvc_under_no_grad]).max() < CLOSE
@@ -87,10 +87,10 @@ def test_what_vmap_rejects_is_looped_over_and_says_so(function):
     mdp = ending_problem()
     theta = np.zeros((3, 2))
     batch = sample(mdp, theta, 1, rng=np.random.default_rng(2), replications=5)
-    evaluator = from_surrogate(function, 1).prepare(batch, Context(theta, 0.9))
+    evaluator = from_surrogate(function, order=1).prepare(batch, Context(theta, 0.9))
     assert evaluator.most is not None
     assert any("looped over trajectories: vmap says" in note for note in evaluator.notes)
-    assert from_surrogate(ad, 1).prepare(batch, Context(theta, 0.9)).notes == ()
+    assert from_surrogate(ad, order=1).prepare(batch, Context(theta, 0.9)).notes == ()
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
@@ -102,7 +102,9 @@ def test_a_network_takes_the_tabular_policy_s_place(name, order):
     theta = rng.normal(size=8)
     logits = policy.logits(theta)
     batch = sample(mdp, theta, 2, rng=rng, replications=2, policy=policy)
-    found = estimate(from_surrogate(CLEAN[name], order), batch, Context(theta, 0.9, policy=policy))
+    found = estimate(
+        from_surrogate(CLEAN[name], order=order), batch, Context(theta, 0.9, policy=policy)
+    )
     assert found.shape == (2, *(8,) * order)
 
     def surrogate_of(parameters, one):
@@ -152,14 +154,14 @@ def test_callables_in_numpy_and_torch_are_estimators():
     context = Context(theta, 0.9)
 
     def in_numpy(one, theta):
-        return estimate(from_surrogate(ad, 1), one, context)
+        return estimate(from_surrogate(ad, order=1), one, context)
 
     def in_torch(one, theta):
         return torch.tensor(in_numpy(one, theta), requires_grad=True)
 
-    wanted = estimate(from_surrogate(ad, 1), batch, context)
+    wanted = estimate(from_surrogate(ad, order=1), batch, context)
     for function in (in_numpy, in_torch):
-        found = estimate(from_callable(function), batch, context)
+        found = estimate(from_callable(function, order=1), batch, context)
         np.testing.assert_allclose(found, wanted, rtol=1e-13)
 
 
@@ -176,35 +178,35 @@ def test_a_direct_estimate_must_be_an_array_of_the_right_shape():
         (lambda b, t: rng.normal(size=(3, 2)), "two values for one batch"),
     ):
         with pytest.raises(ValueError, match=complaint):
-            estimate(from_callable(function), batch, context)
+            estimate(from_callable(function, order=1), batch, context)
 
 
 def test_orders_and_contexts_are_checked():
     for order in (0, 4, -1, 1.5, True):
         with pytest.raises(ValueError, match="order"):
-            from_surrogate(ad, order)
+            from_surrogate(ad, order=order)
     theta = np.zeros((3, 2))
     batch = sample(ending_problem(), theta, 1, rng=np.random.default_rng(0), replications=1)
     with pytest.raises(ValueError, match="discount"):
         Context(theta, 1.5)
     with pytest.raises(ValueError, match="critic: expected shape"):
-        estimate(from_surrogate(ad, 1), batch, Context(theta, 0.9, critic=np.zeros(4)))
+        estimate(from_surrogate(ad, order=1), batch, Context(theta, 0.9, critic=np.zeros(4)))
     with pytest.raises(ValueError, match="draws its own batches"):
-        estimate(from_draws(lambda d, t: t), batch, Context(theta, 0.9))
-    with pytest.raises(ValueError, match="lam: expected a number"):
+        estimate(from_draws(lambda d, t: t, order=1), batch, Context(theta, 0.9))
+    with pytest.raises(ValueError, match="gae_lambda: expected a number"):
         LoadedDice(1.5)
-    short = from_surrogate(AD(weighting=GivenWeights((1.0, 1.0))), 1)
+    short = from_surrogate(AD(weighting=GivenWeights((1.0, 1.0))), order=1)
     with pytest.raises(ValueError, match="weighting: expected 3 weights, got 2"):
         estimate(short, batch, Context(theta, 0.9))
 
 
 def test_names_say_what_differs_from_the_defaults():
-    assert from_surrogate(dice, 1).name == "Dice()"
-    assert from_surrogate(LoadedDice(0.5), 1).name == "LoadedDice(lam=0.5)"
-    assert from_surrogate(IntrinsicReward(ad), 1).name == "IntrinsicReward(surrogate=AD())"
+    assert from_surrogate(dice, order=1).name == "Dice()"
+    assert from_surrogate(LoadedDice(0.5), order=1).name == "LoadedDice(lam=0.5)"
+    assert from_surrogate(IntrinsicReward(ad), order=1).name == "IntrinsicReward(surrogate=AD())"
     averaged = GroupRelative(baseline=Baseline.GROUP_MEAN)
-    assert from_surrogate(averaged, 1).name == "GroupRelative(baseline=Baseline.GROUP_MEAN)"
-    of_mine = from_surrogate(IntrinsicReward(branching), 1).name  # no address, which changes
+    assert from_surrogate(averaged, order=1).name == "GroupRelative(baseline=Baseline.GROUP_MEAN)"
+    of_mine = from_surrogate(IntrinsicReward(branching), order=1).name  # no address, which changes
     assert of_mine == "IntrinsicReward(surrogate=branching)"
-    assert from_surrogate(branching, 1).name == "branching"
-    assert from_surrogate(branching, 1, name="mine").name == "mine"
+    assert from_surrogate(branching, order=1).name == "branching"
+    assert from_surrogate(branching, order=1, name="mine").name == "mine"

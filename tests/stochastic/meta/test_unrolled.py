@@ -7,7 +7,7 @@ import torch
 from gradbias.analytic.problems.mixing import Validation, mixing_weights
 from gradbias.analytic.problems.reward_chains import ChainLearner, RewardChain
 from gradbias.stochastic.meta.reward_chains import ChainRewards, chain_meta_gradients
-from gradbias.stochastic.meta.unrolled import Unroll, averaged, replayed
+from gradbias.stochastic.meta.unrolled import Unroll, monte_carlo_average, replayed
 from tests.oracles.reward_chains import chain_target, every_outcome, unrolled_meta_gradients
 from tests.oracles.tolerances import close
 
@@ -220,13 +220,13 @@ def test_the_caller_s_tensors_and_gradient_mode_do_not_matter():
 
 def test_an_average_over_every_outcome_s_draws_is_the_mean():
     """Outcomes handed out in turn, as often as they are likely (in 36ths): their exact moments."""
-    one = ChainLearner(RewardChain([0.4], [0.5]), [0.9], [0.1], samples=1, outer_samples=1)
+    one = ChainLearner(RewardChain([0.4], [0.5]), [0.9], [0.1], batch_size=1, outer_samples=1)
     weights, inner, outer = every_outcome(one, 1, Validation.FRESH)
     each = np.repeat(np.arange(9), np.rint(36 * weights).astype(int))
     assert len(each) == 36
     estimates = unrolled_meta_gradients(one, inner, outer)[each, 0]
     left = iter(torch.tensor(estimates))
-    found = averaged(lambda: next(left), estimates=36)
+    found = monte_carlo_average(lambda: next(left), replications=36)
     assert close(found.mean.numpy(), estimates.mean(axis=0), 1.0)
     assert close(found.variance.numpy(), estimates.var(axis=0, ddof=1), 1.0)
     assert not close(found.variance.numpy(), estimates.var(axis=0), 1.0)
@@ -258,7 +258,10 @@ def test_bad_input_is_named():
         (lambda: call(unmoved), "inner_loss: expected its gradient in theta to depend on eta"),
         (lambda: call(lambda t, e, b: t.sum()), "inner_loss: expected its gradient in theta to"),
         (lambda: call(outer_function=lambda t, b: b.sum()), "outer_loss: expected a function of"),
-        (lambda: averaged(lambda: eta, estimates=1), "estimates: expected a whole number >= 2"),
+        (
+            lambda: monte_carlo_average(lambda: eta, replications=1),
+            "estimates: expected a whole number >= 2",
+        ),
     ]
     for attempt, complaint in bad:
         with pytest.raises(ValueError, match=complaint):

@@ -59,9 +59,9 @@ def findings(seeds):
         size = 1.0 + report.target_norm
         for scope in (Scope.GLOBAL, Scope.LOCAL):
             constants = loop_constants(*given, **asked, scope=scope, curvature=Curvature.DICE)
-            bias = meta_gradient_bias_bound(constants, **asked, samples=1)
+            bias = meta_gradient_bias_bound(constants, **asked, batch_size=1)
             yield from of_bias(bias, report.bias_norm, size, scope.name)
-            variance = meta_gradient_variance_bound(constants, **asked, samples=1)
+            variance = meta_gradient_variance_bound(constants, **asked, batch_size=1)
             exact = float(np.sum(report.variance))
             yield Found("variance", exact, variance.corrected, size**2)
 
@@ -94,11 +94,11 @@ def test_a_bound_without_the_outer_gradient_s_change_with_the_look_ahead_fails()
     local = loop_constants(problem, phi, theta, **asked, scope=Scope.PATH)
     assert local.c1 == pytest.approx(0.0, abs=1e-15)
     without = {**vars(local), "mu12": 0.0, "nu12": 0.0, "scopes": {}}
-    bound = meta_gradient_bias_bound(type(local)(**without), **asked, samples=1)
+    bound = meta_gradient_bias_bound(type(local)(**without), **asked, batch_size=1)
     assert bound.corrected < 1e-12 < 0.003 < report.bias_norm
     whole = loop_constants(problem, phi, theta, **asked)
     assert 0.3 < local.mu12 <= whole.mu12
-    assert report.bias_norm <= meta_gradient_bias_bound(whole, **asked, samples=1).smallest
+    assert report.bias_norm <= meta_gradient_bias_bound(whole, **asked, batch_size=1).smallest
 
 
 def test_local_constants_of_a_game_hold_on_the_ball():
@@ -150,7 +150,7 @@ def at_point(problem, phi, theta):
 
 def test_a_sweep_of_a_game_has_exact_biases_that_fall_as_1_over_n():
     problem, phi, theta, *_ = random_game_loop(0)
-    asked = {"sweep": Sweep.SAMPLES, "values": [2, 4, 6], "step_size": 0.03, "steps": 2}
+    asked = {"sweep": Sweep.BATCH_SIZE, "values": [2, 4, 6], "step_size": 0.03, "steps": 2}
     found = bound_versus_empirical(problem, phi, theta, **asked)
     assert found.slopes["bias"].value == pytest.approx(-1.0, abs=0.05)
     assert found.slopes["corrected"].value == pytest.approx(-0.5, abs=1e-6)
@@ -158,7 +158,7 @@ def test_a_sweep_of_a_game_has_exact_biases_that_fall_as_1_over_n():
         assert 0.0 < row.bias <= min(row.corrected, row.second_order)
         assert row.leading is None
     (still,) = bound_versus_empirical(
-        problem, phi, theta, sweep=Sweep.STEPS, values=[2], samples=None
+        problem, phi, theta, sweep=Sweep.STEPS, values=[2], batch_size=None
     ).rows
     assert (still.bias, still.corrected) == (0.0, 0.0)
 
@@ -168,7 +168,7 @@ def test_a_bias_that_is_rounding_is_0():
     for seed in (0, 3, 6):
         *given, _, _ = random_game_loop(seed)
         rows = bound_versus_empirical(
-            *given, sweep=Sweep.STEP_SIZE, values=[1e-9, 0.1], samples=2
+            *given, sweep=Sweep.STEP_SIZE, values=[1e-9, 0.1], batch_size=2
         ).rows
         assert rows[0].bias == 0.0 < rows[1].bias
 
@@ -176,10 +176,12 @@ def test_a_bias_that_is_rounding_is_0():
 def test_a_sweep_of_a_game_beyond_enumeration_is_sampled_or_left_out():
     """A fixed seed; the stated rate of a miss is 1e-3."""
     problem, phi, theta, *_ = random_game_loop(9)
-    asked = {"sweep": Sweep.SAMPLES, "values": [1], "step_size": 3.0}
+    asked = {"sweep": Sweep.BATCH_SIZE, "values": [1], "step_size": 3.0}
     (exact,) = bound_versus_empirical(problem, phi, theta, **asked).rows
-    (none,) = bound_versus_empirical(problem, phi, theta, **asked, outcomes=0).rows
-    (drawn,) = bound_versus_empirical(problem, phi, theta, **asked, outcomes=0, runs=2000).rows
+    (none,) = bound_versus_empirical(problem, phi, theta, **asked, max_outcomes=0).rows
+    (drawn,) = bound_versus_empirical(
+        problem, phi, theta, **asked, max_outcomes=0, replications=2000
+    ).rows
     assert none.bias is None
     low, high = drawn.interval
     assert low <= exact.bias <= high < math.inf

@@ -18,7 +18,7 @@ from gradbias.verification.bounds.meta_gradient_bias import (
     meta_gradient_bias_bound,
 )
 from gradbias.verification.bounds.meta_gradient_variance import meta_gradient_variance_bound
-from gradbias.verification.bounds.saturating_arithmetic import power, product
+from gradbias.verification.bounds.saturating_arithmetic import power, saturating_product
 from gradbias.verification.measurement.meta_gradients import measure_meta_gradient
 from tests.cases.bound_loops import (
     CURVATURES,
@@ -120,11 +120,11 @@ def test_bounds_without_their_step_size_fail():
     off = hessian_off(3, 2.0, 0.3, 0.5)
     constants = LoopConstants(c2=0.3, m2=1.0, c1=1.0, delta_h=0.5)
     asked = {"steps": 3, "step_size": 2.0}
-    bias = meta_gradient_bias_bound(constants, **asked, samples=None).corrected
+    bias = meta_gradient_bias_bound(constants, **asked, batch_size=None).corrected
     assert Found("bias", off.bias(), bias).holds
     assert not Found("bias", off.bias(), without_step_size(bias, 2.0)).holds
     noisy = quadratic(1, 2.0, 0.3, noise=coin(1.0))
-    asked = {"steps": 1, "step_size": 2.0, "samples": 1}
+    asked = {"steps": 1, "step_size": 2.0, "batch_size": 1}
     error = compositional_error_bound(LoopConstants(c2=0.3, m2=1.0, sigma=1.0), **asked).printed
     assert Found("error", noisy.errors()[0], error).holds
     assert not Found("error", noisy.errors()[0], without_step_size(error, 2.0)).holds
@@ -196,7 +196,7 @@ def test_each_term_of_the_corrected_bound_is_attained_by_itself(name):
     constants = LoopConstants(**{"c1": 1.0, "c2": 0.0} | common | own, starts_at_meta=loop.from_phi)
     asked = {"steps": loop.steps, "step_size": loop.step_size}
     samples = 1 if "delta" not in name else None
-    bound = meta_gradient_bias_bound(constants, **asked, samples=samples).corrected
+    bound = meta_gradient_bias_bound(constants, **asked, batch_size=samples).corrected
     assert bound == pytest.approx(abs(loop.bias()), rel=1e-5)
     assert bound > 1e-8
 
@@ -219,7 +219,7 @@ def test_the_variance_bound_is_attained_where_derivatives_are_constant(from_phi)
     )
     first = {} if from_phi else {"sigma_1": 0.4}
     constants = LoopConstants(c2=0.3, c1=0.6, m2=0.8, **noises, **first, starts_at_meta=from_phi)
-    asked = {"steps": 3, "step_size": 1.5, "samples": 1}
+    asked = {"steps": 3, "step_size": 1.5, "batch_size": 1}
     bound = meta_gradient_variance_bound(constants, **asked).corrected
     assert bound == pytest.approx(loop.variance(), rel=1e-12)
 
@@ -238,13 +238,13 @@ def test_what_the_path_does_to_the_variance_is_attained_too():
     for steps, parts, own in cases:
         loop = ScalarLoop(steps, 2.0, **still | parts)
         constants = LoopConstants(**{"c2": 0.0, "m2": 1.0, "sigma": 0.5} | own)
-        asked = {"steps": steps, "step_size": 2.0, "samples": 1}
+        asked = {"steps": steps, "step_size": 2.0, "batch_size": 1}
         bound = meta_gradient_variance_bound(constants, **asked).corrected
         assert bound == pytest.approx(loop.variance(), rel=1e-12)
     shifted = {"hessian": constant(0.7), "hessian_mean": lambda x: 0.7 + np.asarray(x)}
     twice = ScalarLoop(2, 2.0, **still | shifted, from_phi=True)
     constants = LoopConstants(c2=0.7, m2=1.0, sigma=0.5, change_h=1.0, starts_at_meta=True)
-    asked = {"steps": 2, "step_size": 2.0, "samples": 1}
+    asked = {"steps": 2, "step_size": 2.0, "batch_size": 1}
     bound = meta_gradient_variance_bound(constants, **asked).corrected
     assert bound == pytest.approx(twice.variance(), rel=1e-12)
 
@@ -266,7 +266,7 @@ def test_the_second_order_bound_s_terms_are_attained():
     for alpha, steps, parts, own in cases:
         loop = ScalarLoop(steps, alpha, **still | parts)
         constants = LoopConstants(**{"c2": 0.0, "m2": 0.0, "sigma": 0.5} | own)
-        asked = {"steps": steps, "step_size": alpha, "samples": 1}
+        asked = {"steps": steps, "step_size": alpha, "batch_size": 1}
         bound = meta_gradient_bias_bound(constants, **asked).second_order
         assert bound == pytest.approx(abs(loop.bias()), rel=1e-6)
         assert bound > 0.0
@@ -278,7 +278,7 @@ ERRORS = ("sigma", "delta_j", "delta_h", "sigma_1", "sigma_2", "sigma_j", "sigma
 def test_each_bound_goes_to_0_with_its_errors_and_what_is_printed_does_not():
     for seed in range(40):
         loop, constants, n = random_scalar(seed)
-        asked = {"steps": loop.steps, "step_size": loop.step_size, "samples": n}
+        asked = {"steps": loop.steps, "step_size": loop.step_size, "batch_size": n}
         found = []
         for factor in (1.0, 1e-4, 1e-6, 0.0):
             scaled = {name: factor * getattr(constants, name) for name in ERRORS}
@@ -300,14 +300,14 @@ def test_sampled_steps_add_a_bias_of_order_1_over_n_to_its_second_order_bound():
     constants = random_scalar(3)[1]
     constants = replace(constants, delta_h=0.0, delta_j=0.0)
     asked = {"steps": 3, "step_size": 0.1}
-    one, other = (meta_gradient_bias_bound(constants, **asked, samples=n) for n in (100, 10_000))
+    one, other = (meta_gradient_bias_bound(constants, **asked, batch_size=n) for n in (100, 10_000))
     assert one.second_order / other.second_order == pytest.approx(100.0, rel=1e-9)
     assert one.corrected / other.corrected == pytest.approx(10.0, rel=1e-9)
 
 
 def test_the_smallest_bound_is_one_that_holds():
     loop, constants, n = random_scalar(1)
-    asked = {"steps": loop.steps, "step_size": loop.step_size, "samples": n}
+    asked = {"steps": loop.steps, "step_size": loop.step_size, "batch_size": n}
     found = meta_gradient_bias_bound(constants, **asked)
     assert found.smallest == min(found.corrected, found.compact, found.second_order)
     assert found.estimates <= found.smallest
@@ -333,7 +333,9 @@ def test_the_variance_bound_holds_for_estimates_from_four_sets_of_samples():
         constants = loop_constants(
             instance.problem, *given, **instance.asked, curvature=instance.curvature
         )
-        bound = meta_gradient_variance_bound(constants, **instance.asked, samples=instance.samples)
+        bound = meta_gradient_variance_bound(
+            constants, **instance.asked, batch_size=instance.samples
+        )
         variance = float(np.sum(report.variance))
         assert Found("variance", variance, bound.corrected, 1.0 + size**2).holds
         ran += 1
@@ -343,7 +345,7 @@ def test_the_variance_bound_holds_for_estimates_from_four_sets_of_samples():
 def test_independent_outer_sets_are_covered_too():
     """One set for both outer gradients is the worse case."""
     loop, constants, n = random_scalar(2)
-    asked = {"steps": loop.steps, "step_size": loop.step_size, "samples": n}
+    asked = {"steps": loop.steps, "step_size": loop.step_size, "batch_size": n}
     whole = meta_gradient_variance_bound(constants, **asked).corrected
     first = replace(constants, sigma_1=0.0)
     assert meta_gradient_variance_bound(first, **asked).corrected <= whole
@@ -355,7 +357,7 @@ STEEP = {"c2": 1e3, "m2": 1.0, "c1": 1.0, "mu2": 1.0, "rho2": 1.0, "chi2": 1.0}
 @pytest.mark.parametrize("from_phi", [False, True])
 @pytest.mark.parametrize("steps", [60, 200, 400])
 def test_bounds_beyond_what_floats_reach_are_infinite_and_0_where_nothing_errs(from_phi, steps):
-    asked = {"steps": steps, "step_size": 1e9, "samples": 1}
+    asked = {"steps": steps, "step_size": 1e9, "batch_size": 1}
     noisy = LoopConstants(**STEEP, sigma=1.0, sigma_2=1.0, delta_h=1.0, starts_at_meta=from_phi)
     error = compositional_error_bound(noisy, **asked, slope_lipschitz=1.0)
     bias = meta_gradient_bias_bound(noisy, **asked)
@@ -374,25 +376,25 @@ def test_a_tiny_step_does_not_make_a_bound_0():
     """Its square is below what floats hold; times what else there is, it is not. Two steps, errors
     of the Hessian alone: alpha^2 m_2 c_1 Delta_H, and no more."""
     large = LoopConstants(c2=1.0, m2=1e250, c1=1e100, delta_h=1.0)
-    found = meta_gradient_bias_bound(large, steps=2, step_size=1e-170, samples=None)
+    found = meta_gradient_bias_bound(large, steps=2, step_size=1e-170, batch_size=None)
     expected = pytest.approx(1e10, rel=1e-9)
     assert (found.corrected, found.compact, found.second_order) == (expected,) * 3
     quiet = LoopConstants(c2=0.0, m2=1.0, mu2=1.0, sigma=1e-170, nu2=1e300, starts_at_meta=True)
-    assert meta_gradient_bias_bound(quiet, steps=1, step_size=1.0, samples=1).second_order > 0.0
+    assert meta_gradient_bias_bound(quiet, steps=1, step_size=1.0, batch_size=1).second_order > 0.0
 
 
 def test_a_product_is_0_where_a_factor_is_and_infinite_where_floats_end():
     """Whatever is multiplied first: a bound that floats make 0 on the way would be none."""
     for factors in permutations((1e-200, 1e-200, 1e300)):
-        assert product(*factors) == pytest.approx(1e-100, rel=1e-12)
+        assert saturating_product(*factors) == pytest.approx(1e-100, rel=1e-12)
     for factors in permutations((1e200, 1e200, 1e-300)):
-        assert product(*factors) == pytest.approx(1e100, rel=1e-12)
+        assert saturating_product(*factors) == pytest.approx(1e100, rel=1e-12)
     for factors in permutations((1e-200, 1e-200, math.inf)):
-        assert product(*factors) == math.inf
-    assert product(1e-200, 1e-200) > 0.0
-    assert product(0.0, math.inf) == product(1e300, 0.0, 1e300) == 0.0
-    assert power(1e200, 2) == product(1e200, 1e200) == math.inf
-    assert product(0.1, 0.7, 3.0) == 0.1 * 0.7 * 3.0
+        assert saturating_product(*factors) == math.inf
+    assert saturating_product(1e-200, 1e-200) > 0.0
+    assert saturating_product(0.0, math.inf) == saturating_product(1e300, 0.0, 1e300) == 0.0
+    assert power(1e200, 2) == saturating_product(1e200, 1e200) == math.inf
+    assert saturating_product(0.1, 0.7, 3.0) == 0.1 * 0.7 * 3.0
 
 
 def test_what_is_0_times_infinity_on_the_way_is_no_bound_of_0():
@@ -401,32 +403,32 @@ def test_what_is_0_times_infinity_on_the_way_is_no_bound_of_0():
         steep = LoopConstants(
             c2=1e200, m2=1.0, c1=1.0, mu2=1.0, rho2=1.0, sigma=1.0, starts_at_meta=from_phi
         )
-        found = meta_gradient_bias_bound(steep, steps=3, step_size=1.0, samples=1)
+        found = meta_gradient_bias_bound(steep, steps=3, step_size=1.0, batch_size=1)
         assert found.second_order == math.inf
 
 
 def test_a_thousand_steps_take_no_time():
     """A hundred times fewer operations than a sum over pairs of steps."""
     small = LoopConstants(c2=1e-6, m2=1.0, c1=1.0, sigma=1.0, mu2=1.0, rho2=1.0, chi2=1.0)
-    found = meta_gradient_bias_bound(small, steps=1000, step_size=1e-3, samples=1)
+    found = meta_gradient_bias_bound(small, steps=1000, step_size=1e-3, batch_size=1)
     assert 0.0 < found.second_order < found.corrected < math.inf
 
 
 def test_bad_input_is_named():
     constants = LoopConstants(c2=0.0, m2=1.0)
-    loop = {"steps": 1, "step_size": 0.1, "samples": 1}
+    loop = {"steps": 1, "step_size": 0.1, "batch_size": 1}
     for function in (
         compositional_error_bound,
         meta_gradient_bias_bound,
         meta_gradient_variance_bound,
     ):
-        for name, value in (("steps", 0), ("step_size", -1.0), ("samples", 0)):
+        for name, value in (("steps", 0), ("step_size", -1.0), ("batch_size", 0)):
             with pytest.raises(ValueError, match=f"{name}: expected"):
                 function(constants, **loop | {name: value})
     with pytest.raises(ValueError, match="lipschitz: expected"):
         compositional_error_bound(constants, **loop, lipschitz=math.nan)
-    with pytest.raises(ValueError, match="samples: expected"):
-        meta_gradient_variance_bound(constants, **loop | {"samples": None})
+    with pytest.raises(ValueError, match="batch_size: expected"):
+        meta_gradient_variance_bound(constants, **loop | {"batch_size": None})
     with pytest.raises(ValueError, match="constants: expected LoopConstants, got dict"):
         meta_gradient_bias_bound({"c2": 1.0}, **loop)
 

@@ -48,7 +48,7 @@ def derivatives(problem, phi, theta, v):
 
     def mixed(x):
         linear = problem.inner_step(phi, x).linear
-        moved = (linear.discount_derivative, linear.trace_decay_derivative)
+        moved = (linear.discount_derivative, linear.lambda_derivative)
         return np.stack([part.ravel() for part in moved])
 
     found = {}
@@ -132,13 +132,13 @@ def test_the_constants_are_coefficients_of_products_of_power_series(weighting):
 def findings(seeds):
     for seed in seeds:
         given, steps = random_loop(seed), 1 + seed % 2
-        asked = {"sweep": Sweep.STEP_SIZE, "values": [0.03, 1.0], "samples": 1, "steps": steps}
-        asked["outcomes"] = 1000
+        asked = {"sweep": Sweep.STEP_SIZE, "values": [0.03, 1.0], "batch_size": 1, "steps": steps}
+        asked["max_outcomes"] = 1000
         for row in bound_versus_empirical(*given, **asked).rows:
             loop = {"steps": steps, "step_size": row.step_size}
             for scope in (Scope.GLOBAL, Scope.LOCAL):
                 constants = loop_constants(*given, **loop, scope=scope)
-                bound = meta_gradient_bias_bound(constants, **loop, samples=1)
+                bound = meta_gradient_bias_bound(constants, **loop, batch_size=1)
                 if row.bias is not None:
                     yield from of_bias(bound, row.bias, 1.0 + constants.c1, scope.name)
 

@@ -43,7 +43,7 @@ def cases():
 
 
 def same_sizes(learner):
-    return learner.samples == learner.outer_samples
+    return learner.batch_size == learner.outer_batch_size
 
 
 def test_the_bounds_hold_for_every_mix_and_are_nearly_attained():

@@ -46,7 +46,7 @@ def test_both_bounds_hold_on_500_steps_and_some_are_tight():
         credit = rng.choice(list(Credit))
         for step_size in (0.02, float(10 ** rng.uniform(-1, 1.3))):
             for row in linearised_step_rows(
-                mdp, theta, step_size=step_size, samples=[1, 2], credit=credit
+                mdp, theta, step_size=step_size, batch_size=[1, 2], credit=credit
             ):
                 largest = np.abs(mdp.reward).max()
                 rounding = 1e-13 * largest * (1 + step_size * largest) ** 2
@@ -58,15 +58,15 @@ def test_both_bounds_hold_on_500_steps_and_some_are_tight():
 
 
 def test_without_the_step_size_s_square_it_would_not_hold():
-    row = linearised_step_rows(BANDIT, ARMS, step_size=4.0, samples=[2])[0]
+    row = linearised_step_rows(BANDIT, ARMS, step_size=4.0, batch_size=[2])[0]
     assert row.bias < row.everywhere
     assert row.bias > row.everywhere / 4.0
 
 
 def test_bias_and_bound_fall_as_one_over_n_and_the_leading_term_is_the_limit():
-    rows = linearised_step_rows(BANDIT, ARMS, step_size=1.0, samples=[1, 2, 8, 64])
+    rows = linearised_step_rows(BANDIT, ARMS, step_size=1.0, batch_size=[1, 2, 8, 64])
     for row in rows:
-        assert row.reachable == rows[0].reachable / row.samples
+        assert row.reachable == rows[0].reachable / row.batch_size
     assert abs(rows[-1].leading / rows[-1].bias - 1) < 2e-3
     assert abs(rows[0].leading / rows[0].bias - 1) > 5e-3  # it is no bound, nor exact
 
@@ -77,8 +77,8 @@ def test_the_leading_term_is_that_of_the_same_credit(credit):
     as 1/N."""
     mdp, theta, _ = list(problems(2))[1]
     asked = {"step_size": 0.3, "credit": credit}
-    rows = linearised_step_rows(mdp, theta, samples=[1, 4, 8], **asked)
-    rest = [abs(row.leading / row.bias - 1.0) * row.samples for row in rows]
+    rows = linearised_step_rows(mdp, theta, batch_size=[1, 4, 8], **asked)
+    rest = [abs(row.leading / row.bias - 1.0) * row.batch_size for row in rows]
     assert rest[2] < 1.2 * rest[1]
     assert rest[2] < 0.5
 
@@ -97,24 +97,25 @@ def test_the_bias_is_that_of_maml_s_code_with_one_batch_for_step_and_hessian():
             reuse=Reuse.HESSIAN,
         )
         objective = sampled_step_objective(
-            mdp, theta, samples=n, steps=1, step_size=0.7, credit=Credit.TOTAL_RETURN
+            mdp, theta, batch_size=n, steps=1, step_size=0.7, credit=Credit.TOTAL_RETURN
         )
         target = GivenTarget("the gradient of E-MAML's objective", objective.gradient)
         report = measure_meta_gradient(estimator, theta, target=target)
-        (row,) = linearised_step_rows(mdp, theta, step_size=0.7, samples=[n])
+        (row,) = linearised_step_rows(mdp, theta, step_size=0.7, batch_size=[n])
         assert abs(report.bias_norm / row.bias - 1) < 1e-9
 
 
 def test_it_goes_to_0_with_the_step_and_is_none_of_the_expected_path():
     bounds = [
-        linearised_step_bound(BANDIT, ARMS, step_size=size, samples=2) for size in (0.0, 1e-4, 1e-3)
+        linearised_step_bound(BANDIT, ARMS, step_size=size, batch_size=2)
+        for size in (0.0, 1e-4, 1e-3)
     ]
     assert bounds[0] == 0.0
     assert 99.0 < bounds[2] / bounds[1] < 102.0
     with pytest.raises(ValueError, match="scope: expected LOCAL or GLOBAL"):
-        linearised_step_bound(BANDIT, ARMS, step_size=1.0, samples=2, scope=Scope.PATH)
-    with pytest.raises(ValueError, match="samples: expected"):
-        linearised_step_bound(BANDIT, ARMS, step_size=1.0, samples=0)
+        linearised_step_bound(BANDIT, ARMS, step_size=1.0, batch_size=2, scope=Scope.PATH)
+    with pytest.raises(ValueError, match="batch_size: expected"):
+        linearised_step_bound(BANDIT, ARMS, step_size=1.0, batch_size=0)
     with pytest.raises(ValueError, match="step_size: expected"):
-        linearised_step_bound(BANDIT, ARMS, step_size=-1.0, samples=1)
-    assert len(astuple(linearised_step_rows(BANDIT, ARMS, step_size=1.0, samples=[1])[0])) == 5
+        linearised_step_bound(BANDIT, ARMS, step_size=-1.0, batch_size=1)
+    assert len(astuple(linearised_step_rows(BANDIT, ARMS, step_size=1.0, batch_size=[1])[0])) == 5

@@ -26,12 +26,12 @@ def test_slopes_of_a_sweep_are_those_of_theory(problem):
     """The bias falls as 1/N; in the step size it rises as alpha^2 for MAML, whose outer gradient
     alone bends first, and as alpha^3 for LIRPG."""
     given = (Maml(PROBLEM), THETA) if problem == "maml" else (Lirpg(PROBLEM), 0 * THETA, THETA)
-    sweep = {"sweep": Sweep.SAMPLES, "values": [1, 2, 3], "steps": 1, "step_size": 0.1}
+    sweep = {"sweep": Sweep.BATCH_SIZE, "values": [1, 2, 3], "steps": 1, "step_size": 0.1}
     found = bound_versus_empirical(*given, **sweep).slopes
     for name, wanted in (("bias", -1.0), ("leading", -1.0), ("second_order", -1.0)):
         assert found[name].value == pytest.approx(wanted, abs=0.05), name
     assert found["corrected"].value == pytest.approx(-0.5, abs=1e-6)
-    sizes = {"sweep": Sweep.STEP_SIZE, "values": [1e-4, 1e-3, 1e-2], "steps": 2, "samples": 1}
+    sizes = {"sweep": Sweep.STEP_SIZE, "values": [1e-4, 1e-3, 1e-2], "steps": 2, "batch_size": 1}
     found = bound_versus_empirical(*given, **sizes)
     order = 2.0 if problem == "maml" else 3.0
     assert found.slopes["bias"].value == pytest.approx(order, abs=0.05)
@@ -42,14 +42,14 @@ def test_slopes_of_a_sweep_are_those_of_theory(problem):
 
 
 def test_a_sweep_of_the_hessian_s_error_is_linear_where_that_is_small():
-    asked = {"values": [1e-4, 1e-3, 1e-2], "samples": None, "steps": 3, "step_size": 0.3}
+    asked = {"values": [1e-4, 1e-3, 1e-2], "batch_size": None, "steps": 3, "step_size": 0.3}
     sweep = {"sweep": Sweep.HESSIAN_ERROR, "curvature": Curvature.AD} | asked
     found = bound_versus_empirical(Maml(PROBLEM), THETA, **sweep)
     for name in ("bias", "corrected", "everywhere"):
         assert found.slopes[name].value == pytest.approx(1.0, abs=0.02), name
     assert found.slopes["printed"].value < 0.1
-    assert all(row.samples is None and row.bias == row.leading for row in found.rows)
-    sampled = bound_versus_empirical(Maml(PROBLEM), THETA, **sweep | {"samples": 1, "steps": 1})
+    assert all(row.batch_size is None and row.bias == row.leading for row in found.rows)
+    sampled = bound_versus_empirical(Maml(PROBLEM), THETA, **sweep | {"batch_size": 1, "steps": 1})
     for row in sampled.rows:
         assert row.bias <= row.corrected
         assert row.bias == pytest.approx(row.leading, rel=0.2)
@@ -59,7 +59,7 @@ def test_a_multiple_of_an_estimator_s_error_is_the_estimator_s_bias():
     """With the factor 1: its exact bias, by the enumeration of all its samples."""
     instance = Instance(Maml(bandit()), np.array([[0.9, -0.3]]), None, 2, 0.8, 2, Curvature.AD)
     asked = {"sweep": Sweep.HESSIAN_ERROR, "values": [1.0], "curvature": Curvature.AD}
-    loop = {"steps": 2, "step_size": 0.8, "samples": 2}
+    loop = {"steps": 2, "step_size": 0.8, "batch_size": 2}
     (row,) = bound_versus_empirical(instance.problem, instance.phi, **asked, **loop).rows
     report = measure_meta_gradient(
         sampled_estimator(instance), instance.phi, exact=instance.problem
@@ -69,17 +69,17 @@ def test_a_multiple_of_an_estimator_s_error_is_the_estimator_s_bias():
 
 def test_the_leading_term_is_the_bias_but_for_order_n_to_the_minus_2():
     """Also with biased Hessians, whose own error and what sampled steps make of it both count."""
-    asked = {"sweep": Sweep.SAMPLES, "values": [16, 32, 64], "steps": 2, "step_size": 0.8}
+    asked = {"sweep": Sweep.BATCH_SIZE, "values": [16, 32, 64], "steps": 2, "step_size": 0.8}
     maml = (Maml(bandit()), np.array([[0.9, -0.3]]))
     for curvature in (None, Curvature.AD):
         rows = bound_versus_empirical(*maml, **asked, curvature=curvature).rows
-        left = [abs(row.bias - row.leading) * row.samples**2 for row in rows]
+        left = [abs(row.bias - row.leading) * row.batch_size**2 for row in rows]
         assert left[2] == pytest.approx(left[1], rel=0.1)
         assert abs(rows[2].bias - rows[2].leading) < 1e-3 * rows[2].bias
 
 
 def test_a_sweep_beyond_enumeration_has_the_leading_term_alone():
-    asked = {"sweep": Sweep.STEPS, "values": [1, 5], "samples": 3, "step_size": 0.1}
+    asked = {"sweep": Sweep.STEPS, "values": [1, 5], "batch_size": 3, "step_size": 0.1}
     first, last = bound_versus_empirical(Maml(PROBLEM), THETA, **asked).rows
     assert first.bias is not None
     assert last.bias is None is last.looseness
@@ -90,11 +90,11 @@ def test_a_sweep_beyond_enumeration_has_the_leading_term_alone():
 def test_a_sampled_bias_has_an_interval_that_holds_the_exact_one(problem):
     """A fixed seed; the stated rate of a miss is 1e-3."""
     given = (Maml(PROBLEM), THETA) if problem == "maml" else (Lirpg(PROBLEM), 0.3 * THETA, THETA)
-    asked = {"sweep": Sweep.STEP_SIZE, "values": [1.0], "samples": 1, "steps": 2}
+    asked = {"sweep": Sweep.STEP_SIZE, "values": [1.0], "batch_size": 1, "steps": 2}
     for curvature, runs in ((None, 8_000), (Curvature.AD, 300)):
         more = {"curvature": curvature} | asked
         (exact,) = bound_versus_empirical(*given, **more).rows
-        (found,) = bound_versus_empirical(*given, **more, outcomes=0, runs=runs).rows
+        (found,) = bound_versus_empirical(*given, **more, max_outcomes=0, replications=runs).rows
         low, high = found.interval
         assert low <= exact.bias <= high
         assert 0.0 < high - low < (3.0 if curvature is None else 8.0) * exact.bias
@@ -121,8 +121,8 @@ def test_slopes_are_those_of_powers():
 
 def test_a_sampled_bias_that_may_be_0_has_no_slope_and_no_looseness():
     """A fixed seed; 200 loops, whose bias is a tenth of what they can tell from 0."""
-    asked = {"sweep": Sweep.SAMPLES, "values": [2, 4], "steps": 1, "step_size": 0.1}
-    found = bound_versus_empirical(Maml(PROBLEM), THETA, **asked, outcomes=0, runs=200)
+    asked = {"sweep": Sweep.BATCH_SIZE, "values": [2, 4], "steps": 1, "step_size": 0.1}
+    found = bound_versus_empirical(Maml(PROBLEM), THETA, **asked, max_outcomes=0, replications=200)
     for row in found.rows:
         assert row.interval[0] == 0.0 < row.interval[1]
         assert row.looseness is None
@@ -134,13 +134,13 @@ def test_a_sampled_bias_that_may_be_0_has_no_slope_and_no_looseness():
 def test_a_bias_that_is_rounding_is_0(lirpg):
     """All rewards equal, or a step size of 0: so are the bounds, and nothing is said of noise."""
     equal = TabularMDP(PROBLEM.transition, np.ones((2, 2)), 0.9, [1, 0], 2)
-    asked = {"sweep": Sweep.SAMPLES, "values": [1, 2], "steps": 2, "step_size": 0.3}
+    asked = {"sweep": Sweep.BATCH_SIZE, "values": [1, 2], "steps": 2, "step_size": 0.3}
     given = (Lirpg(equal), THETA, THETA) if lirpg else (Maml(equal), THETA)
     found = bound_versus_empirical(*given, **asked, curvature=Curvature.LVC)
     for row in found.rows:
         assert (row.bias, row.leading, row.corrected, row.looseness) == (0.0, 0.0, 0.0, None)
     assert set(found.slopes) == {"printed"}
-    still = {"sweep": Sweep.STEP_SIZE, "values": [0.0, 1e-3, 1e-2], "samples": 1}
+    still = {"sweep": Sweep.STEP_SIZE, "values": [0.0, 1e-3, 1e-2], "batch_size": 1}
     given = (Lirpg(PROBLEM), THETA, THETA) if lirpg else (Maml(PROBLEM), THETA)
     first, *others = bound_versus_empirical(*given, **still).rows
     assert (first.bias, first.corrected) == (0.0, 0.0)
@@ -149,13 +149,13 @@ def test_a_bias_that_is_rounding_is_0(lirpg):
 
 def test_each_row_has_the_bounds_of_both_scopes():
     asked = {"steps": 2, "step_size": 0.003}
-    sweep = {"sweep": Sweep.SAMPLES, "values": [3], "curvature": Curvature.AD}
+    sweep = {"sweep": Sweep.BATCH_SIZE, "values": [3], "curvature": Curvature.AD}
     (row,) = bound_versus_empirical(Maml(PROBLEM), THETA, **sweep, **asked).rows
     for scope, names in ((Scope.GLOBAL, ("everywhere", "printed")), (Scope.LOCAL, ("compact",))):
         constants = loop_constants(
             Maml(PROBLEM), THETA, **asked, scope=scope, curvature=Curvature.AD
         )
-        bound = meta_gradient_bias_bound(constants, **asked, samples=3)
+        bound = meta_gradient_bias_bound(constants, **asked, batch_size=3)
         for name in names:
             wanted = bound.corrected if name == "everywhere" else getattr(bound, name)
             assert getattr(row, name) == wanted
@@ -169,7 +169,7 @@ def test_a_sweep_beyond_floats_has_infinite_bounds():
 
 
 def test_bad_input_is_named():
-    sweep = {"sweep": Sweep.SAMPLES, "values": [1]}
+    sweep = {"sweep": Sweep.BATCH_SIZE, "values": [1]}
     maml = (Maml(bandit()), np.zeros((1, 2)))
     bad = [
         ({"sweep": "N"}, "sweep: expected a Sweep"),

@@ -213,11 +213,11 @@ def test_what_cannot_be_given_other_names_is_skipped_with_the_reason():
 
 
 def test_what_is_too_large_to_enumerate_is_skipped_with_the_reason():
-    report = check_meta_gradient(plain(steps=4), THETA, mode="sampling", samples=200)
+    report = check_meta_gradient(plain(steps=4), THETA, mode="sampling", replications=200)
     assert report.false_alarm == 0.0
     assert report.enumerated == ""
     assert report.checks[-1].detail.startswith("enumeration: ")
-    few = check_meta_gradient(plain(), THETA, mode="sampling", samples=10)
+    few = check_meta_gradient(plain(), THETA, mode="sampling", replications=10)
     assert re.fullmatch(r"10 samples are fewer than the \d+ blocks it takes", few.checks[-1].detail)
 
 
@@ -229,7 +229,7 @@ def binomial_tail(blocks):
 
 def test_the_rate_of_a_check_is_split_over_the_entries_that_it_compares():
     """Four of them: the blocks are those of a quarter of the rate, by plain binomial sums."""
-    report = check_meta_gradient(plain(), THETA, mode="sampling", samples=1, false_alarm=0.01)
+    report = check_meta_gradient(plain(), THETA, mode="sampling", replications=1, false_alarm=0.01)
     (blocks,) = map(int, re.findall(r"the (\d+) blocks", report.checks[-1].detail))
     assert 2.0 * binomial_tail(blocks) <= 0.01 / 4 < 2.0 * binomial_tail(blocks - 2)
 
@@ -238,7 +238,7 @@ def test_it_is_asked_for_by_its_kind():
     with pytest.raises(ValueError, match="give a meta-gradient to check_meta_gradient"):
         check_estimator(plain())
     with pytest.raises(ValueError, match="expected a MetaGradient, got a SurrogateEstimator"):
-        check_meta_gradient(from_surrogate(ad, 1), THETA)
+        check_meta_gradient(from_surrogate(ad, order=1), THETA)
     assert assert_conforms(plain(), meta_parameters=THETA).ran == 5
     with pytest.raises(AssertionError, match="failed  purity: a generator in the same state again"):
         assert_conforms(wrong(Noisy), meta_parameters=THETA)

@@ -88,12 +88,12 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_on_some_problems_alone_is_seen(name):
     function, check = MISTAKES[name]
-    assert check_estimator(from_callable(function)).failed == (check,)
+    assert check_estimator(from_callable(function, order=1)).failed == (check,)
 
 
 @pytest.mark.parametrize("function", [single_values, single_behaviour])
 def test_single_precision_is_seen_in_whatever_is_rounded(function):
-    assert check_estimator(from_surrogate(function, 1)).failed == ("double precision",)
+    assert check_estimator(from_surrogate(function, order=1)).failed == ("double precision",)
 
 
 def draws_with_torch():
@@ -141,7 +141,9 @@ def test_what_a_process_shares_is_left_alone_and_put_back(disturb, draws):
         return disturbing(draw(theta, 1), theta)
 
     before = Generators.now(), Settings.now()
-    report = check_estimator(from_draws(drawing) if draws else from_callable(disturbing))
+    report = check_estimator(
+        from_draws(drawing, order=1) if draws else from_callable(disturbing, order=1)
+    )
     assert report.failed == ("purity",)
     assert report.checks[1].detail == DISTURBANCES[disturb]
     assert before[0].changed(Generators.now()) == ""
@@ -165,7 +167,7 @@ def test_torch_default_dtype_is_not_an_input():
     def by_default(batch, theta):
         return torch.tensor(by_hand(batch, theta).tolist())
 
-    report = check_estimator(from_callable(by_default))
+    report = check_estimator(from_callable(by_default, order=1))
     assert report.failed == ("purity",)
     assert "as torch's default dtype" in report.checks[1].detail
 
@@ -180,7 +182,7 @@ def positive_part(batch, theta):
 
 @pytest.mark.parametrize("function", [clipped, positive_part])
 def test_a_claimed_scale_is_of_every_size_and_sign(function):
-    report = check_estimator(from_callable(function), claims=[Claim.REWARD_SCALE])
+    report = check_estimator(from_callable(function, order=1), claims=[Claim.REWARD_SCALE])
     assert report.failed == ("claim REWARD_SCALE",)
 
 
@@ -192,7 +194,9 @@ def baseline_unless_low(record):
 
 def test_a_claimed_shift_is_of_either_sign():
     claims = [Claim.REWARD_SHIFT]
-    report = check_estimator(from_surrogate(baseline_unless_low, 1), claims=claims, trajectories=3)
+    report = check_estimator(
+        from_surrogate(baseline_unless_low, order=1), claims=claims, batch_size=3
+    )
     assert report.failed == ("claim REWARD_SHIFT",)
 
 
@@ -204,8 +208,8 @@ def test_a_ratio_for_each_step_is_seen_in_batches_of_any_size(n):
         to_go = record.rewards.flip(-1).cumsum(-1).flip(-1)
         return (torch.exp(log_ratios(record)) * to_go).sum(-1).mean()
 
-    estimator = from_surrogate(a_ratio_a_step, 1)
-    report = check_estimator(estimator, claims=[Claim.OFF_POLICY], trajectories=n)
+    estimator = from_surrogate(a_ratio_a_step, order=1)
+    report = check_estimator(estimator, claims=[Claim.OFF_POLICY], batch_size=n)
     assert report.failed == ("claim OFF_POLICY",)
 
 
@@ -218,7 +222,7 @@ class Spoiled:
     order: int = 1
 
     def prepare(self, batch, context):
-        evaluator = from_callable(by_hand).prepare(batch, context)
+        evaluator = from_callable(by_hand, order=1).prepare(batch, context)
         return SpoiledEvaluator(evaluator, self.spoil)
 
 
@@ -245,7 +249,7 @@ def test_an_evaluator_that_changes_its_batch_is_seen():
 
     class Estimator(Spoiled):
         def prepare(self, batch, context):
-            return Changing(from_callable(by_hand).prepare(batch, context), self.spoil)
+            return Changing(from_callable(by_hand, order=1).prepare(batch, context), self.spoil)
 
     report = check_estimator(Estimator(lambda rows: rows))
     assert report.failed == ("purity",)
@@ -259,7 +263,7 @@ def test_estimates_that_draw_are_run_where_nothing_is_earned():
             raise ZeroDivisionError("no rewards")
         return by_hand(batch, theta)
 
-    report = check_estimator(from_draws(divided))
+    report = check_estimator(from_draws(divided, order=1))
     assert report.failed == ("runs and shapes",)
     assert "ZeroDivisionError" in report.checks[0].detail
 
@@ -291,7 +295,7 @@ def test_what_is_no_estimator_is_refused(thing):
 def test_noise_of_rounding_is_compared_with_the_whole():
     """Two of a group that earn the same have an estimate that is rounding divided by epsilon."""
     for seed in range(3):
-        assert not check_estimator(from_surrogate(grpo, 1), trajectories=2, seed=seed).failed
+        assert not check_estimator(from_surrogate(grpo, order=1), batch_size=2, seed=seed).failed
     assert check_equal([1e-13], [2e-13], "small", beside=[1.0]) == 1
     with pytest.raises(NotSatisfied):
         check_equal([1e-13], [2e-13], "small")
@@ -300,7 +304,7 @@ def test_noise_of_rounding_is_compared_with_the_whole():
 @pytest.mark.parametrize("n", [2, 3, 32])
 def test_ranks_are_a_step_function_not_single_precision(n):
     claims = [Claim.REWARD_SHIFT]
-    report = check_estimator(from_surrogate(ranks, 1), trajectories=n, claims=claims)
+    report = check_estimator(from_surrogate(ranks, order=1), batch_size=n, claims=claims)
     assert not report.failed, str(report)
 
 
@@ -311,7 +315,7 @@ def test_half_precision_in_numpy_is_said_to_be_possible():
         rewards = batch.rewards.astype(np.float16).astype(np.float64)
         return by_hand(replace(batch, rewards=rewards), theta)
 
-    report = check_estimator(from_callable(half))
+    report = check_estimator(from_callable(half, order=1))
     details = {check.name: check.detail for check in report.checks}
     assert "a step function of rewards (or half precision?)" in details["double precision"]
 
@@ -322,8 +326,8 @@ def looking(record):
 
 
 def test_a_device_check_says_where_it_ran_or_why_not():
-    plain, branching = (check_estimator(from_surrogate(f, 1)) for f in (ad, looking))
-    in_numpy = check_estimator(from_callable(by_hand))
+    plain, branching = (check_estimator(from_surrogate(f, order=1)) for f in (ad, looking))
+    in_numpy = check_estimator(from_callable(by_hand, order=1))
     found, other, numpy_s = (
         next(check for check in report.checks if check.name == "another device")
         for report in (plain, branching, in_numpy)
@@ -356,7 +360,7 @@ def worse_in_single(record):
     [(crashes_in_single, "raised RuntimeError"), (worse_in_single, "derivatives differ by")],
 )
 def test_a_float32_record_is_no_reason_to_crash_or_to_be_wrong(function, what):
-    report = check_estimator(from_surrogate(function, 1))
+    report = check_estimator(from_surrogate(function, order=1))
     detail = {check.name: check.detail for check in report.checks}["float32 record"]
     assert "float32 record" in report.failed
     assert what in detail
@@ -371,7 +375,7 @@ def test_derivatives_elsewhere_are_those_of_the_estimator():
 
     trial = Setup.random(np.random.default_rng(0), (3, 2, 3))
     batch = trial.drawn(np.random.default_rng(1), 2, 1)
-    found = gradients_at(from_surrogate(by_default, 1), batch, trial.context, USUAL)
+    found = gradients_at(from_surrogate(by_default, order=1), batch, trial.context, USUAL)
     wanted = 0.8 ** np.arange(3) * batch.rewards[:, 0]
     assert np.allclose(found[:, :3], wanted, rtol=1e-14)
 
@@ -382,7 +386,7 @@ def test_a_pair_in_order_couples_and_is_no_mistake():
         scores = record.log_probs.sum(-1)
         return (whole[0] - whole[-1]) * (scores[0] - scores[-1]) / 2
 
-    assert not check_estimator(from_surrogate(pair, 1), trajectories=2, mode="sampling").failed
+    assert not check_estimator(from_surrogate(pair, order=1), batch_size=2, mode="sampling").failed
 
 
 def test_batches_of_ended_episodes_earn_unlike_sums_and_nothing_after_the_end():
@@ -404,12 +408,12 @@ def test_a_distribution_has_the_range_of_all_outcomes():
 def test_the_page_lists_the_checks():
     page = ROOT / "docs" / "conformance.md"
     rows = [line.split("|")[1].strip() for line in page.read_text().splitlines() if "|" in line]
-    report = check_estimator(from_callable(by_hand))
+    report = check_estimator(from_callable(by_hand, order=1))
     assert rows[2:] == [c.name for c in report.checks if not c.name.startswith("claim")]
 
 
 def test_counts_are_of_the_checks_that_ran():
-    report = check_estimator(from_surrogate(looking, 1), claims=[Claim.BEHAVIOUR_IGNORED])
+    report = check_estimator(from_surrogate(looking, order=1), claims=[Claim.BEHAVIOUR_IGNORED])
     ran = [check for check in report.checks if check.outcome is not Outcome.SKIPPED]
     assert report.ran == len(ran)
     assert all(check.detail for check in report.checks if check.outcome is Outcome.SKIPPED)

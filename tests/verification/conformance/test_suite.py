@@ -48,7 +48,7 @@ def test_a_conforming_estimator_passes_every_check_that_it_claims(name):
     """Mode sampling: false alarms 1e-4 an estimator at most, with a fixed seed."""
     estimator, n, claims = CONFORMING[name]
     report = assert_conforms(
-        estimator, claims=claims, trajectories=n, mode="sampling", samples=300, seed=1
+        estimator, claims=claims, batch_size=n, mode="sampling", replications=300, seed=1
     )
     # Those that draw their own batches have no batches to be looked at: four checks are left.
     # Those that couple theirs are not asked two questions, those in numpy not two others.
@@ -63,7 +63,7 @@ def test_what_is_not_claimed_is_not_so(name):
     """The table's claims are complete: each other one fails."""
     estimator, n, claims = CONFORMING[name]
     others = set(Claim) - claims - ({Claim.SYMMETRIC} if estimator.order == 1 else set())
-    report = check_estimator(estimator, claims=others, trajectories=n, seed=1)
+    report = check_estimator(estimator, claims=others, batch_size=n, seed=1)
     assert set(report.failed) == {f"claim {claim.name}" for claim in others}
 
 
@@ -149,7 +149,7 @@ class Meddling:
 
     def prepare(self, batch, context):
         del batch
-        return MeddlingEvaluator(from_callable(by_hand), context, meddle=self.meddle)
+        return MeddlingEvaluator(from_callable(by_hand, order=1), context, meddle=self.meddle)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,25 +175,25 @@ def growing():
 
 
 BROKEN = {
-    "runs and shapes": from_callable(lambda batch, theta: by_hand(batch, theta)[0]),
+    "runs and shapes": from_callable(lambda batch, theta: by_hand(batch, theta)[0], order=1),
     "purity": Meddling(growing()),
     "replications independent": Meddling(centred),
-    "double precision": from_surrogate(rounded, 1),
-    "float32 record": from_surrogate(always_double, 1),
-    "another device": from_surrogate(on_the_cpu, 1),
-    "coupling declared": from_surrogate(product_of_means, 1),
-    "identical trajectories": from_callable(without_copies),
-    "relabelling": from_surrogate(by_action_number, 1),
-    "horizon 1 is a bandit": from_callable(by_number_of_states),
-    "dead steps carry nothing": from_surrogate(mean_over_all_steps, 1),
-    "claim REWARD_SCALE": from_surrogate(not_homogeneous, 1),
-    "claim SYMMETRIC": from_callable(not_symmetric, 2),
-    "claim REWARD_SHIFT": from_surrogate(ad, 1),
-    "claim MEAN_REWARD_SHIFT": from_surrogate(ad, 2),
-    "claim CRITIC_IGNORED": from_surrogate(ad, 1),
-    "claim CRITIC_IS_BASELINE": from_surrogate(actor_critic, 1),
-    "claim BEHAVIOUR_IGNORED": from_surrogate(OffPolicyDice(), 1),
-    "claim OFF_POLICY": from_surrogate(OffPolicyDice(Ratio.PER_STEP), 1),
+    "double precision": from_surrogate(rounded, order=1),
+    "float32 record": from_surrogate(always_double, order=1),
+    "another device": from_surrogate(on_the_cpu, order=1),
+    "coupling declared": from_surrogate(product_of_means, order=1),
+    "identical trajectories": from_callable(without_copies, order=1),
+    "relabelling": from_surrogate(by_action_number, order=1),
+    "horizon 1 is a bandit": from_callable(by_number_of_states, order=1),
+    "dead steps carry nothing": from_surrogate(mean_over_all_steps, order=1),
+    "claim REWARD_SCALE": from_surrogate(not_homogeneous, order=1),
+    "claim SYMMETRIC": from_callable(not_symmetric, order=2),
+    "claim REWARD_SHIFT": from_surrogate(ad, order=1),
+    "claim MEAN_REWARD_SHIFT": from_surrogate(ad, order=2),
+    "claim CRITIC_IGNORED": from_surrogate(ad, order=1),
+    "claim CRITIC_IS_BASELINE": from_surrogate(actor_critic, order=1),
+    "claim BEHAVIOUR_IGNORED": from_surrogate(OffPolicyDice(), order=1),
+    "claim OFF_POLICY": from_surrogate(OffPolicyDice(Ratio.PER_STEP), order=1),
 }
 
 
@@ -206,10 +206,10 @@ def test_each_check_is_failed_by_an_estimator_that_fails_no_other(name):
 
 def test_sampling_that_differs_from_enumeration_fails_that_check_alone():
     estimator = Meddling(first_thousand)
-    report = check_estimator(estimator, mode="sampling", samples=2_000)
+    report = check_estimator(estimator, mode="sampling", replications=2_000)
     assert report.failed == ("sampling agrees with enumeration",)
     assert not check_estimator(estimator).failed
-    assert not check_estimator(estimator, mode="sampling", samples=900).failed
+    assert not check_estimator(estimator, mode="sampling", replications=900).failed
 
 
 def test_once_an_estimator_is_no_function_nothing_else_is_asked():
@@ -223,7 +223,7 @@ def drawing(change):
     def run(draw, theta):
         return change(one_step_ahead(draw, theta), theta)
 
-    return from_draws(run)
+    return from_draws(run, order=1)
 
 
 def wandering():
@@ -249,12 +249,12 @@ def test_an_estimate_that_draws_at_random_parameters_of_its_own_fails_purity():
     def lost(draw, theta):
         return by_hand(draw(theta + rng.normal(), 1), theta)
 
-    assert check_estimator(from_draws(lost)).failed == ("purity",)
+    assert check_estimator(from_draws(lost, order=1)).failed == ("purity",)
 
 
 def test_a_declared_coupling_is_not_held_against_an_estimator():
-    assert check_estimator(from_surrogate(rloo, 1)).failed != ()
-    report = check_estimator(from_surrogate(rloo, 1), trajectories=2)
+    assert check_estimator(from_surrogate(rloo, order=1)).failed != ()
+    report = check_estimator(from_surrogate(rloo, order=1), batch_size=2)
     assert not report.failed
     details = {check.name: check.detail for check in report.checks}
     assert details["coupling declared"] == "coupling was declared"
@@ -272,7 +272,7 @@ def test_a_declared_coupling_is_not_held_against_an_estimator():
 def test_means_over_one_step_are_said_to_be_that(n, enumerated, remark):
     """Sets of trajectories in any order, where the order makes no difference."""
     claim = Claim.MEAN_REWARD_SHIFT
-    report = check_estimator(from_surrogate(rloo, 1), trajectories=n, claims=[claim])
+    report = check_estimator(from_surrogate(rloo, order=1), batch_size=n, claims=[claim])
     assert not report.failed
     assert report.enumerated == enumerated
     detail = {check.name: check.detail for check in report.checks}["claim MEAN_REWARD_SHIFT"]
@@ -289,7 +289,8 @@ def pairwise(record):
 def test_where_order_matters_batches_are_enumerated_in_every_order():
     claims = [Claim.MEAN_REWARD_SHIFT]
     few, many = (
-        check_estimator(from_surrogate(pairwise, 1), trajectories=n, claims=claims) for n in (4, 13)
+        check_estimator(from_surrogate(pairwise, order=1), batch_size=n, claims=claims)
+        for n in (4, 13)
     )
     assert few.enumerated == "2 states, 2 actions, 2 steps"
     assert not few.failed
@@ -298,14 +299,16 @@ def test_where_order_matters_batches_are_enumerated_in_every_order():
 
 
 def test_a_report_says_how_many_checks_ran_and_one_line_for_each():
-    report = check_estimator(from_surrogate(LVC(), 2), claims=[Claim.REWARD_SCALE], mode="sampling")
+    report = check_estimator(
+        from_surrogate(LVC(), order=2), claims=[Claim.REWARD_SCALE], mode="sampling"
+    )
     lines = str(report).splitlines()
     assert lines[0] == "LVC(): 13 checks ran, none failed, 7 skipped"
     assert len(report.checks) == 20
     assert lines[-2] == "  means over all batches, on 3 states, 2 actions, 3 steps"
     assert re.fullmatch(r"  \d+ comparisons; false alarms: 0.0001 at most", lines[-1])
     assert report.false_alarm == 1e-4
-    assert check_estimator(from_surrogate(LVC(), 2)).false_alarm == 0.0
+    assert check_estimator(from_surrogate(LVC(), order=2)).false_alarm == 0.0
     assert "skipped claim OFF_POLICY: not claimed" in str(report)
 
 
@@ -320,7 +323,7 @@ def test_an_exemption_is_granted_with_its_reason():
     def decayed(batch, theta):
         return by_hand(batch, theta) - 0.1 * theta
 
-    estimator = from_callable(decayed)
+    estimator = from_callable(decayed, order=1)
     assert check_estimator(estimator).failed == ("horizon 1 is a bandit",)
     report = check_estimator(estimator, exempt={"horizon 1 is a bandit": "weight decay"})
     assert not report.failed
@@ -341,12 +344,12 @@ def test_an_exemption_is_granted_with_its_reason():
         ({"exempt": {"purity": "no"}}, "exempt: expected names among"),
         ({"seed": -1}, "seed: expected"),
         ({"false_alarm": 0.7}, "false_alarm: expected"),
-        ({"trajectories": 0}, "trajectories: expected"),
+        ({"batch_size": 0}, "trajectories: expected"),
     ],
 )
 def test_bad_requests_are_refused(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        check_estimator(from_surrogate(ad, 1), **options)
+        check_estimator(from_surrogate(ad, order=1), **options)
 
 
 def test_relabelling_moves_every_label_and_keeps_the_problem():
@@ -413,13 +416,13 @@ def test_the_rate_is_split_over_the_entries(function, monkeypatch):
     for module in (conformance_sampling, conformance_meta_checks):
         monkeypatch.setattr(module, function, watched, raising=False)
     if function == "bernstein":
-        report = check_estimator(from_surrogate(ad, 1), mode="sampling", samples=50)
+        report = check_estimator(from_surrogate(ad, order=1), mode="sampling", replications=50)
         entries = int(report.enumerated[0]) * 2
     else:
         bandit = TabularMDP([[[1.0], [1.0], [1.0]]], [[1.0, 0.0, 2.0]], 0.9, [1.0], horizon=1)
         loop, slot = SampledLoop(bandit, starts_at_meta=True), Sampled(ad, 1)
         asker = MetaGradient(loop, 1, 1.0, slot, slot, slot)
-        report = check_meta_gradient(asker, [[0.5, 0.0, 1.0]], mode="sampling", samples=500)
+        report = check_meta_gradient(asker, [[0.5, 0.0, 1.0]], mode="sampling", replications=500)
         entries = 3
     assert not report.failed
     assert asked == [pytest.approx(1e-4 / entries)]
@@ -432,15 +435,15 @@ def test_no_false_alarms_over_many_seeds():
     for seed in range(114):
         estimator, n, claims = CONFORMING[names[seed % len(names)]]
         assert_conforms(
-            estimator, claims=claims, trajectories=n, mode="sampling", samples=500, seed=seed
+            estimator, claims=claims, batch_size=n, mode="sampling", replications=500, seed=seed
         )
 
 
 def test_surrogates_are_checked_as_they_come():
     assert isinstance(BROKEN["relabelling"], SurrogateEstimator)
-    assert not check_estimator(from_surrogate(AD(), 3)).failed
+    assert not check_estimator(from_surrogate(AD(), order=3)).failed
 
 
 def test_a_critic_that_is_bootstrapped_from_is_a_baseline_where_it_ends_in_0():
-    estimator = from_surrogate(AD(gae_lambda=1.0), 1)
+    estimator = from_surrogate(AD(gae_lambda=1.0), order=1)
     assert not check_estimator(estimator, claims=[Claim.CRITIC_IS_BASELINE]).failed

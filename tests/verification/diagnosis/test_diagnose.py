@@ -143,7 +143,7 @@ def _last(record):
 def check_diagnosed(surrogate, order, name, seed, *, with_critic=False):
     mdp, theta, critic, _ = problem(seed)
     given_critic = critic if with_critic else None
-    estimator = from_surrogate(surrogate, order, name=name)
+    estimator = from_surrogate(surrogate, order=order, name=name)
     report = measure_bias(estimator, mdp, theta, critic=given_critic, evidence="enumeration")
     found = diagnose(report, mdp, theta, critic=given_critic)
     assert [match.name for match in found.matches] == [name], str(found)
@@ -218,7 +218,7 @@ def test_one_sided_cross_terms_are_told_apart(name, transposed, twice):
         each = [one_sided(*one, at, transposed=transposed, twice=twice) for one in given_steps]
         return np.mean(each, axis=0)
 
-    estimator = from_callable(estimate, 2)
+    estimator = from_callable(estimate, order=2)
     report = measure_bias(estimator, mdp, theta)
     assert [match.name for match in diagnose(report, mdp, theta).matches] == [name]
 
@@ -226,9 +226,9 @@ def test_one_sided_cross_terms_are_told_apart(name, transposed, twice):
 def test_a_longer_horizon_is_diagnosed():
     mdp, theta, _, _ = problem(4)
     longer = replace(mdp, horizon=STEPS + 1)
-    exact = measure_bias(from_surrogate(ad, 1), mdp, theta).exact
+    exact = measure_bias(from_surrogate(ad, order=1), mdp, theta).exact
     target = GivenTarget("the gradient of three steps", exact)
-    report = measure_bias(from_surrogate(ad, 1), longer, theta, target=target)
+    report = measure_bias(from_surrogate(ad, order=1), longer, theta, target=target)
     assert [m.name for m in diagnose(report, mdp, theta).matches] == ["horizon 4"]
 
 
@@ -239,7 +239,7 @@ def test_a_baseline_that_depends_on_the_action_is_diagnosed():
     def surrogate(record):
         return scored(record, to_go(record) - table[record.states[:, :-1], record.actions])
 
-    report = measure_bias(from_surrogate(surrogate, 1), mdp, theta)
+    report = measure_bias(from_surrogate(surrogate, order=1), mdp, theta)
     found = diagnose(report, mdp, theta, action_baseline=baseline)
     assert [match.name for match in found.matches] == ["action baseline"]
     assert not diagnose(report, mdp, theta).matches
@@ -263,7 +263,7 @@ def test_where_episodes_end_early_mistakes_are_diagnosed_as_well(name):
         return scored(record, to_go(record) - table[record.states[:, :-1], record.actions])
 
     report = measure_bias(
-        from_surrogate({**GRADIENTS, "action baseline": based}[name], 1), mdp, theta
+        from_surrogate({**GRADIENTS, "action baseline": based}[name], order=1), mdp, theta
     )
     found = diagnose(report, mdp, theta, action_baseline=baseline)
     assert [match.name for match in found.matches] == [name]
@@ -272,7 +272,7 @@ def test_where_episodes_end_early_mistakes_are_diagnosed_as_well(name):
 def test_the_gradient_itself_is_named_where_another_field_was_wanted():
     mdp, theta, _, _ = problem(6)
     target = update_field(horizon=STEPS)
-    report = measure_bias(from_surrogate(ad, 1), mdp, theta, target=target)
+    report = measure_bias(from_surrogate(ad, order=1), mdp, theta, target=target)
     found = diagnose(report, mdp, theta)
     assert [match.name for match in found.matches] == ["horizon 3"]
     assert "the gradient of the 3-step return, discounted" in found.sentence
@@ -285,7 +285,7 @@ def test_an_unknown_mistake_is_called_unknown():
         return scored(record, to_go(record) ** 3)
 
     for order in (1, 2):
-        report = measure_bias(from_surrogate(surrogate, order), mdp, theta)
+        report = measure_bias(from_surrogate(surrogate, order=order), mdp, theta)
         found = diagnose(report, mdp, theta)
         assert found.matches == ()
         assert found.sentence.startswith("no known mistake gives this mean; the nearest, ")
@@ -300,7 +300,7 @@ def test_a_mistake_that_is_almost_a_known_one_is_not_called_it():
     mdp, theta, _, _ = problem(8)
     for name, order in [("no gamma^t", 1), ("LVC", 2)]:
         plain = {1: GRADIENTS, 2: HESSIANS}[order][name]
-        report = measure_bias(from_surrogate(plain, order), mdp, theta)
+        report = measure_bias(from_surrogate(plain, order=order), mdp, theta)
         moved = np.array(report.mean)
         moved.flat[0] += 1e-6 * report.target_norm
         assert not diagnose(replace(report, mean=moved), mdp, theta).matches
@@ -308,30 +308,30 @@ def test_a_mistake_that_is_almost_a_known_one_is_not_called_it():
 
 def test_an_unbiased_estimate_has_nothing_to_explain():
     mdp, theta, _, _ = problem(9)
-    report = measure_bias(from_surrogate(ad, 1), mdp, theta)
+    report = measure_bias(from_surrogate(ad, order=1), mdp, theta)
     assert diagnose(report, mdp, theta).sentence == "nothing to explain: the verdict is UNBIASED"
 
 
 def test_a_bandit_of_two_actions_tells_no_scale_from_anything():
     bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, -0.3]], 0.8, [1.0], horizon=1)
     theta = np.array([[0.2, -0.1]])
-    report = measure_bias(from_surrogate(lambda r: 0.37 * ad(r), 1), bandit, theta)
+    report = measure_bias(from_surrogate(lambda r: 0.37 * ad(r), order=1), bandit, theta)
     found = diagnose(report, bandit, theta)
     assert found.matches == ()
     assert "lie on one line" in found.notes[0]
-    report = measure_bias(from_surrogate(lambda r: -1.0 * ad(r), 1), bandit, theta)
+    report = measure_bias(from_surrogate(lambda r: -1.0 * ad(r), order=1), bandit, theta)
     assert [m.name for m in diagnose(report, bandit, theta).matches] == ["sign"]
 
 
 def test_mistakes_that_coincide_are_all_listed():
     """Over two steps, only the first has a later one."""
     mdp, theta, _, _ = problem(10, horizon=2)
-    report = measure_bias(from_surrogate(HESSIANS["zero"], 2), mdp, theta)
+    report = measure_bias(from_surrogate(HESSIANS["zero"], order=2), mdp, theta)
     assert [m.name for m in diagnose(report, mdp, theta).matches] == ["zero"]
-    report = measure_bias(from_surrogate(GRADIENTS["own reward missing"], 1), mdp, theta)
+    report = measure_bias(from_surrogate(GRADIENTS["own reward missing"], order=1), mdp, theta)
     assert [m.name for m in diagnose(report, mdp, theta).matches] == ["own reward missing"]
     plain = replace(mdp, discount=1.0)
-    report = measure_bias(from_surrogate(GRADIENTS["own reward missing"], 1), plain, theta)
+    report = measure_bias(from_surrogate(GRADIENTS["own reward missing"], order=1), plain, theta)
     found = diagnose(report, plain, theta)
     assert {"own reward missing", "shifted to t + 1"} <= {m.name for m in found.matches}
     assert "known mistakes alike (they have one mean at this MDP and policy)" in found.sentence
@@ -342,14 +342,14 @@ def test_other_policies_and_given_lengths_are_diagnosed_too():
     rng = np.random.default_rng(0)
     policy = LinearSoftmax(rng.normal(size=(3, 2, 4)))
     theta = rng.normal(size=4)
-    report = measure_bias(from_surrogate(LVC(), 2), mdp, theta, policy=policy)
+    report = measure_bias(from_surrogate(LVC(), order=2), mdp, theta, policy=policy)
     found = diagnose(report, mdp, theta, policy=policy)
     assert [match.name for match in found.matches] == ["LVC"]
     endless = replace(mdp, horizon=None)
-    report = measure_bias(from_surrogate(LVC(), 2), endless, theta, policy=policy, length=3)
+    report = measure_bias(from_surrogate(LVC(), order=2), endless, theta, policy=policy, length=3)
     found = diagnose(report, endless, theta, policy=policy, length=3)
     assert [match.name for match in found.matches] == ["LVC"]
-    report = measure_bias(from_surrogate(Dice(), 2), endless, theta, policy=policy, length=3)
+    report = measure_bias(from_surrogate(Dice(), order=2), endless, theta, policy=policy, length=3)
     found = diagnose(report, endless, theta, policy=policy, length=3)
     assert [match.name for match in found.matches] == ["horizon 3"]
     with pytest.raises(ValueError, match="length: expected the trajectories' steps"):
@@ -358,7 +358,7 @@ def test_other_policies_and_given_lengths_are_diagnosed_too():
 
 def test_a_report_of_another_problem_is_refused():
     mdp, theta, _, _ = problem(12)
-    report = measure_bias(from_surrogate(LVC(), 2), mdp, theta)
+    report = measure_bias(from_surrogate(LVC(), order=2), mdp, theta)
     smaller = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
     with pytest.raises(ValueError, match="report: expected a mean of shape"):
         diagnose(report, smaller, theta[:2])
@@ -367,7 +367,9 @@ def test_a_report_of_another_problem_is_refused():
 def test_sampling_names_what_its_interval_does_not_rule_out():
     """Fixed seed; the region misses the true mean with probability below 1e-3."""
     mdp, theta, _, _ = problem(13)
-    report = measure_bias(from_surrogate(LVC(), 2), mdp, theta, evidence="sampling", samples=40_000)
+    report = measure_bias(
+        from_surrogate(LVC(), order=2), mdp, theta, evidence="sampling", budget=40_000
+    )
     found = diagnose(report, mdp, theta)
     names = [match.name for match in found.matches]
     assert names[0] == "LVC"
@@ -379,6 +381,6 @@ def test_sampling_names_what_its_interval_does_not_rule_out():
 @given(mdps(horizons=(2, 3), sizes=(3, 2), telling=True), st.integers(0, 2**32 - 1))
 def test_on_any_problem_lvc_is_among_what_explains_lvc(mdp, seed):
     theta = np.random.default_rng(seed).normal(size=(mdp.n_states, mdp.n_actions))
-    report = measure_bias(from_surrogate(LVC(), 2), mdp, theta)
+    report = measure_bias(from_surrogate(LVC(), order=2), mdp, theta)
     if report.verdict.value == "BIASED":
         assert "LVC" in [match.name for match in diagnose(report, mdp, theta).matches]

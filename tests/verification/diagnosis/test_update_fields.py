@@ -37,9 +37,9 @@ def undiscounted(mdp):
     return lambda theta: evaluate_target(update_field(horizon=STEPS), mdp, theta)
 
 
-def lambda_returns(mdp, critic, trace_decay):
+def lambda_returns(mdp, critic, gae_lambda):
     returns = LambdaReturns(mdp, critic)
-    return lambda theta: returns.at(theta, discount=mdp.discount, trace_decay=trace_decay).update
+    return lambda theta: returns.at(theta, discount=mdp.discount, gae_lambda=gae_lambda).update
 
 
 def soft_return(mdp, theta, coefficient):
@@ -86,11 +86,11 @@ def entropy_loss(mdp, coefficient, discount):
 def test_the_differences_are_the_closed_form_jacobian_to_their_stated_accuracy(seed):
     mdp, theta, critic = problem(seed, n_states=3)
     returns = LambdaReturns(mdp, critic, weighting=Undiscounted())
-    update = returns.at(theta, discount=0.6, trace_decay=0.4)
+    update = returns.at(theta, discount=0.6, gae_lambda=0.4)
     basis = np.eye(theta.size).reshape(theta.size, *theta.shape)
     exact = np.stack([update.jvp(v) for v in basis], axis=-1).reshape(theta.shape * 2)
     found, accuracy = differences(
-        lambda at: returns.at(at, discount=0.6, trace_decay=0.4).update, theta
+        lambda at: returns.at(at, discount=0.6, gae_lambda=0.4).update, theta
     )
     gap = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     assert gap < 1e-10
@@ -235,11 +235,11 @@ def test_a_field_without_rest_is_not_called_settled():
 def test_an_estimators_mean_is_its_field():
     mdp, theta, critic = problem(9)
     plain = field_report(lambda at: gradient(mdp, at), mdp, theta, follow=False)
-    report = field_report(from_surrogate(ad, 1), mdp, theta, critic=critic, follow=False)
+    report = field_report(from_surrogate(ad, order=1), mdp, theta, critic=critic, follow=False)
     assert np.abs(report.field - plain.field).max() < 1e-13
     assert np.abs(report.jacobian - plain.jacobian).max() < 1e-10
     assert [match.name for match in report.matches] == ["gradient"]
-    wrong = from_surrogate(AD(weighting=Undiscounted()), 1)
+    wrong = from_surrogate(AD(weighting=Undiscounted()), order=1)
     report = field_report(wrong, mdp, theta, follow=False)
     assert report.symmetry is Symmetry.NOT_SYMMETRIC
 
@@ -250,7 +250,7 @@ def test_coupled_estimators_and_other_policies_are_taken_too():
     policy = LinearSoftmax(rng.normal(size=(1, 2, 3)))
     theta = rng.normal(size=3)
     options = {"policy": policy, "follow": False}
-    report = field_report(from_surrogate(rloo, 1), mdp, theta, trajectories=2, **options)
+    report = field_report(from_surrogate(rloo, order=1), mdp, theta, batch_size=2, **options)
     assert "gradient" in [match.name for match in report.matches]
     assert report.jacobian.shape == (3, 3)
 
@@ -258,10 +258,10 @@ def test_coupled_estimators_and_other_policies_are_taken_too():
 def test_what_has_no_exact_mean_or_another_order_is_refused():
     mdp, theta, _ = problem(10)
     with pytest.raises(ValueError, match="field: expected an estimator of order 1, got 2"):
-        field_report(from_surrogate(ad, 2), mdp, theta)
+        field_report(from_surrogate(ad, order=2), mdp, theta)
     big = TabularMDP.random(9, 4, rng=np.random.default_rng(0), discount=0.9, horizon=6)
-    slow = from_callable(lambda batch, at: np.ones_like(at) * batch.rewards.sum())
+    slow = from_callable(lambda batch, at: np.ones_like(at) * batch.rewards.sum(), order=1)
     with pytest.raises(ValueError, match="expected an exact mean"):
-        field_report(slow, big, np.zeros((9, 4)), trajectories=1)
+        field_report(slow, big, np.zeros((9, 4)), batch_size=1)
     with pytest.raises(ValueError, match="field: its value"):
         field_report(lambda at: np.zeros(3), mdp, theta)

@@ -68,11 +68,11 @@ def test_a_two_step_meta_gradient_draws_at_its_own_parameters():
         point = point + STEP * gradient(mdp, point)
     exact = (jacobian @ gradient(mdp, point)[0])[None]
     target = GivenTarget("the gradient of the return after 2 expected inner steps", exact)
-    estimator = from_draws(two_step_maml, 1)
+    estimator = from_draws(two_step_maml, order=1)
     report = measure_bias(estimator, mdp, theta, target=target)
     assert report.evidence is Evidence.ENUMERATION
     assert report.samples == 4 * 2 * 4 * 2 * 2
-    multisets = measure_bias(estimator, mdp, theta, target=target, enumeration_limit=100)
+    multisets = measure_bias(estimator, mdp, theta, target=target, max_outcomes=100)
     assert multisets.samples == 3 * 2 * 3 * 2 * 2
     np.testing.assert_allclose(multisets.mean, report.mean, rtol=1e-12)
     np.testing.assert_allclose(multisets.variance, report.variance, rtol=1e-9)
@@ -80,7 +80,7 @@ def test_a_two_step_meta_gradient_draws_at_its_own_parameters():
     # Every part is unbiased, the whole is not: the compositional bias.
     assert report.verdict is Verdict.BIASED
     sampled = measure_bias(
-        estimator, mdp, theta, target=target, evidence="sampling", samples=4000, false_alarm=1e-6
+        estimator, mdp, theta, target=target, evidence="sampling", budget=4000, false_alarm=1e-6
     )
     assert sampled.evidence is Evidence.SAMPLING
     low, high = sampled.interval
@@ -100,16 +100,16 @@ def test_draws_whose_order_matters_are_enumerated_as_tuples():
 
     mdp, theta = bandit(), np.array([[0.3, -0.2]])
     for function, outcomes in ((first_of_two, 4), (middle_of_three, 8)):
-        report = measure_bias(from_draws(function, 1), mdp, theta)
+        report = measure_bias(from_draws(function, order=1), mdp, theta)
         assert report.samples == outcomes
         assert report.verdict is Verdict.UNBIASED
         with pytest.raises(ValueError, match="more than the limit"):
             measure_bias(
-                from_draws(function, 1),
+                from_draws(function, order=1),
                 mdp,
                 theta,
                 evidence="enumeration",
-                enumeration_limit=outcomes - 1,
+                max_outcomes=outcomes - 1,
             )
 
 
@@ -121,8 +121,8 @@ def test_an_estimate_that_draws_for_ever_is_stopped():
                 return score_gradient(batch, theta)
 
     mdp = TabularMDP([[[1.0], [1.0]]], [[0.0, 1.0]], 0.9, [1.0], horizon=1)
-    estimator = from_draws(until_paid, 1)
-    report = measure_bias(estimator, mdp, np.array([[0.3, -0.2]]), samples=500)
+    estimator = from_draws(until_paid, order=1)
+    report = measure_bias(estimator, mdp, np.array([[0.3, -0.2]]), budget=500)
     assert report.evidence is Evidence.SAMPLING
 
 
@@ -130,16 +130,16 @@ def test_estimates_that_draw_must_depend_on_their_draws_alone():
     rng = np.random.default_rng(0)
     mdp, theta = bandit(), np.array([[0.3, -0.2]])
     noisy = from_draws(
-        lambda draw, t: score_gradient(draw(t, 1), t) + rng.normal(), 1, name="noisy"
+        lambda draw, t: score_gradient(draw(t, 1), t) + rng.normal(), order=1, name="noisy"
     )
     with pytest.raises(ValueError, match="noisy: returned two values for the same draws"):
         measure_bias(noisy, mdp, theta)
-    good = from_draws(two_step_maml, 1, name="good")
+    good = from_draws(two_step_maml, order=1, name="good")
     with pytest.raises(ValueError, match="good draws its own batches"):
-        measure_bias(good, mdp, theta, trajectories=3)
+        measure_bias(good, mdp, theta, batch_size=3)
     with pytest.raises(ValueError, match="good draws at parameters of its own"):
         measure_bias(good, mdp, theta, behaviour=theta + 1)
     with pytest.raises(ValueError, match="outcomes of all draws together"):
-        measure_bias(good, mdp, theta, evidence="enumeration", enumeration_limit=50)
+        measure_bias(good, mdp, theta, evidence="enumeration", max_outcomes=50)
     with pytest.raises(ValueError, match="theta: expected shape"):
-        measure_bias(from_draws(lambda draw, t: draw(np.zeros(3), 1), 1), mdp, theta)
+        measure_bias(from_draws(lambda draw, t: draw(np.zeros(3), 1), order=1), mdp, theta)

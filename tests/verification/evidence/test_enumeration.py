@@ -12,7 +12,11 @@ from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.stochastic.estimators.contexts import Context
 from gradbias.stochastic.estimators.kinds import estimate, from_surrogate
 from gradbias.stochastic.rollouts.trajectories import sample
-from gradbias.verification.evidence.enumeration import Enumeration, EnumerationSizeError, check_size
+from gradbias.verification.evidence.enumeration import (
+    Enumeration,
+    EnumerationSizeError,
+    check_outcomes,
+)
 from gradbias.verification.measurement.measure import measure_bias
 from tests.cases.surrogates import CLEAN
 from tests.oracles import brute_force as oracles
@@ -63,7 +67,7 @@ def test_ended_episodes_do_not_branch_and_change_no_expectation():
     batches = list(measure_of(mdp, theta).trajectories(10**6))
     assert abs(sum(weights.sum() for _, weights in batches) - wanted) < 1e-14
     assert measure_of(mdp, theta).count() < sum(1 for _ in oracles.all_trajectories(mdp, theta, 3))
-    report = measure_bias(from_surrogate(CLEAN["dice"], 2), mdp, theta)
+    report = measure_bias(from_surrogate(CLEAN["dice"], order=2), mdp, theta)
     truth = oracles.autograd_derivative(mdp, theta, 2)
     assert oracles.relative_gap(report.mean, truth) < 1e-13
 
@@ -103,9 +107,11 @@ def test_mean_and_variance_are_the_weighted_ones_of_dense_estimates(name, order)
     """Sparse rows, merged visits and blocks against plain sums: repeated states included."""
     mdp = ending_problem()
     theta = np.random.default_rng(3).normal(size=(3, 2))
-    report = measure_bias(from_surrogate(CLEAN[name], order), mdp, theta, evidence="enumeration")
+    report = measure_bias(
+        from_surrogate(CLEAN[name], order=order), mdp, theta, evidence="enumeration"
+    )
     batches, weights = measure_of(mdp, theta).all_batches(1, ordered=True)
-    dense = estimate(from_surrogate(CLEAN[name], order), batches, Context(theta, 0.9))
+    dense = estimate(from_surrogate(CLEAN[name], order=order), batches, Context(theta, 0.9))
     expand = weights.reshape(-1, *(1,) * (2 * order))
     mean = (expand * dense).sum(axis=0)
     variance = (expand * (dense - mean) ** 2).sum(axis=0)
@@ -113,7 +119,7 @@ def test_mean_and_variance_are_the_weighted_ones_of_dense_estimates(name, order)
     np.testing.assert_allclose(report.variance, variance, rtol=1e-9, atol=1e-13)
     total = math.sqrt(variance.sum())
     assert abs(report.deviation_per_trajectory - total) < 1e-9 * total
-    four = measure_bias(from_surrogate(CLEAN[name], order), mdp, theta, trajectories=4)
+    four = measure_bias(from_surrogate(CLEAN[name], order=order), mdp, theta, batch_size=4)
     np.testing.assert_allclose(four.variance, report.variance / 4)
     assert abs(four.deviation_per_trajectory - total) < 1e-9 * total
 
@@ -121,7 +127,7 @@ def test_mean_and_variance_are_the_weighted_ones_of_dense_estimates(name, order)
 def test_the_covariance_of_a_gradient_is_given_on_request():
     mdp = ending_problem()
     theta = np.random.default_rng(3).normal(size=(3, 2))
-    estimator = from_surrogate(CLEAN["lvc"], 1)
+    estimator = from_surrogate(CLEAN["lvc"], order=1)
     report = measure_bias(estimator, mdp, theta, covariance=True)
     batches, weights = measure_of(mdp, theta).all_batches(1, ordered=True)
     dense = estimate(estimator, batches, Context(theta, 0.9)).reshape(len(weights), -1)
@@ -129,38 +135,38 @@ def test_the_covariance_of_a_gradient_is_given_on_request():
     wanted = (weights[:, None] * centred).T @ centred
     np.testing.assert_allclose(report.covariance.reshape(6, 6), wanted, rtol=1e-9, atol=1e-13)
     np.testing.assert_allclose(np.diag(wanted), report.variance.ravel(), rtol=1e-9, atol=1e-13)
-    four = measure_bias(estimator, mdp, theta, covariance=True, trajectories=4)
+    four = measure_bias(estimator, mdp, theta, covariance=True, batch_size=4)
     np.testing.assert_allclose(four.covariance, report.covariance / 4)
     # Gaps to the exact covariance were 1-2% of its largest entry over 12 seeds.
     sampled = measure_bias(
-        estimator, mdp, theta, covariance=True, evidence="sampling", samples=50_000
+        estimator, mdp, theta, covariance=True, evidence="sampling", budget=50_000
     )
     assert np.abs(sampled.covariance - report.covariance).max() < 0.05 * wanted.max()
     assert measure_bias(estimator, mdp, theta).covariance is None
     with pytest.raises(ValueError, match="covariance: only for gradients"):
-        measure_bias(from_surrogate(CLEAN["lvc"], 2), mdp, theta, covariance=True)
+        measure_bias(from_surrogate(CLEAN["lvc"], order=2), mdp, theta, covariance=True)
 
 
 def test_too_many_outcomes_are_refused_with_their_number_and_a_remedy():
     mdp = oracles.random_mdp(0, horizon=12, n_states=3, n_actions=3)
-    estimator = from_surrogate(CLEAN["ad"], 1)
+    estimator = from_surrogate(CLEAN["ad"], order=1)
     with pytest.raises(EnumerationSizeError, match=r"enumeration: [\d,]+ trajectories.*sampling"):
         measure_bias(estimator, mdp, np.zeros((3, 3)), evidence="enumeration")
-    check_size(10.0, 10, "things")
+    check_outcomes(10.0, 10, "things")
     with pytest.raises(EnumerationSizeError, match="11 things"):
-        check_size(11.0, 10, "things")
+        check_outcomes(11.0, 10, "things")
     # "auto" takes another measure instead, and says so: moments where they are known, or samples.
     assert measure_bias(estimator, mdp, np.zeros((3, 3))).evidence.value == "moments"
-    other = from_surrogate(CLEAN["ppo_clip"], 1)
-    report = measure_bias(other, mdp, np.zeros((3, 3)), samples=500)
+    other = from_surrogate(CLEAN["ppo_clip"], order=1)
+    report = measure_bias(other, mdp, np.zeros((3, 3)), budget=500)
     assert report.evidence.value == "sampling"
 
 
 def test_a_looped_surrogate_is_capped():
     mdp = oracles.random_mdp(0, horizon=5, n_states=3, n_actions=3)
-    estimator = from_surrogate(CLEAN["branching"], 1)
+    estimator = from_surrogate(CLEAN["branching"], order=1)
     with pytest.raises(EnumerationSizeError, match="to loop over"):
-        measure_bias(estimator, mdp, np.zeros((3, 3)), evidence="enumeration", trajectories=1)
+        measure_bias(estimator, mdp, np.zeros((3, 3)), evidence="enumeration", batch_size=1)
 
 
 def test_sampling_and_enumeration_agree():
@@ -169,10 +175,10 @@ def test_sampling_and_enumeration_agree():
     mdp = oracles.random_mdp(3, horizon=2, n_states=2, n_actions=2)
     theta = np.random.default_rng(3).normal(size=(2, 2))
     for name in ("ad", "lvc", "dice"):
-        estimator = from_surrogate(CLEAN[name], 2)
+        estimator = from_surrogate(CLEAN[name], order=2)
         exact = measure_bias(estimator, mdp, theta)
         sampled = measure_bias(
-            estimator, mdp, theta, evidence="sampling", false_alarm=1e-6, samples=400_000
+            estimator, mdp, theta, evidence="sampling", false_alarm=1e-6, budget=400_000
         )
         low, high = sampled.interval
         assert low <= exact.bias_norm <= high

@@ -32,8 +32,8 @@ def test_both_exact_measures_make_the_same_report(surrogate, order, seed):
     mdp = oracles.random_mdp(seed, horizon=2, n_states=2, n_actions=2, next_rewards=True)
     rng = np.random.default_rng(seed)
     theta, critic = rng.normal(size=(2, 2)), rng.normal(size=2)
-    estimator = from_surrogate(surrogate, order)
-    options = {"critic": critic, "trajectories": 3, "covariance": order == 1}
+    estimator = from_surrogate(surrogate, order=order)
+    options = {"critic": critic, "batch_size": 3, "covariance": order == 1}
     one = measure_bias(estimator, mdp, theta, evidence="enumeration", **options)
     other = measure_bias(estimator, mdp, theta, evidence="moments", **options)
     assert other.evidence is Evidence.MOMENTS
@@ -53,18 +53,18 @@ def test_what_cannot_be_enumerated_is_exact_by_moments_and_no_longer_sampled():
     theta = np.random.default_rng(0).normal(size=(3, 2))
     verdicts = {}
     for surrogate in (ad, lvc, dice, loaded_dice):
-        report = measure_bias(from_surrogate(surrogate, 2), mdp, theta)
+        report = measure_bias(from_surrogate(surrogate, order=2), mdp, theta)
         assert report.evidence is Evidence.MOMENTS
         verdicts[surrogate] = report.verdict
     assert verdicts[dice] is verdicts[loaded_dice] is Verdict.UNBIASED
     assert verdicts[ad] is verdicts[lvc] is Verdict.BIASED
-    assert measure_bias(from_surrogate(dice, 1), mdp, theta).verdict is Verdict.UNBIASED
+    assert measure_bias(from_surrogate(dice, order=1), mdp, theta).verdict is Verdict.UNBIASED
 
 
 def test_an_infinite_horizon_is_cut_and_the_report_says_so():
     mdp = oracles.random_mdp(7, n_states=3, n_actions=2)
     theta = np.random.default_rng(0).normal(size=(3, 2))
-    report = measure_bias(from_surrogate(dice, 1), mdp, theta, length=15)
+    report = measure_bias(from_surrogate(dice, order=1), mdp, theta, length=15)
     assert report.evidence is Evidence.MOMENTS
     assert report.verdict is Verdict.BIASED
     assert "truncation bias" in str(report)
@@ -77,7 +77,7 @@ def test_other_policies_have_moments_too():
     mdp = oracles.random_mdp(3, horizon=2, n_states=2, n_actions=2)
     theta = np.random.default_rng(1).normal(size=8)
     one, other = (
-        measure_bias(from_surrogate(lvc, 2), mdp, theta, policy=policy, evidence=evidence)
+        measure_bias(from_surrogate(lvc, order=2), mdp, theta, policy=policy, evidence=evidence)
         for evidence in ("enumeration", "moments")
     )
     np.testing.assert_allclose(other.mean, one.mean, atol=1e-12)
@@ -88,28 +88,28 @@ def test_estimators_without_a_recursion_are_sampled_and_say_so_when_asked(monkey
     mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=12)
     theta = np.zeros((3, 2))
     mean = AD(reduction=Reduction.MEAN_OVER_STEPS)
-    mine = from_callable(lambda batch, theta: np.zeros(theta.shape), 1, name="mine")
+    mine = from_callable(lambda batch, theta: np.zeros(theta.shape), order=1, name="mine")
     unknown = [
-        (from_surrogate(mean, 1), {}),
-        (from_surrogate(dice, 3), {}),
+        (from_surrogate(mean, order=1), {}),
+        (from_surrogate(dice, order=3), {}),
         (mine, {}),
-        (from_surrogate(ad, 1), {"behaviour": np.ones((3, 2)) * [1.0, 0.0]}),
+        (from_surrogate(ad, order=1), {"behaviour": np.ones((3, 2)) * [1.0, 0.0]}),
     ]
     for estimator, options in unknown:
         with pytest.raises(ValueError, match="moments are known of AD, LVC, DiCE and Loaded-DiCE"):
-            measure_bias(estimator, mdp, theta, evidence="moments", trajectories=2, **options)
-    drawing = from_draws(lambda draw, theta: np.zeros(theta.shape), 1, name="drawing")
+            measure_bias(estimator, mdp, theta, evidence="moments", batch_size=2, **options)
+    drawing = from_draws(lambda draw, theta: np.zeros(theta.shape), order=1, name="drawing")
     with pytest.raises(ValueError, match="no moments of drawing are known"):
         measure_bias(drawing, mdp, theta, evidence="moments")
-    monkeypatch.setattr(measurement, "LARGEST_WORK", 1.0)
-    report = measure_bias(from_surrogate(ad, 1), mdp, theta, samples=2_000)
+    monkeypatch.setattr(measurement, "MAX_WORK", 1.0)
+    report = measure_bias(from_surrogate(ad, order=1), mdp, theta, budget=2_000)
     assert report.evidence is Evidence.SAMPLING
 
 
 def test_silent_estimators_and_problems_are_vacuous_by_moments_as_well():
     mdp = oracles.random_mdp(3, horizon=2, n_states=2, n_actions=2)
     unpaid = TabularMDP(mdp.transition, np.zeros((2, 2)), 0.9, mdp.start, 2)
-    report = measure_bias(from_surrogate(ad, 1), unpaid, np.zeros((2, 2)), evidence="moments")
+    report = measure_bias(from_surrogate(ad, order=1), unpaid, np.zeros((2, 2)), evidence="moments")
     assert report.verdict is Verdict.VACUOUS
 
 
@@ -126,7 +126,7 @@ def sparse_chain(steps):
 def test_a_reward_that_no_sample_shows_is_no_reason_to_take_a_batch_for_one():
     mdp, theta = sparse_chain(12), np.tile([1.0, 0.0], (14, 1))
     one, other = (
-        measure_bias(from_surrogate(ad, 1), mdp, theta, trajectories=10, evidence=evidence)
+        measure_bias(from_surrogate(ad, order=1), mdp, theta, batch_size=10, evidence=evidence)
         for evidence in ("enumeration", "moments")
     )
     assert not other.coupled
@@ -141,7 +141,9 @@ def test_an_offset_that_the_critic_takes_off_does_not_spoil_the_variance(surroga
     left = (1 - 0.9 ** np.arange(4, -1, -1)) / (1 - 0.9)
     critic = np.repeat(1e7 * left[:, None], 2, axis=1)
     one, other = (
-        measure_bias(from_surrogate(surrogate, 1), mdp, theta, critic=critic, evidence=evidence)
+        measure_bias(
+            from_surrogate(surrogate, order=1), mdp, theta, critic=critic, evidence=evidence
+        )
         for evidence in ("enumeration", "moments")
     )
     np.testing.assert_allclose(other.variance, one.variance, rtol=1e-6)

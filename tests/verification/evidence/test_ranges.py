@@ -33,7 +33,7 @@ def asked_for(surrogate, order, mdp, theta, critic=None, behaviour=None):
     context = Context(theta, mdp.discount, critic=critic)
     drawn_at = theta if behaviour is None else behaviour
     rng = np.random.default_rng(0)
-    estimator = from_surrogate(surrogate, order)
+    estimator = from_surrogate(surrogate, order=order)
     return Request(estimator, mdp, context, drawn_at, mdp.horizon, 10**6, 1, rng, None, False)
 
 

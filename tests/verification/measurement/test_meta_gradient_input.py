@@ -33,7 +33,7 @@ HUGE = replace(MDP, reward=MDP.reward * 1e95)
 
 
 REFUSED = [
-    (lambda: Sampled(ad, 0), "n: expected"),
+    (lambda: Sampled(ad, 0), "batch_size: expected"),
     (lambda: MetaGradient(LOOP, 0, 1.0, SLOT, SLOT, SLOT), "steps: expected"),
     (lambda: MetaGradient(LOOP, 201, 1.0, SLOT, SLOT, SLOT), "steps: expected at most 200"),
     (lambda: MetaGradient(LOOP, 1, np.inf, SLOT, SLOT, SLOT), "step_size"),
@@ -107,7 +107,7 @@ REFUSED = [
     ),
     (
         lambda: measure_meta_gradient(
-            maml(MDP, n=30), THETA, exact=Maml(MDP), evidence="enumeration"
+            maml(MDP, batch_size=30), THETA, exact=Maml(MDP), evidence="enumeration"
         ),
         "enumeration: .* batches of 30 at one step",
     ),

@@ -16,7 +16,7 @@ from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import GivenTarget
 from gradbias.analytic.returns.derivatives import gradient, state_action_occupancy
 from gradbias.analytic.returns.evaluation import evaluate
-from gradbias.stochastic.derivatives.jacobian_products import Side, SurrogateBatch
+from gradbias.stochastic.derivatives.jacobian_products import PlayerState, SurrogateBatch
 from gradbias.stochastic.meta.game_loops import SampledGame
 from gradbias.stochastic.meta.inner_loops import SampledLoop
 from gradbias.stochastic.meta.meta_gradients import MetaGradient
@@ -170,12 +170,12 @@ def test_e_maml_is_unbiased_for_the_sampled_step_objective(steps, samples, credi
         steps,
         value=surrogate,
         hessian=surrogate,
-        n=samples,
+        batch_size=samples,
         reuse=Reuse.HESSIAN,
         correction=1.0,
     )
     wanted = sampled_step_objective(
-        mdp, theta, samples=samples, steps=steps, step_size=0.7, credit=credit
+        mdp, theta, batch_size=samples, steps=steps, step_size=0.7, credit=credit
     ).gradient
     assert close(exact_mean(estimator, theta), wanted)
     for broken in (
@@ -221,7 +221,7 @@ def test_which_estimator_is_biased_for_which_target(name):
     )
     expected = meta_gradient(exact, theta, steps=1, step_size=4.0)
     sampled = sampled_step_objective(
-        TWO_ARMS, theta, samples=4, steps=1, step_size=4.0, policy=ONE_LOGIT
+        TWO_ARMS, theta, batch_size=4, steps=1, step_size=4.0, policy=ONE_LOGIT
     ).gradient
     found = exact_mean(estimator, theta)
     digits = 2 if name.startswith("AD") else 3
@@ -245,10 +245,10 @@ def test_the_report_names_target_and_slots():
     given = maml(mdp, value=Given(Maml(mdp)))
     assert measure_meta_gradient(given, theta, exact=Maml(mdp)).verdict is Verdict.UNBIASED
     sampled = measure_meta_gradient(
-        given, theta, exact=Maml(mdp), evidence="sampling", samples=4_000, tolerance=3.0
+        given, theta, exact=Maml(mdp), evidence="sampling", replications=4_000, tolerance=3.0
     )
     assert sampled.verdict is Verdict.UNBIASED
-    value = sampled_step_objective(mdp, theta, samples=1, steps=1, step_size=0.7).gradient
+    value = sampled_step_objective(mdp, theta, batch_size=1, steps=1, step_size=0.7).gradient
     target = GivenTarget("the gradient of the objective of one sampled step", value)
     emaml = maml(mdp, hessian=ad, reuse=Reuse.HESSIAN, correction=1.0)
     assert measure_meta_gradient(emaml, theta, target=target).verdict is Verdict.UNBIASED
@@ -323,7 +323,7 @@ def test_lvc_is_an_estimate_of_the_same_gradient():
     """The slots' surrogates are used as they are: a value slot of LVC is AD's."""
     mdp, theta, rng = small(13)
     batch = sample(mdp, theta, 3, rng=rng, replications=2)
-    side = Side(policy_at(TABULAR, theta, 2, 2))
+    side = PlayerState(policy_at(TABULAR, theta, 2, 2))
     one, other = (SurrogateBatch(s, batch, side, 0.8).gradient() for s in (ad, LVC()))
     np.testing.assert_allclose(one, other, atol=1e-14)
 

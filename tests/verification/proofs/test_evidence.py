@@ -40,7 +40,7 @@ def plain():
 def test_formula_and_enumeration_agree_with_ends_and_rewards_over_time(name, order):
     """Their disagreement would be a ValueError; the verdict is the same."""
     mdp, theta, critic = ending()
-    estimator = from_surrogate(FAST[name], order)
+    estimator = from_surrogate(FAST[name], order=order)
     found, known = (
         measure_bias(estimator, mdp, theta, critic=critic, evidence=e)
         for e in ("symbolic", "enumeration")
@@ -61,14 +61,16 @@ def without_masks(record):
 def test_dead_steps_carry_nothing_where_coefficients_differ_between_trajectories():
     mdp, theta, critic = ending()
     report = measure_bias(
-        from_surrogate(without_masks, 2), mdp, theta, critic=critic, evidence="symbolic"
+        from_surrogate(without_masks, order=2), mdp, theta, critic=critic, evidence="symbolic"
     )
     assert report.verdict is Verdict.BIASED
     assert not report.bias[2].any()
 
 
 def test_a_report_says_for_every_policy_and_carries_the_identity():
-    report = measure_bias(from_surrogate(dice, 2), plain(), np.ones((2, 2)), evidence="symbolic")
+    report = measure_bias(
+        from_surrogate(dice, order=2), plain(), np.ones((2, 2)), evidence="symbolic"
+    )
     assert report.verdict is Verdict.UNBIASED
     assert "N = 1, at this MDP, for every policy" in report.sentence()
     assert "affine in rewards" in report.assumption
@@ -77,7 +79,7 @@ def test_a_report_says_for_every_policy_and_carries_the_identity():
 
 def test_a_biased_report_is_of_this_policy_and_carries_the_formula():
     theta = np.array([[0.3, 0.0], [0.0, 1.0]])
-    report = measure_bias(from_surrogate(lvc, 2), plain(), theta, evidence="symbolic")
+    report = measure_bias(from_surrogate(lvc, order=2), plain(), theta, evidence="symbolic")
     assert report.verdict is Verdict.BIASED
     assert report.scope == "N = 1, at this MDP and policy"
     assert any("formula: " in note and "pi_0_0" in note for note in report.notes)
@@ -89,7 +91,7 @@ def test_unbiased_at_one_policy_alone_is_not_called_so_for_every_policy():
     mdp = TabularMDP(law, [[1.0, 0.0], [2.0, -1.0]], 0.5, [0.5, 0.5], 2)
     last = mdp.reward.mean(axis=1)
     values = np.array([last + 0.5 * law.mean(axis=1) @ last, last, np.zeros(2)])
-    estimator = from_surrogate(actor_critic, 1)
+    estimator = from_surrogate(actor_critic, order=1)
     theta = np.zeros((2, 2))
     report = measure_bias(estimator, mdp, theta, critic=values, evidence="symbolic")
     assert report.verdict is Verdict.UNBIASED
@@ -107,7 +109,7 @@ def peaked_only(record):
 
 def test_a_surrogate_that_hides_from_the_random_policies_is_caught_at_this_one():
     theta = np.array([[320.0, 0.0], [0.0, 0.0]])
-    estimator = from_surrogate(peaked_only, 1)
+    estimator = from_surrogate(peaked_only, order=1)
     with pytest.raises(ValueError, match="symbolic expectation differs from the enumerated"):
         measure_bias(estimator, plain(), theta, evidence="symbolic")
     tame = np.zeros((2, 2))
@@ -117,7 +119,7 @@ def test_a_surrogate_that_hides_from_the_random_policies_is_caught_at_this_one()
 def test_what_does_not_fit_is_refused():
     mdp = plain()
     endless = TabularMDP(mdp.transition, mdp.reward, 0.5, mdp.start)
-    estimator = from_surrogate(AD(), 1)
+    estimator = from_surrogate(AD(), order=1)
     other = {"target": return_derivative(1, horizon=5)}
     large = TabularMDP.random(5, 5, rng=np.random.default_rng(0), discount=0.9, horizon=9)
     for how, problem, options, text in [
@@ -125,8 +127,8 @@ def test_what_does_not_fit_is_refused():
         (estimator, mdp, other, "the return's own derivatives alone"),
         (estimator, mdp, {"behaviour": np.ones((2, 2)) * [0.0, 1.0]}, "of the policy itself"),
         (estimator, mdp, {"reference": np.ones((2, 2))}, "without a reference policy"),
-        (from_surrogate(entropy_bonus, 1), mdp, {}, "depend on the policy"),
-        (from_surrogate(rloo, 1), mdp, {"trajectories": 2}, "do not couple"),
+        (from_surrogate(entropy_bonus, order=1), mdp, {}, "depend on the policy"),
+        (from_surrogate(rloo, order=1), mdp, {"batch_size": 2}, "do not couple"),
         (estimator, large, {}, "more than the limit"),
     ]:
         at = np.zeros((problem.n_states, problem.n_actions))
@@ -137,7 +139,7 @@ def test_what_does_not_fit_is_refused():
 def test_a_target_of_zero_shows_nothing_for_every_policy():
     """At the uniform policy this bandit's Hessian is 0; elsewhere it is not."""
     bandit = TabularMDP(np.ones((1, 2, 1)), np.array([[1.0, 0.0]]), 0.5, np.ones(1), 1)
-    estimator = from_surrogate(Dice(), 2)
+    estimator = from_surrogate(Dice(), order=2)
     report = measure_bias(estimator, bandit, np.zeros((1, 2)), evidence="symbolic")
     assert report.verdict is Verdict.VACUOUS
     assert report.scope == "N = 1, at this MDP and policy"
@@ -154,7 +156,9 @@ def test_where_estimate_and_derivative_are_0_for_every_policy_the_verdict_is_vac
     """As with all other evidence: nothing was tested, and that is no bad input."""
     law = np.full((2, actions, 2), 0.5)
     mdp = TabularMDP(law, np.full((2, actions), reward), 0.9, [0.5, 0.5], 2)
-    report = measure_bias(from_surrogate(dice, 2), mdp, np.zeros((2, actions)), evidence="symbolic")
+    report = measure_bias(
+        from_surrogate(dice, order=2), mdp, np.zeros((2, actions)), evidence="symbolic"
+    )
     assert report.verdict is Verdict.VACUOUS
     assert report.evidence is Evidence.ENUMERATION
     assert why in report.reason
@@ -164,7 +168,7 @@ def test_where_estimate_and_derivative_are_0_for_every_policy_the_verdict_is_vac
 def test_a_mean_that_is_not_0_where_the_derivative_is_has_its_formula():
     """There is something to prove then: sum log pi, differentiated twice, does not have mean 0."""
     mdp = TabularMDP(np.full((2, 2, 2), 0.5), np.zeros((2, 2)), 0.9, [0.5, 0.5], 2)
-    scores = from_surrogate(lambda record: record.log_probs.sum(-1).mean(), 2)
+    scores = from_surrogate(lambda record: record.log_probs.sum(-1).mean(), order=2)
     report = measure_bias(scores, mdp, np.zeros((2, 2)), evidence="symbolic")
     assert report.evidence is Evidence.SYMBOLIC
     assert any(note.startswith("formula") for note in report.notes)

@@ -33,7 +33,7 @@ ZERO, EXACT, ANY, NO_END = "zero", "exact", "any", "any, then 0"
 
 
 def proof(surrogate, order, shape, **options):
-    return prove_unbiased(from_surrogate(surrogate, order), shape, **options)
+    return prove_unbiased(from_surrogate(surrogate, order=order), shape, **options)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ BIASED = [
 @pytest.mark.parametrize(("surrogate", "order", "critic"), PROVED)
 def test_what_enumeration_finds_unbiased_is_proved_and_certified(surrogate, order, critic):
     assert proof(surrogate, order, (2, 2, 2), critic=critic).proved
-    certificate = certify(from_surrogate(surrogate, order), (2, 2, 2), critic=critic)
+    certificate = certify(from_surrogate(surrogate, order=order), (2, 2, 2), critic_kind=critic)
     assert certificate.unbiased
     assert certificate.problem is None
 
@@ -171,8 +171,8 @@ def numbers(rng, critic, steps=2):
 def test_a_biased_twin_is_not_proved_and_its_formula_is_what_enumeration_measures(
     surrogate, order, critic
 ):
-    estimator = from_surrogate(surrogate, order)
-    formula = prove_unbiased(estimator, (2, 2, 2), critic=critic)
+    estimator = from_surrogate(surrogate, order=order)
+    formula = prove_unbiased(estimator, (2, 2, 2), critic_kind=critic)
     assert not formula.proved
     assert formula.terms > 0
     rng = np.random.default_rng(3)
@@ -182,7 +182,7 @@ def test_a_biased_twin_is_not_proved_and_its_formula_is_what_enumeration_measure
     found = formula.at(theta, named)
     assert close(found, report.bias, report.normaliser)
     assert not close(found * (1 + 1e-6), report.bias, 0.0)
-    certificate = certify(estimator, (2, 2, 2), critic=critic)
+    certificate = certify(estimator, (2, 2, 2), critic_kind=critic)
     assert not certificate.unbiased
     assert certificate.components
     assert certificate.probability == 0.0
@@ -216,13 +216,13 @@ def random_surrogate(rng):
 def test_formulas_of_random_surrogates_are_what_enumeration_measures(seed, critic):
     rng = np.random.default_rng(seed)
     order = 1 + seed % 2
-    estimator = from_surrogate(random_surrogate(rng), order)
-    formula = prove_unbiased(estimator, (2, 2, 2), critic=critic)
+    estimator = from_surrogate(random_surrogate(rng), order=order)
+    formula = prove_unbiased(estimator, (2, 2, 2), critic_kind=critic)
     mdp, values, named = numbers(rng, critic)
     theta = 2 * rng.normal(size=(2, 2))
     report = measure_bias(estimator, mdp, theta, critic=values, evidence="enumeration")
     assert close(formula.at(theta, named), report.bias, report.normaliser)
-    assert not certify(estimator, (2, 2, 2), critic=critic).unbiased
+    assert not certify(estimator, (2, 2, 2), critic_kind=critic).unbiased
 
 
 def test_the_formula_s_expression_is_what_it_evaluates_to():
@@ -282,22 +282,22 @@ def test_ad_s_hessian_has_mean_zero_under_the_policy_s_own_values():
 def test_a_random_point_decides_where_polynomials_are_too_large():
     with pytest.raises(ValueError, match="use `certify`"):
         proof(Dice(), 2, (3, 3, 3))
-    certificate = certify(from_surrogate(Dice(), 2), (3, 3, 3), critic=ANY)
+    certificate = certify(from_surrogate(Dice(), order=2), (3, 3, 3), critic_kind=ANY)
     assert certificate.unbiased
     assert certificate.probability == certificate.degree / SIZE < 1e-15
-    twice = certify(from_surrogate(Dice(), 1), (2, 2, 2), points=2)
+    twice = certify(from_surrogate(Dice(), order=1), (2, 2, 2), points=2)
     assert twice.probability == (twice.degree / SIZE) ** 2
     assert "exactly 0 at 2 random points" in str(twice)
 
 
 @pytest.mark.slow
 def test_four_steps_of_three_states_and_actions_are_certified():
-    assert certify(from_surrogate(Dice(), 2), (3, 3, 4), critic=ANY).unbiased
+    assert certify(from_surrogate(Dice(), order=2), (3, 3, 4), critic_kind=ANY).unbiased
 
 
 @pytest.mark.parametrize("surrogate", [LVC(), AD()])
 def test_where_the_bias_is_not_zero_the_point_says_so_and_enumeration_agrees(surrogate):
-    estimator = from_surrogate(surrogate, 2)
+    estimator = from_surrogate(surrogate, order=2)
     certificate = certify(estimator, (2, 3, 2))
     at = certificate.problem
 
@@ -340,14 +340,14 @@ def test_the_degree_counts_the_policy_s_own_values():
 
 def test_coefficients_are_found_as_the_polynomials_that_they_are():
     paths = of_shape((2, 2, 3), ZERO).problem.paths
-    found = exact_coefficients(from_surrogate(AD(), 1), paths, 2, 2)
+    found = exact_coefficients(from_surrogate(AD(), order=1), paths, 2, 2)
     wanted = set()
     for t in range(3):
         for k in range(t, 3):  # gamma^t gamma^(k-t) r_k
             wanted.add((((t, -1),), 1 + k, (*[Fraction(0)] * k, Fraction(1))))
         wanted.add((((t, -1),), 4 + t, (*[Fraction(0)] * t, Fraction(-1))))
     assert set(found.shared) == wanted
-    loaded = exact_coefficients(from_surrogate(LoadedDice(0.3), 1), paths, 2, 2)
+    loaded = exact_coefficients(from_surrogate(LoadedDice(0.3), order=1), paths, 2, 2)
     lam = Fraction(3, 10)
     values = {p[-1] for _, x, p in loaded.shared if x == 3 and len(p) == 3}
     assert values == {lam**2, lam, 1}
@@ -357,8 +357,8 @@ def test_coefficients_are_found_as_the_polynomials_that_they_are():
 
 def test_states_and_actions_may_enter_a_coefficient():
     paths = of_shape((2, 2, 2), ZERO).problem.paths
-    assert exact_coefficients(from_surrogate(Dice(), 1), paths, 2, 2).shared is not None
-    found = exact_coefficients(from_surrogate(by_action, 1), paths, 2, 2)
+    assert exact_coefficients(from_surrogate(Dice(), order=1), paths, 2, 2).shared is not None
+    found = exact_coefficients(from_surrogate(by_action, order=1), paths, 2, 2)
     assert found.shared is None
     assert len(found.of_path) == len(paths.actions)
 
@@ -368,7 +368,7 @@ def test_one_set_of_coefficients_serves_trajectories_that_end():
     mdp = SymbolicMDP(kernel, [["0", "0"], ["x", "y"]], "gamma", ["u", "1 - u"], 2)
     paths = of_symbolic_mdp(mdp, ZERO).problem.paths
     assert paths.ended[0].all()
-    found = exact_coefficients(from_surrogate(Dice(), 1), paths, 2, 2)
+    found = exact_coefficients(from_surrogate(Dice(), order=1), paths, 2, 2)
     assert found.shared
 
 
@@ -460,17 +460,19 @@ def absolute_rewards(record):
 def test_a_surrogate_whose_coefficients_are_no_exact_polynomials_is_refused(surrogate, reason):
     for function, shape in ((prove_unbiased, (2, 2, 2)), (certify, (1, 2, 2))):
         with pytest.raises(ValueError, match=reason):
-            function(from_surrogate(surrogate, 1), shape)
+            function(from_surrogate(surrogate, order=1), shape)
 
 
 def test_constants_are_told_from_their_rounding():
     """Powers of 0.97 are fractions; those of sqrt(1/2) are floats, whose bias is left open."""
     for lam, shape in [(0.95, (1, 2, 8)), (0.97, (1, 2, 6)), (1 / 3, (1, 2, 6))]:
-        assert certify(from_surrogate(AD(gae_lambda=lam), 1), shape, critic=EXACT).unbiased
+        assert certify(
+            from_surrogate(AD(gae_lambda=lam), order=1), shape, critic_kind=EXACT
+        ).unbiased
     assert proof(LoadedDice(0.95), 1, (1, 2, 4), critic=EXACT).proved
     rough = AD(gae_lambda=0.5**0.5)
     with pytest.raises(ValueError, match="may be the rounding of its constants"):
-        certify(from_surrogate(rough, 1), (2, 2, 4), critic=EXACT)
+        certify(from_surrogate(rough, order=1), (2, 2, 4), critic_kind=EXACT)
     with pytest.raises(ValueError, match="may be the rounding of its constants"):
         proof(dice_times(1.0 + 1e-11), 1, (2, 2, 2))
     assert not proof(dice_times(1.0 + 1e-8), 1, (2, 2, 2)).proved
@@ -486,7 +488,9 @@ def test_one_component_that_is_not_zero_is_a_bias():
     formula = proof(by_one_state_and_action, 1, (2, 2, 2))
     assert not formula.proved
     assert [key for key, element in formula.components.items() if element] == [(2,), (3,)]
-    assert certify(from_surrogate(by_one_state_and_action, 1), (2, 2, 2)).components.keys() == {
+    assert certify(
+        from_surrogate(by_one_state_and_action, order=1), (2, 2, 2)
+    ).components.keys() == {
         (2,),
         (3,),
     }
@@ -499,12 +503,12 @@ def looped(record):
 def test_a_surrogate_that_vmap_rejects_is_proved_in_a_loop_where_that_is_not_long():
     assert proof(looped, 1, (2, 2, 2)).proved
     with pytest.raises(ValueError, match=r"at most 20,000 evaluations, got .*vmap says"):
-        certify(from_surrogate(looped, 1), (2, 3, 5))
+        certify(from_surrogate(looped, order=1), (2, 3, 5))
 
 
 def test_bad_requests_are_refused_in_one_sentence():
-    estimator = from_surrogate(Dice(), 2)
-    direct = from_callable(lambda batch, theta: np.zeros((2, 2)), 1, name="direct")
+    estimator = from_surrogate(Dice(), order=2)
+    direct = from_callable(lambda batch, theta: np.zeros((2, 2)), order=1, name="direct")
     bandit = SymbolicMDP([[["1"], ["1"]]], [["0", "0"]], "gamma", ["1"], 1)
     named = replace(bandit, reward=[["v_0_0", "0"]])
     for arguments, options, text in [

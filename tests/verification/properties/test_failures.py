@@ -94,7 +94,7 @@ def test_a_mistake_is_named_only_if_it_is_one_on_other_problems_too(name):
 
 
 def measured_at(surrogate, order, mdp, theta):
-    report = measure_bias(from_surrogate(surrogate, order), mdp, theta)
+    report = measure_bias(from_surrogate(surrogate, order=order), mdp, theta)
     return Case(report, Setting.of(mdp, theta))
 
 
@@ -135,8 +135,8 @@ def test_what_a_sampled_mean_explains_does_not_depend_on_the_batch_it_is_reporte
     mdp, theta = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1), np.zeros((1, 2))
     cases = []
     for n in (1, 8):
-        options = {"evidence": "sampling", "samples": 4000, "rng": np.random.default_rng(0)}
-        report = measure_bias(from_surrogate(dice, 1), mdp, theta, trajectories=n, **options)
+        options = {"evidence": "sampling", "budget": 4000, "rng": np.random.default_rng(0)}
+        report = measure_bias(from_surrogate(dice, order=1), mdp, theta, batch_size=n, **options)
         cases.append(Case(report, Setting.of(mdp, theta)))
     one, eight = cases
     np.testing.assert_array_equal(one.report.mean, eight.report.mean)
@@ -165,7 +165,7 @@ def test_a_failure_is_explained_with_the_critic_that_it_was_measured_with():
         left = record.discount ** torch.arange(2, 0, -1)
         return scored(record, to_go(record) + weights(record) * left * record.values[:, -1:])
 
-    report = measure_bias(from_surrogate(bootstrapped, 1), mdp, theta, critic=critic)
+    report = measure_bias(from_surrogate(bootstrapped, order=1), mdp, theta, critic=critic)
     found = diagnosed((Example(mdp, (theta,)), report, {"critic": critic}), [])
     assert "bootstrapped with given values" in found[0], found
     assert "no known mistake" in diagnosed((Example(mdp, (theta,)), report, {}), [])[0]
@@ -222,7 +222,7 @@ def test_the_smallest_problem_is_the_plainest_of_its_size(surrogate, states):
         found = Example(mdp, (theta,))
         for example in plainer(found):
             report = measure_bias(
-                from_surrogate(surrogate, 2), example.problem, example.parameters[0]
+                from_surrogate(surrogate, order=2), example.problem, example.parameters[0]
             )
             assert report.verdict.value != "BIASED"
 
@@ -230,8 +230,8 @@ def test_the_smallest_problem_is_the_plainest_of_its_size(surrogate, states):
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_few_sampled_examples_do_not_spend_more_than_one_claim(most):
     ledger = Ledger()
-    options = {"evidence": "sampling", "samples": 200}
-    property_ = for_all_mdps(dice, options=options, max_examples=most, least_telling=0.0)
+    options = {"evidence": "sampling", "budget": 200}
+    property_ = for_all_mdps(dice, options=options, max_examples=most, min_informative_share=0.0)
     with pytest.raises(AssertionError, match="told anything"):
         property_(ledger)
     (claim,) = ledger.claims
@@ -241,14 +241,14 @@ def test_few_sampled_examples_do_not_spend_more_than_one_claim(most):
 
 @pytest.mark.slow
 def test_a_sampled_failure_says_how_it_was_drawn():
-    options = {"evidence": "sampling", "samples": 5_000}
+    options = {"evidence": "sampling", "budget": 5_000}
     text = failure(for_all_mdps(ad, order=2, options=options, max_examples=20, **SMALL))
     assert "note        compared on this problem alone" in text
     seed = int(re.search(r"rng=np.random.default_rng\((\d+)\)", text)[1])
     names = pasted(text)
     rate = Ledger().next_rate() / 20
     again = measure_bias(
-        from_surrogate(ad, 2),
+        from_surrogate(ad, order=2),
         names["mdp"],
         names["theta"],
         rng=np.random.default_rng(seed),
@@ -272,7 +272,7 @@ def test_an_estimator_that_raises_holds_nothing_and_says_where():
     names = pasted("\n".join(caught.value.__notes__) + "\n\n")
     assert (names["mdp"].horizon, names["mdp"].n_states) == (2, 1)
     with pytest.raises(ValueError, match="no losses please"):
-        measure_bias(from_surrogate(breaks, 1), names["mdp"], names["theta"])
+        measure_bias(from_surrogate(breaks, order=1), names["mdp"], names["theta"])
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_an_estimator_that_raises_holds_nothing_and_says_where():
 def test_estimates_that_are_none_are_refused_with_the_problem(estimate, said):
     ledger = Ledger()
     with pytest.raises(ValueError, match=said) as caught:
-        for_all_mdps(from_callable(estimate), max_examples=10)(ledger)
+        for_all_mdps(from_callable(estimate, order=1), max_examples=10)(ledger)
     assert "mdp = TabularMDP(" in "\n".join(caught.value.__notes__)
     assert not ledger.claims[0].held
 
@@ -304,7 +304,7 @@ def test_estimates_that_are_none_are_refused_with_the_problem(estimate, said):
         {"policies": 3},
         {"problems": st.nothing(), "max_states": 2},
         {"estimator": None},
-        {"estimator": from_surrogate(lvc, 1), "order": 2},
+        {"estimator": from_surrogate(lvc, order=1), "order": 2},
     ],
     ids=lambda wrong: " ".join(wrong),
 )
@@ -330,7 +330,7 @@ def test_policies_that_are_not_tabular_are_drawn_and_printed():
     names = pasted(failure(for_all_mdps(ad, order=2, policy=linear_policies, **SMALL)))
     policy, mdp = names["policy"], names["mdp"]
     assert policy.parameter_shape(mdp.n_states, mdp.n_actions) == (1,)
-    report = measure_bias(from_surrogate(ad, 2), mdp, names["theta"], policy=policy)
+    report = measure_bias(from_surrogate(ad, order=2), mdp, names["theta"], policy=policy)
     # -J F: half a unit of return, times the Fisher information of one feature, a quarter.
     assert abs(report.bias.item() + 1 / 8) < 1e-15
 
@@ -379,7 +379,7 @@ def test_a_claim_found_what_its_worst_example_would_have_shown():
     mdp = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1)
 
     def measure(example, rate):
-        exact = measure_bias(from_surrogate(dice, 1), mdp, example.parameters[0])
+        exact = measure_bias(from_surrogate(dice, order=1), mdp, example.parameters[0])
         return replace(exact, interval=(0.0, 0.1), smallest_detectable=next(sizes))
 
     search = Search("dice", measure, most=3, rate=1e-3)
@@ -396,7 +396,9 @@ def test_no_more_examples_are_measured_than_share_the_rate():
 
     def measure(example, rate):
         measured.append(example)
-        return measure_bias(from_surrogate(dice, 1), mdp, example.parameters[0], false_alarm=rate)
+        return measure_bias(
+            from_surrogate(dice, order=1), mdp, example.parameters[0], false_alarm=rate
+        )
 
     search = Search("dice", measure, most=2, rate=1e-3)
     for tilt in range(4):

@@ -42,7 +42,7 @@ def test_the_plain_loss_s_hessian_fails_on_a_bandit_of_one_step():
     assert mdp.transition.shape == (1, 2, 1)
     assert (mdp.reward.tolist(), mdp.horizon, mdp.discount) == ([[1.0, 0.0]], 1, 1.0)
     assert not theta.any()
-    report = measure_bias(from_surrogate(ad, 2), mdp, theta)
+    report = measure_bias(from_surrogate(ad, order=2), mdp, theta)
     assert "for the Hessian of the 1-step return" in text.splitlines()[0]
     assert f"absolute {report.bias_norm:.6g}" in text
     expected = np.array([[-1.0, 1.0], [1.0, -1.0]]) / 8  # -J F: a half, times the Fisher matrix
@@ -56,7 +56,7 @@ def test_lvc_s_hessian_fails_on_two_states_that_an_action_chooses_between():
     assert (mdp.n_states, mdp.n_actions, mdp.horizon) == (2, 2, 2)
     assert (mdp.transition[:, 0] != mdp.transition[:, 1]).any()
     assert np.count_nonzero(mdp.reward) == 1
-    report = measure_bias(from_surrogate(lvc, 2), mdp, theta)
+    report = measure_bias(from_surrogate(lvc, order=2), mdp, theta)
     assert report.bias_norm > 1e-3
     # The closed form: -(X + X^T), X = gamma delta grad pi(0|0) (grad V(0) - grad V(1))^T.
     if mdp.start[0] == 1.0 and not theta.any():
@@ -148,7 +148,7 @@ def test_problems_on_which_nothing_is_tested_do_not_count():
 
 def test_sampled_examples_share_one_claim_s_rate_and_are_the_same_in_every_run():
     one = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1)
-    options = {"evidence": "sampling", "samples": 40_000, "tolerance": 0.2}
+    options = {"evidence": "sampling", "budget": 40_000, "tolerance": 0.2}
     ledgers = [Ledger(), Ledger()]
     for ledger in ledgers:
         for_all_mdps(dice, problems=st.just(one), options=options, max_examples=8)(ledger)
@@ -163,7 +163,7 @@ def test_sampled_examples_that_decide_nothing_do_not_count():
         dice,
         problems=st.just(one),
         policies=lambda mdp: policies_for(mdp, [Choosing.PEAKED]),
-        options={"evidence": "sampling", "samples": 200},
+        options={"evidence": "sampling", "budget": 200},
         max_examples=4,
     )
     told = r"only 0 of \d problems told anything \(0 vacuous, \d undecided\)"
@@ -172,7 +172,7 @@ def test_sampled_examples_that_decide_nothing_do_not_count():
 
 @pytest.mark.slow
 def test_a_sampled_bias_is_found_and_printed_with_its_rate():
-    options = {"evidence": "sampling", "samples": 5_000}
+    options = {"evidence": "sampling", "budget": 5_000}
     text = failure(for_all_mdps(ad, order=2, options=options, max_examples=20, **SMALL))
     assert "1 state, 2 actions, horizon 1" in text
     assert "false alarm" in text
@@ -186,8 +186,10 @@ def test_direct_estimates_and_given_targets_are_properties_too():
         return GivenTarget("ones", np.ones((mdp.n_states, mdp.n_actions)))
 
     small = {"max_states": 1, "max_actions": 2, "max_horizon": 1, "max_examples": 10}
-    for_all_mdps(from_callable(one), target=ones, **small)(Ledger())
-    assert "one is biased for the gradient" in failure(for_all_mdps(from_callable(one), **small))
+    for_all_mdps(from_callable(one, order=1), target=ones, **small)(Ledger())
+    assert "one is biased for the gradient" in failure(
+        for_all_mdps(from_callable(one, order=1), **small)
+    )
 
 
 def test_the_failure_says_which_known_mistake_it_is():
@@ -211,7 +213,12 @@ def test_the_constructor_makes_the_very_problem():
 
 
 def test_what_makes_no_property_is_refused():
-    for wrong in ({"max_actions": 1}, {"max_examples": 0}, {"least_telling": 2.0}, {"order": 4}):
+    for wrong in (
+        {"max_actions": 1},
+        {"max_examples": 0},
+        {"min_informative_share": 2.0},
+        {"order": 4},
+    ):
         with pytest.raises(ValueError, match="expected"):
             for_all_mdps(lvc, **wrong)
     assert for_all_mdps(LVC(), order=2).__doc__.endswith("LVC(), order 2, is unbiased.")

@@ -16,10 +16,11 @@ from tests.cases.checkout import ROOT, environment_of
 INSTALLED = any(entry.name == "gradbias" for entry in entry_points(group="pytest11"))
 CLAIMS = """
 import pytest
-from gradbias.verification.properties.ledgers import Claim
+from gradbias.verification.properties.ledgers import LedgerEntry
 
 def sampled(ledger):
-    ledger.record(Claim(True, {"sampling": 1}, spent=ledger.next_rate(), smallest_detectable=0.02))
+    rate = ledger.next_rate()
+    ledger.record(LedgerEntry(True, {"sampling": 1}, spent=rate, smallest_detectable=0.02))
 
 @pytest.mark.parametrize("k", range(6))
 def test_sampled(gradbias, k):
@@ -27,7 +28,7 @@ def test_sampled(gradbias, k):
         sampled(gradbias)
 
 def test_property(gradbias):
-    gradbias.record(Claim(False, {"enumeration": 40}, vacuous=3))
+    gradbias.record(LedgerEntry(False, {"enumeration": 40}, vacuous=3))
 
 def test_of_something_else():
     pass
@@ -93,11 +94,11 @@ def test_where_every_worker_runs_every_test_they_share_the_budget(tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_dies_is_named(tmp_path):
     text = """
-from gradbias.verification.properties.ledgers import Claim
+from gradbias.verification.properties.ledgers import LedgerEntry
 def test_dies():
     os._exit(1)
 def test_claims(gradbias):
-    gradbias.record(Claim(True, {"enumeration": 1}))
+    gradbias.record(LedgerEntry(True, {"enumeration": 1}))
 """
     status, printed = run(tmp_path, text, "-n", "1")
     assert status == 1
@@ -124,9 +125,9 @@ def test_deselected_tests_keep_their_share(tmp_path):
 @pytest.mark.slow
 def test_a_test_that_spends_beyond_its_share_is_stopped(tmp_path):
     text = """
-from gradbias.verification.properties.ledgers import Claim
+from gradbias.verification.properties.ledgers import LedgerEntry
 def test_it(gradbias):
-    gradbias.record(Claim(True, {"sampling": 1}, spent=1e-4))
+    gradbias.record(LedgerEntry(True, {"sampling": 1}, spent=1e-4))
 """
     status, printed = run(tmp_path, text)
     assert status == 1

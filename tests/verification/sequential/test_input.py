@@ -20,8 +20,8 @@ from tests.oracles import brute_force as oracles
 
 MDP = oracles.random_mdp(0, horizon=3, n_states=3, n_actions=2)
 THETA = np.random.default_rng(1).normal(size=(3, 2))
-PLAIN = from_surrogate(lambda record: 1.0 * ad(record), 1)
-SCORE = from_surrogate(lambda record: record.log_probs.sum(-1).mean(), 1, name="score")
+PLAIN = from_surrogate(lambda record: 1.0 * ad(record), order=1)
+SCORE = from_surrogate(lambda record: record.log_probs.sum(-1).mean(), order=1, name="score")
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ SCORE = from_surrogate(lambda record: record.log_probs.sum(-1).mean(), 1, name="
 )
 def test_bad_input_is_refused_by_its_name(options, message):
     with pytest.raises(ValueError, match=message):
-        measure_bias_sequentially(PLAIN, MDP, THETA, samples=2000, **options)
+        measure_bias_sequentially(PLAIN, MDP, THETA, budget=2000, **options)
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
-    options = {"tolerance": np.float32(0.1), "projections": np.int64(3), "samples": np.int64(1200)}
+    options = {"tolerance": np.float32(0.1), "projections": np.int64(3), "budget": np.int64(1200)}
     for _ in range(2):
         report = measure_bias_sequentially(
             PLAIN, MDP, THETA, checkpoint=tmp_path / "a.npz", **options
@@ -83,7 +83,7 @@ def interrupted(monkeypatch, at, estimator, **options):
 @pytest.mark.parametrize("method", ["asymptotic", "betting"])
 def test_without_a_block_nothing_is_said_of_the_estimator(monkeypatch, method):
     """It was VACUOUS: "the estimator is 0 on every sampled trajectory", of none."""
-    report = interrupted(monkeypatch, 0, from_surrogate(ad, 1), method=method)
+    report = interrupted(monkeypatch, 0, from_surrogate(ad, order=1), method=method)
     assert (report.samples, report.stopped) == (0, "interrupted")
     assert report.verdict is Verdict.UNDECIDED
     assert "no estimate was drawn" in report.sentence()
@@ -92,7 +92,7 @@ def test_without_a_block_nothing_is_said_of_the_estimator(monkeypatch, method):
 
 def test_an_interrupted_normal_mean_is_not_judged_early(monkeypatch):
     """A bias of 100% is plain in 10,000 estimates: they are fewer than a tenth of a million."""
-    twice = from_surrogate(lambda record: 2 * lvc(record), 1)
+    twice = from_surrogate(lambda record: 2 * lvc(record), order=1)
     options = {"method": "asymptotic", "tolerance": 0.01}
     report = interrupted(monkeypatch, 5, twice, samples=1_000_000, **options)
     assert report.samples == 5 * 2048
@@ -107,30 +107,30 @@ def test_an_interrupted_normal_mean_is_not_judged_early(monkeypatch):
 def test_the_number_of_samples_that_would_decide_is_about_right(method):
     """An unbiased estimator's mean lies beyond a tolerance of 0.1% by chance: the interval's width
     says how far the run is from a decision, not its lower end, which is 0."""
-    options = {"tolerance": 1e-3, "samples": 8192, "method": method}
-    report = measure_bias_sequentially(from_surrogate(dice, 1), MDP, THETA, **options)
+    options = {"tolerance": 1e-3, "budget": 8192, "method": method}
+    report = measure_bias_sequentially(from_surrogate(dice, order=1), MDP, THETA, **options)
     assert report.half_width > 0.03
     assert report.samples_to_decide is None or report.samples_to_decide > 1e5
     # And of a bias that is there: at four times the number it is found.
-    biased = from_surrogate(lambda record: 1.05 * ad(record), 1)
+    biased = from_surrogate(lambda record: 1.05 * ad(record), order=1)
     options |= {"tolerance": 0.01}
     options |= {"bounds": (-8, 8)} if method == "betting" else {}
     few = measure_bias_sequentially(biased, MDP, THETA, **options)
     assert few.verdict is Verdict.UNDECIDED
     assert 8192 < few.samples_to_decide < 1e6
-    options["samples"] = 4 * few.samples_to_decide
+    options["budget"] = 4 * few.samples_to_decide
     report = measure_bias_sequentially(biased, MDP, THETA, **options)
     assert report.verdict is Verdict.BIASED
 
 
 def test_given_bounds_are_of_what_a_control_variate_leaves():
     """They are not widened by the control's own range."""
-    control = ControlVariate(from_surrogate(dice, 1), gradient(MDP, THETA))
-    options = {"bounds": (-1.0, 1.0), "samples": 1200, "tolerance": 1e-3}
+    control = ControlVariate(from_surrogate(dice, order=1), gradient(MDP, THETA))
+    options = {"bounds": (-1.0, 1.0), "budget": 1200, "tolerance": 1e-3}
     report = measure_bias_sequentially(
-        from_surrogate(lambda r: 1.5 * ad(r), 1), MDP, THETA, control=control, **options
+        from_surrogate(lambda r: 1.5 * ad(r), order=1), MDP, THETA, control=control, **options
     )
-    plain = from_callable(lambda batch, theta: np.zeros((3, 2)), 1)
+    plain = from_callable(lambda batch, theta: np.zeros((3, 2)), order=1)
     zero = measure_bias_sequentially(plain, MDP, THETA, **options)
     width = (report.component_high - report.component_low).max()
     assert width < 1.2 * (zero.component_high - zero.component_low).max()
@@ -139,7 +139,7 @@ def test_given_bounds_are_of_what_a_control_variate_leaves():
 def test_a_second_moment_is_of_one_trajectory_s_estimate_and_says_so():
     """Estimates that do not interact are sampled one at a time, whatever N the report is for."""
     report = measure_bias_sequentially(
-        PLAIN, MDP, THETA, second_moment=1.0, trajectories=10, samples=2000
+        PLAIN, MDP, THETA, second_moment=1.0, batch_size=10, budget=2000
     )
     assert "one trajectory" in report.assumption
 
@@ -151,18 +151,20 @@ def scaled_last(factor):
         last = torch.as_tensor(record.states[..., :-1] == 5)
         return (torch.where(last, factor, 1.0) * record.rewards * record.log_probs).sum(-1).mean()
 
-    return from_surrogate(surrogate, 2, name="mine")
+    return from_surrogate(surrogate, order=2, name="mine")
 
 
 def test_a_checkpoint_is_not_taken_for_another_s(tmp_path):
     """Controls and their means, estimates that draw, and what only late components show."""
     draw_one, draw_two = (
-        from_draws(lambda draw, theta, c=c: c + np.full((3, 2), draw(theta, 1).rewards.sum()), 1)
+        from_draws(
+            lambda draw, theta, c=c: c + np.full((3, 2), draw(theta, 1).rewards.sum()), order=1
+        )
         for c in (0.0, 7.0)
     )
     right = gradient(MDP, THETA)
-    by_mean = [ControlVariate(from_surrogate(dice, 1), mean) for mean in (right, 2 * right)]
-    first_step = from_surrogate(lambda r: r.log_probs[..., 0].mean(), 1, name="score")
+    by_mean = [ControlVariate(from_surrogate(dice, order=1), mean) for mean in (right, 2 * right)]
+    first_step = from_surrogate(lambda r: r.log_probs[..., 0].mean(), order=1, name="score")
     by_estimator = [ControlVariate(SCORE), ControlVariate(first_step)]
     large = oracles.random_mdp(3, horizon=2, n_states=6, n_actions=2)
     cases = (
@@ -176,7 +178,7 @@ def test_a_checkpoint_is_not_taken_for_another_s(tmp_path):
         theta = np.zeros((mdp.n_states, 2))
         if mdp is MDP:
             theta = THETA
-        settings = {"samples": 800, "tolerance": 1e-4, "checkpoint": path}
+        settings = {"budget": 800, "tolerance": 1e-4, "checkpoint": path}
         first = measure_bias_sequentially(estimators[0], mdp, theta, **settings, **options[0])
         again = measure_bias_sequentially(estimators[0], mdp, theta, **settings, **options[0])
         assert again.samples == first.samples
@@ -185,34 +187,36 @@ def test_a_checkpoint_is_not_taken_for_another_s(tmp_path):
     path = tmp_path / "bare.npz"
     save_checkpoint(path, {}, {})
     with pytest.raises(ValueError, match="is of another measurement"):
-        measure_bias_sequentially(PLAIN, MDP, THETA, samples=800, checkpoint=path)
+        measure_bias_sequentially(PLAIN, MDP, THETA, budget=800, checkpoint=path)
 
 
 def test_a_control_without_a_known_range_leaves_no_range():
     """LVC has one; what a score takes off it may be of any size."""
-    options = {"samples": 2000, "tolerance": 0.5}
-    alone = measure_bias_sequentially(from_surrogate(lvc, 1), MDP, THETA, **options)
+    options = {"budget": 2000, "tolerance": 0.5}
+    alone = measure_bias_sequentially(from_surrogate(lvc, order=1), MDP, THETA, **options)
     assert alone.method is Method.BETTING
     score = ControlVariate(SCORE, 0.0)
-    beside = measure_bias_sequentially(from_surrogate(lvc, 1), MDP, THETA, control=score, **options)
+    beside = measure_bias_sequentially(
+        from_surrogate(lvc, order=1), MDP, THETA, control=score, **options
+    )
     assert beside.method is Method.ASYMPTOTIC
     with pytest.raises(ValueError, match="betting needs the range of"):
         measure_bias_sequentially(
-            from_surrogate(lvc, 1), MDP, THETA, control=score, method="betting", **options
+            from_surrogate(lvc, order=1), MDP, THETA, control=score, method="betting", **options
         )
 
 
 def test_a_control_that_does_not_vary_is_left_alone():
     """Its regression would be a quotient of roundings: the range would be lost with it."""
     flat = oracles.random_mdp(0, horizon=1, n_states=2, n_actions=2)
-    constant = from_surrogate(ad, 2)
+    constant = from_surrogate(ad, order=2)
     theta = np.array([[0.3, -0.2], [1.0, 0.5]])
     mean = measure_bias(constant, flat, theta).mean
-    options = {"samples": 4000, "tolerance": 0.5, "method": "betting"}
-    plain = measure_bias_sequentially(from_surrogate(lvc, 2), flat, theta, **options)
+    options = {"budget": 4000, "tolerance": 0.5, "method": "betting"}
+    plain = measure_bias_sequentially(from_surrogate(lvc, order=2), flat, theta, **options)
     control = ControlVariate(constant, mean)
     helped = measure_bias_sequentially(
-        from_surrogate(lvc, 2), flat, theta, control=control, **options
+        from_surrogate(lvc, order=2), flat, theta, control=control, **options
     )
     assert helped.method is Method.BETTING
     assert helped.half_width < 1.5 * plain.half_width
@@ -222,13 +226,13 @@ def test_a_control_that_does_not_vary_is_left_alone():
 def test_the_samples_that_would_decide_are_those_of_a_bias_that_the_sentence_names(measure):
     """Of one unbiased estimator they differ by orders of magnitude from run to run, with the bias
     that chance shows: without it the number promises what it does not keep."""
-    options = {"tolerance": 1e-3, "samples": 4096}
+    options = {"tolerance": 1e-3, "budget": 4096}
     if measure is measure_bias:
         options["evidence"] = "sampling"
     seen = []
     for seed in range(8):
         report = measure(
-            from_surrogate(ad, 1), MDP, THETA, rng=np.random.default_rng(seed), **options
+            from_surrogate(ad, order=1), MDP, THETA, rng=np.random.default_rng(seed), **options
         )
         assert report.verdict is Verdict.UNDECIDED
         assert f"if the bias is {report.relative_bias:.3g} (here 4,096)" in report.sentence()

@@ -19,8 +19,8 @@ from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
 from gradbias.stochastic.surrogates.score_function import ad, lvc
 from gradbias.verification.confidence.scaled_sequences import Method, ScaledSequence
 from gradbias.verification.confidence.sequences import Betting
-from gradbias.verification.evidence.preparation import request_of
 from gradbias.verification.evidence.reports import Evidence, Verdict
+from gradbias.verification.evidence.request import request_of
 from gradbias.verification.evidence.verdicts import ErrorRates
 from gradbias.verification.measurement.measure import measure_bias
 from gradbias.verification.sequential.checkpoints import (
@@ -29,13 +29,11 @@ from gradbias.verification.sequential.checkpoints import (
     restore_generator,
     save_checkpoint,
 )
-from gradbias.verification.sequential.comparison import compare_estimators
-from gradbias.verification.sequential.comparison_reports import Agreement
+from gradbias.verification.sequential.comparison import Agreement, compare_estimators
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import ControlVariate, Reading, pilot_direction
 from gradbias.verification.sequential.measure import measure_bias_sequentially
-from gradbias.verification.sequential.methods import MethodChoice
-from gradbias.verification.sequential.plan import fresh_plan
+from gradbias.verification.sequential.plan import MethodChoice, fresh_plan
 from gradbias.verification.sequential.simultaneous import box_of
 from gradbias.verification.sequential.stream import SampledBlock, Stream
 from gradbias.verification.sequential.verdict import tolerance_e_value
@@ -53,7 +51,7 @@ METHODS = {
 
 
 def scaled(factor, surrogate=ad):
-    return from_surrogate(lambda record: factor * surrogate(record), 1)
+    return from_surrogate(lambda record: factor * surrogate(record), order=1)
 
 
 def jackpot(probability):
@@ -70,12 +68,12 @@ def jackpot(probability):
 def test_intervals_hold_the_enumerated_bias(name):
     """Twelve intervals at a false alarm of 1e-6 each."""
     for factor in (1.0, 1.5, 0.0):
-        estimator = scaled(factor) if factor != 1.0 else from_surrogate(ad, 1)
+        estimator = scaled(factor) if factor != 1.0 else from_surrogate(ad, order=1)
         bounds = {"bounds": (-8, 8)} if name in ("betting", "empirical Bernstein") else {}
         options = METHODS[name] | (bounds if factor != 1.0 else {})
         exact = measure_bias(estimator, MDP, THETA)
         report = measure_bias_sequentially(
-            estimator, MDP, THETA, tolerance=0.2, false_alarm=1e-6, samples=20_000, **options
+            estimator, MDP, THETA, tolerance=0.2, false_alarm=1e-6, budget=20_000, **options
         )
         assert report.evidence is Evidence.SAMPLING
         assert report.method.value == name
@@ -96,9 +94,9 @@ def test_intervals_hold_the_enumerated_bias(name):
 
 def test_the_verdicts_are_those_of_enumeration_where_they_are_decided():
     for surrogate, verdict in ((lvc, Verdict.BIASED), (dice, Verdict.UNBIASED)):
-        estimator = from_surrogate(surrogate, 2)
+        estimator = from_surrogate(surrogate, order=2)
         assert measure_bias(estimator, MDP, THETA).verdict is verdict
-        report = measure_bias_sequentially(estimator, MDP, THETA, tolerance=0.2, samples=80_000)
+        report = measure_bias_sequentially(estimator, MDP, THETA, tolerance=0.2, budget=80_000)
         assert report.verdict is verdict
         assert report.stopped == "decided"
 
@@ -107,11 +105,11 @@ def test_a_jackpot_that_is_never_seen_fools_the_normal_mean_and_not_the_range():
     """One in 100,000 and 4,000 samples: most samples do not hold it. The mean of those is not the
     gradient, and the normal interval, narrow as the rest is, says so. Ten seeds each."""
     mdp, theta = jackpot(1e-5), np.zeros((3, 2))
-    estimator = from_surrogate(ad, 1)
+    estimator = from_surrogate(ad, order=1)
     assert measure_bias(estimator, mdp, theta).verdict is Verdict.UNBIASED
     wrong, honest = 0, 0
     for seed in range(10):
-        options = {"samples": 4000, "false_alarm": 1e-6, "tolerance": 0.05}
+        options = {"budget": 4000, "false_alarm": 1e-6, "tolerance": 0.05}
         normal = measure_bias(
             estimator,
             mdp,
@@ -131,7 +129,7 @@ def test_a_jackpot_that_is_never_seen_fools_the_normal_mean_and_not_the_range():
 
 def test_heavy_tails_that_show_leave_it_undecided():
     mdp, theta = jackpot(1e-2), np.zeros((3, 2))
-    options = {"samples": 20_000, "tolerance": 0.5, "rng": np.random.default_rng(0)}
+    options = {"budget": 20_000, "tolerance": 0.5, "rng": np.random.default_rng(0)}
     report = measure_bias_sequentially(scaled(1.0), mdp, theta, **options)
     assert report.method is Method.ASYMPTOTIC
     assert report.verdict is Verdict.UNDECIDED
@@ -141,8 +139,8 @@ def test_heavy_tails_that_show_leave_it_undecided():
 def test_importance_weights_need_a_moment():
     mdp = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.3]], 0.9, [1.0], horizon=1)
     theta, behaviour = np.zeros((1, 2)), np.array([[0.0, np.log(0.002 / 0.998)]])
-    estimator = from_surrogate(OffPolicyDice(), 1)
-    options = {"behaviour": behaviour, "samples": 40_000, "tolerance": 0.9}
+    estimator = from_surrogate(OffPolicyDice(), order=1)
+    options = {"behaviour": behaviour, "budget": 40_000, "tolerance": 0.9}
     report = measure_bias_sequentially(estimator, mdp, theta, **options)
     assert report.verdict is Verdict.UNDECIDED
     assert "importance weights leave an effective sample size" in report.reason
@@ -159,33 +157,38 @@ def test_importance_weights_need_a_moment():
 
 def test_estimates_outside_the_bounds_are_refused():
     with pytest.raises(ValueError, match=r"bounds: expected estimates of component \d in"):
-        measure_bias_sequentially(scaled(1.0), MDP, THETA, bounds=(-0.1, 0.1), samples=4000)
+        measure_bias_sequentially(scaled(1.0), MDP, THETA, bounds=(-0.1, 0.1), budget=4000)
     for options, message in (
         ({"method": "betting"}, "needs the range"),
         ({"method": "truncated"}, "needs second_moment"),
         ({"method": "bootstrap"}, "expected one of auto, betting"),
         ({"bounds": (1, -1)}, "expected low <= high"),
-        ({"samples": 100}, "samples"),
-        ({"trajectories": 0}, "trajectories"),
-        ({"control": ControlVariate(from_surrogate(dice, 2))}, "control: expected order 1, got 2"),
+        ({"budget": 100}, "budget"),
+        ({"batch_size": 0}, "batch_size"),
+        (
+            {"control": ControlVariate(from_surrogate(dice, order=2))},
+            "control: expected order 1, got 2",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             measure_bias_sequentially(scaled(1.0), MDP, THETA, **options)
 
 
 def test_a_control_variate_narrows_the_interval_and_a_wrong_mean_is_found():
-    right = ControlVariate(from_surrogate(dice, 1), gradient(MDP, THETA))
-    options = {"samples": 8000, "tolerance": 1e-3, "false_alarm": 1e-6, "method": "asymptotic"}
+    right = ControlVariate(from_surrogate(dice, order=1), gradient(MDP, THETA))
+    options = {"budget": 8000, "tolerance": 1e-3, "false_alarm": 1e-6, "method": "asymptotic"}
     plain = measure_bias_sequentially(scaled(1.2), MDP, THETA, **options)
     helped = measure_bias_sequentially(scaled(1.2), MDP, THETA, control=right, **options)
     exact = measure_bias(scaled(1.2), MDP, THETA)
     assert helped.half_width < 1e-6 * plain.half_width  # the two are proportional
     assert abs(helped.bias_norm - exact.bias_norm) < 1e-9
-    wrong = ControlVariate(from_surrogate(dice, 1), 1.3 * gradient(MDP, THETA))
-    found = measure_bias_sequentially(from_surrogate(ad, 1), MDP, THETA, control=wrong, **options)
+    wrong = ControlVariate(from_surrogate(dice, order=1), 1.3 * gradient(MDP, THETA))
+    found = measure_bias_sequentially(
+        from_surrogate(ad, order=1), MDP, THETA, control=wrong, **options
+    )
     assert found.verdict is Verdict.BIASED
     ranged = measure_bias_sequentially(
-        from_surrogate(lvc, 1), MDP, THETA, control=right, tolerance=0.2, samples=20_000
+        from_surrogate(lvc, order=1), MDP, THETA, control=right, tolerance=0.2, budget=20_000
     )
     assert ranged.method is Method.BETTING
     assert ranged.verdict is Verdict.UNBIASED
@@ -193,17 +196,19 @@ def test_a_control_variate_narrows_the_interval_and_a_wrong_mean_is_found():
 
 def test_a_score_is_a_control_with_mean_zero():
     """E of the score is 0: a correlated quantity that needs no answer to be known."""
-    score = ControlVariate(from_surrogate(lambda r: r.log_probs.sum(-1).mean(), 1), 0.0)
-    options = {"samples": 8000, "tolerance": 1e-3, "false_alarm": 1e-6, "method": "asymptotic"}
-    plain = measure_bias_sequentially(from_surrogate(ad, 1), MDP, THETA, **options)
-    helped = measure_bias_sequentially(from_surrogate(ad, 1), MDP, THETA, control=score, **options)
+    score = ControlVariate(from_surrogate(lambda r: r.log_probs.sum(-1).mean(), order=1), 0.0)
+    options = {"budget": 8000, "tolerance": 1e-3, "false_alarm": 1e-6, "method": "asymptotic"}
+    plain = measure_bias_sequentially(from_surrogate(ad, order=1), MDP, THETA, **options)
+    helped = measure_bias_sequentially(
+        from_surrogate(ad, order=1), MDP, THETA, control=score, **options
+    )
     assert helped.deviation_per_trajectory < 0.8 * plain.deviation_per_trajectory
     assert helped.half_width < plain.half_width
     assert helped.interval[0] == 0.0
 
 
 def test_random_projections_hold_the_norm():
-    options = {"samples": 8000, "tolerance": 0.05, "false_alarm": 1e-4, "projections": 6}
+    options = {"budget": 8000, "tolerance": 0.05, "false_alarm": 1e-4, "projections": 6}
     for factor in (1.0, 2.0):
         exact = measure_bias(scaled(factor), MDP, THETA)
         report = measure_bias_sequentially(
@@ -230,8 +235,8 @@ def test_projected_norms_are_chi_squared():
 
 def test_the_direction_sees_a_bias_that_no_component_shows():
     """Spread over 36 components of LVC's Hessian, at a number of samples where they do not."""
-    estimator = from_surrogate(lambda r: lvc(r), 2)
-    options = {"samples": 3000, "tolerance": 1e-6, "false_alarm": 1e-3, "bounds": (-3, 3)}
+    estimator = from_surrogate(lambda r: lvc(r), order=2)
+    options = {"budget": 3000, "tolerance": 1e-6, "false_alarm": 1e-3, "bounds": (-3, 3)}
     report = measure_bias_sequentially(estimator, MDP, np.zeros((3, 2)), **options)
     gap = np.maximum(report.component_low - report.exact, report.exact - report.component_high)
     by_components = np.linalg.norm(np.maximum(gap, 0.0))
@@ -298,7 +303,7 @@ def test_the_rate_is_split_over_components_and_the_direction():
 
 def test_a_pilot_is_not_counted():
     """What it fixes would otherwise be tested on the estimates that it was chosen by."""
-    asked = request_of(from_surrogate(ad, 1), MDP, THETA, samples=4000)
+    asked = request_of(from_surrogate(ad, order=1), MDP, THETA, budget=4000)
     draws = Draws.of(asked, None, None)
     before = generator_state(asked.rng)
     choice = MethodChoice("auto", None, None, None)
@@ -324,8 +329,8 @@ def interrupting(after):
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_an_interrupted_run_reports_what_it_has_and_goes_on_from_there(tmp_path, monkeypatch, name):
     monkeypatch.setattr(streams, "_SAVED_EVERY", 0.0)
-    estimator, path = from_surrogate(ad, 1), tmp_path / "run.npz"
-    settings = {"tolerance": 1e-4, "samples": 20_000} | METHODS[name]
+    estimator, path = from_surrogate(ad, order=1), tmp_path / "run.npz"
+    settings = {"tolerance": 1e-4, "budget": 20_000} | METHODS[name]
     whole = measure_bias_sequentially(estimator, MDP, THETA, **settings)
     assert (whole.stopped, whole.samples) == ("budget", 20_000)
     progress, told = interrupting(4)
@@ -347,7 +352,7 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on_from_there(tmp_path,
     again = measure_bias_sequentially(estimator, MDP, THETA, checkpoint=path, **settings)
     check_same(again, whole)
     if name in ("betting", "empirical Bernstein"):  # those that are not tuned for the budget
-        more = settings | {"samples": 24_000}
+        more = settings | {"budget": 24_000}
         longer = measure_bias_sequentially(estimator, MDP, THETA, checkpoint=path, **more)
         assert longer.samples == 24_000
 
@@ -364,12 +369,12 @@ def check_same(one, other):
 def test_a_lost_or_doubled_block_would_be_seen(tmp_path, monkeypatch):
     """The broken twin: a checkpoint whose generator is a block behind its sums."""
     monkeypatch.setattr(streams, "_SAVED_EVERY", 0.0)
-    estimator, path = from_surrogate(ad, 1), tmp_path / "run.npz"
-    settings = {"tolerance": 1e-4, "samples": 20_000}
+    estimator, path = from_surrogate(ad, order=1), tmp_path / "run.npz"
+    settings = {"tolerance": 1e-4, "budget": 20_000}
     whole = measure_bias_sequentially(estimator, MDP, THETA, **settings)
     progress, _ = interrupting(1)
     measure_bias_sequentially(
-        estimator, MDP, THETA, progress=progress, checkpoint=path, samples=6000, tolerance=1e-4
+        estimator, MDP, THETA, progress=progress, checkpoint=path, budget=6000, tolerance=1e-4
     )
     arrays, header = load_checkpoint(path)
     header["generator"] = generator_state(np.random.default_rng(0))
@@ -391,7 +396,7 @@ SCRIPT = """
     streams._SAVED_EVERY = 0.0
     mdp = TabularMDP.load(sys.argv[1])
     measure_bias_sequentially(
-        from_surrogate(ad, 1),
+        from_surrogate(ad, order=1),
         mdp,
         np.load(sys.argv[2]),
         tolerance=1e-4,
@@ -424,22 +429,22 @@ def test_a_killed_run_loses_nothing_that_it_reported(tmp_path):
     process.stdout.close()
     kept = int(load_checkpoint(path)[0]["estimates"])
     assert kept >= told[-1]
-    settings = {"tolerance": 1e-4, "samples": max(40_000, kept + 10_000)}
+    settings = {"tolerance": 1e-4, "budget": max(40_000, kept + 10_000)}
     resumed = measure_bias_sequentially(
-        from_surrogate(ad, 1), MDP, THETA, checkpoint=path, **settings
+        from_surrogate(ad, order=1), MDP, THETA, checkpoint=path, **settings
     )
-    whole = measure_bias_sequentially(from_surrogate(ad, 1), MDP, THETA, **settings)
+    whole = measure_bias_sequentially(from_surrogate(ad, order=1), MDP, THETA, **settings)
     check_same(resumed, whole)
 
 
 def test_a_checkpoint_of_another_measurement_is_refused(tmp_path):
-    path, options = tmp_path / "run.npz", {"samples": 2000, "tolerance": 1e-3}
-    ours = from_surrogate(ad, 1)
+    path, options = tmp_path / "run.npz", {"budget": 2000, "tolerance": 1e-3}
+    ours = from_surrogate(ad, order=1)
     measure_bias_sequentially(ours, MDP, THETA, checkpoint=path, **options)
     other = oracles.random_mdp(1, horizon=3, n_states=3, n_actions=2)
     for estimator, mdp, more, differs in (
         (ours, other, {}, "problem"),
-        (from_surrogate(dice, 1), MDP, {}, "estimator"),
+        (from_surrogate(dice, order=1), MDP, {}, "estimator"),
         (ours, MDP, {"false_alarm": 0.1}, "rates"),
         (ours, MDP, {"method": "empirical Bernstein"}, "method"),
         (ours, MDP, {"method": "asymptotic"}, "method, samples"),
@@ -447,7 +452,7 @@ def test_a_checkpoint_of_another_measurement_is_refused(tmp_path):
         with pytest.raises(ValueError, match=f"is of another measurement .*{differs}.* differ"):
             measure_bias_sequentially(estimator, mdp, THETA, checkpoint=path, **(options | more))
     # The same name, another function: known by its estimates.
-    first = from_surrogate(lambda r: 2 * ad(r), 1)
+    first = from_surrogate(lambda r: 2 * ad(r), order=1)
     measure_bias_sequentially(first, MDP, THETA, checkpoint=tmp_path / "b.npz", **options)
     with pytest.raises(ValueError, match="estimates differ"):
         measure_bias_sequentially(scaled(3.0), MDP, THETA, checkpoint=tmp_path / "b.npz", **options)
@@ -478,20 +483,23 @@ def test_the_state_does_not_grow(tmp_path):
     sizes = []
     for samples in (2000, 40_000):
         path = tmp_path / f"{samples}.npz"
-        options = {"samples": samples, "tolerance": 1e-5, "checkpoint": path}
-        measure_bias_sequentially(from_surrogate(ad, 1), MDP, THETA, **options)
+        options = {"budget": samples, "tolerance": 1e-5, "checkpoint": path}
+        measure_bias_sequentially(from_surrogate(ad, order=1), MDP, THETA, **options)
         sizes.append(sum(array.nbytes for array in load_checkpoint(path)[0].values()))
     assert sizes[0] == sizes[1]
 
 
 def test_coupled_direct_and_drawing_estimators_are_measured_too():
-    direct = from_callable(lambda batch, theta: np.full((3, 2), batch.rewards.sum()), 1)
-    options = {"samples": 1200, "tolerance": 0.1}
+    direct = from_callable(lambda batch, theta: np.full((3, 2), batch.rewards.sum()), order=1)
+    options = {"budget": 1200, "tolerance": 0.1}
     with pytest.raises(ValueError, match="couples the trajectories"):
         measure_bias_sequentially(direct, MDP, THETA, **options)
     for estimator, more in (
-        (direct, {"trajectories": 2}),
-        (from_draws(lambda draw, theta: np.full((3, 2), draw(theta, 1).rewards.sum()), 1), {}),
+        (direct, {"batch_size": 2}),
+        (
+            from_draws(lambda draw, theta: np.full((3, 2), draw(theta, 1).rewards.sum()), order=1),
+            {},
+        ),
     ):
         report = measure_bias_sequentially(estimator, MDP, THETA, **options, **more)
         assert report.verdict is Verdict.BIASED
@@ -500,20 +508,22 @@ def test_coupled_direct_and_drawing_estimators_are_measured_too():
 
 
 def test_reports_are_for_n_trajectories_and_sampled_one_at_a_time():
-    options = {"samples": 4000, "tolerance": 0.5}
-    one = measure_bias_sequentially(from_surrogate(ad, 1), MDP, THETA, **options)
-    many = measure_bias_sequentially(from_surrogate(ad, 1), MDP, THETA, trajectories=10, **options)
+    options = {"budget": 4000, "tolerance": 0.5}
+    one = measure_bias_sequentially(from_surrogate(ad, order=1), MDP, THETA, **options)
+    many = measure_bias_sequentially(
+        from_surrogate(ad, order=1), MDP, THETA, batch_size=10, **options
+    )
     np.testing.assert_allclose(many.variance * 10, one.variance)
     assert many.interval == one.interval
     assert "N = 10" in many.sentence()
 
 
 def test_two_estimators_are_compared_and_never_exactly():
-    options = {"samples": 40_000, "tolerance": 0.1, "false_alarm": 1e-4}
+    options = {"budget": 40_000, "tolerance": 0.1, "false_alarm": 1e-4}
     cases = (
-        (from_surrogate(dice, 1), from_surrogate(loaded_dice, 1), Agreement.AGREE),
-        (from_surrogate(lvc, 2), from_surrogate(dice, 2), Agreement.DIFFER),
-        (scaled(1.5), from_surrogate(ad, 1), Agreement.DIFFER),
+        (from_surrogate(dice, order=1), from_surrogate(loaded_dice, order=1), Agreement.AGREE),
+        (from_surrogate(lvc, order=2), from_surrogate(dice, order=2), Agreement.DIFFER),
+        (scaled(1.5), from_surrogate(ad, order=1), Agreement.DIFFER),
     )
     for first, second, verdict in cases:
         report = compare_estimators(first, second, MDP, THETA, **options)
@@ -526,22 +536,22 @@ def test_two_estimators_are_compared_and_never_exactly():
         assert low - 1e-12 <= np.linalg.norm(ours - theirs) <= high + 1e-12
         low, high = report.reference_interval
         assert low - 1e-12 <= np.linalg.norm(theirs) <= high + 1e-12
-    coupled = from_callable(lambda b, t: np.full((3, 2), b.rewards.sum()), 1)
+    coupled = from_callable(lambda b, t: np.full((3, 2), b.rewards.sum()), order=1)
     for pair in ((coupled, scaled(1.0)), (scaled(1.0), coupled)):
-        report = compare_estimators(*pair, MDP, THETA, samples=2000, trajectories=2)
+        report = compare_estimators(*pair, MDP, THETA, budget=2000, batch_size=2)
         assert report.verdict is Agreement.DIFFER
-    few = compare_estimators(*cases[1][:2], MDP, THETA, samples=500)
+    few = compare_estimators(*cases[1][:2], MDP, THETA, budget=500)
     assert few.verdict is Agreement.UNDECIDED
     assert few.relative_interval[0] == 0.0
 
 
 def test_common_random_numbers_make_a_difference_small():
     """1% off, at a number of samples where two separate ones would not tell."""
-    first, second = scaled(1.01), from_surrogate(ad, 1)
-    options = {"samples": 60_000, "tolerance": 0.001, "false_alarm": 1e-4}
+    first, second = scaled(1.01), from_surrogate(ad, order=1)
+    options = {"budget": 60_000, "tolerance": 0.001, "false_alarm": 1e-4}
     report = compare_estimators(first, second, MDP, THETA, **options)
     assert report.verdict is Agreement.DIFFER
-    alone = measure_bias_sequentially(first, MDP, THETA, **(options | {"samples": report.samples}))
+    alone = measure_bias_sequentially(first, MDP, THETA, **(options | {"budget": report.samples}))
     assert alone.verdict is Verdict.UNDECIDED
 
 

@@ -14,10 +14,10 @@ from gradbias.stochastic.surrogates.score_function import lvc
 from gradbias.verification.confidence.mean_tests import MeanTest
 from gradbias.verification.confidence.scaled_sequences import Method, ScaledSequence
 from gradbias.verification.confidence.sequences import Betting
-from gradbias.verification.evidence.preparation import request_of
 from gradbias.verification.evidence.ranges import component_range
+from gradbias.verification.evidence.request import request_of
 from gradbias.verification.evidence.verdicts import ErrorRates
-from gradbias.verification.sequential.comparison_reports import Agreement, ComparisonReport
+from gradbias.verification.sequential.comparison import Agreement, ComparisonReport
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import (
     ControlVariate,
@@ -25,8 +25,7 @@ from gradbias.verification.sequential.functionals import (
     control_coefficients,
     pilot_direction,
 )
-from gradbias.verification.sequential.methods import MethodChoice
-from gradbias.verification.sequential.plan import fresh_plan
+from gradbias.verification.sequential.plan import MethodChoice, fresh_plan
 from gradbias.verification.sequential.power import SequentialDesign, detectable_norm
 from gradbias.verification.sequential.simultaneous import box_of
 from gradbias.verification.sequential.stream import SampledBlock, Stream
@@ -39,7 +38,7 @@ RATES = ErrorRates(0.01, 0.1, 0.2)
 
 
 def planned(choice, control=None, estimator=lvc):
-    asked = request_of(from_surrogate(estimator, 1), MDP, THETA, samples=4000)
+    asked = request_of(from_surrogate(estimator, order=1), MDP, THETA, budget=4000)
     draws = Draws.of(asked, control, None)
     return draws, fresh_plan(draws, choice, RATES, gradient(MDP, THETA), 4000)
 
@@ -47,10 +46,10 @@ def planned(choice, control=None, estimator=lvc):
 def test_a_control_s_range_is_added_to_the_estimate_s():
     """x in [a, b] and y in [c, d] leave ``x - k (y - E y)`` a width of (b - a) + |k| (d - c)."""
     mean = gradient(MDP, THETA)
-    control = ControlVariate(from_surrogate(dice, 1), mean)
+    control = ControlVariate(from_surrogate(dice, order=1), mean)
     draws, plan = planned(MethodChoice("auto", None, None, None), control)
     ours, theirs = (
-        component_range(request_of(from_surrogate(s, 1), MDP, THETA)) for s in (lvc, dice)
+        component_range(request_of(from_surrogate(s, order=1), MDP, THETA)) for s in (lvc, dice)
     )
     k = plan.coefficients
     intervals = plan.stream.intervals

@@ -57,9 +57,9 @@ def test_coupling_is_seen_where_most_trajectories_earn_nothing():
     mdp = lottery(0.001, [5.0, 1.0])
     theta = np.zeros((3, 2))
     with pytest.raises(ValueError, match="couples the trajectories"):
-        measure_bias(from_surrogate(summed, 1), mdp, theta)
+        measure_bias(from_surrogate(summed, order=1), mdp, theta)
     for n in (2, 3):
-        report = measure_bias(from_surrogate(summed, 1), mdp, theta, trajectories=n)
+        report = measure_bias(from_surrogate(summed, order=1), mdp, theta, batch_size=n)
         assert report.coupled
         assert report.verdict is Verdict.BIASED
         assert abs(report.direction.scale - n) < 1e-12
@@ -69,7 +69,9 @@ def test_coupling_is_seen_where_most_trajectories_earn_nothing():
 @pytest.mark.parametrize("n", [2, 4])
 def test_order_is_seen_where_it_rarely_matters(n):
     mdp = lottery(0.01, [100.0, 50.0])
-    report = measure_bias(from_surrogate(first_of_batch, 1), mdp, np.zeros((3, 2)), trajectories=n)
+    report = measure_bias(
+        from_surrogate(first_of_batch, order=1), mdp, np.zeros((3, 2)), batch_size=n
+    )
     assert report.samples == 4**n
     # Each trajectory but the first keeps its own term: (n - 1) / n of the gradient.
     assert abs(report.direction.scale - (n - 1) / n) < 1e-9
@@ -78,18 +80,18 @@ def test_order_is_seen_where_it_rarely_matters(n):
 def test_coupling_is_seen_at_every_scale_of_rewards():
     mdp = lottery(0.001, [5e-12, 1e-12])
     with pytest.raises(ValueError, match="couples the trajectories"):
-        measure_bias(from_surrogate(summed, 1), mdp, np.zeros((3, 2)))
+        measure_bias(from_surrogate(summed, order=1), mdp, np.zeros((3, 2)))
 
 
 def test_n_is_taken_at_its_word_where_nothing_was_earned():
     """Sampling sees no prize among the trajectories it puts the question to."""
     mdp = lottery(2e-5, [1.0, 0.5])
-    options = {"evidence": "sampling", "enumeration_limit": 2, "samples": 40_000}
+    options = {"evidence": "sampling", "max_outcomes": 2, "budget": 40_000}
     theta = np.zeros((3, 2))
-    report = measure_bias(from_surrogate(summed, 1), mdp, theta, trajectories=4, **options)
+    report = measure_bias(from_surrogate(summed, order=1), mdp, theta, batch_size=4, **options)
     assert report.coupled
     assert "N = 4" in report.sentence()
-    alone = measure_bias(from_surrogate(summed, 1), mdp, theta, **options)
+    alone = measure_bias(from_surrogate(summed, order=1), mdp, theta, **options)
     assert any("no word on other N" in note for note in alone.notes)
 
 
@@ -98,7 +100,7 @@ def test_tiny_given_targets_are_told_from_zero():
     theta = np.random.default_rng(1).normal(size=(2, 2))
     truth = 1e-15 * gradient(mdp, theta)
     for factor, verdict in ((1e-15, Verdict.UNBIASED), (2e-15, Verdict.BIASED)):
-        estimator = from_surrogate(lambda r, k=factor: k * ad(r), 1)
+        estimator = from_surrogate(lambda r, k=factor: k * ad(r), order=1)
         report = measure_bias(estimator, mdp, theta, target=GivenTarget("tiny", truth))
         assert report.verdict is verdict
 
@@ -112,9 +114,9 @@ def test_single_precision_is_avoided_or_named():
         weighted = powers * record.rewards
         return (record.log_probs * weighted.flip(-1).cumsum(-1).flip(-1)).sum(-1).mean()
 
-    assert measure_bias(from_surrogate(natural, 1), mdp, theta).verdict is Verdict.UNBIASED
+    assert measure_bias(from_surrogate(natural, order=1), mdp, theta).verdict is Verdict.UNBIASED
     assert torch.get_default_dtype() == torch.float32
-    rounded = from_surrogate(lambda r: ad(replace(r, rewards=r.rewards.float().double())), 1)
+    rounded = from_surrogate(lambda r: ad(replace(r, rewards=r.rewards.float().double())), order=1)
     report = measure_bias(rounded, mdp, theta)
     assert report.verdict is Verdict.BIASED
     assert any("float32" in note for note in report.notes)
@@ -123,7 +125,7 @@ def test_single_precision_is_avoided_or_named():
 def test_direct_estimates_of_large_hessians_go_in_small_blocks():
     mdp = lottery(0.5, [1.0, 2.0])
     request = Request(
-        from_callable(lambda b, t: np.zeros((3, 2, 3, 2)), 2),
+        from_callable(lambda b, t: np.zeros((3, 2, 3, 2)), order=2),
         replace(mdp, horizon=1),
         Context(np.zeros((3, 2)), 1.0),
         np.zeros((3, 2)),
@@ -148,7 +150,7 @@ def test_a_rare_end_that_couples_is_seen():
     mdp = TabularMDP(rows, reward, 1.0, [1.0, 0.0, 0.0], 3)
     surrogate = AD(weighting=Undiscounted(), reduction=Reduction.MEAN_OVER_STEPS)
     with pytest.raises(ValueError, match="couples the trajectories"):
-        measure_bias(from_surrogate(surrogate, 1), mdp, np.zeros((3, 2)))
+        measure_bias(from_surrogate(surrogate, order=1), mdp, np.zeros((3, 2)))
 
 
 def test_the_spread_counts_what_the_kept_estimates_do_not_show():
@@ -173,7 +175,7 @@ def test_a_rare_outcome_does_not_make_sampling_overconfident():
     mdp = TabularMDP(rows, reward, 1.0, [1.0, 0.0, 0.0], 1)
     verdicts = [
         measure_bias(
-            from_surrogate(lambda r, k=k: k * ad(r), 1),
+            from_surrogate(lambda r, k=k: k * ad(r), order=1),
             mdp,
             np.zeros((3, 2)),
             evidence="sampling",
@@ -194,7 +196,7 @@ def test_unreachable_riches_do_not_hide_a_bias():
     reward = np.vstack([mdp.reward, [[1e16, 1e16]]])
     rich = TabularMDP(rows, reward, 0.9, [*mdp.start, 0.0], 2)
     theta = np.random.default_rng(0).normal(size=(3, 2))
-    assert measure_bias(from_surrogate(lvc, 2), rich, theta).verdict is Verdict.BIASED
+    assert measure_bias(from_surrogate(lvc, order=2), rich, theta).verdict is Verdict.BIASED
 
 
 def corridor(length, discount):
@@ -216,31 +218,33 @@ def test_small_targets_are_resolved_where_the_arithmetic_does(length, discount):
     part in ten thousand is one."""
     mdp = corridor(length, discount)
     theta = np.zeros((length + 2, 2))
-    dropped = measure_bias(from_surrogate(AD(weighting=Undiscounted()), 1), mdp, theta)
+    dropped = measure_bias(from_surrogate(AD(weighting=Undiscounted()), order=1), mdp, theta)
     assert dropped.verdict is Verdict.BIASED
-    assert measure_bias(from_surrogate(ad, 1), mdp, theta).verdict is Verdict.UNBIASED
+    assert measure_bias(from_surrogate(ad, order=1), mdp, theta).verdict is Verdict.UNBIASED
 
 
 @pytest.mark.parametrize("size", [8.0, 12.0])
 def test_biases_at_peaked_policies_are_seen(size):
     mdp = oracles.random_mdp(1, horizon=3, n_states=2, n_actions=2)
     theta = np.array([[size, -size], [-size, size]])
-    dropped = measure_bias(from_surrogate(AD(weighting=Undiscounted()), 1), mdp, theta)
+    dropped = measure_bias(from_surrogate(AD(weighting=Undiscounted()), order=1), mdp, theta)
     assert dropped.verdict is Verdict.BIASED
     assert dropped.relative_bias > 1e-3
-    assert measure_bias(from_surrogate(ad, 1), mdp, theta).verdict is Verdict.UNBIASED
+    assert measure_bias(from_surrogate(ad, order=1), mdp, theta).verdict is Verdict.UNBIASED
 
 
 def test_rewards_that_average_to_nothing_do_not_make_rounding_a_bias():
     reward = [[[1, -1], [2, -2]], [[0.3, -0.3], [0.7, -0.7]]]
     mdp = TabularMDP(np.full((2, 2, 2), 0.5), reward, 0.9, [1.0, 0.0], 3)
     theta = np.array([[0.3, 0.1], [-0.2, 0.4]])
-    assert measure_bias(from_surrogate(ad, 1), mdp, theta).verdict is Verdict.VACUOUS
-    sampled = measure_bias(from_surrogate(ad, 1), mdp, theta, evidence="sampling", samples=1000)
+    assert measure_bias(from_surrogate(ad, order=1), mdp, theta).verdict is Verdict.VACUOUS
+    sampled = measure_bias(
+        from_surrogate(ad, order=1), mdp, theta, evidence="sampling", budget=1000
+    )
     assert "the target is 0" in str(sampled)
     assert sampled.as_dict()["half_width"] >= 0
     noisy = replace(mdp, reward=1e8 * np.array(reward) + 1.0 * np.arange(4).reshape(2, 2, 1))
-    report = measure_bias(from_surrogate(ad, 1), noisy, theta)
+    report = measure_bias(from_surrogate(ad, order=1), noisy, theta)
     assert report.verdict is Verdict.UNBIASED
     assert 1e-9 < report.tolerance < 1e-2
 
@@ -252,13 +256,17 @@ def test_targets_that_do_not_live_on_rewards_are_tested_without_them():
     theta = np.random.default_rng(1).normal(size=(2, 2))
     critic = np.array([0.4, -0.9])
     target = bootstrapped_gradient(2, critic)
-    right = measure_bias(from_surrogate(loaded_dice, 1), mdp, theta, critic=critic, target=target)
+    right = measure_bias(
+        from_surrogate(loaded_dice, order=1), mdp, theta, critic=critic, target=target
+    )
     assert right.verdict is Verdict.UNBIASED
-    twice = from_surrogate(lambda r: 2 * loaded_dice(r), 1)
+    twice = from_surrogate(lambda r: 2 * loaded_dice(r), order=1)
     wrong = measure_bias(twice, mdp, theta, critic=critic, target=target)
     assert wrong.verdict is Verdict.BIASED
     given = GivenTarget("given", right.exact)
-    same = measure_bias(from_surrogate(loaded_dice, 1), mdp, theta, critic=critic, target=given)
+    same = measure_bias(
+        from_surrogate(loaded_dice, order=1), mdp, theta, critic=critic, target=given
+    )
     assert same.verdict is Verdict.UNBIASED
 
 
@@ -266,13 +274,13 @@ def test_targets_that_do_not_live_on_rewards_are_tested_without_them():
 def test_rewards_whose_squares_are_no_floats_are_refused(scale):
     mdp = TabularMDP(np.full((2, 2, 2), 0.5), np.eye(2) * scale, 0.9, [1.0, 0.0], 3)
     with pytest.raises(ValueError, match=r"rewards: expected values .* rescale them"):
-        measure_bias(from_surrogate(ad, 2), mdp, np.eye(2))
+        measure_bias(from_surrogate(ad, order=2), mdp, np.eye(2))
 
 
 def test_estimates_whose_squares_are_no_floats_are_refused():
     mdp = oracles.random_mdp(0, horizon=1, n_states=2, n_actions=2)
     with pytest.raises(ValueError, match=r"estimates: expected numbers up to 1e\+140"):
-        measure_bias(from_surrogate(lambda r: 1e200 * ad(r), 1), mdp, np.zeros((2, 2)))
+        measure_bias(from_surrogate(lambda r: 1e200 * ad(r), order=1), mdp, np.zeros((2, 2)))
 
 
 def test_counts_of_batches_do_not_overflow():
@@ -282,14 +290,14 @@ def test_counts_of_batches_do_not_overflow():
     assert measure.count_batches(16, ordered=False) > 1e300
     with pytest.raises(EnumerationSizeError, match="batches of 16"):
         measure_bias(
-            from_surrogate(leave_one_out, 1),
+            from_surrogate(leave_one_out, order=1),
             mdp,
             np.zeros((3, 3)),
-            trajectories=16,
+            batch_size=16,
             evidence="enumeration",
         )
     sampled = measure_bias(
-        from_surrogate(leave_one_out, 1), mdp, np.zeros((3, 3)), trajectories=16, samples=3200
+        from_surrogate(leave_one_out, order=1), mdp, np.zeros((3, 3)), batch_size=16, budget=3200
     )
     assert sampled.evidence.value == "sampling"
 
@@ -302,14 +310,18 @@ def test_what_does_not_fit_into_memory_is_refused(horizon, order, complaint):
     mdp = oracles.random_mdp(0, horizon=horizon, n_states=2, n_actions=2)
     with pytest.raises(ValueError, match=complaint):
         measure_bias(
-            from_surrogate(dice, order), mdp, np.zeros((2, 2)), samples=200, evidence="sampling"
+            from_surrogate(dice, order=order),
+            mdp,
+            np.zeros((2, 2)),
+            budget=200,
+            evidence="sampling",
         )
 
 
 def test_large_batches_of_what_is_not_coupled_cost_nothing_more():
     mdp = oracles.random_mdp(0, horizon=4, n_states=2, n_actions=2)
-    one = measure_bias(from_surrogate(dice, 2), mdp, np.zeros((2, 2)))
-    many = measure_bias(from_surrogate(dice, 2), mdp, np.zeros((2, 2)), trajectories=10_000)
+    one = measure_bias(from_surrogate(dice, order=2), mdp, np.zeros((2, 2)))
+    many = measure_bias(from_surrogate(dice, order=2), mdp, np.zeros((2, 2)), batch_size=10_000)
     np.testing.assert_allclose(many.variance, one.variance / 10_000)
 
 
@@ -352,11 +364,11 @@ def test_trees_of_draws_stay_within_their_limit():
 
     with pytest.raises(EnumerationSizeError, match="more than the limit of 100"):
         measure_bias(
-            from_draws(adaptive),
+            from_draws(adaptive, order=1),
             mdp,
             np.zeros((1, 2)),
             evidence="enumeration",
-            enumeration_limit=100,
+            max_outcomes=100,
         )
     rng = np.random.default_rng(0)
 
@@ -365,7 +377,7 @@ def test_trees_of_draws_stay_within_their_limit():
         return np.ones((1, 2))
 
     with pytest.raises(ValueError, match="same draws"):
-        measure_bias(from_draws(sometimes), mdp, np.zeros((1, 2)), evidence="enumeration")
+        measure_bias(from_draws(sometimes, order=1), mdp, np.zeros((1, 2)), evidence="enumeration")
 
 
 def test_players_must_fit_together():

@@ -23,14 +23,14 @@ THETA = np.zeros((2, 2))
 
 
 def measured(surrogate, **options):
-    named = from_surrogate(surrogate, 2, name=type(surrogate).__name__.lower())
+    named = from_surrogate(surrogate, order=2, name=type(surrogate).__name__.lower())
     return measure_bias(named, MDP, THETA, **options)
 
 
 @pytest.fixture(scope="module")
 def sampled():
     """UNBIASED and BIASED, each at a false-alarm rate of 1e-3."""
-    options = {"evidence": "sampling", "samples": 40_000, "tolerance": 0.5}
+    options = {"evidence": "sampling", "budget": 40_000, "tolerance": 0.5}
     return measured(dice, **options), measured(ad, **options)
 
 
@@ -84,7 +84,7 @@ def test_exact_reports_do_not_dilute_the_sampled_ones(sampled):
 
 
 def test_a_sequential_report_brings_the_wealth_that_it_ended_with():
-    report = measure_bias_sequentially(from_surrogate(lvc, 2), MDP, THETA, method="betting")
+    report = measure_bias_sequentially(from_surrogate(lvc, order=2), MDP, THETA, method="betting")
     assert report.verdict is Verdict.BIASED
     assert e_value_of(report) == report.e_value > 1.0
     weak = replace(report, e_value=15.0)
@@ -99,7 +99,7 @@ def test_the_table_names_every_report_its_bias_and_what_is_found(sampled):
     assert [line.split()[0] for line in lines[2:5]] == ["lvc", "dice", "ad"]
     assert [line.endswith("finding") for line in lines[2:5]] == [True, False, True]
     assert lines[5] == f"  target {measured(lvc).target}"
-    first = measure_bias(from_surrogate(ad, 1), MDP, THETA)
+    first = measure_bias(from_surrogate(ad, order=1), MDP, THETA)
     two = str(survey([measured(lvc), first]))
     assert "lvc [1]" in two
     assert "AD() [2]" in two

@@ -26,11 +26,12 @@ def maml(
     *,
     steps: int,
     step_size: float,
-    n: int,
-    m: int,
+    batch_size: int,
+    outer_batch_size: int,
     hessian: Surrogate = ad,
 ) -> MetaGradient:
-    """MAML as it is practised: each step's value and derivative from the same n trajectories.
+    """MAML as it is practised: each step's value and derivative from the same ``batch_size``
+    trajectories.
 
     With AD as ``hessian`` it is the original, biased; with DiCE, DiCE-MAML; with LVC, ProMP's.
     Source: Finn et al. 2017; Foerster et al. 2018; Rothfuss et al. 2019.
@@ -38,13 +39,13 @@ def maml(
     Raises:
         ValueError: as `MetaGradient`.
     """
-    outer, reuse = Sampled(ad, m), Reuse.HESSIAN
-    slots = (Sampled(ad, n), Sampled(hessian, n), outer)
+    outer, reuse = Sampled(ad, outer_batch_size), Reuse.HESSIAN
+    slots = (Sampled(ad, batch_size), Sampled(hessian, batch_size), outer)
     return MetaGradient(loop, steps, step_size, *slots, reuse=reuse)
 
 
 def first_order_maml(
-    loop: SampledLoop, *, steps: int, step_size: float, n: int, m: int
+    loop: SampledLoop, *, steps: int, step_size: float, batch_size: int, outer_batch_size: int
 ) -> MetaGradient:
     """First-order MAML: the outer gradient after the steps, whose derivative is left out.
 
@@ -53,11 +54,19 @@ def first_order_maml(
     Raises:
         ValueError: as `MetaGradient`.
     """
-    return MetaGradient(loop, steps, step_size, Sampled(ad, n), FIRST_ORDER, Sampled(ad, m))
+    return MetaGradient(
+        loop, steps, step_size, Sampled(ad, batch_size), FIRST_ORDER, Sampled(ad, outer_batch_size)
+    )
 
 
 def e_maml(
-    loop: SampledLoop, *, steps: int, step_size: float, n: int, m: int, correction: float = 1.0
+    loop: SampledLoop,
+    *,
+    steps: int,
+    step_size: float,
+    batch_size: int,
+    outer_batch_size: int,
+    correction: float = 1.0,
 ) -> MetaGradient:
     """E-MAML: MAML with ``correction``, in [0, 1], times the term for the law of the inner samples;
     at 1 it is unbiased for the objective of n-sample inner steps.
@@ -67,15 +76,22 @@ def e_maml(
     Raises:
         ValueError: as `MetaGradient`.
     """
-    plain = maml(loop, steps=steps, step_size=step_size, n=n, m=m)
+    plain = maml(
+        loop,
+        steps=steps,
+        step_size=step_size,
+        batch_size=batch_size,
+        outer_batch_size=outer_batch_size,
+    )
     return replace(plain, correction=correction)
 
 
 def linearised_score_function(
-    loop: SampledLoop, *, step_size: float, n: int, m: int
+    loop: SampledLoop, *, step_size: float, batch_size: int, outer_batch_size: int
 ) -> MetaGradient:
-    """One REINFORCE step, its derivative with the unbiased Hessian of total returns of the same n
-    trajectories; m for the outer gradient, which is scored at the adapted parameters.
+    """One REINFORCE step, its derivative with the unbiased Hessian of total returns of the same
+    ``batch_size`` trajectories; ``outer_batch_size`` for the outer gradient, which is scored at the
+    adapted parameters.
 
     Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (11) with the step size that
     the print omits, and Algorithm 1 (whose outer score is printed at theta).
@@ -84,7 +100,11 @@ def linearised_score_function(
         ValueError: as `MetaGradient`.
     """
     whole = OffPolicyDice(Ratio.TRAJECTORY)
-    slots = (Sampled(reinforce, n), Sampled(whole, n), Sampled(reinforce, m))
+    slots = (
+        Sampled(reinforce, batch_size),
+        Sampled(whole, batch_size),
+        Sampled(reinforce, outer_batch_size),
+    )
     return MetaGradient(loop, 1, step_size, *slots, reuse=Reuse.HESSIAN)
 
 

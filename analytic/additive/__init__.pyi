@@ -1,0 +1,14 @@
+from .expansion import AdditiveExpansion as AdditiveExpansion
+from .expansion import additive_expansion as additive_expansion
+from .expansion import linearised_bias_bound as linearised_bias_bound
+from .expansion import quadratic_bias as quadratic_bias
+from .expansion import score_function_growth as score_function_growth
+from .maml_expansion import StepExpansion as StepExpansion
+from .maml_expansion import step_expansion as step_expansion
+from .maml_expansion import step_spread as step_spread
+from .maml_step import adapted_return as adapted_return
+from .maml_step import trajectory_law as trajectory_law
+from .objectives import AdditiveFunction as AdditiveFunction
+from .objectives import AdditiveLaw as AdditiveLaw
+from .objectives import AdditiveMoments as AdditiveMoments
+from .objectives import additive_moments as additive_moments

@@ -1,0 +1,17 @@
+from .bilevel import BilevelProblem as BilevelProblem
+from .bilevel import Lirpg as Lirpg
+from .bilevel import Lola as Lola
+from .bilevel import Maml as Maml
+from .bilevel import Mgrl as Mgrl
+from .bilevel import Outer as Outer
+from .compositional_bias import CompositionalBias as CompositionalBias
+from .compositional_bias import compositional_bias as compositional_bias
+from .compositional_expansion import leading_compositional_bias as leading_compositional_bias
+from .inner_steps import InnerStep as InnerStep
+from .inner_steps import PulledBack as PulledBack
+from .meta_gradients import TaskFamily as TaskFamily
+from .meta_gradients import inner_loop as inner_loop
+from .meta_gradients import meta_gradient as meta_gradient
+from .meta_gradients import meta_objective as meta_objective
+from .sampled_objective import SampledStepObjective as SampledStepObjective
+from .sampled_objective import sampled_step_objective as sampled_step_objective

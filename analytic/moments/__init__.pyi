@@ -1,0 +1,9 @@
+from .estimators import Curvature as Curvature
+from .estimators import EstimateMoments as EstimateMoments
+from .estimators import gradient_moments as gradient_moments
+from .estimators import hvp_moments as hvp_moments
+from .hessian_means import hessian_estimate_mean as hessian_estimate_mean
+from .reward_chains import StepMoments as StepMoments
+from .reward_chains import chain_oracle as chain_oracle
+from .reward_chains import chain_step_moments as chain_step_moments
+from .trajectory_classes import Credit as Credit

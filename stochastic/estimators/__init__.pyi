@@ -1,0 +1,17 @@
+from .additive import AdditiveDraws as AdditiveDraws
+from .additive import generalised_linearised_gradient as generalised_linearised_gradient
+from .additive import generalised_score_function_gradient as generalised_score_function_gradient
+from .additive import linearised_gradient as linearised_gradient
+from .additive import pathwise_gradient as pathwise_gradient
+from .additive import score_function_gradient as score_function_gradient
+from .bias_reduction import Levels as Levels
+from .bias_reduction import Multilevel as Multilevel
+from .bias_reduction import MultilevelEstimate as MultilevelEstimate
+from .bias_reduction import richardson as richardson
+from .contexts import Context as Context
+from .contexts import OtherPlayer as OtherPlayer
+from .kinds import Estimator as Estimator
+from .kinds import estimate as estimate
+from .kinds import from_callable as from_callable
+from .kinds import from_draws as from_draws
+from .kinds import from_surrogate as from_surrogate

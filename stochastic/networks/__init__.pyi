@@ -1,0 +1,1 @@
+from .torch_policy import TorchPolicy as TorchPolicy

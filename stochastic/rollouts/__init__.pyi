@@ -1,0 +1,3 @@
+from .records import Record as Record
+from .trajectories import Trajectories as Trajectories
+from .trajectories import sample as sample

@@ -1,0 +1,2 @@
+from .error_budgets import ErrorBudget as ErrorBudget
+from .mean_tests import MeanTest as MeanTest

@@ -1,0 +1,5 @@
+from .identity_testing import IdentityTest as IdentityTest
+from .identity_testing import certify as certify
+from .prove import prove_unbiased as prove_unbiased
+from .results import BiasFormula as BiasFormula
+from .results import Proof as Proof
