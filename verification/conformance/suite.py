@@ -15,9 +15,8 @@ from gradbias.analytic.utils.validation import real_number, whole_number
 from gradbias.stochastic.derivatives.process_state import put_back
 from gradbias.stochastic.estimators.kinds import DrawEstimator, Estimator
 from gradbias.stochastic.meta.meta_gradients import MetaGradient
-from gradbias.verification.conformance import checks
+from gradbias.verification.conformance import checks, precision
 from gradbias.verification.conformance import claims as claimed_checks
-from gradbias.verification.conformance import precision
 from gradbias.verification.conformance.meta_suite import check_meta_gradient
 from gradbias.verification.conformance.report import (
     ConformanceReport,
