@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from gradbias.analytic.additive.gaussian import gaussian_mean_gradients, gaussian_square_gradients
 from gradbias.analytic.additive.objectives import additive_moments
 from gradbias.stochastic.estimators.additive import (
     AdditiveDraws,
@@ -17,6 +16,7 @@ from gradbias.stochastic.estimators.additive import (
     score_function_gradient,
 )
 from tests.oracles.additive import Toy, parameters
+from tests.oracles.gaussian import gaussian_mean_gradients, gaussian_square_gradients
 from tests.oracles.tolerances import close
 
 
