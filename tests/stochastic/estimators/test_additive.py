@@ -97,8 +97,8 @@ def test_the_gaussian_toy_s_closed_forms_are_those_of_quadrature(power, samples,
     """Gauss-Hermite with 8 nodes is exact: no moment has a degree above 12 in one draw."""
     for mean, deviation in ((1.3, 0.7), (-0.4, 2.0), (0.0, 1.0)):
         draws, weights = gaussian_nodes(mean, deviation, samples)
-        found = CLOSED[power](mean, deviation, samples=samples, baseline=baseline)
-        wrong = CLOSED[power](mean, deviation, samples=samples + 1, baseline=baseline)
+        found = CLOSED[power](mean, deviation, batch_size=samples, baseline=baseline)
+        wrong = CLOSED[power](mean, deviation, batch_size=samples + 1, baseline=baseline)
         for name, estimates in gaussian_estimates(draws, power, baseline).items():
             wanted_mean, wanted_variance = moments_of(estimates, weights)
             one = getattr(found, name)
