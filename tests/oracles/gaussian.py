@@ -36,8 +36,8 @@ class GaussianGradients:
 def gaussian_mean_gradients(
     mean: float, deviation: float, *, batch_size: int, baseline: float = 0.0
 ) -> GaussianGradients:
-    """Moments of the estimates of ``d/dmu E[xbar] = 1``, where xbar is the mean of ``batch_size``
-    draws of N(mean, deviation^2); ``baseline`` is the score function's. All are of shape [].
+    """Moments of the estimates of ``d/dmu E[xbar] = 1``, where xbar is the mean of
+    ``batch_size`` draws of N(mean, deviation^2); ``baseline`` is the score function's. All are of shape [].
 
     Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Lemmas 3.1, 3.2 and 4.1.
 
@@ -61,8 +61,8 @@ def gaussian_mean_gradients(
 def gaussian_square_gradients(
     mean: float, deviation: float, *, batch_size: int, baseline: float = 0.0
 ) -> GaussianGradients:
-    """Moments of the estimates of ``d/dmu E[xbar^2] = 2 mu``, where xbar is the mean of ``batch_size``
-    draws of N(mean, deviation^2); ``baseline`` is the score function's. All are of shape [].
+    """Moments of the estimates of ``d/dmu E[xbar^2] = 2 mu``, where xbar is the mean of
+    ``batch_size`` draws of N(mean, deviation^2); ``baseline`` is the score function's. All are of shape [].
 
     Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eqs. (4) and (9).
 

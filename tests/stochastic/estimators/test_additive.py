@@ -130,7 +130,7 @@ def test_sampled_replications_agree_with_the_closed_forms():
     draws = AdditiveDraws(1.5 + noise, noise, np.ones((*noise.shape, 1)))
     checked = 0
     for power in (1, 2):
-        closed = CLOSED[power](1.5, 1.0, samples=50)
+        closed = CLOSED[power](1.5, 1.0, batch_size=50)
         for name, estimates in gaussian_estimates(draws, power, 0.0).items():
             assert estimates.shape == (20_000, 1)
             wanted = getattr(closed, name)
