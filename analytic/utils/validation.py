@@ -96,7 +96,7 @@ def probability_rows(
 def whole_number(name: str, value: object, *, at_least: int) -> int:
     """``value`` as an int. Raises ValueError unless it is a whole number >= ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
-        raise ValueError(f"{name}: expected a whole number >= {at_least}, got {value!r}")
+        raise ValueError(f"{name}: expected an integer >= {at_least}, got {value!r}")
     return int(value)
 
 
