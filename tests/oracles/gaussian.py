@@ -37,7 +37,7 @@ def gaussian_mean_gradients(
     mean: float, deviation: float, *, batch_size: int, baseline: float = 0.0
 ) -> GaussianGradients:
     """Moments of the estimates of ``d/dmu E[xbar] = 1``, where xbar is the mean of
-    ``batch_size`` draws of N(mean, deviation^2); ``baseline`` is the score function's. All are of shape [].
+    ``batch_size`` draws of N(mean, deviation^2); ``baseline`` is the score function's.
 
     Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Lemmas 3.1, 3.2 and 4.1.
 
@@ -62,7 +62,7 @@ def gaussian_square_gradients(
     mean: float, deviation: float, *, batch_size: int, baseline: float = 0.0
 ) -> GaussianGradients:
     """Moments of the estimates of ``d/dmu E[xbar^2] = 2 mu``, where xbar is the mean of
-    ``batch_size`` draws of N(mean, deviation^2); ``baseline`` is the score function's. All are of shape [].
+    ``batch_size`` draws of N(mean, deviation^2); ``baseline`` is the score function's.
 
     Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eqs. (4) and (9).
 
