@@ -131,7 +131,7 @@ class Lirpg:
         tables = self.mdp.tables
         share = np.ones_like(tables.terminal) if self.paid_at_end else ~tables.terminal
         intrinsic = meta_parameters * share[..., None]
-        paid = tables.paying(tables.reward + intrinsic[..., None, :, :])
+        paid = tables.with_reward(tables.reward + intrinsic[..., None, :, :])
         return ReturnStep(Evaluation(paid, at.probabilities), at, intrinsic=share)
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
@@ -247,7 +247,7 @@ class Mgrl:
 def _outer_return(mdp: Problem, theta: FloatArray, policy: Policy) -> Outer:
     at = policy_of(mdp, theta, policy)
     exact = Evaluation(mdp.tables, at.probabilities)
-    return Outer(exact.expected_return, at.pulled(logit_gradient(exact)))
+    return Outer(exact.expected_return, at.vjp(logit_gradient(exact)))
 
 
 def _given(theta: npt.ArrayLike | None) -> npt.ArrayLike:

@@ -66,7 +66,7 @@ class ReturnStep:
     @cached_property
     def update(self) -> FloatArray:
         """The gradient."""
-        return self.at.pulled(logit_gradient(self.exact))
+        return self.at.vjp(logit_gradient(self.exact))
 
     def jvp(self, v: FloatArray) -> FloatArray:
         """The Hessian, which is symmetric, times v."""
@@ -76,7 +76,7 @@ class ReturnStep:
         """The Hessian-vector product, and the change of the state-action occupancy."""
         moved = Expansion(self.exact, self.at.jet([cotangent]))
         return PulledBack(
-            state=lambda: self.at.pulled_jet(moved.gradient, [cotangent]),
+            state=lambda: self.at.vjp_jet(moved.gradient, [cotangent]),
             meta=None if self.intrinsic is None else lambda: self._visits(moved),
         )
 

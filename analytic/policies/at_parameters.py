@@ -107,11 +107,11 @@ class PolicyAt:
         """The jet of the action probabilities ``[..., S, A]``."""
         return softmax_jet(self.logit_jet(directions))
 
-    def pulled(self, field: FloatArray) -> FloatArray:
+    def vjp(self, field: FloatArray) -> FloatArray:
         """``z'(theta)^T g`` of ``g [..., S, A]``, shaped ``[..., *shape]``."""
-        return self.pulled_jet([field], [])
+        return self.vjp_jet([field], [])
 
-    def pulled_jet(self, fields: Parts, directions: Sequence[FloatArray]) -> FloatArray:
+    def vjp_jet(self, fields: Parts, directions: Sequence[FloatArray]) -> FloatArray:
         """The last part of the jet of ``z'(theta)^T g``, from the jet of g ``[..., S, A]``."""
         last = len(fields) - 1
         if isinstance(self.policy, TabularSoftmax):
@@ -124,7 +124,7 @@ class PolicyAt:
         found = required(leibniz(_transposed_product, jacobians, fields, last))
         return found.reshape(found.shape[:-1] + self.shape)
 
-    def pulled_hessian(self, gradient: FloatArray, hessian: FloatArray) -> FloatArray:
+    def hessian(self, gradient: FloatArray, hessian: FloatArray) -> FloatArray:
         """The Hessian in the parameters from gradient ``[..., n]`` and Hessian ``[..., n, n]`` in
         the logits: ``[..., *shape, *shape]``.
         """

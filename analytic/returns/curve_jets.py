@@ -69,13 +69,13 @@ class Curve:
     def _pulled(self, field: Part, mask: int) -> Part:
         """The part ``mask`` of the logits' Jacobian, transposed, times a field ``[..., S, A]``."""
         if field is None or mask == 0:
-            return None if field is None else self.at.pulled(field)
+            return None if field is None else self.at.vjp(field)
         if isinstance(self.at.policy, TabularSoftmax | LinearSoftmax):
             return None
         total: Part = None
         for blocks in self._blocks(mask):
             still: list[Part] = [None] * ((1 << len(blocks)) - 1)
-            total = add(total, self.at.pulled_jet([field, *still], blocks))
+            total = add(total, self.at.vjp_jet([field, *still], blocks))
         return total
 
     @cached_property

@@ -49,7 +49,7 @@ def gradient(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) ->
     [[0.25, -0.25]]
     """
     at = policy_of(mdp, theta, policy)
-    return at.pulled(logit_gradient(Evaluation(mdp.tables, at.probabilities)))
+    return at.vjp(logit_gradient(Evaluation(mdp.tables, at.probabilities)))
 
 
 def hessian(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
@@ -164,8 +164,8 @@ def reward_jvp(
     """
     at = policy_of(mdp, theta, policy)
     change = checked_reward("w", w, mdp, at.leading)
-    paid = mdp.tables.paying(change[..., None, :, :])
-    return at.pulled(logit_gradient(Evaluation(paid, at.probabilities)))
+    paid = mdp.tables.with_reward(change[..., None, :, :])
+    return at.vjp(logit_gradient(Evaluation(paid, at.probabilities)))
 
 
 def reward_vjp(
@@ -214,7 +214,7 @@ def discount_derivative(
         policy=[at.probabilities, None],
         discount=[discount, np.ones_like(discount)],
     )
-    return at.pulled(required(moved.gradient[1]))
+    return at.vjp(required(moved.gradient[1]))
 
 
 def logit_gradient(exact: Evaluation) -> FloatArray:
@@ -225,14 +225,14 @@ def logit_gradient(exact: Evaluation) -> FloatArray:
 def gradient_along(tables: Tables, at: PolicyAt, directions: list[FloatArray]) -> FloatArray:
     """The gradient's mixed derivative along all directions, in the parameters."""
     moved = Expansion(Evaluation(tables, at.probabilities), at.jet(directions))
-    return at.pulled_jet(moved.gradient, directions)
+    return at.vjp_jet(moved.gradient, directions)
 
 
 def hessian_at(at: PolicyAt, exact: Evaluation) -> FloatArray:
     """The Hessian in the parameters, their axes twice."""
     gradient = logit_gradient(exact)
     flat = gradient.reshape(*gradient.shape[:-2], -1)
-    return at.pulled_hessian(flat, logit_hessian(exact))
+    return at.hessian(flat, logit_hessian(exact))
 
 
 def checked_reward(

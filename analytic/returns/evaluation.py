@@ -116,11 +116,11 @@ class Evaluation:
         """Sum of occupancy x max_a|Q|: what the rounding of exact derivatives goes by."""
         return float((self.occupancy * np.abs(self.action_values).max(axis=-1)).sum())
 
-    def paying(self, reward: FloatArray) -> Evaluation:
+    def with_reward(self, reward: FloatArray) -> Evaluation:
         """The same policy where the means ``reward [..., T, S, A]`` are paid, and nothing else; its
         system and occupancy are shared.
         """
-        other = replace(self, tables=self.tables.paying(reward))
+        other = replace(self, tables=self.tables.with_reward(reward))
         other.__dict__.update(system=self.system, occupancy=self.occupancy)
         return other
 

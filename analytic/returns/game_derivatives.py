@@ -35,7 +35,7 @@ class GameAt:
         joint = _pairs(*(player.probabilities for player in self.players))
         tables, other = self.game.joint_tables
         first = Evaluation(tables, joint)
-        return first, first.paying(other.reward)
+        return first, first.with_reward(other.reward)
 
     def value(self, of: int) -> FloatArray:
         """J_of ``[...]``."""
@@ -44,7 +44,7 @@ class GameAt:
     def gradient(self, of: int, wrt: int) -> FloatArray:
         """dJ_of/dtheta_wrt, shaped like it."""
         still = Expansion(self._evaluations[of - 1], [self._evaluations[of - 1].policy])
-        return self.players[wrt - 1].pulled(self._marginal(still.gradient[0], wrt))
+        return self.players[wrt - 1].vjp(self._marginal(still.gradient[0], wrt))
 
     def tangent(self, of: int, along: int, v: FloatArray) -> GameTangent:
         """How player ``of``'s gradients move along ``v`` in player ``along``'s parameters."""
@@ -76,8 +76,8 @@ class GameTangent:
         fields = [self.base._marginal(part, wrt) for part in self.moved.gradient]
         player = self.base.players[wrt - 1]
         if wrt == self.along:
-            return player.pulled_jet(fields, [self.v])
-        return player.pulled(fields[1])
+            return player.vjp_jet(fields, [self.v])
+        return player.vjp(fields[1])
 
 
 def game_at(game: StochasticGame, theta1: npt.ArrayLike, theta2: npt.ArrayLike) -> GameAt:

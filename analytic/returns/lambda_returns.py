@@ -110,7 +110,7 @@ class LambdaUpdate:
         share = np.where(self._last, 1.0, 1.0 - self.gae_lambda)
         reward = tables.reward + self.discount * share * self._critic_ahead
         factor = np.full_like(tables.discount, self.discount * self.gae_lambda)
-        folded = replace(tables.paying(reward), discount=factor)
+        folded = replace(tables.with_reward(reward), discount=factor)
         return Evaluation(folded, self.at.probabilities)
 
     @cached_property
@@ -133,7 +133,7 @@ class LambdaUpdate:
     @property
     def update(self) -> FloatArray:
         """The update, shaped like theta."""
-        return self.at.pulled(self._update)
+        return self.at.vjp(self._update)
 
     def jvp(self, v: npt.ArrayLike) -> FloatArray:
         """``(du/dtheta) v``, shaped like theta. Raises ValueError if v does not fit."""
@@ -141,7 +141,7 @@ class LambdaUpdate:
         policy = self.at.jet([direction])
         visited = Expansion(self._visits[0], policy).occupancy
         fields = self._field(Expansion(self.values, policy), visited)
-        return self.at.pulled_jet(fields, [direction])
+        return self.at.vjp_jet(fields, [direction])
 
     def vjp(self, cotangent: npt.ArrayLike) -> FloatArray:
         """``(du/dtheta)^T cotangent``, shaped like theta. Raises ValueError if it does not fit.
@@ -150,7 +150,7 @@ class LambdaUpdate:
         """
         direction = self.at.direction(cotangent, "cotangent")
         moved = required(self.at.logit_jet([direction])[1])
-        return self.at.pulled_jet([self._update, self._logit_vjp(moved)], [direction])
+        return self.at.vjp_jet([self._update, self._logit_vjp(moved)], [direction])
 
     def _logit_vjp(self, cotangent: FloatArray) -> FloatArray:
         pi = self.at.probabilities
@@ -195,4 +195,4 @@ class LambdaUpdate:
             reward=[base.reward, reward],
             discount=[base.tables.discount, np.full_like(base.tables.discount, factor)],
         )
-        return self.at.pulled(required(self._field(moved, [self._visits[0].occupancy, None])[1]))
+        return self.at.vjp(required(self._field(moved, [self._visits[0].occupancy, None])[1]))

@@ -56,9 +56,9 @@ def evaluate_target(
     at = policy_of(mdp, theta, policy)
     exact = Evaluation(tables, at.probabilities)
     if not isinstance(target.weighting, Discounted):
-        return at.pulled(_update_field(exact, target))
+        return at.vjp(_update_field(exact, target))
     if target.order == 1:
-        return at.pulled(logit_gradient(exact))
+        return at.vjp(logit_gradient(exact))
     return hessian_at(at, exact) if target.order == 2 else _third(tables, at)
 
 

@@ -69,8 +69,8 @@ def truncation_bias(
     check_ends(critic_rows(values, None, mdp.n_states), mdp.terminal)
     slope, curved = _missing(mdp, at.probabilities, length, values, order)
     if order == 1:
-        return at.pulled(-slope.reshape(at.size))
-    return at.pulled_hessian(-slope, -curved)
+        return at.vjp(-slope.reshape(at.size))
+    return at.hessian(-slope, -curved)
 
 
 def _missing(
@@ -88,7 +88,7 @@ def _missing(
     if order == 1:
         return slope, np.zeros((0, 0))
     from_law = Evaluation(replace(tables, start=law), policy)
-    unpaid = replace(tables.paying(np.zeros_like(tables.reward)), horizon=steps)
+    unpaid = replace(tables.with_reward(np.zeros_like(tables.reward)), horizon=steps)
     paid_last = Evaluation(replace(unpaid, final_values=gap), policy)
     cross = law_jacobian @ value_jacobian
     return slope, logit_hessian(from_law) + logit_hessian(paid_last) + cross + cross.T
