@@ -45,21 +45,17 @@ class BilevelProblem(Protocol):
     @property
     def starts_at_meta(self) -> bool:
         """Whether theta^0 is phi (dtheta^0/dphi = I); else it does not depend on phi."""
-        ...
 
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
         """Both phi and theta^0, checked. Raises ValueError where they do not fit."""
-        ...
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
         """The inner update at (phi, theta)."""
-        ...
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
         """The outer return at (phi, theta)."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

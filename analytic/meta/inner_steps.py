@@ -42,15 +42,12 @@ class InnerStep(Protocol):
     @property
     def update(self) -> FloatArray:
         """The update g, shaped like theta."""
-        ...
 
     def jvp(self, v: FloatArray) -> FloatArray:
         """``(dg/dtheta) v``, shaped like theta."""
-        ...
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
         """``cotangent`` (shaped like theta) carried back to theta and to phi."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
