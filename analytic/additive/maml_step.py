@@ -64,8 +64,8 @@ def trajectory_law(
     for k, direction in enumerate(np.eye(p).reshape(p, *at.shape)):
         along = np.broadcast_to(direction, (count, *at.shape))
         jacobians[:, k] = single.estimate_vjp(at, along).reshape(count, p)
-    features = at.pulled(single.estimate).reshape(count, p)
-    scores = at.pulled(single.score).reshape(count, p)
+    features = at.vjp(single.estimate).reshape(count, p)
+    scores = at.vjp(single.score).reshape(count, p)
     likely = single.probability > 0.0  # but for products that are too small for a float
     parts = (single.probability, features, scores, jacobians)
     return AdditiveLaw(*(part[likely] for part in parts))

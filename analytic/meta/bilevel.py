@@ -45,21 +45,17 @@ class BilevelProblem(Protocol):
     @property
     def starts_at_meta(self) -> bool:
         """Whether theta^0 is phi (dtheta^0/dphi = I); else it does not depend on phi."""
-        ...
 
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
         """Both phi and theta^0, checked. Raises ValueError where they do not fit."""
-        ...
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
         """The inner update at (phi, theta)."""
-        ...
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
         """The outer return at (phi, theta)."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +127,7 @@ class Lirpg:
         tables = self.mdp.tables
         share = np.ones_like(tables.terminal) if self.paid_at_end else ~tables.terminal
         intrinsic = meta_parameters * share[..., None]
-        paid = tables.paying(tables.reward + intrinsic[..., None, :, :])
+        paid = tables.with_reward(tables.reward + intrinsic[..., None, :, :])
         return ReturnStep(Evaluation(paid, at.probabilities), at, intrinsic=share)
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
@@ -247,7 +243,7 @@ class Mgrl:
 def _outer_return(mdp: Problem, theta: FloatArray, policy: Policy) -> Outer:
     at = policy_of(mdp, theta, policy)
     exact = Evaluation(mdp.tables, at.probabilities)
-    return Outer(exact.expected_return, at.pulled(logit_gradient(exact)))
+    return Outer(exact.expected_return, at.vjp(logit_gradient(exact)))
 
 
 def _given(theta: npt.ArrayLike | None) -> npt.ArrayLike:

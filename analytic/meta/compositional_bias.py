@@ -201,7 +201,7 @@ class _Enumeration:
         loop, total = self.loop, self._nothing(theta)
         at = loop.at(theta)
         for batch in (block.drawn_at(at) for block in self.batches):
-            after = theta + loop.step_size * at.pulled(batch.estimate)
+            after = theta + loop.step_size * at.vjp(batch.estimate)
             if steps == 1:
                 total = total.plus(self._ends(after, batch.probability))
                 continue

@@ -42,15 +42,12 @@ class InnerStep(Protocol):
     @property
     def update(self) -> FloatArray:
         """The update g, shaped like theta."""
-        ...
 
     def jvp(self, v: FloatArray) -> FloatArray:
         """``(dg/dtheta) v``, shaped like theta."""
-        ...
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
         """``cotangent`` (shaped like theta) carried back to theta and to phi."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +63,7 @@ class ReturnStep:
     @cached_property
     def update(self) -> FloatArray:
         """The gradient."""
-        return self.at.pulled(logit_gradient(self.exact))
+        return self.at.vjp(logit_gradient(self.exact))
 
     def jvp(self, v: FloatArray) -> FloatArray:
         """The Hessian, which is symmetric, times v."""
@@ -76,7 +73,7 @@ class ReturnStep:
         """The Hessian-vector product, and the change of the state-action occupancy."""
         moved = Expansion(self.exact, self.at.jet([cotangent]))
         return PulledBack(
-            state=lambda: self.at.pulled_jet(moved.gradient, [cotangent]),
+            state=lambda: self.at.vjp_jet(moved.gradient, [cotangent]),
             meta=None if self.intrinsic is None else lambda: self._visits(moved),
         )
 

@@ -92,16 +92,16 @@ def _objective(
     """Value ``[...]`` and gradient ``[..., *shape]`` after ``steps`` more steps from ``at``."""
     if steps == 0:
         exact = Evaluation(tables, at.probabilities)
-        return exact.expected_return, at.pulled(logit_gradient(exact))
+        return exact.expected_return, at.vjp(logit_gradient(exact))
     value, gradient = np.zeros(()), np.zeros(at.theta.shape)
     for batch in (block.drawn_at(at) for block in batches):
-        moved = replace(at, theta=at.theta + step_size * at.pulled(batch.estimate))
+        moved = replace(at, theta=at.theta + step_size * at.vjp(batch.estimate))
         after = [replace(moved, theta=theta) for theta in moved.theta] if steps > 1 else [moved]
         found = [_objective(tables, batches, one, steps - 1, step_size) for one in after]
         values = np.concatenate([np.atleast_1d(each[0]) for each in found])
         slopes = np.concatenate([each[1].reshape(-1, *at.shape) for each in found])
         through = slopes + step_size * batch.estimate_vjp(at, slopes)
-        scored = at.pulled(values[:, None, None] * batch.score)
+        scored = at.vjp(values[:, None, None] * batch.score)
         value = value + batch.probability @ values
         gradient = gradient + np.tensordot(batch.probability, through + scored, axes=1)
     return value, gradient

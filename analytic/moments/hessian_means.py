@@ -83,7 +83,7 @@ def hessian_estimate_mean(
     full = np.zeros((*slope.shape, *slope.shape))
     states = np.arange(mdp.n_states)
     full[states, :, states] = blocks
-    return at.pulled_hessian(slope.ravel(), full.reshape(slope.size, -1))
+    return at.hessian(slope.ravel(), full.reshape(slope.size, -1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class _Credited:
             values[-1] = 0.0
         ahead = tables.kernel.expect(values[1:])
         errors = tables.reward + mdp.discount * ahead - values[:-1, :, None]
-        folded = replace(tables.paying(errors), discount=decay * tables.discount)
+        folded = replace(tables.with_reward(errors), discount=decay * tables.discount)
         based, factors = weighted_visits(tables, policy, weighting)
         exact, credited = Evaluation(tables, policy), Evaluation(folded, policy)
         return cls(mdp, exact, credited, based, factors, values[:-1])
@@ -155,7 +155,7 @@ class _Credited:
     def paid_advantages(self) -> Evaluation:
         """The problem that pays ``w_t (B_t - sum_b pi B_t)``, for the same weights of states."""
         reward = self.factors[..., None] * self.credited.advantages
-        return Evaluation(self.based.tables.paying(reward), self.exact.policy)
+        return Evaluation(self.based.tables.with_reward(reward), self.exact.policy)
 
 
 def _softmax_blocks(policy: FloatArray) -> FloatArray:

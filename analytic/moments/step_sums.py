@@ -102,7 +102,7 @@ class StepSums:
         return found
 
     def _pulled(self, fields: list[FloatArray], directions: list[FloatArray]) -> FloatArray:
-        found = self.at.pulled_jet(fields, directions)
+        found = self.at.vjp_jet(fields, directions)
         flat = found.reshape(*found.shape[: found.ndim - len(self.at.shape)], -1)
         return np.where(self.mdp.terminal[:, None, None], 0.0, flat)
 

@@ -133,7 +133,7 @@ class Batches:
     def estimate_vjp(self, at: PolicyAt, cotangent: FloatArray) -> FloatArray:
         """``(dg_b/dtheta)^T cotangent`` for a fixed batch, ``[B, *shape]``."""
         turned = required(at.jet([cotangent])[1])
-        return at.pulled_jet([self.estimate, -self.credit[..., None] * turned], [cotangent])
+        return at.vjp_jet([self.estimate, -self.credit[..., None] * turned], [cotangent])
 
 
 @dataclass(frozen=True, eq=False)

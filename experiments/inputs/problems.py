@@ -24,7 +24,7 @@ MAX_TABLE = 200_000_000
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
     """Independent generators for the problem, the policy and the samples."""
     if seed < 0:
-        raise ValueError(f"--seed: expected a whole number >= 0, got {seed}")
+        raise ValueError(f"--seed: expected an integer >= 0, got {seed}")
     return tuple(np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
 
 

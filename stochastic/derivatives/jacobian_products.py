@@ -120,12 +120,12 @@ class SurrogateBatch:
 
     def gradient(self) -> FloatArray:
         """The estimates, ``[B, *shape]``."""
-        return self.own.at.pulled(self._field(self._first, "", self.own))
+        return self.own.at.vjp(self._field(self._first, "", self.own))
 
     def other_gradient(self) -> FloatArray:
         """The estimates in the other player's parameters. Raises ValueError without one."""
         other = self._other
-        return other.at.pulled(self._field(self._first, OTHER, other))
+        return other.at.vjp(self._field(self._first, OTHER, other))
 
     def meta_gradient(self, name: str) -> FloatArray:
         """The surrogates' own derivatives in a meta-parameter, ``[B, *its shape]``."""
@@ -145,13 +145,13 @@ class SurrogateBatch:
         flat = self._field(self._first, "", self.own)
         other = None
         if self.other is not None:
-            other = self.other.at.pulled(self._field(second, OTHER, self.other))
+            other = self.other.at.vjp(self._field(second, OTHER, self.other))
         pulled = {name: second.of(META + name) for name in self.meta}
         meta = {
             name: np.zeros((self.count, *self.meta[name].shape)) if found is None else found
             for name, found in pulled.items()
         }
-        return PulledEstimate(at.pulled_jet([flat, curved], [v]), other, meta)
+        return PulledEstimate(at.vjp_jet([flat, curved], [v]), other, meta)
 
     def probe(self) -> None:
         """Checks the surrogate on each batch by itself. Raises SurrogateError: see

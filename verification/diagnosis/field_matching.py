@@ -89,7 +89,7 @@ def _added(setting: Setting) -> Iterator[Mistake]:
     surprise = -log_softmax(at.logits)
     surprise = np.where(setting.mdp.terminal[:, None], 0.0, surprise)
     paid = np.broadcast_to(surprise, exact.action_values.shape)
-    soft = Evaluation(setting.tables.paying(paid), at.probabilities)
+    soft = Evaluation(setting.tables.with_reward(paid), at.probabilities)
     yield Mistake(
         "entropy in the return",
         "that of the discounted sum of entropies (entropy as a reward)",

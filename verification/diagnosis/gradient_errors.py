@@ -146,7 +146,7 @@ def _last_reward(setting: Setting) -> Evaluation:
     """The values of the last step's reward alone, not discounted."""
     paid = np.zeros_like(setting.exact.reward)
     paid[-1] = setting.exact.reward[-1]
-    tables = replace(setting.tables.paying(paid), discount=np.asarray(1.0))
+    tables = replace(setting.tables.with_reward(paid), discount=np.asarray(1.0))
     return Evaluation(tables, setting.at.probabilities)
 
 

@@ -125,7 +125,7 @@ def _frozen_visits(setting: Setting) -> FloatArray:
     timed = [None if part is None else part[..., None, :, :] for part in jet]
     values = Expansion(setting.exact, jet)
     fields = policy_gradient([setting.exact.occupancy, None], timed, values.advantages)
-    columns = at.pulled_jet(fields, [basis])
+    columns = at.vjp_jet(fields, [basis])
     return np.moveaxis(columns, 0, -1).reshape(at.shape * 2)
 
 

@@ -116,9 +116,9 @@ class Setting:
         """The mean gradient estimate where a visit at step t, weighing ``visits [H, S]``, gives
         its action the mean ``credit [H, S, A]``.
         """
-        still = replace(self.tables.paying(np.asarray(credit)), discount=np.asarray(0.0))
+        still = replace(self.tables.with_reward(np.asarray(credit)), discount=np.asarray(0.0))
         credited = Evaluation(still, self.at.probabilities)
-        return self.at.pulled(field_over_time(visits, credited))
+        return self.at.vjp(field_over_time(visits, credited))
 
 
 def best_number(mean: FloatArray, family: Family) -> float:

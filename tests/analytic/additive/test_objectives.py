@@ -253,7 +253,7 @@ def test_bad_input_is_named():
         ),
         (
             lambda: additive_moments(COIN, SQUARE, batch_size=0),
-            "batch_size: expected a whole number",
+            "batch_size: expected an integer",
         ),
         (lambda: additive_moments(COIN, SQUARE, batch_size=10**7), r"got about 10\^7\.0 batches"),
         (lambda: additive_moments(COIN, SQUARE, batch_size=20_000), r"got about 10\^4\.3 batches"),

@@ -352,7 +352,7 @@ def test_bad_input_is_named():
         (Maml(bandit()), (theta,), {"critic": [1.0, 2.0]}, "critic: expected shape"),
         (Maml(ending()), (np.zeros((2, 2)),), {"critic": [1.0, 2.0]}, "critic: expected 0 at"),
         (Maml(bandit()), (theta,), {"credit": "total"}, "credit: expected a Credit"),
-        (Maml(bandit()), (theta,), {"steps": 0}, "steps: expected a whole number"),
+        (Maml(bandit()), (theta,), {"steps": 0}, "steps: expected an integer"),
         (Lirpg(bandit()), (theta, None), {}, "theta: expected the parameters"),
     ]
     for problem, given, options, complaint in bad:
@@ -363,7 +363,7 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="curvature: expected a Curvature or None, got 'AD'"):
         compositional_bias(Maml(bandit()), theta, batch_size=1, curvature="AD", **loop)
     sizes = [
-        ({"batch_size": 0}, bandit(), "batch_size: expected a whole number"),
+        ({"batch_size": 0}, bandit(), "batch_size: expected an integer"),
         ({"batch_size": 2000, "steps": 2}, bandit(), "samples, steps: expected at most 1,000,000"),
         ({"batch_size": 1, "steps": 101}, bandit(), "steps: expected at most 100"),
     ]

@@ -172,7 +172,7 @@ def test_bad_input_is_named():
     assert mdp.terminal.any()
     for asked, steps, options, complaint in [
         (replace(mdp, horizon=3), 3, {}, "horizon: expected None"),
-        (mdp, 0, {}, "steps: expected a whole number"),
+        (mdp, 0, {}, "steps: expected an integer"),
         (mdp, 3, {"order": 3}, "order: expected 1 or 2"),
         (mdp, 3, {"critic": np.zeros(9)}, "critic: expected shape"),
         (mdp, 3, {"critic": np.ones(mdp.n_states)}, "critic: expected 0 at terminal states"),

@@ -175,7 +175,7 @@ def test_bad_input_is_named():
         ({"sweep": "N"}, "sweep: expected a Sweep"),
         ({"values": []}, "values: expected at least one"),
         ({"values": 3}, "values: expected at least one number in a sequence, got 3"),
-        ({"values": [1.5]}, "values: expected a whole number"),
+        ({"values": [1.5]}, "values: expected an integer"),
         ({"sweep": Sweep.HESSIAN_ERROR}, "curvature: expected whose error"),
         ({"sweep": Sweep.STEP_SIZE, "values": [-1.0]}, "values: expected a number"),
     ]

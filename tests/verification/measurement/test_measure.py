@@ -317,7 +317,7 @@ def test_direction_splits_a_mean_along_its_target():
         ({"tolerance": 0.0}, "tolerance"),
         ({"false_alarm": 1.0}, "false_alarm"),
         ({"missed_bias": float("nan")}, "missed_bias"),
-        ({"batch_size": 0}, "batch_size: expected a whole number >= 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected an integer >= 1, got 0"),
         ({"budget": 50, "evidence": "sampling"}, "budget: expected at least 100"),
         ({"critic": np.zeros(3)}, r"critic: expected shape \(2,\) or \(3, 2\), got \(3,\)"),
         ({"critic": np.full(2, np.nan)}, "critic: expected finite"),
