@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradbias.analytic.policies.softmax import MAX_PARAMETER
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.stochastic.derivatives.closed_forms import is_known
+from gradbias.stochastic.derivatives.known_surrogates import is_known
 from gradbias.stochastic.meta.slots import FirstOrder, Given, Reuse, Sampling, Slot, Source
 from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.rollouts.trajectories import Trajectories

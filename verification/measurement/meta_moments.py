@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.stochastic.derivatives.closed_forms import is_known
+from gradbias.stochastic.derivatives.known_surrogates import is_known
 from gradbias.stochastic.meta.backward_pass import Derivative, Pass, weighted_means
 from gradbias.stochastic.meta.slots import Given, Reuse, Sampled, Slot
 from gradbias.stochastic.rollouts.trajectories import Trajectories
