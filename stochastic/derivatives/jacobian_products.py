@@ -7,7 +7,7 @@ The gradient of a surrogate on a batch is an estimate g(theta). Inner loops need
 
 so that no Hessian is formed: it takes O(N H) numbers a batch. Each replication may have parameters
 of its own. Coefficients come from reverse-mode differentiation of the surrogate or, for the
-built-in ones, in closed form (`stochastic.derivatives.closed_forms`).
+built-in ones, in closed form (`stochastic.derivatives.known_surrogates`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gradbias.analytic.policies.jets import required
 from gradbias.analytic.policies.softmax import log_softmax
 from gradbias.analytic.problems.critics import critic_rows
 from gradbias.analytic.utils.validation import FloatArray, IntArray, real_number
-from gradbias.stochastic.derivatives.closed_forms import ClosedForm, closed_form, is_known
+from gradbias.stochastic.derivatives.closed_forms import ClosedForm, Steps
 from gradbias.stochastic.derivatives.coefficients import (
     CHANGED_BY_VMAP,
     SurrogateCall,
@@ -35,6 +35,7 @@ from gradbias.stochastic.derivatives.coefficients import (
     name_of,
     probe,
 )
+from gradbias.stochastic.derivatives.known_surrogates import known_of
 from gradbias.stochastic.rollouts.records import (
     LEAVES,
     META,
@@ -189,16 +190,14 @@ class SurrogateBatch:
 
     @cached_property
     def _weights(self) -> Weights:
-        known = None
-        if self.closed_forms and is_known(self.surrogate):
-            critic = self._tables[0].critic
-            times = np.broadcast_to(np.arange(critic.shape[-2]), self.batch.states.shape)
-            values = looked_up(critic, times, self.batch.states)
-            ratios = self._log_ratios()
-            known = closed_form(self.surrogate, self.batch, values, ratios, self.discount)
-        if known is not None:
-            return _KnownWeights(known, both=self.other is not None)
-        return _DifferentiatedWeights.of(self)
+        known = known_of(self.surrogate) if self.closed_forms else None
+        if known is None:
+            return _DifferentiatedWeights.of(self)
+        critic = self._tables[0].critic
+        times = np.broadcast_to(np.arange(critic.shape[-2]), self.batch.states.shape)
+        values = looked_up(critic, times, self.batch.states)
+        steps = Steps(self.batch, values, self._log_ratios(), self.discount)
+        return _KnownWeights(known.closed_form(steps), both=self.other is not None)
 
     def _log_ratios(self) -> FloatArray:
         """``[B, N, H]``: of what was chosen, by the players and by those who drew it."""

@@ -1,10 +1,10 @@
 """Gradient estimates of N-sample additive Monte Carlo objectives.
 
-The objective is ``L_N = E[f(phibar, theta)]`` of the mean ``phibar`` of N features
-``phi(X_i, theta)`` of independent draws, whose law moves with theta too. The estimators take what
-was drawn, and f's values and slopes at ``phibar`` as numbers: those may be estimates themselves
+The objective is ``L_N = E[f(phibar, theta)]``: phibar is the mean of N features ``phi(X_i, theta)
+[h]`` of independent draws X_i, whose distribution depends on the parameters theta ``[d]`` as well.
+The estimators take f's values and gradients at phibar as numbers. These may be estimates themselves
 (unbiased ones keep the score-function estimate unbiased), as in meta-RL, where f is the return
-after an inner step ``phibar``. Leading axes are independent replications.
+after an inner step phibar. Leading axes are independent replications.
 
 Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Secs. 2.3, 3 and 4.
 """
@@ -22,11 +22,13 @@ from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_nu
 
 @dataclass(frozen=True, eq=False)
 class AdditiveDraws:
-    """N draws: ``features [..., N, h]``, their ``scores [..., N, d]`` (grad log p of each draw) and
-    ``jacobians [..., N, h, d]``, how features move with the parameters.
+    """N independent draws. What an estimate does not use may be left out.
 
-    The jacobians are those at a fixed draw for the generalised estimates, those along the path of
-    a reparametrised draw for the pathwise one. What is not used may be left out.
+    Attributes:
+        features: phi(X_i, theta), ``[..., N, h]``.
+        scores: grad log p(X_i), ``[..., N, d]``.
+        jacobians: derivatives of the features in theta, ``[..., N, h, d]``: at a fixed draw for the
+            generalised estimates, along the path of a reparametrised draw for the pathwise one.
 
     Raises:
         ValueError: shapes that do not match, or an entry that is not finite.
@@ -52,15 +54,15 @@ class AdditiveDraws:
 
     @cached_property
     def mean(self) -> FloatArray:
-        """``phibar [..., h]``: where f and its slope are to be taken."""
+        """The mean feature phibar, ``[..., h]``, at which f and its gradient are taken."""
         mean: FloatArray = self.features.mean(axis=-2)
         return mean
 
     def _part(self, name: str) -> FloatArray:
-        found: FloatArray | None = getattr(self, name)
-        if found is None:
+        part: FloatArray | None = getattr(self, name)
+        if part is None:
             raise ValueError(f"draws: expected their {name}, got None")
-        return found
+        return part
 
     def _slopes(self, slopes: npt.ArrayLike) -> FloatArray:
         return frozen_array("slopes", slopes, self.mean.shape)
@@ -69,57 +71,77 @@ class AdditiveDraws:
 def score_function_gradient(
     draws: AdditiveDraws, values: npt.ArrayLike, *, baseline: float = 0.0
 ) -> FloatArray:
-    """The score-function estimate ``[..., d]`` from f's ``values [...]`` at the draws' mean.
+    """The score-function estimate, unbiased if phi and f do not depend on theta.
 
-    Unbiased where phi and f do not depend on theta. Its variance grows like N, unless a constant
-    ``baseline`` close to f at the expected feature is taken off.
+    Its variance grows like N, unless ``baseline`` is close to f at the expected feature.
 
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (4).
+    Args:
+        draws: what was drawn.
+        values: f at the draws' mean, ``[...]``; unbiased estimates of it will do.
+        baseline: a constant that is subtracted from the values.
+
+    Returns:
+        The estimates, ``[..., d]``.
 
     Raises:
         ValueError: draws without scores, values of a wrong shape.
+
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (4).
     """
-    at = frozen_array("values", values, draws.mean.shape[:-1])
-    less = real_number("baseline", baseline, low=-1e300, high=1e300)
-    found: FloatArray = (at - less)[..., None] * draws._part("scores").sum(axis=-2)
-    return found
+    checked = frozen_array("values", values, draws.mean.shape[:-1])
+    constant = real_number("baseline", baseline, low=-1e300, high=1e300)
+    gradient: FloatArray = (checked - constant)[..., None] * draws._part("scores").sum(axis=-2)
+    return gradient
 
 
 def linearised_gradient(draws: AdditiveDraws, slopes: npt.ArrayLike) -> FloatArray:
-    """The linearised score-function estimate ``[..., d]`` from f's ``slopes [..., h]`` in the
-    feature at the draws' mean: ``mean_i (slope . phi_i) score_i``.
+    """The linearised score-function estimate, ``mean_i (slope . phi_i) score_i``.
 
-    Bias O(1/N), variance O(1/N). It depends on where the features' origin is.
+    Bias and variance are O(1/N). It depends on the features' origin.
 
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (9).
+    Args:
+        draws: what was drawn.
+        slopes: f's gradient in the feature at the draws' mean, ``[..., h]``.
+
+    Returns:
+        The estimates, ``[..., d]``.
 
     Raises:
         ValueError: draws without scores, slopes of a wrong shape.
+
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (9).
     """
-    along = np.matmul(draws.features, draws._slopes(slopes)[..., None])
-    found: FloatArray = (along * draws._part("scores")).mean(axis=-2)
-    return found
+    products = np.matmul(draws.features, draws._slopes(slopes)[..., None])
+    gradient: FloatArray = (products * draws._part("scores")).mean(axis=-2)
+    return gradient
 
 
 def pathwise_gradient(
     draws: AdditiveDraws, slopes: npt.ArrayLike, *, explicit: npt.ArrayLike | None = None
 ) -> FloatArray:
-    """The estimate ``[..., d]`` through the features: ``explicit + mean_i jacobian_i^T slope``.
+    """The estimate through the features, ``explicit + mean_i jacobian_i^T slope``.
 
-    With jacobians along the path of reparametrised draws it is the pathwise estimate, unbiased.
-    With those at fixed draws it is term (ii) of eq. (6). ``explicit [..., d]`` is f's own
-    derivative in theta (default 0).
+    With jacobians along the path of reparametrised draws it is the pathwise estimate, which is
+    unbiased. With jacobians at fixed draws it is term (ii) of eq. (6).
 
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Sec. 2.3 and eq. (6), term (ii).
+    Args:
+        draws: what was drawn.
+        slopes: f's gradient in the feature at the draws' mean, ``[..., h]``.
+        explicit: f's own gradient in theta, ``[..., d]`` (default: 0).
+
+    Returns:
+        The estimates, ``[..., d]``.
 
     Raises:
         ValueError: draws without jacobians, slopes or ``explicit`` of a wrong shape.
+
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Sec. 2.3 and eq. (6), term (ii).
     """
-    moved = draws._part("jacobians").mean(axis=-3)
-    found: FloatArray = np.matmul(draws._slopes(slopes)[..., None, :], moved)[..., 0, :]
+    jacobian = draws._part("jacobians").mean(axis=-3)
+    gradient: FloatArray = np.matmul(draws._slopes(slopes)[..., None, :], jacobian)[..., 0, :]
     if explicit is None:
-        return found
-    return found + frozen_array("explicit", explicit, found.shape)
+        return gradient
+    return gradient + frozen_array("explicit", explicit, gradient.shape)
 
 
 def generalised_score_function_gradient(
@@ -130,26 +152,43 @@ def generalised_score_function_gradient(
     explicit: npt.ArrayLike | None = None,
     baseline: float = 0.0,
 ) -> FloatArray:
-    """The score-function estimate ``[..., d]`` where phi or f depends on theta; unbiased.
+    """The score-function estimate if phi or f depends on theta; unbiased.
 
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (6).
+    Args:
+        draws: what was drawn.
+        values: f at the draws' mean, ``[...]``; unbiased estimates of it will do.
+        slopes: f's gradient in the feature at the draws' mean, ``[..., h]``.
+        explicit: f's own gradient in theta, ``[..., d]`` (default: 0).
+        baseline: a constant that is subtracted from the values.
+
+    Returns:
+        The estimates, ``[..., d]``.
 
     Raises:
         ValueError: as `score_function_gradient` and `pathwise_gradient`.
+
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (6).
     """
-    through = pathwise_gradient(draws, slopes, explicit=explicit)
-    return score_function_gradient(draws, values, baseline=baseline) + through
+    pathwise = pathwise_gradient(draws, slopes, explicit=explicit)
+    return score_function_gradient(draws, values, baseline=baseline) + pathwise
 
 
 def generalised_linearised_gradient(
     draws: AdditiveDraws, slopes: npt.ArrayLike, *, explicit: npt.ArrayLike | None = None
 ) -> FloatArray:
-    """The linearised estimate ``[..., d]`` where phi or f depends on theta.
+    """The linearised estimate if phi or f depends on theta.
 
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (10).
+    Args:
+        draws: what was drawn.
+        slopes: f's gradient in the feature at the draws' mean, ``[..., h]``.
+        explicit: f's own gradient in theta, ``[..., d]`` (default: 0).
+
+    Returns:
+        The estimates, ``[..., d]``.
 
     Raises:
         ValueError: as `linearised_gradient` and `pathwise_gradient`.
+
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eq. (10).
     """
-    through = pathwise_gradient(draws, slopes, explicit=explicit)
-    return linearised_gradient(draws, slopes) + through
+    return linearised_gradient(draws, slopes) + pathwise_gradient(draws, slopes, explicit=explicit)

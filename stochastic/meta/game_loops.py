@@ -1,7 +1,7 @@
 """LOLA's inner loop, sampled: the opponent's steps in a two-player game.
 
-Trajectories are drawn from the decision problem whose actions are pairs, and read as each player
-sees them.
+Trajectories are drawn from the decision problem whose actions are pairs of the players' actions;
+each player's surrogate then sees them from its own side.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
 """
@@ -31,11 +31,18 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories, looked_up, t
 
 @dataclass(frozen=True, eq=False)
 class SampledGame:
-    """LOLA's inner loop: phi are the parameters of ``player``, theta the opponent's, who moves.
+    """LOLA's inner loop: phi are the parameters of the player who looks ahead, theta those of the
+    opponent, who takes the inner steps.
 
-    Surrogates see the record of the player whose return they are of, with the other's beside it;
-    built-in ones are differentiable in both players' parameters. ``critics`` are player 1's and
-    player 2's values, each ``[S]`` or ``[H + 1, S]``.
+    Surrogates see the record of the player whose return they estimate, with the other player's as
+    ``record.other``; built-in ones are differentiable in both players' parameters.
+
+    Attributes:
+        game: the game, with both players' policies.
+        player: the player who looks ahead, 1 or 2.
+        critics: the values of player 1 and of player 2, each ``[S]``, ``[H + 1, S]`` or None
+            (zeros).
+        length: the length of trajectories, for an infinite horizon alone.
 
     Raises:
         ValueError: a player other than 1 or 2, a length that is missing or not wanted.
@@ -52,9 +59,9 @@ class SampledGame:
             raise ValueError(f"game: expected a StochasticGame, got a {type(self.game).__name__}")
         check_player("player", self.player)
         trajectory_length(self.problem, self.length)
-        given: object = self.critics
-        if not isinstance(given, tuple | list) or len(given) != 2:
-            raise ValueError(f"critics: expected one for each player, got {given!r}")
+        critics: object = self.critics
+        if not isinstance(critics, tuple | list) or len(critics) != 2:
+            raise ValueError(f"critics: expected one for each player, got {critics!r}")
         rows = [
             checked_critic("critics", critic, self.problem, self.steps) for critic in self.critics
         ]
@@ -62,48 +69,51 @@ class SampledGame:
 
     @cached_property
     def problem(self) -> TabularMDP:
-        """The decision problem of pairs of actions, ``a * A2 + b``; its reward is 0 only where both
-        players' are, so that it ends where the game does.
+        """The decision problem whose actions are pairs, ``a * A2 + b``.
+
+        Its reward is only there to end it where the game ends: it is 0 only if both players' are.
         """
         game = self.game
         pairs = game.n_actions[0] * game.n_actions[1]
-        paid = np.abs(game.rewards).sum(axis=0).reshape(-1, game.n_states, pairs)
-        reward = paid[0] if len(paid) == 1 else paid[..., None]
+        rewards = np.abs(game.rewards).sum(axis=0).reshape(-1, game.n_states, pairs)
+        reward = rewards[0] if len(rewards) == 1 else rewards[..., None]
         rows = game.transition.reshape(game.n_states, pairs, game.n_states)
         return TabularMDP(rows, reward, game.discount, game.start, game.horizon)
 
     @property
     def steps(self) -> int:
-        """See `Loop`."""
+        """The length H of a trajectory."""
         return trajectory_length(self.problem, self.length)
 
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """See `Loop`."""
-        names = {self.player: "meta_parameters", 3 - self.player: "theta"}
-        given = {self.player: meta_parameters, 3 - self.player: given_start(theta)}
-        found = {}
-        for player, name in names.items():
-            at = self._policy(player, given[player], name)
+        """Both phi and theta^0, checked: the two players' parameters, neither of them None."""
+        parameters = []
+        for player, name, value in (
+            (self.player, "meta_parameters", meta_parameters),
+            (3 - self.player, "theta", given_start(theta)),
+        ):
+            at = self._policy(player, value, name)
             if at.theta.shape != at.shape:
                 raise ValueError(f"{name}: expected shape {at.shape}, got {at.theta.shape}")
-            found[player] = at.theta
-        return found[self.player], found[3 - self.player]
+            parameters.append(at.theta)
+        phi, start = parameters
+        return phi, start
 
     def log_policy(self, phi: FloatArray, theta: FloatArray) -> FloatArray:
-        """See `Loop`."""
+        """The log-probabilities ``[B, S, A1 * A2]`` of the players' pairs of actions."""
         first, second = (log_softmax(at.logits) for at in self._both(phi, theta))
         joint = first[..., :, None] + second[..., None, :]
         return joint.reshape(*joint.shape[:-2], -1)
 
     def read(self, drawn: Trajectories, phi: FloatArray, theta: FloatArray) -> Trajectories:
-        """See `Loop`; the batch as player 1 sees it."""
+        """The batch as player 1 sees it, from trajectories ``[B, N, H]`` of pairs of actions."""
         now = drawn.states[..., :-1]
         chosen = np.divmod(drawn.actions, self.game.n_actions[1])
         rewards = self.game.rewards.reshape(2, -1, *self.game.rewards.shape[-3:])
         times = np.arange(drawn.shape[-1]) % rewards.shape[1]
-        paid = [own[times, now, *chosen] * drawn.alive for own in rewards]
+        received = [table[times, now, *chosen] * drawn.alive for table in rewards]
         logarithms = [
             looked_up(log_softmax(at.logits), now, actions) * drawn.alive
             for at, actions in zip(self._both(phi, theta), chosen, strict=True)
@@ -111,50 +121,50 @@ class SampledGame:
         return Trajectories(
             drawn.states,
             chosen[0],
-            paid[0],
+            received[0],
             drawn.alive,
             logarithms[0],
             other_actions=chosen[1],
-            other_rewards=paid[1],
+            other_rewards=received[1],
             other_behaviour_log_probs=logarithms[1],
         )
 
     def inner(
         self, surrogate: Surrogate, phi: FloatArray, theta: FloatArray, batch: Trajectories
     ) -> SurrogateBatch:
-        """See `Loop`; the opponent's."""
+        """The opponent's surrogate on ``batch [B, N, H]``, as a function of theta and phi."""
         return self._seen_by(3 - self.player, surrogate, phi, theta, batch)
 
     def outer(
         self, surrogate: Surrogate, phi: FloatArray, theta: FloatArray, batch: Trajectories
     ) -> SurrogateBatch:
-        """See `Loop`; that of the player who looks ahead."""
+        """The surrogate of the player who looks ahead, as a function of phi and theta."""
         return self._seen_by(self.player, surrogate, phi, theta, batch)
 
     def pulled_to_meta(self, pulled: PulledEstimate) -> FloatArray:
-        """See `Loop`."""
+        """The part in phi, ``[B, *phi]``, of an inner estimate's vector-Jacobian product."""
         if pulled.other is None:
             raise ValueError("pulled: expected an estimate of two players, got one of one")
         return pulled.other
 
-    def inner_in_meta(self, found: SurrogateBatch) -> FloatArray:
-        """See `Loop`."""
-        return found.other_gradient()
+    def inner_in_meta(self, estimate: SurrogateBatch) -> FloatArray:
+        """The gradient of an inner surrogate in phi, ``[B, *phi]``."""
+        return estimate.other_gradient()
 
-    def outer_gradients(self, found: SurrogateBatch) -> tuple[FloatArray, FloatArray]:
-        """See `Loop`."""
-        return found.other_gradient(), found.gradient()
+    def outer_gradients(self, estimate: SurrogateBatch) -> tuple[FloatArray, FloatArray]:
+        """The gradients of an outer surrogate in theta ``[B, *shape]`` and in phi ``[B, *phi]``."""
+        return estimate.other_gradient(), estimate.gradient()
 
     def _policy(self, player: int, parameters: npt.ArrayLike, name: str) -> PolicyAt:
         policy, n_actions = self.game.policies[player - 1], self.game.n_actions[player - 1]
         return policy_at(policy, parameters, self.game.n_states, n_actions, name=name)
 
     def _both(self, phi: FloatArray, theta: FloatArray) -> tuple[PolicyAt, PolicyAt]:
-        """The policies of player 1 and player 2, ``[B, *shape]`` both."""
+        """The policies of player 1 and player 2, both with B parameters."""
         copies = np.broadcast_to(phi, (len(theta), *phi.shape))
-        own = self._policy(self.player, copies, "meta_parameters")
+        ego = self._policy(self.player, copies, "meta_parameters")
         opponent = self._policy(3 - self.player, theta, "theta")
-        return (own, opponent) if self.player == 1 else (opponent, own)
+        return (ego, opponent) if self.player == 1 else (opponent, ego)
 
     def _seen_by(
         self,
@@ -164,10 +174,10 @@ class SampledGame:
         theta: FloatArray,
         batch: Trajectories,
     ) -> SurrogateBatch:
-        at = self._both(phi, theta)
-        sides = [PlayerState(one, critic) for one, critic in zip(at, self.critics, strict=True)]
+        policies = self._both(phi, theta)
+        players = [PlayerState(at, v) for at, v in zip(policies, self.critics, strict=True)]
         seen = batch if player == 1 else _swapped(batch)
-        own, other = (sides[player - 1], sides[2 - player])
+        own, other = players[player - 1], players[2 - player]
         return SurrogateBatch(surrogate, seen, own, self.game.discount, other=other)
 
 

@@ -1,8 +1,9 @@
 """What a sampled inner loop draws, and how its surrogates depend on the meta-parameters phi.
 
-In a decision problem phi is theta^0 itself (MAML), or what the inner surrogate reads as
-``record.meta["phi"]``: an intrinsic reward (LIRPG), a discount and lambda (MGRL), or whatever a
-user's surrogate makes of it. In a game phi are the parameters of the player who looks ahead (LOLA).
+theta are the parameters that the inner steps change. In a decision problem phi is theta^0, where
+they start (MAML), or what the inner surrogate reads as ``record.meta["phi"]``: an intrinsic reward
+(LIRPG), a discount and lambda (MGRL), or anything that a user's surrogate depends on. In a game phi
+are the parameters of the player who looks ahead (LOLA).
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3.
 """
@@ -36,11 +37,18 @@ Critic = FloatArray | Callable[[FloatArray], FloatArray] | None
 
 
 class Loop(Protocol):
-    """What `stochastic.meta.meta_gradients` needs to know; parameters are ``theta [B, *shape]``."""
+    """The problem that a meta-gradient's inner steps are taken in, as estimators see it.
+
+    MAML, LIRPG, MGRL and LOLA differ in what is drawn and in what depends on phi, but not in how a
+    gradient goes back through the steps. A loop says the first two, so that `MetaGradient` is
+    written once; a problem of your own needs only this class. Throughout, phi are the
+    meta-parameters, ``theta [B, *shape]`` are B parameters, and ``batch [B, N, H]`` are the
+    trajectories drawn at them.
+    """
 
     @property
     def starts_at_meta(self) -> bool:
-        """Whether theta^0 is phi; else it does not depend on phi."""
+        """Whether theta^0 is phi; otherwise theta^0 does not depend on phi."""
         ...
 
     @property
@@ -50,17 +58,17 @@ class Loop(Protocol):
 
     @property
     def steps(self) -> int:
-        """The length of a trajectory."""
+        """The length H of a trajectory."""
         ...
 
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """Both phi and theta^0, checked. Raises ValueError where they do not fit."""
+        """Both phi and theta^0, checked and read-only. Raises ValueError where they do not fit."""
         ...
 
     def log_policy(self, phi: FloatArray, theta: FloatArray) -> FloatArray:
-        """``[B, S, A]``: what trajectories of `problem` are drawn with."""
+        """The log-probabilities ``[B, S, A]`` that trajectories of `problem` are drawn with."""
         ...
 
     def read(self, drawn: Trajectories, phi: FloatArray, theta: FloatArray) -> Trajectories:
@@ -70,36 +78,43 @@ class Loop(Protocol):
     def inner(
         self, surrogate: Surrogate, phi: FloatArray, theta: FloatArray, batch: Trajectories
     ) -> SurrogateBatch:
-        """The inner surrogate, whose player is the one that moves."""
+        """The inner surrogate on a batch, as a function of theta: its gradient is the update."""
         ...
 
     def outer(
         self, surrogate: Surrogate, phi: FloatArray, theta: FloatArray, batch: Trajectories
     ) -> SurrogateBatch:
-        """The outer surrogate."""
+        """The outer surrogate on a batch; its gradients are those of the outer return."""
         ...
 
     def pulled_to_meta(self, pulled: PulledEstimate) -> FloatArray:
-        """The part of a pulled inner estimate that is in phi, ``[B, *phi]``."""
+        """The part in phi, ``[B, *phi]``, of an inner estimate's vector-Jacobian product."""
         ...
 
-    def inner_in_meta(self, found: SurrogateBatch) -> FloatArray:
+    def inner_in_meta(self, estimate: SurrogateBatch) -> FloatArray:
         """The gradient of an inner surrogate in phi, ``[B, *phi]``."""
         ...
 
-    def outer_gradients(self, found: SurrogateBatch) -> tuple[FloatArray, FloatArray]:
-        """The outer gradients in theta and in phi, ``[B, ...]``."""
+    def outer_gradients(self, estimate: SurrogateBatch) -> tuple[FloatArray, FloatArray]:
+        """The gradients of an outer surrogate in theta ``[B, *shape]`` and in phi ``[B, *phi]``."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class SampledLoop:
-    """An inner loop in a decision problem. ``starts_at_meta=True`` is MAML: phi is theta^0.
+    """An inner loop in a decision problem.
 
-    Else phi, of any shape, is what surrogates read as ``record.meta["phi"]``; an outer surrogate
-    that reads it must have the outer return as its value, as DiCE has (AD and Loaded-DiCE have not:
-    only their derivatives in the policy are the return's). ``length`` cuts trajectories of an
-    infinite horizon. ``critic``, 0 at terminal states, is given to every surrogate: see `Critic`.
+    An outer surrogate that reads phi must have the outer return as its value, as DiCE has (AD and
+    Loaded-DiCE have not: only their derivatives in the policy are the return's).
+
+    Attributes:
+        mdp: the problem.
+        starts_at_meta: True is MAML: phi is theta^0. Otherwise phi has any shape, and surrogates
+            read it as ``record.meta["phi"]``.
+        policy: maps theta to logits (default: the tabular softmax).
+        critic: values that every surrogate sees, 0 at terminal states: ``[S]``, ``[H + 1, S]``, or
+            a function of ``theta [B, *shape]`` that gives ``[B, H + 1, S]`` (default: zeros).
+        length: the length of trajectories, for an infinite horizon alone.
 
     Raises:
         ValueError: no TabularMDP, a critic that does not fit, a length that is missing or not
@@ -122,18 +137,18 @@ class SampledLoop:
 
     @property
     def problem(self) -> TabularMDP:
-        """See `Loop`."""
+        """The decision problem that trajectories are drawn from."""
         return self.mdp
 
     @property
     def steps(self) -> int:
-        """See `Loop`."""
+        """The length H of a trajectory."""
         return trajectory_length(self.mdp, self.length)
 
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """See `Loop`."""
+        """Both phi and theta^0, checked; for MAML theta may be None, which stands for phi."""
         phi = frozen_array("meta_parameters", meta_parameters)
         if self.starts_at_meta and theta is None:
             theta = phi
@@ -147,38 +162,38 @@ class SampledLoop:
         return phi, at.theta
 
     def log_policy(self, phi: FloatArray, theta: FloatArray) -> FloatArray:
-        """See `Loop`."""
+        """The log-probabilities ``[B, S, A]`` of the policies with ``theta [B, *shape]``."""
         return log_softmax(self._at(theta).logits)
 
     def read(self, drawn: Trajectories, phi: FloatArray, theta: FloatArray) -> Trajectories:
-        """See `Loop`."""
+        """The trajectories as they were drawn: estimators see the problem itself."""
         return drawn
 
     def inner(
         self, surrogate: Surrogate, phi: FloatArray, theta: FloatArray, batch: Trajectories
     ) -> SurrogateBatch:
-        """See `Loop`."""
+        """The surrogate on ``batch [B, N, H]``, as a function of ``theta [B, *shape]`` and phi."""
         critic = self._values(theta)
         meta = {} if self.starts_at_meta else {PHI: phi}
-        side = PlayerState(self._at(theta), critic)
-        return SurrogateBatch(surrogate, batch, side, self.mdp.discount, meta=meta)
+        player = PlayerState(self._at(theta), critic)
+        return SurrogateBatch(surrogate, batch, player, self.mdp.discount, meta=meta)
 
     outer = inner
 
     def pulled_to_meta(self, pulled: PulledEstimate) -> FloatArray:
-        """See `Loop`."""
+        """The part in phi, ``[B, *phi]``, of an inner estimate's vector-Jacobian product."""
         return pulled.meta[PHI]
 
-    def inner_in_meta(self, found: SurrogateBatch) -> FloatArray:
-        """See `Loop`."""
-        return found.meta_gradient(PHI)
+    def inner_in_meta(self, estimate: SurrogateBatch) -> FloatArray:
+        """The gradient of an inner surrogate in phi, ``[B, *phi]``."""
+        return estimate.meta_gradient(PHI)
 
-    def outer_gradients(self, found: SurrogateBatch) -> tuple[FloatArray, FloatArray]:
-        """See `Loop`."""
-        gradient = found.gradient()
+    def outer_gradients(self, estimate: SurrogateBatch) -> tuple[FloatArray, FloatArray]:
+        """The gradients of an outer surrogate in theta ``[B, *shape]`` and in phi ``[B, *phi]``."""
+        gradient = estimate.gradient()
         if self.starts_at_meta:
             return gradient, np.zeros_like(gradient)
-        return gradient, found.meta_gradient(PHI)
+        return gradient, estimate.meta_gradient(PHI)
 
     def _at(self, theta: npt.ArrayLike) -> PolicyAt:
         return policy_at(self.policy, theta, self.mdp.n_states, self.mdp.n_actions)
@@ -186,18 +201,18 @@ class SampledLoop:
     def _values(self, theta: FloatArray) -> FloatArray | None:
         if not callable(self.critic):
             return self.critic
-        found = frozen_array("critic: its values", self.critic(theta))
+        values = frozen_array("critic: its values", self.critic(theta))
         wanted = (len(theta), self.steps + 1, self.mdp.n_states)
-        if found.shape != wanted:
-            raise ValueError(f"critic: expected values of shape {wanted}, got {found.shape}")
-        check_ends(found.reshape(-1, self.mdp.n_states), self.mdp.terminal)
-        return found
+        if values.shape != wanted:
+            raise ValueError(f"critic: expected values of shape {wanted}, got {values.shape}")
+        check_ends(values.reshape(-1, self.mdp.n_states), self.mdp.terminal)
+        return values
 
 
 def checked_critic(
     name: str, critic: FloatArray | None, problem: TabularMDP, steps: int
 ) -> FloatArray | None:
-    """``[H + 1, S]``, or None. Raises ValueError where it does not fit the problem."""
+    """The critic as ``[H + 1, S]``, or None. Raises ValueError where it does not fit."""
     if critic is None:
         return None
     rows = critic_rows(frozen_array(name, critic), steps, problem.n_states)
@@ -206,7 +221,7 @@ def checked_critic(
 
 
 def given_start(theta: npt.ArrayLike | None) -> npt.ArrayLike:
-    """Theta, where there is one. Raises ValueError for None."""
+    """The parameters theta^0 as they are. Raises ValueError for None."""
     if theta is None:
         raise ValueError("theta: expected the parameters that the inner loop starts from, got None")
     return theta

@@ -1,5 +1,8 @@
 """What fills a sample slot of a meta-gradient, and what answers its draws.
 
+The sample sets of an inner step are tau_0 (its value), tau_1 (its Jacobian in the meta-parameters
+phi) and tau_2 (its Hessian in theta).
+
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4).
 """
 
@@ -20,7 +23,11 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories, draw_traject
 
 @dataclass(frozen=True)
 class Sampled:
-    """A slot filled by a surrogate's derivative on ``batch_size`` trajectories.
+    """A slot filled by a surrogate's derivative on sampled trajectories.
+
+    Attributes:
+        surrogate: maps a `Record` to a scalar tensor.
+        batch_size: N, the number of trajectories in a batch.
 
     Raises:
         ValueError: a surrogate that cannot be called, or batch_size below 1.
@@ -39,20 +46,29 @@ class Sampled:
 
 
 class ExactSteps(Protocol):
-    """The exact inner steps and outer return: `analytic.Maml` and the like."""
+    """A problem whose inner steps and outer return are exact: `analytic.Maml` and the like.
+
+    A meta-gradient with some slots exact and others sampled shows which slot causes a bias.
+    Estimators may not import exact answers, so a user hands them in as an object with these two
+    methods; parameters are ``theta [B, *shape]``.
+    """
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> Any:
-        """The inner update at (phi, theta), with its products."""
+        """The exact inner update at (phi, theta): ``update [B, *shape]``, and ``pull_back(v)`` with
+        the vector-Jacobian products ``state()`` in theta and ``meta()`` in phi.
+        """
         ...
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Any:
-        """The outer return at (phi, theta), with its gradients."""
+        """The outer return at (phi, theta): ``value [B]``, ``theta_gradient [B, *shape]``, and
+        ``meta_gradient [B, *phi]`` or None.
+        """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """A slot filled with the values of a problem that the caller gives.
+    """A slot filled with the exact values of ``problem``: `analytic.Maml` and the like.
 
     Raises:
         ValueError: a problem without inner steps.
@@ -85,33 +101,49 @@ FIRST_ORDER = FirstOrder()
 
 
 class Reuse(Enum):
-    """Which of a step's slots share the batch that its value is taken from."""
+    """Which sample sets of an inner step are one batch.
 
-    NONE = "independent sets"
-    HESSIAN = "tau_2 = tau_0"
-    INNER = "tau_1 = tau_2 = tau_0"
-    REPLAY = "all steps' sets are the first step's tau_0"
+    NONE: none, each slot has its own. HESSIAN: tau_2 = tau_0. INNER: tau_1 = tau_2 = tau_0.
+    REPLAY: as INNER, and all steps use the first step's batch.
+    """
+
+    NONE = "none"
+    HESSIAN = "hessian"
+    INNER = "inner"
+    REPLAY = "replay"
 
 
 class Source(Protocol):
-    """Answers draws."""
+    """Where a meta-gradient's batches come from.
+
+    The estimator never samples by itself: it asks a source for batches under B policies. `Sampling`
+    answers with one random batch for each; `Enumerating` (in `verification.measurement`) answers
+    with every batch and its probability, which turns the same code into an exact expectation. A
+    source of your own can replay recorded batches.
+    """
 
     def draw(self, log_policy: FloatArray, n: int) -> tuple[Trajectories, FloatArray]:
-        """For each of B policies ``[B, S, A]``, M batches ``[B * M, n, H]`` and their weights
-        ``[B, M]``.
+        """M batches for each of B policies, and the weights of the mean over them.
+
+        Args:
+            log_policy: log-probabilities of the B policies' actions, ``[B, S, A]``.
+            n: N, the number of trajectories in a batch.
+
+        Returns:
+            Batches ``[B * M, N, H]``, those of one policy after each other; weights ``[B, M]``.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """Answers each draw with one batch."""
+    """A source that answers each draw with one batch, sampled with ``rng`` from ``loop``."""
 
     loop: Loop
     rng: np.random.Generator
 
     def draw(self, log_policy: FloatArray, n: int) -> tuple[Trajectories, FloatArray]:
-        """See `Source`."""
+        """One batch ``[B, N, H]`` for each of the policies ``[B, S, A]``, and weights of 1."""
         count = len(log_policy)
         shape, problem = (count, n), self.loop.problem
         batch = draw_trajectories(problem, log_policy, shape, self.loop.steps, self.rng)

@@ -1,17 +1,21 @@
-"""Multi-step meta-gradients of any pair of losses: n-step, mixed, traced and monte_carlo_average.
+"""Multi-step meta-gradients of any pair of losses: n-step, mixed, traced and averaged.
 
-The inner loop is ``theta_{j+1} = theta_j - alpha grad L(theta_j, eta, batch_j)``. The gradient in
-eta of ``sum_i c_i L'(theta_i, batch'_i)`` comes from one unroll and one sweep back,
+The inner loop is ``theta_{j+1} = theta_j - alpha grad L(theta_j, eta, batch_j)``, with meta-
+parameters eta and inner loss L; L' is the outer loss. One unroll and one sweep back give the
+gradient in eta of ``sum_i c_i L'(theta_i, batch'_i)``:
 
     lambda_i = c_i T_i + (I + H_i) lambda_{i+1},    gradient = sum_i N_{i-1}^T lambda_i,
     T_i = dL'/dtheta_i,    H_i = -alpha L_{theta theta},    N_i = -alpha L_{theta eta},
 
-with Hessian-vector products alone. A mix so costs no more sweeps than its n-step meta-gradient. The
-accumulative trace puts ``mu lambda_{i+1}`` for the second term, and needs no Hessian.
+They take Hessian-vector products alone, so that a mix costs no more sweeps than its n-step
+meta-gradient. The accumulative trace puts ``mu lambda_{i+1}`` for the second term, and needs no
+Hessian.
 
-Batches are data: that their law moves with theta (and so with eta) is not differentiated, as in the
-source. Source: *One Step at a Time: Pros and Cons of Multi-Step Meta-Gradient RL*, eqs. (5), (9),
-(10), (11), App. D.1.
+Batches are data: as in the source, it is not differentiated that their distribution depends on
+theta (and so on eta).
+
+Source: *One Step at a Time: Pros and Cons of Multi-Step Meta-Gradient RL*, eqs. (5), (9), (10),
+(11), App. D.1.
 """
 
 from __future__ import annotations
@@ -29,14 +33,24 @@ from gradbias.analytic.problems.mixing import mixing_weights
 from gradbias.analytic.utils.validation import frozen_array, real_number, whole_number
 
 Batch = TypeVar("Batch")
-_ANY = 1e300
+_MAX_STEP_SIZE = 1e300
 
 
 def replayed(batches: Iterable[Batch]) -> Callable[[Tensor], Batch]:
-    """A draw that hands out given ``batches`` in their order, wherever the parameters are.
+    """A draw that hands out recorded batches in their order, whatever the parameters are.
+
+    Args:
+        batches: the batches.
+
+    Returns:
+        A function of theta, for the methods of `Unroll`.
 
     Raises:
         ValueError: (when called) no batch is left.
+
+    >>> draw = replayed(["first", "second"])
+    >>> draw(torch.zeros(1)), draw(torch.ones(1))
+    ('first', 'second')
     """
     left = iter(batches)
 
@@ -50,13 +64,13 @@ def replayed(batches: Iterable[Batch]) -> Callable[[Tensor], Batch]:
 
 @dataclass(frozen=True, eq=False)
 class Unroll(Generic[Batch]):
-    """An inner loop of gradient steps on ``inner_loss(theta, eta, batch)``, judged by
-    ``outer_loss(theta, batch)``; both return scalar tensors, theta and eta have any shape.
+    """An inner loop of gradient steps, and the meta-gradients of an outer *loss* after it.
 
-    ``trace_decay`` is mu of the accumulative trace; None differentiates the inner steps exactly.
-    All gradients are of the outer *loss*. The draws given to the methods are called with the
-    (detached) parameters at which a batch is needed: ``draw_inner`` at theta_0, ..., theta_{n-1},
-    ``draw_outer`` at each iterate that is judged.
+    Attributes:
+        inner_loss: ``inner_loss(theta, eta, batch)``, a scalar tensor (any shapes of theta, eta).
+        outer_loss: ``outer_loss(theta, batch)``, a scalar tensor.
+        step_size: alpha.
+        trace_decay: mu of the accumulative trace; None differentiates the inner steps exactly.
 
     Raises:
         ValueError: a step size that is not finite, or mu outside [0, 1].
@@ -68,7 +82,7 @@ class Unroll(Generic[Batch]):
     trace_decay: float | None = None
 
     def __post_init__(self) -> None:
-        size = real_number("step_size", self.step_size, low=-_ANY, high=_ANY)
+        size = real_number("step_size", self.step_size, low=-_MAX_STEP_SIZE, high=_MAX_STEP_SIZE)
         object.__setattr__(self, "step_size", size)
         if self.trace_decay is not None:
             real_number("trace_decay", self.trace_decay, low=0.0, high=1.0)
@@ -82,8 +96,20 @@ class Unroll(Generic[Batch]):
         *,
         steps: int,
     ) -> Tensor:
-        """The n-step meta-gradient, shaped like the meta-parameters (eq. 5). Raises ValueError as
-        `weighted`.
+        """The n-step meta-gradient (eq. 5).
+
+        Args:
+            theta: theta_0, where the unroll starts.
+            meta_parameters: eta.
+            draw_inner: gives the batch of an inner step at the (detached) theta_0 .. theta_{n-1}.
+            draw_outer: gives the batch of an outer loss at the iterates whose loss counts.
+            steps: n, the number of inner steps.
+
+        Returns:
+            The meta-gradient, shaped like eta.
+
+        Raises:
+            ValueError: as `weighted`.
         """
         last = np.eye(whole_number("steps", steps, at_least=1))[-1]
         return self.weighted(theta, meta_parameters, draw_inner, draw_outer, weights=last)
@@ -98,8 +124,21 @@ class Unroll(Generic[Batch]):
         steps: int,
         kappa: float | None = None,
     ) -> Tensor:
-        """The kappa-mix (eq. 10; None is 1 - 1/n), shaped like the meta-parameters, from one
-        unroll. Raises ValueError as `weighted`, or if kappa lies outside [0, 1].
+        """The kappa-mix of the i-step meta-gradients, i = 1..n (eq. 10), from one unroll.
+
+        Args:
+            theta: theta_0, where the unroll starts.
+            meta_parameters: eta.
+            draw_inner: gives the batch of an inner step at the (detached) theta_0 .. theta_{n-1}.
+            draw_outer: gives the batch of an outer loss at the iterates whose loss counts.
+            steps: n, the number of inner steps.
+            kappa: in [0, 1]; None is 1 - 1/n.
+
+        Returns:
+            The mix, shaped like eta.
+
+        Raises:
+            ValueError: as `weighted`, or kappa outside [0, 1].
         """
         weights = mixing_weights(steps, kappa)
         return self.weighted(theta, meta_parameters, draw_inner, draw_outer, weights=weights)
@@ -113,12 +152,21 @@ class Unroll(Generic[Batch]):
         *,
         weights: npt.ArrayLike,
     ) -> Tensor:
-        """The sum of the i-step meta-gradients times ``weights [n]``, shaped like the
-        meta-parameters. An iterate of weight 0 is not judged.
+        """The weighted sum of the i-step meta-gradients, i = 1..n.
+
+        Args:
+            theta: theta_0, where the unroll starts.
+            meta_parameters: eta.
+            draw_inner: gives the batch of an inner step at the (detached) theta_0 .. theta_{n-1}.
+            draw_outer: gives the batch of an outer loss at the iterates whose loss counts.
+            weights: one for each of the n steps, ``[n]``; no outer batch is drawn where it is 0.
+
+        Returns:
+            The sum, shaped like eta.
 
         Raises:
             ValueError: weights are not ``[n]``; a loss is no finite scalar, or does not depend on
-                theta; at no step does the inner gradient depend on them.
+                theta; at no step does the inner gradient depend on eta.
         """
         shares = frozen_array("weights", weights, (None,))
         if shares.size == 0:
@@ -130,8 +178,8 @@ class Unroll(Generic[Batch]):
                 step = self._inner_step(here, meta_parameters, draw_inner(here))
                 inner.append(step)
                 here = here - self.step_size * step.slope.detach()
-                judged = share != 0.0
-                outer.append(share * self._outer_slope(here, draw_outer(here)) if judged else None)
+                counts = share != 0.0
+                outer.append(share * self._outer_slope(here, draw_outer(here)) if counts else None)
         return self._sweep_back(inner, outer)
 
     def _inner_step(self, theta: Tensor, eta: Tensor, batch: Batch) -> _InnerStep:
@@ -147,16 +195,16 @@ class Unroll(Generic[Batch]):
     def _sweep_back(self, inner: list[_InnerStep], outer: list[Tensor | None]) -> Tensor:
         adjoint = torch.zeros_like(inner[0].theta)
         total: Tensor | None = None
-        for step, judged in zip(reversed(inner), reversed(outer), strict=True):
-            if judged is not None:
-                adjoint = adjoint + judged
-            through, meta = step.products(adjoint, with_hessian=self.trace_decay is None)
+        for step, slope in zip(reversed(inner), reversed(outer), strict=True):
+            if slope is not None:
+                adjoint = adjoint + slope
+            in_theta, meta = step.products(adjoint, with_hessian=self.trace_decay is None)
             if meta is not None:
                 total = (0.0 if total is None else total) - self.step_size * meta
             if self.trace_decay is not None:
                 adjoint = self.trace_decay * adjoint
-            elif through is not None:
-                adjoint = adjoint - self.step_size * through
+            elif in_theta is not None:
+                adjoint = adjoint - self.step_size * in_theta
         if total is None:
             raise ValueError(
                 "inner_loss: expected its gradient in theta to depend on eta, got none that does"
@@ -166,7 +214,7 @@ class Unroll(Generic[Batch]):
 
 @dataclass(frozen=True, eq=False)
 class _InnerStep:
-    """Where a step was taken, and the inner loss's slope there, with its graph."""
+    """The parameters before a step, and the gradient of the inner loss there, with its graph."""
 
     theta: Tensor
     meta: Tensor
@@ -180,9 +228,9 @@ class _InnerStep:
         """
         if not self.slope.requires_grad:
             return None, None
-        asked = [self.meta, self.theta] if with_hessian else [self.meta]
-        found = torch.autograd.grad(self.slope, asked, cotangent, allow_unused=True)
-        return (found[1] if with_hessian else None), found[0]
+        leaves = [self.meta, self.theta] if with_hessian else [self.meta]
+        products = torch.autograd.grad(self.slope, leaves, cotangent, allow_unused=True)
+        return (products[1] if with_hessian else None), products[0]
 
 
 def _scalar(name: str, loss: object) -> Tensor:
@@ -198,14 +246,20 @@ def _slope(name: str, loss: Tensor, leaf: Tensor, *, create_graph: bool = False)
     if loss.requires_grad:
         (slope,) = torch.autograd.grad(loss, leaf, create_graph=create_graph, allow_unused=True)
         if slope is not None:
-            found: Tensor = slope
-            return found
+            gradient: Tensor = slope
+            return gradient
     raise ValueError(f"{name}: expected a function of theta, got one that does not depend on it")
 
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """Of R independent replications: their ``mean``, and the ``variance`` of one of them."""
+    """The average of R independent replications.
+
+    Attributes:
+        mean: of the replications, shaped like one of them.
+        variance: the sample variance of one replication, by component.
+        replications: R.
+    """
 
     mean: Tensor
     variance: Tensor
@@ -213,16 +267,25 @@ class Average:
 
     @property
     def standard_error(self) -> Tensor:
-        """Of the mean, by component."""
+        """The standard error of the mean, by component."""
         return (self.variance / self.replications).sqrt()
 
 
 def monte_carlo_average(estimate: Callable[[], Tensor], *, replications: int) -> Average:
-    """The Monte Carlo meta-gradient (eq. 9): the mean of so many independent calls.
+    """The Monte Carlo meta-gradient (eq. 9): the mean of independent estimates.
+
+    Args:
+        estimate: gives a new estimate when called, such as ``lambda: unroll.n_step(...)``.
+        replications: R, the number of calls.
+
+    Returns:
+        Mean, variance and R.
 
     Raises:
         ValueError: fewer than two replications, which have no variance.
+
+    Source: *One Step at a Time: Pros and Cons of Multi-Step Meta-Gradient RL*, eq. (9).
     """
     count = whole_number("replications", replications, at_least=2)
-    found = torch.stack([estimate() for _ in range(count)])
-    return Average(found.mean(dim=0), found.var(dim=0), count)
+    estimates = torch.stack([estimate() for _ in range(count)])
+    return Average(estimates.mean(dim=0), estimates.var(dim=0), count)

@@ -1,7 +1,8 @@
-"""DiCE and Loaded-DiCE: surrogates that are right to every order of differentiation.
+"""DiCE and Loaded-DiCE: surrogates whose derivatives of every order are unbiased.
 
-Both build on ``W_t = prod_{u <= t} pi(a_u|s_u) / stop(pi(a_u|s_u))``, which is 1 in value and whose
-derivatives put back what sampling forgets.
+Both use the path ratio ``W_t = prod_{u <= t} pi(a_u|s_u) / stop(pi(a_u|s_u))``. Its value is 1, and
+its derivatives are those of the trajectory's probability, which sampling leaves out. v is the
+critic, H the horizon.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from gradbias.stochastic.surrogates.score_function import step_weights
 class Dice:
     """sum_t gamma^t [r_t W_t + (1 - pi/stop(pi)) v(s_t)]: unbiased derivatives of every order.
 
-    It is the return itself, made differentiable, so it has no other state weighting or reduction.
-    The second term is the baseline of the critic's values: it has mean 0 to every order, and is 0
-    without a critic. Source: Foerster et al. 2018 (DiCE), eqs. 5 and 10.
+    It is the return itself, made differentiable, so that its state weighting and reduction are
+    fixed. The second term is the critic's baseline: its derivatives of every order have mean 0, and
+    it is 0 without a critic.
+
+    Source: Foerster et al. 2018 (DiCE), eqs. 5 and 10.
     """
 
     def __call__(self, record: Record) -> Tensor:
@@ -42,14 +45,19 @@ class Dice:
 
 @dataclass(frozen=True)
 class LoadedDice:
-    """sum_t gamma^t A_t (W_t - W_{t-1}) with GAE(lambda) advantages of the critic's values.
+    """sum_t w_t A_t (W_t - W_{t-1}) with GAE(lambda) advantages A_t of the critic.
 
-    All derivatives are unbiased for lambda = 1 and v_H = 0 with any values, and for any lambda with
-    the exact ones; with wrong values (zero ones included) and lambda < 1 they are not.
-    Source: Farquhar et al. 2019 (Loaded DiCE), eq. 9.
+    With lambda = 1 and v_H = 0 all derivatives are unbiased for any critic; with the exact values
+    they are for any lambda. With another critic (zero included) and lambda < 1 they are biased.
+
+    Attributes:
+        gae_lambda: lambda, in [0, 1].
+        weighting: the state weighting w_t (default: gamma^t).
 
     Raises:
         ValueError: gae_lambda outside [0, 1].
+
+    Source: Farquhar et al. 2019 (Loaded DiCE), eq. 9.
     """
 
     gae_lambda: float = 1.0
@@ -67,16 +75,21 @@ class LoadedDice:
 
 @dataclass(frozen=True)
 class Tmaml(Dice):
-    """DiCE less ``coefficient`` times sum_t gamma^t (1 - W_{t-1}) (1 - pi/stop(pi)) v(s_t).
+    """DiCE minus ``coefficient`` times sum_t gamma^t (1 - W_{t-1}) (1 - pi/stop(pi)) v(s_t).
 
-    The control variate of TMAML: its value and first derivative are 0, and its mean is 0 to every
-    order whatever the values, so derivatives stay unbiased; it takes the baseline off the products
-    of different steps' scores in the Hessian, as DiCE's own term does off their squares. (W up to
-    t - 1: with step t's own ratio in it the term would have the mean of v F.) With coefficient 1
-    and v_H = 0 it is Loaded-DiCE(1). Source: Liu et al. 2019 (Taming MAML).
+    The term is TMAML's control variate. Its value and gradient are 0, and its derivatives of every
+    order have mean 0 for any critic, so that DiCE's stay unbiased. In the Hessian it subtracts the
+    baseline from the products of different steps' scores; DiCE's own term does so for their
+    squares. (With step t's own ratio in W the mean would be v times the Fisher information.) With
+    coefficient 1 and v_H = 0 it is Loaded-DiCE(1).
+
+    Attributes:
+        coefficient: a finite number.
 
     Raises:
-        ValueError: a coefficient that is not a number.
+        ValueError: a coefficient that is not finite.
+
+    Source: Liu et al. 2019 (Taming MAML).
     """
 
     coefficient: float = 1.0
@@ -88,8 +101,8 @@ class Tmaml(Dice):
         """The scalar surrogate of one replication."""
         crossed = (1.0 - before_each(path_ratios(record))) * (1.0 - probability_ratios(record))
         variate = crossed * record.values[..., :-1] * record.alive
-        taken_off = (discounts(record) * variate).sum(dim=-1).mean()
-        return super().__call__(record) - self.coefficient * taken_off
+        control = (discounts(record) * variate).sum(dim=-1).mean()
+        return super().__call__(record) - self.coefficient * control
 
 
 dice = Dice()

@@ -1,16 +1,16 @@
 """Policy-gradient losses of language-model fine-tuning: a batch is a group of answers.
 
-Every trajectory has one advantage, from its whole return and the others'. That couples the batch,
-so the mean of such a gradient estimate depends on the size N of the group. On policy (and at order
-1: no Hessian of these losses is the return's):
+Each trajectory has one advantage, computed from its total return and those of the others. This
+couples the batch, so that the mean of a gradient estimate depends on the size N of the group. On
+policy and at order 1 (no Hessian of these losses is the return's):
 
-- a leave-one-out baseline is unbiased;
-- the group's mean as a baseline scales the gradient by (N - 1) / N, and no more;
-- division by the group's deviation is a scale that depends on the policy, where returns take two
-  values (right and wrong); with three or more it changes the direction as well;
-- division by each trajectory's own length biases it where lengths vary.
+- with a leave-one-out baseline the gradient is unbiased;
+- with the group's mean as a baseline it is scaled by (N - 1) / N;
+- division by the group's standard deviation scales it by a factor that depends on the policy if
+  returns take two values (right and wrong); with three or more it changes the direction as well;
+- division by each trajectory's own length biases it if lengths vary.
 
-Off policy a ratio for each step, clipped or not, is biased over more than one step.
+Off policy, one ratio a step, clipped or not, is biased over more than one step.
 
 Source: RLOO: Kool et al. 2019, Ahmadian et al. 2024; GRPO: Shao et al. 2024 (DeepSeekMath), eq. 3;
 without deviation and length: Liu et al. 2025 (Dr. GRPO); the clipped ratio: Schulman et al. 2017
@@ -25,7 +25,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from gradbias.analytic.utils.validation import positive_number
+from gradbias.analytic.utils.validation import choice, positive_number
 from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.surrogates.off_policy import log_ratios
 from gradbias.stochastic.surrogates.penalties import StepPenalty
@@ -33,26 +33,34 @@ from gradbias.stochastic.surrogates.returns import discounts
 
 
 class Baseline(Enum):
-    """What is taken off each trajectory's return."""
+    """The baseline of a trajectory's return: none, or the mean return of the group or of the
+    others.
+    """
 
-    NONE = "nothing"
-    GROUP_MEAN = "the mean of the group's returns"
-    LEAVE_ONE_OUT = "the mean of the others' returns"
+    NONE = "none"
+    GROUP_MEAN = "group_mean"
+    LEAVE_ONE_OUT = "leave_one_out"
 
 
 class Length(Enum):
-    """What the steps of a trajectory are divided by before the mean over trajectories."""
+    """The divisor of a trajectory's sum over steps: none, its own length, or the group's mean
+    length.
+    """
 
-    NONE = "nothing"
-    TRAJECTORY = "the trajectory's own length"
-    GROUP = "the mean length of the group"
+    NONE = "none"
+    TRAJECTORY = "trajectory"
+    GROUP = "group"
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """``coefficient`` times the sum over steps, not discounted, of ``step`` (such as
-    `penalties.k1`): taken off the return, as data, or with ``as_loss`` off the objective,
-    differentiated (then divided by lengths like the rest).
+    """A penalty on a trajectory's steps, which are summed without discount.
+
+    Attributes:
+        step: the penalty of each step, ``[N, H]`` of a record, such as `penalties.k1`.
+        coefficient: its factor.
+        as_loss: False subtracts it from the return, as data; True from the objective, which is
+            differentiated (and divided by lengths).
     """
 
     step: StepPenalty
@@ -62,25 +70,33 @@ class Penalty:
 
 @dataclass(frozen=True)
 class GroupRelative:
-    """mean_i sum_t min(rho A_i, clip(rho) A_i), rho = pi / pi_behaviour, A_i from whole returns.
+    """mean_i sum_t min(rho A_i, clip(rho) A_i), rho = pi / pi_behaviour, A_i from total returns.
 
-    ``normalise`` divides advantages by the group's (sample) deviation plus ``epsilon``.
-    ``clip=None`` leaves the ratio as it is; on policy a clip does nothing to the gradient. See the
-    module for what is unbiased; the defaults are RLOO's.
+    The module's docstring says which choices are unbiased; the defaults are RLOO's.
+
+    Attributes:
+        baseline: what is subtracted from a trajectory's return (a `Baseline` or its value).
+        normalise: whether advantages are divided by the group's (sample) standard deviation.
+        length: what a trajectory's sum over steps is divided by (a `Length` or its value).
+        clip: c clips the ratio to [1 - c, 1 + c], which changes no gradient on policy; None: not.
+        penalty: a penalty for leaving a reference policy, or None.
+        epsilon: is added to the standard deviation.
 
     Raises:
-        ValueError: a clip that is not positive; when called, one trajectory with a baseline that
-            needs others.
+        ValueError: a clip that is not positive, an unknown choice; when called, one trajectory with
+            a baseline that needs others.
     """
 
-    baseline: Baseline = Baseline.LEAVE_ONE_OUT
+    baseline: Baseline | str = Baseline.LEAVE_ONE_OUT
     normalise: bool = False
-    length: Length = Length.NONE
+    length: Length | str = Length.NONE
     clip: float | None = None
     penalty: Penalty | None = None
     epsilon: float = 1e-4
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "baseline", choice("baseline", self.baseline, Baseline))
+        object.__setattr__(self, "length", choice("length", self.length, Length))
         if self.clip is not None:
             positive_number("clip", self.clip)
 
@@ -97,7 +113,7 @@ class GroupRelative:
         return ((terms * record.alive).sum(dim=-1) / self._lengths(record)).mean()
 
     def _advantages(self, record: Record) -> Tensor:
-        """``[N]``: data."""
+        """The trajectories' advantages ``[N]``, which are data."""
         returns = (discounts(record) * record.rewards).sum(dim=-1)
         if self.penalty is not None and not self.penalty.as_loss:
             steps = self.penalty.step(record).detach() * record.alive
@@ -116,7 +132,7 @@ class GroupRelative:
         return advantages
 
     def _lengths(self, record: Record) -> Tensor:
-        """``[N]``, or a number."""
+        """The divisor of each trajectory, ``[N]`` or one number."""
         lengths = record.alive.sum(dim=-1).clamp(min=1).to(record.rewards.dtype)
         if self.length is Length.NONE:
             return torch.ones_like(lengths)

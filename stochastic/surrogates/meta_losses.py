@@ -1,7 +1,7 @@
 """Inner-loop surrogates that depend on meta-parameters: what LIRPG and MGRL learn.
 
-The meta-parameters are ``record.meta["phi"]``. An inner update is the surrogate's gradient in the
-policy's parameters; its derivative in phi is what eq. (4) calls the Jacobian.
+The meta-parameters phi are ``record.meta["phi"]``. An inner update is the surrogate's gradient in
+the policy's parameters; the update's derivative in phi is the Jacobian of eq. (4).
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3, with its instances LIRPG
 (Zheng et al. 2018) and MGRL (Xu et al. 2018).
@@ -25,7 +25,11 @@ PHI = "phi"
 
 @dataclass(frozen=True)
 class IntrinsicReward:
-    """``surrogate`` of the reward r + phi(s, a), phi ``[S, A]``, paid while the episode lasts."""
+    """LIRPG's loss: a surrogate of the reward r + phi(s, a), with phi ``[S, A]``.
+
+    Attributes:
+        surrogate: the surrogate, as of the reward r alone; phi is added while the episode lasts.
+    """
 
     surrogate: Callable[[Record], Tensor]
 
@@ -41,12 +45,15 @@ class IntrinsicReward:
 
 @dataclass(frozen=True)
 class LambdaReturn:
-    """sum_t w_t A_t f_t with GAE advantages whose discount and lambda are phi ``[2]``.
+    """MGRL's loss sum_t w_t A_t f_t, A_t by GAE, whose discount and lambda are phi ``[2]``.
 
-    f_t carries the derivative: `returns.log_probabilities` (AD, the default),
-    `returns.probability_ratios` (LVC) or `returns.path_ratio_steps` (Loaded-DiCE). The state
-    weighting is by the problem's own discount. The update is the gradient of nothing, so its
-    Jacobian is not symmetric, and no surrogate's Hessian is unbiased for it.
+    Its update is not the gradient of any function of the policy, so that the update's Jacobian is
+    not symmetric and no surrogate's Hessian is unbiased for it.
+
+    Attributes:
+        factor: f_t, which carries the derivative: `returns.log_probabilities` (AD, the default),
+            `returns.probability_ratios` (LVC) or `returns.path_ratio_steps` (Loaded-DiCE).
+        weighting: w_t (default: powers of the problem's own discount).
     """
 
     factor: Callable[[Record], Tensor] = log_probabilities
@@ -57,7 +64,7 @@ class LambdaReturn:
         if record.meta[PHI].shape != (2,):
             shape = tuple(record.meta[PHI].shape)
             raise ValueError(f"phi: expected (discount, lambda), shape (2,), got {shape}")
-        discount, lam = record.meta[PHI]
-        advantages = generalised_advantages(record, lam, discount)
+        discount, gae_lambda = record.meta[PHI]
+        advantages = generalised_advantages(record, gae_lambda, discount)
         weights = step_weights(record, self.weighting)
         return (weights * advantages * self.factor(record) * record.alive).sum(dim=-1).mean()

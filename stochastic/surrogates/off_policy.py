@@ -1,9 +1,9 @@
 """Surrogates for trajectories that another policy drew, by importance sampling.
 
-The ratios ``pi / mu`` of the actions' probabilities are differentiable in pi, so an estimate of the
-return that is unbiased for every pi has unbiased derivatives of every order: DiCE, off policy.
-Where all ratios up to a reward multiply it, that is so; where only the reward's own step does, as
-the paper prints it, it is not, and where ratios are cut off, it is not either.
+pi is the policy and mu the one that drew the actions. The ratios ``pi / mu`` are differentiable in
+pi, so that an estimate of the return that is unbiased for every pi has unbiased derivatives of
+every order. It is unbiased if each reward is multiplied by all ratios up to it; it is not if only
+the ratio of the reward's own step is used, as the paper prints it, or if ratios are clipped.
 
 Source: off-policy DiCE and the per-step form: *A Theoretical Understanding of Gradient Bias in
 Meta-RL*, Secs. 4.4 and 5.2; per-decision importance sampling: Precup et al. 2000.
@@ -17,36 +17,41 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from gradbias.analytic.utils.validation import positive_number
+from gradbias.analytic.utils.validation import choice, positive_number
 from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.surrogates.returns import discounts
 
 
 class Ratio(Enum):
-    """Which steps' ratios multiply the reward of step t."""
+    """The steps whose ratios multiply the reward of step t: all, those up to t, or t alone."""
 
-    TRAJECTORY = "all steps"
-    PER_DECISION = "the steps up to t"
-    PER_STEP = "step t alone"
+    TRAJECTORY = "trajectory"
+    PER_DECISION = "per_decision"
+    PER_STEP = "per_step"
 
 
 @dataclass(frozen=True)
 class OffPolicyDice:
-    """sum_t gamma^t r_t rho_t: the return, reweighted, as a function of the policy.
+    """sum_t gamma^t r_t rho_t: the reweighted return, as a function of the policy.
 
-    ``ratio`` says what rho_t is a product of; in games both players' ratios are in it. Derivatives
-    of every order are unbiased with the first two; in general not with ``Ratio.PER_STEP`` (over
-    more than one step), nor with a ``max_ratio`` that cuts rho_t off, which trades bias for
+    In games rho_t has both players' ratios. Derivatives of every order are unbiased with
+    ``Ratio.TRAJECTORY`` and ``Ratio.PER_DECISION``. They are biased in general with
+    ``Ratio.PER_STEP`` (over more than one step), and with ``max_ratio``, which trades bias for
     variance.
 
+    Attributes:
+        ratio: the steps whose ratios rho_t is the product of (a `Ratio` or its value).
+        max_ratio: clips rho_t from above; None: not.
+
     Raises:
-        ValueError: ``max_ratio`` that is not positive.
+        ValueError: an unknown ratio, or a max_ratio that is not positive.
     """
 
-    ratio: Ratio = Ratio.PER_DECISION
+    ratio: Ratio | str = Ratio.PER_DECISION
     max_ratio: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ratio", choice("ratio", self.ratio, Ratio))
         if self.max_ratio is not None:
             positive_number("max_ratio", self.max_ratio)
 
@@ -66,18 +71,26 @@ class OffPolicyDice:
 
 
 def log_ratios(record: Record) -> Tensor:
-    """``[N, H]``: log pi(a_t|s_t) - log mu(a_t|s_t), of both players in a game; 0 after the end."""
-    own = record.log_probs - record.behaviour_log_probs
+    """``[N, H]``: log pi(a_t|s_t) - log mu(a_t|s_t), summed over the players; 0 after the end."""
+    logarithms = record.log_probs - record.behaviour_log_probs
     if record.other is None:
-        return own
-    return own + record.other.log_probs - record.other.behaviour_log_probs
+        return logarithms
+    return logarithms + record.other.log_probs - record.other.behaviour_log_probs
 
 
 def effective_sample_size(record: Record) -> Tensor:
-    """How many on-policy trajectories the N of a record are worth: ``(sum w)^2 / sum w^2`` of the
-    trajectories' ratios w, between 1 and N. Source: Kong 1992.
+    """The number of on-policy trajectories that the N of a record are worth.
 
-    A control on how far off policy samples may be: draw anew where it falls below a share of N.
+    It is ``(sum w)^2 / sum w^2`` of the trajectories' ratios w. Use it to decide when to draw new
+    trajectories: once it falls below a share of N.
+
+    Args:
+        record: one replication of N trajectories.
+
+    Returns:
+        A scalar tensor between 1 and N.
+
+    Source: Kong 1992.
     """
     logarithms = log_ratios(record).sum(dim=-1)
     return torch.exp(2 * torch.logsumexp(logarithms, 0) - torch.logsumexp(2 * logarithms, 0))

@@ -1,8 +1,8 @@
-"""What surrogates are made of: returns and advantages along a record, and the factors of its
-probabilities that carry the derivative.
+"""The parts of surrogates: returns and advantages along a record, and the probabilities' factors
+that carry the derivative.
 
-A step's probability is that of all that was chosen in it: in a game, of both players' actions, so
-that a surrogate of one player's return is differentiable in both players' parameters.
+A step's probability is that of all actions chosen in it: in a game, both players', so that a
+surrogate of one player's return is differentiable in both players' parameters.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ def rewards_to_go(record: Record) -> Tensor:
 def generalised_advantages(
     record: Record, gae_lambda: float | Tensor, discount: float | Tensor | None = None
 ) -> Tensor:
-    """``[N, H]``: GAE(lambda) with the record's values (Schulman et al. 2016, eq. 16), of its own
-    discount unless another is given.
+    """``[N, H]``: GAE(lambda) with the record's values (Schulman et al. 2016, eq. 16).
 
-    The value after the last step is the bootstrap ``values[:, H]``.
+    The record's discount is used unless another is given; the value after the last step is the
+    bootstrap ``values[:, H]``.
     """
     gamma = record.discount if discount is None else discount
-    following = record.rewards + gamma * record.values[..., 1:]
-    errors = (following - record.values[..., :-1]) * record.alive
+    targets = record.rewards + gamma * record.values[..., 1:]
+    errors = (targets - record.values[..., :-1]) * record.alive
     return _discounted_suffix_sums(errors, gamma * gae_lambda)
 
 
 def log_probabilities(record: Record) -> Tensor:
-    """``[N, H]``: of what was chosen at each step."""
+    """``[N, H]``: the log-probability of each step's action, in a game of both players'."""
     if record.other is None:
         return record.log_probs
     return record.log_probs + record.other.log_probs
 
 
 def probability_ratios(record: Record) -> Tensor:
-    """``[N, H]``: each step's probability over its own value: 1, with the score as derivative."""
+    """``[N, H]``: pi / stop(pi) of each step: its value is 1 and its gradient the score."""
     logarithms = log_probabilities(record)
     return torch.exp(logarithms - logarithms.detach())
 
 
 def path_ratios(record: Record) -> Tensor:
-    """``[N, H]``: W_t, the probability of all choices up to t over its own value."""
+    """``[N, H]``: W_t, the product of the probability ratios up to t."""
     logarithms = log_probabilities(record)
     return torch.exp(torch.cumsum(logarithms - logarithms.detach(), dim=-1))
 
@@ -76,7 +76,8 @@ def path_ratio_steps(record: Record) -> Tensor:
 
 
 def _discounted_suffix_sums(terms: Tensor, factor: float | Tensor) -> Tensor:
-    # A triangular matrix instead of a division by factor^t, which fails at factor 0.
+    """``[N, H]``: sum_{k >= t} factor^(k-t) terms_k."""
+    # A triangular matrix, because a division by factor^t would fail at factor 0.
     steps = torch.arange(terms.shape[-1], device=terms.device)
     gaps = steps[:, None] - steps[None, :]
     powers = as_made_for(terms, factor) ** gaps.clamp(min=0)

@@ -1,7 +1,8 @@
-"""Score-function surrogates: the policy-gradient loss as it is usually written, and LVC.
+"""Score-function surrogates: the policy-gradient loss as it is usually written (AD), and LVC.
 
-Both have the policy gradient as their first derivative. Their second derivatives differ, and
-neither is the Hessian of the return.
+The gradient of both is an unbiased policy gradient. Their Hessians differ, and both are biased.
+G_t is the reward-to-go, v the critic, pi the policy, m_t the distribution of s_t times gamma^t,
+V_t the value and F_s the Fisher information of pi(.|s).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradbias.analytic.problems.targets import DISCOUNTED, StateWeighting
-from gradbias.analytic.utils.validation import real_number
+from gradbias.analytic.utils.validation import choice, real_number
 from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.surrogates.returns import (
     as_made_for,
@@ -25,23 +26,22 @@ from gradbias.stochastic.surrogates.returns import (
 
 
 class Reduction(Enum):
-    """How a surrogate's steps are put together: summed over each trajectory and averaged over
-    trajectories, or averaged over all the batch's live steps (which couples its trajectories
-    where episodes end early).
+    """How steps are reduced to a scalar: summed along trajectories, which are then averaged, or
+    averaged over all live steps of the batch (which couples trajectories if episodes end early).
     """
 
-    SUM_OVER_STEPS = "sum over steps"
-    MEAN_OVER_STEPS = "mean over steps"
+    SUM_OVER_STEPS = "sum_over_steps"
+    MEAN_OVER_STEPS = "mean_over_steps"
 
 
 def step_weights(record: Record, weighting: StateWeighting) -> Tensor:
-    """``[H]``: gamma^t, ones, or the given weights. Raises ValueError if as many are not given."""
+    """``[H]``: the state weights w_t. Raises ValueError where there is another number of them."""
     weights = weighting.step_weights(record.discount, record.rewards.shape[-1])
     return as_made_for(record.rewards, torch.tensor(weights))
 
 
-def reduce_steps(terms: Tensor, record: Record, reduction: Reduction) -> Tensor:
-    """A scalar from ``terms [N, H]`` (dead steps do not count)."""
+def reduce_steps(terms: Tensor, record: Record, reduction: Reduction | str) -> Tensor:
+    """A scalar from ``terms [N, H]``; steps after the end do not count."""
     live = terms * record.alive
     if reduction is Reduction.MEAN_OVER_STEPS:
         return live.sum() / record.alive.sum().clamp(min=1)
@@ -50,24 +50,28 @@ def reduce_steps(terms: Tensor, record: Record, reduction: Reduction) -> Tensor:
 
 @dataclass(frozen=True)
 class ScoreWeights:
-    """How each step's log-probability is weighted: by its reward-to-go (or, with
-    ``reward_to_go=False``, the trajectory's total return) less the critic's value of its state.
+    """The factors of the steps' scores: what AD and LVC have in common.
 
-    With ``gae_lambda`` it is GAE(lambda) of the critic, bootstrapped at the horizon: 1 is the
-    return to the end with the last state's value, less the first's; 0 the one-step actor-critic.
-    The state weighting is gamma^t unless said; `Undiscounted` is what most code does, and makes the
-    estimate that of an update field, not of a gradient.
+    Attributes:
+        reward_to_go: True: a step's reward-to-go; False: the trajectory's total return. The value
+            of the step's state is subtracted.
+        weighting: the state weighting w_t (default: gamma^t). `Undiscounted` is what most code
+            uses; the estimate is then that of an update field, not of a gradient.
+        reduction: how steps are reduced to a scalar (a `Reduction` or its value).
+        gae_lambda: GAE(lambda) of the critic in place of the return, bootstrapped at the horizon: 0
+            is the one-step actor-critic, 1 the reward-to-go with the last state's value.
 
     Raises:
-        ValueError: gae_lambda outside [0, 1], or with total returns.
+        ValueError: an unknown reduction; gae_lambda outside [0, 1], or with total returns.
     """
 
     reward_to_go: bool = True
     weighting: StateWeighting = DISCOUNTED
-    reduction: Reduction = Reduction.SUM_OVER_STEPS
+    reduction: Reduction | str = Reduction.SUM_OVER_STEPS
     gae_lambda: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "reduction", choice("reduction", self.reduction, Reduction))
         if self.gae_lambda is None:
             return
         real_number("gae_lambda", self.gae_lambda, low=0.0, high=1.0)
@@ -75,7 +79,7 @@ class ScoreWeights:
             raise ValueError("reward_to_go: expected True with gae_lambda, got total returns")
 
     def step_scores(self, record: Record) -> Tensor:
-        """``[N, H]``: what multiplies the derivative of each step's log-probability."""
+        """The factor of each step's score, ``[N, H]``."""
         weights = step_weights(record, self.weighting)
         if self.gae_lambda is not None:
             return weights * generalised_advantages(record, self.gae_lambda)
@@ -90,10 +94,11 @@ class ScoreWeights:
 class AD(ScoreWeights):
     """sum_t gamma^t (G_t - v(s_t)) log pi(a_t|s_t): what original MAML differentiates twice.
 
-    Gradient: unbiased for the return's. Hessian: biased; autodiff forgets that the sampling
-    distribution moves. For tabular softmax its mean is ``-blockdiag(sum_t m_t (V_t - v) F_s)``,
-    0 under the exact value baseline. Source: Finn et al. 2017; *A Theoretical Understanding of
-    Gradient Bias in Meta-RL*, Sec. 4.3.
+    Gradient: unbiased. Hessian: biased, because automatic differentiation leaves out that the
+    sampling distribution depends on the parameters. For tabular softmax its mean is
+    ``-blockdiag(sum_t m_t (V_t - v) F_s)``, which is 0 with the exact values as the critic.
+
+    Source: Finn et al. 2017; *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.3.
     """
 
     def __call__(self, record: Record) -> Tensor:
@@ -106,8 +111,10 @@ class AD(ScoreWeights):
 class LVC(ScoreWeights):
     """sum_t gamma^t (G_t - v(s_t)) pi(a_t|s_t) / stop(pi(a_t|s_t)): low-variance curvature.
 
-    Gradient: unbiased. Hessian: keeps the block term alone, so its bias is minus the cross terms
-    between policy change and later values. Source: Rothfuss et al. 2019 (ProMP), eq. 8.
+    Gradient: unbiased. Hessian: only the terms of single steps, so that its bias is minus the cross
+    terms between different steps' scores.
+
+    Source: Rothfuss et al. 2019 (ProMP), eq. 8.
     """
 
     def __call__(self, record: Record) -> Tensor:
@@ -122,5 +129,5 @@ lvc = LVC()
 reinforce = AD(reward_to_go=False)
 """Total returns. Gradient: unbiased. Source: Williams 1992."""
 actor_critic = AD(gae_lambda=0.0)
-"""One-step differences of the critic. Gradient: unbiased with exact values alone. Source: Sutton et
-al. 2000."""
+"""One-step temporal differences. Gradient: unbiased with exact values only. Source: Sutton et al.
+2000."""

@@ -1,9 +1,9 @@
 """Surrogates by off-policy evaluation: the return of pi, estimated from trajectories of mu.
 
-An evaluation that is right for every pi has the right derivatives of every order. V-trace is one
-where its ratios are not cut off. The Taylor expansion of the return in ``pi / mu - 1`` is right to
-its own order: on policy, its k-th derivatives are those of the return for k up to the order, and
-the first order is LVC with a bootstrapped advantage.
+An estimate of the return that is unbiased for every pi has unbiased derivatives of every order.
+V-trace is one if its ratios are not clipped. The Taylor expansion of the return in ``pi / mu - 1``
+is correct to its own order: on policy, its k-th derivatives are those of the return for k up to the
+order, and order 1 is LVC with a bootstrapped advantage.
 """
 
 from __future__ import annotations
@@ -21,17 +21,22 @@ from gradbias.stochastic.surrogates.returns import before_each, discounts, gener
 
 @dataclass(frozen=True)
 class Taylor:
-    """Sum over up to ``order`` steps of the products of their ``pi / mu - 1``, times the advantage
-    of the last one: the expansion of the return around that of mu.
+    """The expansion of the return around that of mu: the sum, over all sets of up to ``order``
+    steps, of the products of their ``pi / mu - 1``, times the advantage of the last one.
 
-    Advantages are GAE(lambda) with the record's values, bootstrapped at the horizon. Derivatives on
-    policy are unbiased up to ``order`` where Loaded-DiCE's are (which is the whole sum); above, the
-    products of more steps' scores are missing. Off policy none is, in general.
-    Source: Tang et al. 2020 (Taylor expansion policy optimization); for meta-RL: Tang et al. 2021
-    (Unifying gradient estimators for meta-RL via off-policy evaluation).
+    On policy, derivatives up to ``order`` are unbiased where Loaded-DiCE's are (which is the sum
+    over all sets); higher ones miss the products of more steps' scores. Off policy they are biased
+    in general.
+
+    Attributes:
+        order: the largest number of steps in a product, at least 1.
+        gae_lambda: lambda of the GAE advantages, in [0, 1]; they bootstrap at the horizon.
 
     Raises:
         ValueError: an order below 1, or gae_lambda outside [0, 1].
+
+    Source: Tang et al. 2020 (Taylor expansion policy optimization); for meta-RL: Tang et al. 2021
+    (Unifying gradient estimators for meta-RL via off-policy evaluation).
     """
 
     order: int = 1
@@ -44,7 +49,7 @@ class Taylor:
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
         gaps = torch.expm1(log_ratios(record))
-        # products[k]: sum over sets of k steps before t of the products of their gaps, [N, H].
+        # products[k] [N, H]: the sum, over sets of k steps before t, of the products of their gaps.
         products = [torch.ones_like(gaps)]
         for _ in range(1, self.order):
             sums = torch.cumsum(products[-1] * gaps, dim=-1)
@@ -55,16 +60,21 @@ class Taylor:
 
 @dataclass(frozen=True)
 class VTrace:
-    """V-trace's estimate of the value of the first state, as a function of the policy:
-    v(s_0) + sum_t gamma^t (prod_{i < t} c_i) rho_t delta_t.
+    """V-trace's estimate of the first state's value, v(s_0) + sum_t gamma^t (prod_{i < t} c_i)
+    rho_t delta_t, as a function of the policy.
 
-    rho and c are the ratios pi / mu, cut off at ``largest_rho`` and ``largest_c`` (None: not). Not
-    cut off, it is a doubly robust estimate of the return plus gamma^H v(s_H): derivatives of every
-    order are unbiased, off policy too, where v_H = 0. Where a ratio is cut off its derivative is 0.
-    Source: Espeholt et al. 2018 (IMPALA), eq. 1.
+    rho and c are the clipped ratios pi / mu, delta_t the temporal differences. Without clipping it
+    is a doubly robust estimate of the return plus gamma^H v(s_H), whose derivatives of every order
+    are unbiased, also off policy, if v_H = 0. A clipped ratio has derivative 0.
+
+    Attributes:
+        largest_rho: clips rho from above; None: not.
+        largest_c: clips c from above; None: not.
 
     Raises:
         ValueError: a largest ratio that is not positive.
+
+    Source: Espeholt et al. 2018 (IMPALA), eq. 1.
     """
 
     largest_rho: float | None = None
@@ -79,13 +89,13 @@ class VTrace:
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
         ratios = torch.exp(log_ratios(record))
-        traces = torch.cumprod(_cut_off(ratios, self.largest_c), dim=-1)
+        traces = torch.cumprod(_clipped(ratios, self.largest_c), dim=-1)
         differences = generalised_advantages(record, 0.0)
-        terms = before_each(traces) * _cut_off(ratios, self.largest_rho) * differences
+        terms = before_each(traces) * _clipped(ratios, self.largest_rho) * differences
         return (record.values[..., 0] + (discounts(record) * terms).sum(dim=-1)).mean()
 
 
-def _cut_off(ratios: Tensor, largest: float | None) -> Tensor:
+def _clipped(ratios: Tensor, largest: float | None) -> Tensor:
     return ratios if largest is None else ratios.clamp(max=largest)
 
 

@@ -27,7 +27,7 @@ EQUIVALENT = {
         "derivative 0 in the parameters, as above."
     ),
     (
-        "meta_parameters",
+        "meta_losses",
         "factor dropped",
         "return (weights * advantages * self.factor(record) * record.alive).sum(dim=-1).mean()",
         "return (weights * advantages * self.factor(record)).sum(dim=-1).mean()",
@@ -37,7 +37,7 @@ EQUIVALENT = {
         "end are multiplied by 0: advantages after the end are 0, whatever phi."
     ),
     (
-        "meta_parameters",
+        "meta_losses",
         "stop-gradient",
         "n_actions = record.log_policy.shape[-1]",
         "n_actions = record.log_policy.detach().shape[-1]",

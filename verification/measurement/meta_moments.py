@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.stochastic.derivatives.closed_forms import is_known
+from gradbias.stochastic.derivatives.known_surrogates import is_known
 from gradbias.stochastic.meta.backward_pass import Derivative, Pass, weighted_means
 from gradbias.stochastic.meta.slots import Given, Reuse, Sampled, Slot
 from gradbias.stochastic.rollouts.trajectories import Trajectories
@@ -42,11 +42,11 @@ class MomentPass:
 
     def from_step(self, i: int, theta: FloatArray, replayed: Trajectories | None) -> MetaMoments:
         """Of what comes back to ``theta [B, *shape]`` before step i."""
-        asked = self.step.asked
+        asked = self.step.spec
         if i == asked.steps:
             return self._outer(theta)
         here, batch, weights = self.step.value_batch(theta, replayed)
-        after = self.step.moved(i, here, batch)
+        after = self.step.after_step(i, here, batch)
         keep = batch if asked.reuse is Reuse.REPLAY else None
         child = self.from_step(i + 1, after, keep)
         shared, independent = self.step.slots(i)
@@ -69,7 +69,7 @@ class MomentPass:
         return MetaMoments(weighted_means(mean, weights), total)
 
     def _outer(self, theta: FloatArray) -> MetaMoments:
-        slot = self.step.asked.outer
+        slot = self.step.spec.outer
         n, share = _enumerated(slot)
         found, weights = self.step.outer_outcomes(theta, n)
         flat = [part.reshape(len(part), -1) for part in (found.cotangent, found.meta)]
@@ -103,7 +103,7 @@ class MomentPass:
 
     def _score_map(self, theta: FloatArray, batch: Trajectories) -> FloatArray:
         size = theta[0].size
-        for_lambda, for_phi = self.step.scored(theta, batch, np.ones(len(theta)))
+        for_lambda, for_phi = self.step.score_term(theta, batch, np.ones(len(theta)))
         maps = np.zeros((len(theta), self._length(theta), self._length(theta)))
         maps[:, :size, -1] = for_lambda.reshape(len(theta), -1)
         maps[:, size:-1, -1] = for_phi.reshape(len(theta), -1)

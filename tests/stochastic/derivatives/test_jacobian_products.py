@@ -1,7 +1,7 @@
 """Estimates and their products of many batches at once: closed forms, reverse mode, and the dense
 assembly agree; meta-parameters and the other player as autograd has them."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ from gradbias.analytic.policies.at_parameters import policy_at
 from gradbias.analytic.policies.softmax import TABULAR, LinearSoftmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import GivenWeights, Undiscounted
-from gradbias.stochastic.derivatives.closed_forms import closed_form, is_known
+from gradbias.stochastic.derivatives.closed_forms import Steps
 from gradbias.stochastic.derivatives.jacobian_products import PlayerState, SurrogateBatch
+from gradbias.stochastic.derivatives.known_surrogates import is_known, known_of
 from gradbias.stochastic.estimators.contexts import Context
 from gradbias.stochastic.estimators.kinds import estimate, from_surrogate
 from gradbias.stochastic.rollouts.trajectories import sample
@@ -26,6 +27,9 @@ from gradbias.stochastic.surrogates.returns import (
 )
 from gradbias.stochastic.surrogates.score_function import AD, Reduction, ad
 from gradbias.stochastic.surrogates.taylor import Taylor, VTrace
+from gradbias.verification.evidence.known_moments import recursion_of
+from gradbias.verification.evidence.ranges import component_range
+from gradbias.verification.evidence.request import request_of
 from tests.cases.surrogates import CLEAN, FAST
 from tests.oracles.torch_records import record_at
 
@@ -114,7 +118,7 @@ def test_a_wrong_closed_form_would_be_seen(monkeypatch):
     """One shift of a sum in the closed form, and the comparison above fails."""
     import gradbias.stochastic.derivatives.closed_forms as module
 
-    monkeypatch.setattr(module, "_suffix_sums", lambda x: np.cumsum(x[..., ::-1], axis=-1))
+    monkeypatch.setattr(module, "suffix_sums", lambda x: np.cumsum(x[..., ::-1], axis=-1))
     with pytest.raises(AssertionError):
         test_closed_forms_are_what_reverse_mode_finds("dice", False)
 
@@ -129,9 +133,43 @@ def test_what_has_no_closed_form_says_so():
         Taylor(2),
         lambda record: record.log_probs.sum(),
     ):
-        assert closed_form(other, *given) is None
+        assert known_of(other) is None
+        assert not is_known(other)
     with pytest.raises(ValueError, match="weighting: expected 3 weights, got 1"):
-        closed_form(AD(weighting=GivenWeights((1.0,))), *given)
+        known_of(AD(weighting=GivenWeights((1.0,)))).closed_form(Steps(*given))
+
+
+@dataclass(frozen=True)
+class Doubled(Dice):
+    """A user's subclass, whose code is another."""
+
+    def __call__(self, record):
+        return 2 * super().__call__(record)
+
+
+class Renamed(Dice):
+    """A user's subclass that changes nothing."""
+
+
+def test_nothing_is_known_of_a_subclass_of_a_known_surrogate():
+    mdp, theta = problem(), np.random.default_rng(0).normal(size=(3, 2))
+    for surrogate in (Doubled(), Renamed()):
+        assert known_of(surrogate) is None
+        for order in (1, 2):
+            request = request_of(from_surrogate(surrogate, order=order), mdp, theta)
+            assert recursion_of(request) is component_range(request) is None
+    batch = sample(mdp, theta, 4, rng=np.random.default_rng(1), replications=2)
+    side = PlayerState(policy_at(TABULAR, theta, 3, 2), critic())
+    one, two = (SurrogateBatch(s, batch, side, mdp.discount) for s in (Dice(), Doubled()))
+    assert close(two.gradient(), 2 * one.gradient())
+    v = np.ones((2, 3, 2))
+    assert close(two.pull_back(v).own, 2 * one.pull_back(v).own)
+
+
+def test_every_table_entry_is_of_a_public_surrogate_and_compared_with_reverse_mode():
+    import gradbias.stochastic.derivatives.known_surrogates as module
+
+    assert set(module._TABLE) == {type(surrogate) for surrogate in FAST.values()}
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,10 @@ REFUSED = [
     (lambda: MetaGradient(LOOP, 1, 1.0, SLOT, None, SLOT), "hessian: expected Sampled"),
     (lambda: MetaGradient(LOOP, 1, 1.0, SLOT, SLOT, FIRST_ORDER), "outer: expected Sampled"),
     (lambda: MetaGradient(MDP, 1, 1.0, SLOT, SLOT, SLOT), "loop: expected a SampledLoop"),
-    (lambda: MetaGradient(LOOP, 1, 1.0, SLOT, SLOT, SLOT, reuse="none"), "reuse: expected a"),
+    (
+        lambda: MetaGradient(LOOP, 1, 1.0, SLOT, SLOT, SLOT, reuse="all"),
+        "reuse: expected one of none, hessian, inner, replay, got 'all'",
+    ),
     (lambda: Given(MDP), "problem: expected one with exact inner steps"),
     (lambda: Sampled("ad", 1), "surrogate: expected a function"),
     (lambda: SampledLoop(Maml(MDP)), "mdp: expected a TabularMDP"),
