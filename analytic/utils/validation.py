@@ -129,10 +129,20 @@ def real_number(name: str, value: object, *, low: float, high: float) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def choice(name: str, value: str | E, kind: type[E]) -> E:
-    """The member of ``kind`` that ``value`` is or names. Raises ValueError if there is none."""
+def choice(name: str, value: str | E, kind: type[E], *, also: Sequence[str] = ()) -> E:
+    """The member of the Enum ``kind`` that ``value`` is, or whose value it is.
+
+    Raises:
+        ValueError: there is none; the message lists all values, and those ``also`` accepted by the
+            caller.
+
+    >>> class Fruit(Enum):
+    ...     APPLE = "apple"
+    >>> choice("fruit", "apple", Fruit)
+    <Fruit.APPLE: 'apple'>
+    """
     try:
         return kind(value)
     except ValueError:
-        options = ", ".join(str(member.value) for member in kind)
-        raise ValueError(f"{name}: expected one of {options}, got {value!r}") from None
+        known = ", ".join([*also, *(str(member.value) for member in kind)])
+        raise ValueError(f"{name}: expected one of {known}, got {value!r}") from None
