@@ -55,8 +55,8 @@ def draw(path):
     same = {"random": "2x2", "horizon": 2}
     sweeps = [
         Bounds(**same, sweep="batch-size", values=(1.0, 2.0, 3.0, 4.0), steps=2),
-        Bounds(**same, sweep="step-size", steps=2, samples=2),
-        Bounds(**same, sweep="K", values=(1.0, 2.0, 3.0), samples=2),
+        Bounds(**same, sweep="step-size", steps=2, batch_size=2),
+        Bounds(**same, sweep="K", values=(1.0, 2.0, 3.0), batch_size=2),
         Bounds(**same, sweep="hessian-error", steps=3),
     ]
     draw_sweeps([sweep_of(command) for command in sweeps]).savefig(path, dpi=130)

@@ -32,9 +32,9 @@ def linearised_rows(
     """The sweep that a command asks for. Raises ValueError for bad input."""
     for name in NOT_OF_ONE_STEP:
         if getattr(command, name):
-            raise ValueError(f"--{name}: expected none with --loop reuse")
+            raise ValueError(f"--{name.replace('_', '-')}: expected none with --loop reuse")
     if command.sweep != "batch-size":
-        raise ValueError(f"--sweep: expected samples with --loop reuse, got {command.sweep}")
+        raise ValueError(f"--sweep: expected batch-size with --loop reuse, got {command.sweep}")
     if command.steps not in (None, 1):
         raise ValueError(f"--steps: expected 1 with --loop reuse, got {command.steps}")
     asked = command.values or DEFAULT_VALUES

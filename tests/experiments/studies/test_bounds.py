@@ -162,7 +162,7 @@ BAD = {
         "values: expected a number",
     ),
     "two steps of one batch": ((*BANDIT, "--loop", "reuse", "--steps", "2"), "--steps: expected 1"),
-    "a swept batch": ((*BANDIT, "--loop", "reuse", "--sweep", "K"), "--sweep: expected samples"),
+    "a swept batch": ((*BANDIT, "--loop", "reuse", "--sweep", "K"), "--sweep: expected batch-size"),
     "N and a sweep": (
         (*BANDIT, "--loop", "reuse", "--batch-size", "2"),
         "--batch-size: expected none",
