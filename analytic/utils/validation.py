@@ -1,9 +1,13 @@
 """Validated, read-only float64 arrays: the boundary that every public record shares."""
 
 from collections.abc import Sequence
+from enum import Enum
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+E = TypeVar("E", bound=Enum)
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -91,6 +95,15 @@ def probability_rows(
     rows: FloatArray = array / divisors[..., None]
     rows.setflags(write=False)
     return rows
+
+
+def choice(name: str, value: str | E, kind: type[E]) -> E:
+    """``value`` as a member of ``kind``. Raises ValueError unless it is one, or one's value."""
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(str(member.value) for member in kind)
+        raise ValueError(f"{name}: expected one of {known}, got {value!r}") from None
 
 
 def whole_number(name: str, value: object, *, at_least: int) -> int:

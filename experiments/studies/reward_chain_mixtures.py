@@ -31,7 +31,16 @@ SWEEPS = {
     "kappa": (MixtureSweep.KAPPA, (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0)),
     "K": (MixtureSweep.STEPS, (1.0, 2.0, 5.0, 10.0, 20.0, 40.0)),
 }
-NOT_OF_A_CHAIN = ("npz", "gym", "random", "horizon", "start", "curvature", "env_option", "replications")
+NOT_OF_A_CHAIN = (
+    "npz",
+    "gym",
+    "random",
+    "horizon",
+    "start",
+    "curvature",
+    "env_option",
+    "replications",
+)
 COLUMNS = ("bias", "bias_bound", "last_bias", "variance", "variance_bound", "last_variance")
 
 
