@@ -24,7 +24,7 @@ from gradbias.experiments.inputs.commands import Bounds, steps_of
 from gradbias.experiments.inputs.problems import generators, load_problem, load_theta
 from gradbias.experiments.reports.bound_figures import draw_sweep
 from gradbias.experiments.reports.figures import as_svg
-from gradbias.experiments.reports.table_folder import repeated_options, write_problem
+from gradbias.experiments.reports.study_folder import repeated_options, write_problem
 from gradbias.experiments.studies.reused_batch import (
     linearised_rows,
     told_linearised,

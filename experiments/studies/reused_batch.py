@@ -18,7 +18,7 @@ from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.experiments.inputs.commands import Bounds
 from gradbias.experiments.reports.bound_figures import draw_linearised
-from gradbias.experiments.reports.table_folder import repeated_options, write_problem, write_rows
+from gradbias.experiments.reports.study_folder import repeated_options, write_problem, write_rows
 from gradbias.verification.bounds.reused_batch import LinearisedRow, linearised_step_rows
 
 DEFAULT_VALUES = (1.0, 2.0, 4.0, 8.0)

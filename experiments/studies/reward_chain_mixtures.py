@@ -18,7 +18,7 @@ import numpy as np
 from gradbias.analytic.problems.reward_chains import ChainLearner, RewardChain
 from gradbias.experiments.inputs.commands import Bounds, steps_of
 from gradbias.experiments.reports.bound_figures import draw_mixtures
-from gradbias.experiments.reports.table_folder import repeated_options, write_rows
+from gradbias.experiments.reports.study_folder import repeated_options, write_rows
 from gradbias.verification.bounds.mixture_sweep import (
     MixtureRow,
     MixtureSweep,
