@@ -153,10 +153,33 @@ class Bounds(Problem):
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object instead of a table."""
 
+    @property
+    def inner_steps(self) -> int:
+        """K, the number of inner steps, 2 by default."""
+        return 2 if self.steps is None else self.steps
 
-def steps_of(command: Bounds) -> int:
-    """Inner steps, unless said 2."""
-    return 2 if command.steps is None else command.steps
+    def swept(self, defaults: tuple[float, ...], *, integers: bool) -> list[float]:
+        """The values of the varied quantity; as integers where it is a number of things."""
+        values = self.values or defaults
+        return [int(v) if integers and float(v).is_integer() else v for v in values]
+
+    def refuse(self, names: tuple[str, ...]) -> None:
+        """Raises ValueError if one of these options, which the loop does not have, was given."""
+        for name in names:
+            if getattr(self, name):
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option}: expected none with --loop {self.loop}")
+
+    def repeated(self) -> list[str]:
+        """The options that were given, but for those of the problem and of the output."""
+        skipped = {"theta", "out", "json", *(f.name for f in fields(Problem))} - {"discount"}
+        arguments = []
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if name not in skipped and value is not None and value != ():
+                values = value if isinstance(value, tuple) else (value,)
+                arguments += [f"--{name.replace('_', '-')}", *map(str, values)]
+        return arguments
 
 
 Command = Check | Survey | Bounds | Report | List
