@@ -72,7 +72,8 @@ def copy(tmp_path):
 
 
 def test_there_is_a_recipe_for_each_kind_of_thing():
-    assert RECIPES == ["Adding a surrogate", "Adding a target"]
+    kinds = ("a surrogate", "a target", "a kind of evidence", "a study")
+    assert [f"Adding {kind}" for kind in kinds] == RECIPES
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -109,7 +109,7 @@ class MeanTest:
         return self.low + width * low, upper
 
     def smallest_detectable_bias(self, n: int) -> float:
-        """The smallest bias found from n samples with probability 1 - ``missed_bias``, or infinity."""
+        """The smallest bias that n samples find with probability 1 - ``missed_bias`` (or inf)."""
         whole_number("n", n, at_least=1)
         if not self._finds(n, 1.0):
             return math.inf
