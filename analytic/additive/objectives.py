@@ -20,6 +20,7 @@ import numpy as np
 
 from gradbias.analytic.moments.estimators import EstimateMoments
 from gradbias.analytic.moments.multisets import multiset_probabilities, multisets
+from gradbias.analytic.moments.trajectory_classes import BLOCK, MAX_COUNT, MAX_TABLE
 from gradbias.analytic.utils.validation import (
     FloatArray,
     IntArray,
@@ -29,11 +30,6 @@ from gradbias.analytic.utils.validation import (
     whole_number,
 )
 
-MAX_COUNT = 1_000_000
-"""Batches up to which an objective is enumerated."""
-MAX_TABLE = 50_000_000
-"""Numbers (of all batches, their draws, features and scores) up to which it is."""
-_BLOCK = 1_000_000
 _SCORE_TOLERANCE = 1e-9
 
 Field = Callable[[FloatArray], FloatArray]
@@ -162,7 +158,7 @@ def additive_moments(
     less = real_number("baseline", baseline, low=-1e300, high=1e300)
     _check_size(law, n)
     log_likelihood = np.log(law.probabilities)
-    block = max(1, _BLOCK // (n * law.numbers))
+    block = max(1, BLOCK // (n * law.numbers))
     found = []
     for chosen in multisets(len(log_likelihood), n, block):
         probability = multiset_probabilities(chosen, log_likelihood)

@@ -22,10 +22,13 @@ from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import BoolArray, FloatArray, IntArray
 
 MAX_COUNT = 1_000_000
-"""Trajectories, and inner-loop outcomes, up to which they are enumerated."""
+"""Trajectories, batches and inner-loop outcomes up to which they are enumerated."""
 MAX_TABLE = 50_000_000
-"""Numbers (of one step's batches, trajectories, states and actions) up to which they are."""
-LONGEST_LOOP = 100
+"""Numbers in all tables of an enumeration up to which it is carried out."""
+BLOCK = 1_000_000
+"""Numbers in a block of batches that are handled at once: memory stays small, numpy stays busy."""
+MAX_STEPS = 100
+"""Inner steps up to which their outcomes are enumerated."""
 
 
 class Credit(Enum):
@@ -73,8 +76,8 @@ class TrajectoryClasses:
             ValueError: too many, or tables that are too large.
         """
         batches = math.comb(len(self.weights) + n - 1, n)
-        if steps > LONGEST_LOOP:
-            raise ValueError(f"steps: expected at most {LONGEST_LOOP}, got {steps}")
+        if steps > MAX_STEPS:
+            raise ValueError(f"steps: expected at most {MAX_STEPS}, got {steps}")
         logarithm = steps * math.log(batches)
         size = n * batches * self.visits[0].size
         if logarithm > math.log(MAX_COUNT) or size > MAX_TABLE:
@@ -85,15 +88,15 @@ class TrajectoryClasses:
             )
         return int(batches**steps)
 
-    def batches(self, n: int, largest: int) -> list[BatchClasses]:
-        """All batches of ``n``, made in blocks of up to ``largest`` numbers."""
-        block = max(1, largest // (n * self.visits[0].size))
-        found = []
-        for chosen in multisets(len(self.weights), n, block):
+    def batches(self, n: int, block: int | None = None) -> list[BatchClasses]:
+        """All batches of ``n``, in blocks of up to ``block`` numbers (default: `BLOCK`)."""
+        rows = max(1, (block or BLOCK) // (n * self.visits[0].size))
+        blocks = []
+        for chosen in multisets(len(self.weights), n, rows):
             weights = log_orders(chosen) + np.log(self.weights)[chosen].sum(axis=1)
             visits = self.visits[chosen].sum(axis=1)
-            found.append(BatchClasses(weights, visits, self.credited[chosen].mean(axis=1)))
-        return found
+            blocks.append(BatchClasses(weights, visits, self.credited[chosen].mean(axis=1)))
+        return blocks
 
 
 @dataclass(frozen=True, eq=False)
