@@ -394,7 +394,7 @@ def test_bad_input_is_named():
         (lambda: chain_step_moments(uneven, 2, **reuse), "outer_batch_size: expected as many"),
         (lambda: chain_step_moments(one, 2).weighted([1.0]), "weights: expected shape"),
         (lambda: chain_step_moments(one, 2).mixed(2.0), "kappa: expected a number"),
-        (lambda: chain_step_moments(one, 2).last.averaged(0), "estimates: expected a whole"),
+        (lambda: chain_step_moments(one, 2).last.averaged(0), "estimates: expected an integer"),
         (lambda: chain_oracle(replace(one, step_size=20.0), steps=None), "step_size: expected"),
         (lambda: chain_oracle(one, steps=0), "steps: expected an integer"),
         (lambda: mixing_weights(0), "steps: expected an integer"),
