@@ -30,7 +30,7 @@ from gradbias.analytic.policies.softmax import TABULAR, Policy
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.tables import Tables
 from gradbias.analytic.returns.derivatives import logit_gradient
-from gradbias.analytic.returns.evaluation import Evaluation, policy_of
+from gradbias.analytic.returns.evaluation import Evaluation, single_policy
 from gradbias.analytic.utils.validation import FloatArray, real_number, whole_number
 
 
@@ -93,9 +93,7 @@ def sampled_step_objective(
     n = whole_number("batch_size", batch_size, at_least=1)
     k = whole_number("steps", steps, at_least=0)
     size = real_number("step_size", step_size, low=-1e12, high=1e12)
-    at = policy_of(mdp, theta, policy)
-    if at.leading:
-        raise ValueError(f"theta: expected one policy, got leading axes {at.leading}")
+    at = single_policy(mdp, theta, policy)
     classes = TrajectoryClasses.of(mdp, to_go=credit is Credit.REWARD_TO_GO)
     outcomes = classes.counted(n, k)
     value, gradient = _objective(mdp.tables, classes.batches(n), at, k, size)

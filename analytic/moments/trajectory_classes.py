@@ -87,9 +87,9 @@ class TrajectoryClasses:
         size = n * batches * self.visits[0].size
         if logarithm > math.log(MAX_COUNT) or size > MAX_TABLE:
             raise ValueError(
-                f"samples, steps: expected at most {MAX_COUNT:,} outcomes, and "
+                f"batch_size, steps: expected at most {MAX_COUNT:,} outcomes, and "
                 f"{MAX_TABLE:,} numbers a step, got about 10^{logarithm / math.log(10):.1f} "
-                f"outcomes of batches of {n:,}; use fewer samples, steps or a shorter horizon"
+                f"outcomes of batches of {n:,}; use a smaller batch, fewer steps or a shorter horizon"
             )
         return int(batches**steps)
 

@@ -92,7 +92,9 @@ class ByProducts(ChainLearner):
 
     @property
     def target_weights(self):
-        factors = np.cumprod(np.triu(self.discounts, 0) + np.tril(np.ones_like(self._exponents), -1), 1)
+        factors = np.cumprod(
+            np.triu(self.discounts, 0) + np.tril(np.ones_like(self._exponents), -1), 1
+        )
         return np.triu(factors)
 
 

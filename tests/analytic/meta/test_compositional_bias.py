@@ -364,7 +364,11 @@ def test_bad_input_is_named():
         compositional_bias(Maml(bandit()), theta, batch_size=1, curvature="AD", **loop)
     sizes = [
         ({"batch_size": 0}, bandit(), "batch_size: expected an integer"),
-        ({"batch_size": 2000, "steps": 2}, bandit(), "samples, steps: expected at most 1,000,000"),
+        (
+            {"batch_size": 2000, "steps": 2},
+            bandit(),
+            "batch_size, steps: expected at most 1,000,000",
+        ),
         ({"batch_size": 1, "steps": 101}, bandit(), "steps: expected at most 100"),
     ]
     for options, mdp, complaint in sizes:
