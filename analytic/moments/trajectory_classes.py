@@ -89,7 +89,7 @@ class TrajectoryClasses:
             raise ValueError(
                 f"batch_size, steps: expected at most {MAX_COUNT:,} outcomes, and "
                 f"{MAX_TABLE:,} numbers a step, got about 10^{logarithm / math.log(10):.1f} "
-                f"outcomes of batches of {n:,}; use a smaller batch, fewer steps or a shorter horizon"
+                f"outcomes of batches of {n:,}; use a smaller batch, fewer steps or a lower horizon"
             )
         return int(batches**steps)
 
