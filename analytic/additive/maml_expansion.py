@@ -149,12 +149,7 @@ class _ExpectedStep:
 
     @classmethod
     def of(
-        cls,
-        mdp: TabularMDP,
-        theta: npt.ArrayLike,
-        step_size: float,
-        credit: Credit,
-        policy: Policy,
+        cls, mdp: TabularMDP, theta: npt.ArrayLike, step_size: float, credit: Credit, policy: Policy
     ) -> _ExpectedStep:
         """Checks the arguments of `step_spread` and takes the step; ValueError as there."""
         eta = real_number("step_size", step_size, low=-1e12, high=1e12)

@@ -24,11 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.moments.estimators import Curvature, check_credit
-from gradbias.analytic.moments.step_sums import (
-    check_ending,
-    checked_lambda,
-    critic_over_time,
-)
+from gradbias.analytic.moments.step_sums import check_ending, checked_lambda, critic_over_time
 from gradbias.analytic.moments.trajectory_classes import Credit
 from gradbias.analytic.policies.softmax import TABULAR, Policy
 from gradbias.analytic.problems.mdp import TabularMDP
