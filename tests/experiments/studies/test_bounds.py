@@ -160,7 +160,7 @@ BAD = {
     "no horizon": (("--random", "1x2"), "--horizon: expected a number of steps"),
     "no problem": ((), "expected one problem"),
     "exact": ((*BANDIT, "--sweep", "hessian-error", "--curvature", "exact"), "--curvature: "),
-    "half a step": ((*BANDIT, "--sweep", "K", "--values", "1.5"), "values: expected a whole"),
+    "half a step": ((*BANDIT, "--sweep", "K", "--values", "1.5"), "values: expected an integer"),
     "no samples": ((*BANDIT, "--batch-size", "0", "--sweep", "K"), "batch_size: expected"),
     "negative": ((*BANDIT, "--step-size", "-1"), "step_size: expected"),
     "a chain's problem": (
