@@ -1,14 +1,13 @@
-"""From coefficients to derivatives in theta.
+"""From coefficients to derivatives in the policy's parameters theta.
 
-With c, C, ... the surrogate's derivatives in the log-probabilities of its visits, and u_i the score
-of visit i, the chain rule gives
+A visit is one step's state and action. With c, C, ... the surrogate's derivatives in the
+log-probabilities of its visits, and u_i the score of visit i, the chain rule gives
 
     gradient = sum_i c_i u_i,     Hessian = sum_ij C_ij u_i u_j^T + sum_i c_i grad u_i,
 
-and so on. It is done in the logits of the visited states, where ``u = e_a - pi`` and
-``grad u = -(diag(pi) - pi pi^T)`` do not depend on the policy's parameters; they are few, so a
-tabular estimate is a sparse row of ``theta``, and any other policy's follows from its logits'
-own derivatives.
+and so on. It is applied in the logits of the visited states, where ``u = e_a - pi`` and
+``grad u = -(diag(pi) - pi pi^T)`` depend on theta through pi alone. These logits are few, so that a
+tabular estimate is a sparse row of theta; for any other policy the logits' own derivatives follow.
 """
 
 from __future__ import annotations
@@ -26,10 +25,13 @@ from gradbias.stochastic.derivatives.coefficients import Coefficients
 class Rows:
     """B estimates of one shape, flattened; sparse if ``indices`` is given.
 
-    ``values [B, K]`` stand at ``indices [B, K]`` of the flattened estimate (None: all of them, in
-    order). Where an estimate repeats an index, all of its values there but one are 0. ``largest``
-    is the largest absolute value of what the estimates were made of: 0 only if the estimator is
-    silent, not if its terms cancel at this policy.
+    Attributes:
+        values: entries of the estimates, ``[B, K]``.
+        indices: their places in the flattened estimate, ``[B, K]``; None: all entries, in order.
+            If an estimate repeats an index, all of its values there but one are 0.
+        shape: the shape of one estimate.
+        largest: the largest absolute term of the estimates: 0 only if the estimator is identically
+            0, not if its terms cancel at this policy.
     """
 
     values: FloatArray
@@ -39,7 +41,7 @@ class Rows:
 
     @classmethod
     def of_dense(cls, values: FloatArray) -> Rows:
-        """Estimates ``[B, *shape]`` that are given whole."""
+        """The rows of dense estimates ``[B, *shape]``."""
         largest = float(np.abs(values).max(initial=0.0))
         return cls(values.reshape(len(values), -1), None, values.shape[1:], largest)
 
@@ -50,11 +52,11 @@ class Rows:
 
     @property
     def size(self) -> int:
-        """Entries of one estimate."""
+        """The number of entries of one estimate."""
         return int(np.prod(self.shape))
 
     def dense(self) -> FloatArray:
-        """``[B, *shape]``."""
+        """The estimates as an array ``[B, *shape]``."""
         if self.indices is None:
             return self.values.reshape(-1, *self.shape)
         offsets = np.arange(len(self.values))[:, None] * self.size
@@ -68,10 +70,15 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Visits:
-    """Where the leaves of B replications sit: V visits, each a row of the table of logits.
+    """The visits of B replications, V each, as rows of the table of logits.
 
-    ``rows [B, V]`` (of ``n_rows``), ``actions [B, V]``, ``alive [B, V]``, ``policy [B, V, A]``.
-    ``own`` of the V visits are the first player's, the rest the second's.
+    Attributes:
+        rows: the row of each visit, ``[B, V]``.
+        n_rows: the number of rows in the table.
+        actions: the action of each visit, ``[B, V]``.
+        alive: whether the visit is before the end of the episode, ``[B, V]``.
+        policy: the probabilities at each visit, ``[B, V, A]``.
+        own: the number of visits of the first player; the rest are the second's.
     """
 
     rows: IntArray
@@ -83,7 +90,7 @@ class Visits:
 
     @property
     def scores(self) -> FloatArray:
-        """``[B, V, A]``: derivative of each visit's log-probability in its logits."""
+        """The derivative ``[B, V, A]`` of each visit's log-probability in its logits."""
         chosen = np.arange(self.policy.shape[-1]) == self.actions[..., None]
         # The chosen action's 1 - pi as the sum of the others: accurate where pi is nearly 1.
         others = np.where(chosen, 0.0, self.policy)
@@ -91,8 +98,11 @@ class Visits:
         return scores * self.alive[..., None]
 
     def spread(self, array: FloatArray, leaves: tuple[str, ...], *, totals: bool) -> FloatArray:
-        """The second axis of ``array [B, M, ...]``, an axis of leaf entries, becomes the last: one
-        of logits (V * A), or with ``totals`` one of visits (V) holding each visit's sum.
+        """Maps the second axis of ``array [B, M, ...]`` from leaf entries to logits.
+
+        Returns:
+            ``[B, ..., V * A]``; with ``totals`` each visit's sum over its leaf entries instead,
+            ``[B, ..., V]``.
         """
         n_actions = self.policy.shape[-1]
         rest = array.shape[2:]
@@ -101,8 +111,8 @@ class Visits:
         sums = np.zeros(out.shape[:3])
         begin = 0
         for leaf in leaves:
-            ours = not leaf.startswith("other.")
-            where = slice(0, self.own) if ours else slice(self.own, None)
+            other = leaf.startswith("other.")
+            where = slice(self.own, None) if other else slice(0, self.own)
             count = self.rows[:, where].shape[1]
             if leaf.endswith("log_probs"):
                 part = np.moveaxis(flat[:, begin : begin + count], 1, 2)
@@ -122,52 +132,54 @@ class Visits:
         return result.reshape(len(array), *rest, -1)
 
 
-def logit_derivatives(found: Coefficients, visits: Visits) -> tuple[FloatArray, ...]:
+def logit_derivatives(coefficients: Coefficients, visits: Visits) -> tuple[FloatArray, ...]:
     """Derivatives 1..k ``[B, V * A, ...]`` of the surrogates in the logits of their visits."""
     results = []
-    for k, derivative in enumerate(found.derivatives, start=1):
+    for k, derivative in enumerate(coefficients.derivatives, start=1):
         spread = derivative
         for _ in range(k):
-            spread = visits.spread(spread, found.leaves, totals=False)
+            spread = visits.spread(spread, coefficients.leaves, totals=False)
         results.append(spread)
     if len(results) > 1:
-        _bend_second(results[1], found, visits)
+        _add_score_derivatives(results[1], coefficients, visits)
     if len(results) > 2:
-        _bend_third(results[2], found, visits)
+        _add_third_order_terms(results[2], coefficients, visits)
     return tuple(results)
 
 
-def _bend_second(hessian: FloatArray, found: Coefficients, visits: Visits) -> None:
-    """Adds ``sum_i c_i grad u_i``: a block a visit."""
+def _add_score_derivatives(hessian: FloatArray, coefficients: Coefficients, visits: Visits) -> None:
+    """Adds ``sum_i c_i grad u_i`` in place: one block for each visit."""
     count, n_actions = visits.policy.shape[1:]
     at = np.arange(count)
-    weights = visits.spread(found.derivatives[0], found.leaves, totals=True)
+    weights = visits.spread(coefficients.derivatives[0], coefficients.leaves, totals=True)
     blocks = hessian.reshape(-1, count, n_actions, count, n_actions)
     curvature = weights[..., None, None] * _covariance(visits.policy)
     blocks[:, at, :, at, :] -= np.moveaxis(curvature, 1, 0)
 
 
-def _bend_third(third: FloatArray, found: Coefficients, visits: Visits) -> None:
-    """Adds ``sum_ij C_ij grad u_i u_j``, in its three placements, and ``sum_i c_i grad^2 u_i``."""
+def _add_third_order_terms(third: FloatArray, coefficients: Coefficients, visits: Visits) -> None:
+    """Adds ``sum_ij C_ij grad u_i u_j``, in the three orders of its axes, and
+    ``sum_i c_i grad^2 u_i``, in place.
+    """
     count, n_actions = visits.policy.shape[1:]
     at = np.arange(count)
-    # [B, V, V * A]: one index of C summed over its visit, the other spread over logits.
-    partial = visits.spread(found.derivatives[1], found.leaves, totals=True)
-    partial = visits.spread(partial, found.leaves, totals=False)
+    # partial [B, V, V * A] is C with one index summed over its visit, the other in logits.
+    partial = visits.spread(coefficients.derivatives[1], coefficients.leaves, totals=True)
+    partial = visits.spread(partial, coefficients.leaves, totals=False)
     partial = partial.reshape(-1, count, count * n_actions)
     pairs = _covariance(visits.policy)[..., None] * partial[:, :, None, None, :]
-    bent = np.zeros((len(third), count, n_actions, count, n_actions, count * n_actions))
-    bent[:, at, :, at] -= np.moveaxis(pairs, 1, 0)
-    bent = bent.reshape(third.shape)
-    third += bent + np.swapaxes(bent, 2, 3) + np.moveaxis(bent, 3, 1)
-    weights = visits.spread(found.derivatives[0], found.leaves, totals=True)
+    mixed = np.zeros((len(third), count, n_actions, count, n_actions, count * n_actions))
+    mixed[:, at, :, at] -= np.moveaxis(pairs, 1, 0)
+    mixed = mixed.reshape(third.shape)
+    third += mixed + np.swapaxes(mixed, 2, 3) + np.moveaxis(mixed, 3, 1)
+    weights = visits.spread(coefficients.derivatives[0], coefficients.leaves, totals=True)
     cubes = third.reshape(-1, *(count, n_actions) * 3)
     curvature = weights[..., None, None, None] * _third_cumulant(visits.policy)
     cubes[:, at, :, at, :, at, :] -= np.moveaxis(curvature, 1, 0)
 
 
 def _covariance(policy: FloatArray) -> FloatArray:
-    """``[..., A, A]``: diag(pi) - pi pi^T, the second derivative of log-sum-exp."""
+    """``[..., A, A]``: diag(pi) - pi pi^T, the second derivative of log-sum-exp in the logits."""
     covariance = -policy[..., :, None] * policy[..., None, :]
     n = np.arange(policy.shape[-1])
     covariance[..., n, n] = 0.0
@@ -177,7 +189,7 @@ def _covariance(policy: FloatArray) -> FloatArray:
 
 
 def _third_cumulant(policy: FloatArray) -> FloatArray:
-    """``[..., A, A, A]``: the third derivative of log-sum-exp."""
+    """``[..., A, A, A]``: the third derivative of log-sum-exp in the logits."""
     eye = np.eye(policy.shape[-1])
     pairs = policy[..., :, None] * policy[..., None, :]
     cumulant: FloatArray = 2.0 * pairs[..., None] * policy[..., None, None, :]
@@ -190,12 +202,16 @@ def _third_cumulant(policy: FloatArray) -> FloatArray:
 
 
 def assemble(
-    found: Coefficients, visits: Visits, policy: Policy, theta: FloatArray, shape: tuple[int, ...]
+    coefficients: Coefficients,
+    visits: Visits,
+    policy: Policy,
+    theta: FloatArray,
+    shape: tuple[int, ...],
 ) -> Rows:
-    """The estimates of the highest order in ``found``, one a replication; ``shape`` is theirs."""
-    derivatives = logit_derivatives(found, visits)
+    """The estimates of the coefficients' highest order, of ``shape``, one for each replication."""
+    derivatives = logit_derivatives(coefficients, visits)
     order = len(derivatives)
-    largest = max(float(np.abs(d).max(initial=0.0)) for d in found.derivatives)
+    largest = max(float(np.abs(d).max(initial=0.0)) for d in coefficients.derivatives)
     if isinstance(policy, TabularSoftmax):
         return Rows(*_tabular_entries(derivatives[-1], visits, order), shape, largest)
     n = visits.n_rows * visits.policy.shape[-1]
@@ -210,7 +226,7 @@ def assemble(
 def _tabular_entries(
     derivative: FloatArray, visits: Visits, order: int
 ) -> tuple[FloatArray, IntArray]:
-    """Values and where they stand in theta, one visit's after the other's."""
+    """Values and their indices in the flattened estimate, one visit's after the other's."""
     count, n_actions = visits.policy.shape[1:]
     batch = len(derivative)
     first = np.argmax(visits.rows[:, :, None] == visits.rows[:, None, :], axis=2)
@@ -226,12 +242,15 @@ def _tabular_entries(
 
 
 def _merged(derivative: FloatArray, first: IntArray, order: int, n_actions: int) -> FloatArray:
-    """Adds up visits to one state at its first visit, so that squares of entries are right."""
+    """The derivative with all visits to a state added up at its first visit.
+
+    Entries of an estimate are squared later, which is only right for their sums.
+    """
     batch, count = first.shape
     onto = (first[:, :, None] == np.arange(count)).astype(np.float64)
     for _ in range(order):
         rest = derivative.shape[2:]
         split = derivative.reshape(batch, count, n_actions, -1)
-        moved = np.einsum("btu,btar->buar", onto, split, optimize=True)
-        derivative = np.moveaxis(moved.reshape(batch, count * n_actions, *rest), 1, -1)
+        added = np.einsum("btu,btar->buar", onto, split, optimize=True)
+        derivative = np.moveaxis(added.reshape(batch, count * n_actions, *rest), 1, -1)
     return derivative

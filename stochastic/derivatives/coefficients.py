@@ -1,10 +1,10 @@
 """Coefficients of a surrogate: its derivatives in the log-probability leaves.
 
-Taken by plain reverse-mode differentiation of the user's own function, so ``detach``, ``no_grad``
-and everything else that stops a gradient mean here what they mean in training (forward mode
-ignores ``no_grad``). The forward pass is mapped over replications with vmap where the function
-allows it, else looped. What would make an exact expectation meaningless is refused: randomness,
-mutation of the record, reduced precision, NaN.
+They come from reverse-mode differentiation of the user's own function, so that ``detach``,
+``no_grad`` and everything else that stops a gradient has the effect that it has in training
+(forward mode ignores ``no_grad``). The function is mapped over B replications with vmap if it
+allows that, and called in a loop otherwise. What would make an exact expectation meaningless is
+refused: randomness, mutation of the record, reduced precision, NaN.
 """
 
 from __future__ import annotations
@@ -31,20 +31,23 @@ from gradbias.stochastic.rollouts.records import (
 )
 
 MAX_LOOPED = 20_000
-"""Replications that a surrogate which vmap rejects is looped over at most (seconds, if small)."""
+"""The most replications in a loop, for a surrogate that vmap rejects: some seconds if small."""
 
 
 CHANGED_BY_VMAP = "vmap changes its value"
 
 
 class SurrogateError(ValueError):
-    """A surrogate that cannot be measured, with what it did and what was expected."""
+    """A surrogate that cannot be measured; the message says what it did and what was expected."""
 
 
 @dataclass(frozen=True, eq=False)
 class Coefficients:
-    """``derivatives[k - 1]`` is ``[B, M, ..., M]`` (k axes): the k-th derivative in the M entries
-    of the connected leaves, each flattened, in the order of ``leaves``.
+    """The derivatives of B surrogates in the leaves that they depend on.
+
+    Attributes:
+        leaves: names of these leaves; their flattened entries, in this order, are M numbers.
+        derivatives: the k-th one at index k - 1, ``[B, M, ..., M]`` (k axes M).
     """
 
     leaves: tuple[str, ...]
@@ -53,7 +56,7 @@ class Coefficients:
 
 @dataclass(frozen=True, eq=False)
 class SurrogateCall:
-    """A surrogate with what does not vary between replications; maps tensors to a scalar."""
+    """A surrogate with what all replications share, as a function of one replication's tensors."""
 
     function: Surrogate
     name: str
@@ -64,7 +67,7 @@ class SurrogateCall:
         """The surrogate of one replication. Raises SurrogateError if it changes ``meta``."""
         meta = {name: tensor.clone() for name, tensor in self.meta.items()}
         default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)  # what the function makes itself is as precise
+        torch.set_default_dtype(torch.float64)  # so that tensors made in the function are precise
         try:
             value = self.function(build_record(tensors, self.discount, meta))
         finally:
@@ -75,7 +78,7 @@ class SurrogateCall:
         return value
 
     def checked(self, tensors: Tensors) -> Tensor:
-        """The surrogate of one replication. Raises SurrogateError for whatever it does wrong."""
+        """The surrogate of one replication. Raises SurrogateError for anything it does wrong."""
         copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         generators = Generators.now()
         try:
@@ -108,15 +111,16 @@ class SurrogateCall:
         if not torch.isfinite(value):
             raise self.error(f"returned {value.item()}; expected a finite number")
 
-    def error(self, what: str) -> SurrogateError:
+    def error(self, message: str) -> SurrogateError:
         """A SurrogateError that names this surrogate."""
-        return SurrogateError(f"surrogate {self.name}: {what}")
+        return SurrogateError(f"surrogate {self.name}: {message}")
 
 
 def probe(call: SurrogateCall, tensors: Tensors, order: int) -> str | None:
     """Checks the surrogate on a few replications ``[B, ...]``, one by one.
 
-    Returns None where vmap may be used, else why not.
+    Returns:
+        None if vmap may be used, otherwise the reason why not.
 
     Raises:
         SurrogateError: the surrogate raises, is not a finite float64 scalar that depends on its
@@ -151,7 +155,7 @@ def _close(one: Coefficients, other: Coefficients, tolerance: float) -> bool:
 def coefficients(
     call: SurrogateCall, tensors: Tensors, order: int, *, vmapped: bool
 ) -> Coefficients:
-    """The derivatives 1..order of B replications' surrogates in their own leaves.
+    """The derivatives 1..order of B replications' surrogates, each in its own leaves.
 
     Raises:
         SurrogateError: as `probe`, or a derivative that is not finite.
@@ -171,39 +175,39 @@ def coefficients(
 
 
 Evaluation = tuple[Tensor, Tensors]
-"""Values ``[B]`` and the leaves that they depend on."""
+"""Values ``[B]`` and the leaves in which they are differentiated."""
 
 
 def evaluated(call: SurrogateCall, tensors: Tensors, *, vmapped: bool) -> Evaluation:
-    """B replications' surrogates, through vmap where that is wanted and works, else in a loop.
+    """B replications' surrogates: through vmap if that is wanted and works, else in a loop.
 
     Raises:
         SurrogateError: as `probe`.
     """
     generators = Generators.now()
-    found = _either_way(call, tensors, vmapped=vmapped)
-    if generators.changed(Generators.now()):
-        raise call.error("drew random numbers; it must be a function of its record alone")
-    return found
-
-
-def _either_way(call: SurrogateCall, tensors: Tensors, *, vmapped: bool) -> Evaluation:
+    evaluation: Evaluation | None = None
     if vmapped:
         try:
-            return _mapped(call, tensors)
+            evaluation = _mapped(call, tensors)
         except SurrogateError:
             raise
         except Exception:
-            # What vmap takes can depend on N; the loop says what is wrong, if anything is.
-            return _looped(call, tensors)
-    return _looped(call, tensors)
+            # Whether vmap works can depend on N; if something is wrong, the loop below says what.
+            evaluation = None
+    if evaluation is None:
+        evaluation = _looped(call, tensors)
+    if generators.changed(Generators.now()):
+        raise call.error("drew random numbers; it must be a function of its record alone")
+    return evaluation
 
 
 def _with_leaves(tensors: Tensors) -> Tensors:
+    """The tensors, with gradients required of the leaves."""
     return {name: _leaf(name, tensor) for name, tensor in tensors.items()}
 
 
 def _leaves(tensors: Tensors) -> Tensors:
+    """The tensors in which surrogates are differentiated."""
     return {
         n: t for n, t in tensors.items() if n in LEAVES or (n.startswith(META) and t.requires_grad)
     }
@@ -234,17 +238,17 @@ def _mapped(call: SurrogateCall, tensors: Tensors) -> Evaluation:
 
 def _differentiate(evaluation: Evaluation, order: int) -> Coefficients:
     values, leaves = evaluation
-    found: list[Tensor | None] = [None] * len(leaves)
+    gradients: list[Tensor | None] = [None] * len(leaves)
     if values.requires_grad:
-        found = list(
+        gradients = list(
             torch.autograd.grad(
                 values.sum(), list(leaves.values()), create_graph=order > 1, allow_unused=True
             )
         )
-    connected = {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
+    connected = {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}
     inputs = [leaves[name] for name in connected]
-    nothing = torch.zeros(len(values), 0, dtype=torch.float64)
-    latest = torch.cat([nothing, *(g.flatten(1) for g in connected.values())], dim=1)
+    no_columns = torch.zeros(len(values), 0, dtype=torch.float64)
+    latest = torch.cat([no_columns, *(g.flatten(1) for g in connected.values())], dim=1)
     derivatives = [latest]
     for k in range(2, order + 1):
         latest = _jacobian(latest, inputs, create_graph=k < order)
@@ -253,8 +257,8 @@ def _differentiate(evaluation: Evaluation, order: int) -> Coefficients:
 
 
 def _jacobian(outputs: Tensor, inputs: list[Tensor], *, create_graph: bool) -> Tensor:
-    """``[B, ..., M]``: each entry of ``outputs [B, ...]`` differentiated in its own replication's
-    inputs, one reverse pass an entry for all replications at once.
+    """``[B, ..., M]``: each entry of ``outputs [B, ...]``, differentiated in its own replication's
+    inputs; one reverse pass for each entry, for all replications at once.
     """
     flat = outputs.flatten(1)
     width = sum(leaf[0].numel() for leaf in inputs)
@@ -286,16 +290,16 @@ def _first_line(error: BaseException) -> str:
 
 
 def located(error: BaseException) -> str:
-    """What was raised and where (the last line that is not a library's), in one line."""
+    """One line that says what was raised, and the last line of code that is not a library's."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    users = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     return f"raised {type(error).__name__}: {_first_line(error)}" + (
-        f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+        f" ({users[-1].filename}, line {users[-1].lineno})" if users else ""
     )
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What to call a function or a record in reports."""
+    """The name of a function or a record in reports."""
     name = getattr(function, "__name__", None)
     return name if isinstance(name, str) else _short_repr(function)
 
@@ -313,7 +317,7 @@ def _short_repr(function: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """A field's value; of a function its name, as its address is another in every run."""
+    """A field's value; for a function its name, because its address differs in every run."""
     if isinstance(value, Enum):
         return str(value)
     return name_of(value) if callable(value) and not isinstance(value, type) else repr(value)

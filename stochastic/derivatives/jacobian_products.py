@@ -1,12 +1,13 @@
 """First-order estimates of many batches at once, and products with their Jacobians.
 
-The gradient of a surrogate on a batch is an estimate g(theta). Inner loops need it and, going back,
-``(dg/dtheta)^T v`` and ``(dg/dphi)^T v``: these are put together from the surrogate's coefficients,
+The gradient of a surrogate on a batch is an estimate g(theta). Inner loops need g and, going back,
+the vector-Jacobian products ``(dg/dtheta)^T v`` and ``(dg/dphi)^T v``. With c and C the surrogate's
+first and second derivatives in the log-probabilities, and u_i the score of visit i,
 
     g = sum_i c_i u_i,     (dg/dtheta)^T v = sum_i (C (u . v))_i u_i + sum_i c_i (grad u_i) v,
 
-so that no Hessian is formed: it takes O(N H) numbers a batch. Each replication may have parameters
-of its own. Coefficients come from reverse-mode differentiation of the surrogate or, for the
+so that no Hessian is formed: a batch takes O(N H) numbers. Each replication may have parameters of
+its own. Coefficients come from reverse-mode differentiation of the surrogate or, for the
 built-in ones, in closed form (`stochastic.derivatives.known_surrogates`).
 """
 
@@ -50,49 +51,61 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories, looked_up
 
 @dataclass(frozen=True, eq=False)
 class PlayerState:
-    """One player: a policy at parameters ``[*shape]`` or, one for each replication,
-    ``[B, *shape]``, and a critic ``[S]``, ``[H + 1, S]`` or ``[B, H + 1, S]`` (None: zeros).
+    """One player's policy and critic.
+
+    Attributes:
+        at: the policy at parameters ``[*shape]``, or ``[B, *shape]``, one for each replication.
+        critic: values ``[S]``, ``[H + 1, S]`` or ``[B, H + 1, S]``; None: zeros.
     """
 
     at: PolicyAt
     critic: FloatArray | None = None
 
     def tables(self, steps: int) -> PlayerTables:
-        """What records of ``steps`` steps are looked up in."""
+        """The tables that records of ``steps`` steps are looked up in."""
         log_policy = log_softmax(self.at.logits)
         n_states = log_policy.shape[-2]
-        several = self.critic is not None and self.critic.ndim == 3
-        values = self.critic if several else critic_rows(self.critic, steps, n_states)
+        by_replication = self.critic is not None and self.critic.ndim == 3
+        values = self.critic if by_replication else critic_rows(self.critic, steps, n_states)
         return PlayerTables(log_policy, required(values), None, np.arange(n_states))
 
 
 @dataclass(frozen=True, eq=False)
 class LeafValues:
-    """A number for each entry of the leaves, by their names; those that are missing are 0."""
+    """A number for each entry of the leaves, by the leaves' names; missing leaves are 0."""
 
     entries: Mapping[str, FloatArray]
 
     def of(self, leaf: str) -> FloatArray | None:
-        """Those of one leaf, ``[B, N, H]`` or ``[B, N, H, A]``."""
+        """The numbers of one leaf, ``[B, N, H]`` or ``[B, N, H, A]``; None if they are 0."""
         return self.entries.get(leaf)
 
 
 class Weights(Protocol):
-    """A surrogate's coefficients on B batches."""
+    """A surrogate's coefficients on B batches, however they are found.
+
+    Estimates and products need the first derivatives and the second ones times a direction. Closed
+    forms give both in numpy for the built-in surrogates; reverse mode gives them for any other. The
+    protocol keeps `SurrogateBatch` free of that choice.
+    """
 
     def first(self) -> LeafValues:
-        """The first derivatives in the leaves (and in meta-parameters)."""
+        """The first derivatives in the leaves and in the meta-parameters."""
         ...
 
     def along(self, directions: LeafValues) -> LeafValues:
-        """The second derivatives, times directions of the player's own leaves."""
+        """The second derivatives times ``directions`` in the player's own leaves."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class PulledEstimate:
-    """A cotangent v times the Jacobian of the estimate: ``own`` in the parameters, ``[B, *shape]``,
-    ``other`` in the other player's, ``meta`` in named meta-parameters.
+    """The vector-Jacobian product of an estimate with a cotangent v.
+
+    Attributes:
+        own: the product in the player's parameters, ``[B, *shape]``.
+        other: in the other player's parameters, or None.
+        meta: in the named meta-parameters, ``[B, *its shape]`` each.
     """
 
     own: FloatArray
@@ -102,13 +115,19 @@ class PulledEstimate:
 
 @dataclass(frozen=True, eq=False)
 class SurrogateBatch:
-    """``surrogate`` on batches ``[B, N, H]``, seen by the player ``own``.
+    """A surrogate on batches, as an estimate of a gradient.
 
-    ``meta`` are named meta-parameters, the same for all batches. ``closed_forms=False`` has the
-    coefficients differentiated even where they are known in closed form.
+    Attributes:
+        surrogate: maps a `Record` to a scalar tensor.
+        batch: the trajectories, ``[B, N, H]``.
+        own: the player whose record the surrogate sees.
+        discount: gamma.
+        other: the other player of a game, or None.
+        meta: named meta-parameters, the same for all batches.
+        closed_forms: False: coefficients by reverse mode even where closed forms are known.
 
     Raises:
-        SurrogateError: when estimates are asked for, of a surrogate that misbehaves.
+        SurrogateError: when estimates are computed, if the surrogate misbehaves.
     """
 
     surrogate: Surrogate
@@ -121,49 +140,47 @@ class SurrogateBatch:
 
     def gradient(self) -> FloatArray:
         """The estimates, ``[B, *shape]``."""
-        return self.own.at.vjp(self._field(self._first, "", self.own))
+        return self.own.at.vjp(self._in_logits(self._first, "", self.own))
 
     def other_gradient(self) -> FloatArray:
         """The estimates in the other player's parameters. Raises ValueError without one."""
         other = self._other
-        return other.at.vjp(self._field(self._first, OTHER, other))
+        return other.at.vjp(self._in_logits(self._first, OTHER, other))
 
     def meta_gradient(self, name: str) -> FloatArray:
-        """The surrogates' own derivatives in a meta-parameter, ``[B, *its shape]``."""
-        found = self._first.of(META + name)
-        return np.zeros((self.count, *self.meta[name].shape)) if found is None else found
+        """The surrogates' gradients in a meta-parameter, ``[B, *its shape]``."""
+        return self._in_meta(self._first, name)
 
     def pull_back(self, v: FloatArray) -> PulledEstimate:
-        """``v`` ``[B, *shape]`` times the Jacobian of `gradient`."""
+        """The vector-Jacobian product of `gradient` with ``v [B, *shape]``."""
         at = self.own.at
-        turned = required(at.jet([v])[1])
-        moved = required(at.logit_jet([v])[1])
-        # Of log-probabilities: z' - sum_a pi z', [B, S, A].
-        change = moved - (at.probabilities * moved).sum(axis=-1, keepdims=True)
-        second = self._weights.along(self._directions(change))
+        # The directional derivatives along v: of the probabilities, the logits z and, as
+        # z' - sum_a pi z', of the log-probabilities, all [B, S, A].
+        d_probabilities = required(at.jet([v])[1])
+        d_logits = required(at.logit_jet([v])[1])
+        d_logs = d_logits - (at.probabilities * d_logits).sum(axis=-1, keepdims=True)
+        second = self._weights.along(self._directions(d_logs))
         totals = self._sums(self._first, "").sum(axis=-1, keepdims=True)
-        curved = self._field(second, "", self.own) - totals * turned
-        flat = self._field(self._first, "", self.own)
+        in_logits = self._in_logits(self._first, "", self.own)
+        d_in_logits = self._in_logits(second, "", self.own) - totals * d_probabilities
         other = None
         if self.other is not None:
-            other = self.other.at.vjp(self._field(second, OTHER, self.other))
-        pulled = {name: second.of(META + name) for name in self.meta}
-        meta = {
-            name: np.zeros((self.count, *self.meta[name].shape)) if found is None else found
-            for name, found in pulled.items()
-        }
-        return PulledEstimate(at.vjp_jet([flat, curved], [v]), other, meta)
+            other = self.other.at.vjp(self._in_logits(second, OTHER, self.other))
+        meta = {name: self._in_meta(second, name) for name in self.meta}
+        return PulledEstimate(at.vjp_jet([in_logits, d_in_logits], [v]), other, meta)
 
     def probe(self) -> None:
-        """Checks the surrogate on each batch by itself. Raises SurrogateError: see
-        `stochastic.derivatives.coefficients.probe`.
+        """Checks the surrogate on each batch by itself.
+
+        Raises:
+            SurrogateError: as `stochastic.derivatives.coefficients.probe`.
         """
         call, tensors = self.tensors()
         if probe(call, tensors, 1) == CHANGED_BY_VMAP:
             raise call.error("has another value under vmap; expected a function of its record")
 
     def tensors(self) -> tuple[SurrogateCall, Tensors]:
-        """The surrogate, and the records' tensors with a copy of ``meta`` for each batch."""
+        """The surrogate, and the records' tensors, with a copy of ``meta`` for each batch."""
         own, other = self._tables
         call = SurrogateCall(self.surrogate, name_of(self.surrogate), self.discount, {})
         tensors = record_tensors(self.batch, own, other)
@@ -174,7 +191,7 @@ class SurrogateBatch:
 
     @property
     def count(self) -> int:
-        """B."""
+        """The number B of batches."""
         return len(self.batch.actions)
 
     @property
@@ -200,21 +217,23 @@ class SurrogateBatch:
         return _KnownWeights(known.closed_form(steps), both=self.other is not None)
 
     def _log_ratios(self) -> FloatArray:
-        """``[B, N, H]``: of what was chosen, by the players and by those who drew it."""
+        """The logarithms ``[B, N, H]`` of the chosen actions' probabilities over those under the
+        policies that drew them.
+        """
         own, other = self._tables
-        now, alive = self.batch.states[..., :-1], self.batch.alive
-        found = looked_up(own.log_policy, now, self.batch.actions) - self.batch.behaviour_log_probs
-        theirs, drawn = self.batch.other_actions, self.batch.other_behaviour_log_probs
+        now, batch = self.batch.states[..., :-1], self.batch
+        ratios = looked_up(own.log_policy, now, batch.actions) - batch.behaviour_log_probs
+        theirs, drawn = batch.other_actions, batch.other_behaviour_log_probs
         if other is not None and theirs is not None and drawn is not None:
-            found = found + looked_up(other.log_policy, now, theirs) - drawn
-        return found * alive
+            ratios = ratios + looked_up(other.log_policy, now, theirs) - drawn
+        return ratios * batch.alive
 
     @cached_property
     def _first(self) -> LeafValues:
         return self._weights.first()
 
     def _directions(self, change: FloatArray) -> LeafValues:
-        """How the own leaves move, from the change ``[..., S, A]`` of log-probabilities."""
+        """The derivatives of the own leaves, from those of log-probabilities, ``[..., S, A]``."""
         now, alive = self.batch.states[..., :-1], self.batch.alive
         n_states, n_actions = self.own.at.size
         cells = now if change.ndim == 2 else self._rows(n_states)
@@ -229,32 +248,33 @@ class SurrogateBatch:
         firsts = np.arange(self.count)[:, None, None] * n_states
         return firsts + self.batch.states[..., :-1]
 
-    def _field(self, values: LeafValues, player: str, side: PlayerState) -> FloatArray:
-        """``[B, S, A]``: what numbers at the leaves are in the logits."""
-        sums = self._sums(values, player)
-        field: FloatArray = sums - sums.sum(axis=-1, keepdims=True) * side.at.probabilities
-        return field
+    def _in_logits(self, values: LeafValues, prefix: str, player: PlayerState) -> FloatArray:
+        """Derivatives in the leaves as derivatives in the logits, ``[B, S, A]``."""
+        sums = self._sums(values, prefix)
+        gradient: FloatArray = sums - sums.sum(axis=-1, keepdims=True) * player.at.probabilities
+        return gradient
+
+    def _in_meta(self, values: LeafValues, name: str) -> FloatArray:
+        """Derivatives in a meta-parameter, ``[B, *its shape]``, of which missing ones are 0."""
+        entries = values.of(META + name)
+        return np.zeros((self.count, *self.meta[name].shape)) if entries is None else entries
 
     def __post_init__(self) -> None:
         if len(self.batch.shape) != 3:
             raise ValueError(f"batch: expected shape [B, N, H], got {self.batch.shape}")
         real_number("discount", self.discount, low=0.0, high=1.0)
-        chosen = {"actions": (self.batch.actions, self.own.at.size[1])}
+        check_range("states", self.batch.states, self.own.at.size[0])
+        check_range("actions", self.batch.actions, self.own.at.size[1])
         if self.other is not None and self.batch.other_actions is not None:
-            chosen["other_actions"] = (self.batch.other_actions, self.other.at.size[1])
-        for name, (found, size) in {
-            "states": (self.batch.states, self.own.at.size[0]),
-            **chosen,
-        }.items():
-            check_range(name, found, size)
+            check_range("other_actions", self.batch.other_actions, self.other.at.size[1])
 
-    def _sums(self, values: LeafValues, player: str) -> FloatArray:
+    def _sums(self, values: LeafValues, prefix: str) -> FloatArray:
         """``[B, S, A]``: numbers at the leaves, summed over the visits of each state and action."""
-        size = (self.own if player == "" else self._other).at.size
-        actions = self.batch.actions if player == "" else self.batch.other_actions
+        size = (self.own if prefix == "" else self._other).at.size
+        actions = self.batch.actions if prefix == "" else self.batch.other_actions
         cells = self._rows(size[0])
         total = np.zeros(self.count * size[0] * size[1])
-        taken, every = values.of(player + "log_probs"), values.of(player + "log_policy")
+        taken, every = values.of(prefix + "log_probs"), values.of(prefix + "log_policy")
         if taken is not None and actions is not None:
             live = (taken * self.batch.alive).ravel()
             total += np.bincount((cells * size[1] + actions).ravel(), live, total.size)
@@ -270,7 +290,7 @@ OTHER = "other."
 
 @dataclass(frozen=True, eq=False)
 class _KnownWeights:
-    """Coefficients in closed form: functions of the probabilities of what was chosen."""
+    """Coefficients in closed form: derivatives in the chosen actions' log-probabilities alone."""
 
     known: ClosedForm
     both: bool
@@ -296,15 +316,16 @@ class _DifferentiatedWeights:
     gradients: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, asked: SurrogateBatch) -> _DifferentiatedWeights:
-        call, tensors = asked.tensors()
+    def of(cls, estimate: SurrogateBatch) -> _DifferentiatedWeights:
+        call, tensors = estimate.tensors()
         for name, tensor in tensors.items():
             if name in LEAVES or name.startswith(META):
                 tensor.requires_grad_()
         values, leaves = evaluated(call, tensors, vmapped=True)
-        # One that is constant on this batch (all of its rewards are 0, say) has no gradient.
-        found = _gradients(values.sum(), leaves, create_graph=True) if values.requires_grad else {}
-        return cls(call, leaves, found)
+        # A surrogate that is constant on this batch (all rewards are 0, say) has no gradient.
+        if not values.requires_grad:
+            return cls(call, leaves, {})
+        return cls(call, leaves, _gradients(values.sum(), leaves, create_graph=True))
 
     def first(self) -> LeafValues:
         return self._finite({n: g.detach().numpy() for n, g in self.gradients.items()}, 1)
@@ -317,23 +338,23 @@ class _DifferentiatedWeights:
                 along = along + (self.gradients[leaf] * torch.from_numpy(direction)).sum()
         if not along.requires_grad:
             return LeafValues({})
-        found = _gradients(along, self.leaves, create_graph=False)
-        return self._finite({n: g.numpy() for n, g in found.items()}, 2)
+        products = _gradients(along, self.leaves, create_graph=False)
+        return self._finite({n: g.numpy() for n, g in products.items()}, 2)
 
-    def _finite(self, found: dict[str, FloatArray], order: int) -> LeafValues:
-        for values in found.values():
+    def _finite(self, entries: dict[str, FloatArray], order: int) -> LeafValues:
+        for values in entries.values():
             if not np.isfinite(values).all():
                 raise self.call.error(f"has a derivative of order {order} that is not finite")
-        return LeafValues(found)
+        return LeafValues(entries)
 
 
 def _gradients(value: Tensor, leaves: Tensors, *, create_graph: bool) -> Tensors:
-    """Those of the leaves that ``value`` depends on."""
-    found: Sequence[Tensor | None] = torch.autograd.grad(
+    """The gradients in the leaves that ``value`` depends on."""
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(
         value,
         list(leaves.values()),
         create_graph=create_graph,
         retain_graph=True,
         allow_unused=True,
     )
-    return {n: g for n, g in zip(leaves, found, strict=True) if g is not None}
+    return {n: g for n, g in zip(leaves, gradients, strict=True) if g is not None}

@@ -1,4 +1,6 @@
-"""What all code of a process shares, and what no estimate may draw from, change or leave behind."""
+"""The global state of a process, which no estimate may draw from or change: random number
+generators, torch's and numpy's settings.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_OF_OUR_OWN = 20_250_801
+_SEED = 20_250_801
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,18 +27,18 @@ class Generators:
 
     @classmethod
     def now(cls) -> Generators:
-        """As they are."""
+        """The current states."""
         numpy_state: dict[str, Any] = np.random.get_state(legacy=False)
         return cls(torch.get_rng_state(), numpy_state, random.getstate())
 
     def restore(self) -> None:
-        """Makes them so again."""
+        """Sets the generators to these states."""
         torch.set_rng_state(self.torch)
         np.random.set_state(self.numpy)
         random.setstate(self.python)  # type: ignore[arg-type]
 
     def changed(self, other: Generators) -> str:
-        """Whose generator is in another state; "" if none is."""
+        """The name of a generator whose state differs from ``other``'s; "" if none does."""
         if not torch.equal(self.torch, other.torch):
             return "torch's global generator"
         one, two = self.numpy, other.numpy
@@ -51,7 +53,7 @@ class Generators:
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """Switches that change what others compute."""
+    """Global switches that change what other code computes."""
 
     default_dtype: torch.dtype
     gradients: bool
@@ -59,17 +61,17 @@ class Settings:
 
     @classmethod
     def now(cls) -> Settings:
-        """As they are."""
+        """The current settings."""
         return cls(torch.get_default_dtype(), torch.is_grad_enabled(), dict(np.geterr()))
 
     def restore(self) -> None:
-        """Makes them so again."""
+        """Sets torch and numpy to these settings."""
         torch.set_default_dtype(self.default_dtype)
         torch.set_grad_enabled(self.gradients)
         np.seterr(**self.numpy_errors)
 
     def changed(self, other: Settings) -> str:
-        """Which is another; "" if none is."""
+        """The name of a setting that differs from ``other``'s; "" if none does."""
         named = {
             "default_dtype": "torch's default dtype",
             "gradients": "torch's gradient mode",
@@ -83,7 +85,7 @@ class Settings:
 
 @contextmanager
 def put_back() -> Iterator[None]:
-    """Whatever happens inside, generators and settings are afterwards what they were."""
+    """A context after which generators and settings are what they were before."""
     generators, settings = Generators.now(), Settings.now()
     try:
         yield
@@ -93,24 +95,25 @@ def put_back() -> Iterator[None]:
 
 
 class Watch:
-    """What was disturbed since it was made. It has put generators and settings into states of its
-    own, so that seeding one is seen too, and torch's default dtype to single or ``double``
-    precision.
+    """Notices what code disturbs from now on.
+
+    It first puts generators and settings into states of its own, so that seeding one is noticed
+    too, and torch's default dtype to single or ``double`` precision.
     """
 
     def __init__(self, *, double: bool) -> None:
-        torch.default_generator.manual_seed(_OF_OUR_OWN)
-        np.random.seed(_OF_OUR_OWN)
-        random.seed(_OF_OUR_OWN)
+        torch.default_generator.manual_seed(_SEED)
+        np.random.seed(_SEED)
+        random.seed(_SEED)
         torch.set_default_dtype(torch.float64 if double else torch.float32)
         torch.set_grad_enabled(True)
         np.seterr(divide="warn", over="warn", under="ignore", invalid="warn")
         self._generators, self._settings = Generators.now(), Settings.now()
 
     def disturbed(self) -> str:
-        """What, in words; "" if nothing was."""
-        drawn = self._generators.changed(Generators.now())
-        if drawn:
-            return f"drew from or seeded {drawn}"
-        what = self._settings.changed(Settings.now())
-        return f"changed {what}" if what else ""
+        """What was disturbed, in words; "" if nothing was."""
+        generator = self._generators.changed(Generators.now())
+        if generator:
+            return f"drew from or seeded {generator}"
+        setting = self._settings.changed(Settings.now())
+        return f"changed {setting}" if setting else ""

@@ -1,7 +1,7 @@
 """Surrogates on records of another dtype, or on another device.
 
-A surrogate that is trained with sees whatever its network runs in; what it makes itself (weights,
-discounts) has to follow its record.
+In training a surrogate sees tensors of its network's dtype and device; the tensors that it makes
+itself (weights, discounts) have to follow its record.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from gradbias.stochastic.rollouts.records import LEAVES, Tensors, build_record, 
 from gradbias.stochastic.rollouts.trajectories import Trajectories
 
 META_DEVICE = torch.device("meta")
-"""Has shapes and no values: what is left to run on where there is no accelerator."""
+"""A device that has shapes and no values, for machines without an accelerator."""
 
 _NO_VALUES = ("meta tensor", "meta device", "register_meta", "FakeTensor", "'meta' device")
 
 
 class HardCodedError(Exception):
-    """A surrogate that insists on a dtype or a device; says how."""
+    """A surrogate that hard-codes a dtype or a device; the message says how."""
 
 
 class NoValuesError(Exception):
-    """A surrogate that looks at values, where there are only shapes."""
+    """A surrogate that reads values on the meta device, which has only shapes."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record's tensors are, and what the floating ones are made of."""
+    """The device of a record's tensors, and the dtype of the floating-point ones."""
 
     device: torch.device
     dtype: torch.dtype
 
     @property
     def has_values(self) -> bool:
-        """Whether there are numbers, not shapes alone."""
+        """Whether tensors have values, and not only shapes."""
         return self.device != META_DEVICE
 
     @property
     def single(self) -> bool:
-        """Whether numbers are in single precision."""
+        """Whether floating-point numbers are in single precision."""
         return self.dtype == torch.float32
 
     def __str__(self) -> str:
@@ -61,22 +61,22 @@ SINGLE = Place(torch.device("cpu"), torch.float32)
 
 
 def elsewhere() -> Place:
-    """On this machine's accelerator or, where there is none, on torch's meta device."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    if found is None:
+    """This machine's accelerator or, if there is none, torch's meta device."""
+    device = torch.accelerator.current_accelerator(check_available=True)
+    if device is None:
         return Place(META_DEVICE, torch.float64)
-    return Place(found, torch.float32 if found.type == "mps" else torch.float64)
+    return Place(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
 def gradients_at(
     estimator: SurrogateEstimator, batch: Trajectories, context: Context, place: Place
 ) -> FloatArray:
-    """``[B, M]``: the first derivatives of B surrogates in their leaves, with records in ``place``;
-    no columns on the meta device, where there are no numbers.
+    """``[B, M]``: the gradients of B surrogates in their M leaf entries, with records in ``place``;
+    M is 0 on the meta device, which has no numbers.
 
     Raises:
-        HardCodedError: it raises, or its value is of another dtype or on another device.
-        NoValuesError: it looks at values on the meta device.
+        HardCodedError: the surrogate raises, or its value has another dtype or device.
+        NoValuesError: it reads values on the meta device.
     """
     own, other = player_tables(context, batch.shape[-1])
     tensors = record_tensors(batch, own, other)
@@ -85,13 +85,14 @@ def gradients_at(
         moved = {name: _moved(tensor[b], name, place) for name, tensor in tensors.items()}
         with put_back():
             torch.set_default_dtype(place.dtype)
-            rows.append(_gradient(_asked(estimator, context, place), moved, place))
+            rows.append(_gradient(_objective(estimator, context, place), moved, place))
     return np.array(rows)
 
 
-def _asked(
+def _objective(
     estimator: SurrogateEstimator, context: Context, place: Place
 ) -> Callable[[Tensors], Tensor]:
+    """The surrogate as a function of a record's tensors, with meta-parameters in ``place``."""
     meta = {name: _moved(tensor.detach(), "", place) for name, tensor in context.meta.items()}
     return lambda tensors: estimator.function(build_record(tensors, context.discount, meta))
 
@@ -104,26 +105,23 @@ def _gradient(function: Callable[[Tensors], Tensor], tensors: Tensors, place: Pl
                 f"a record of {place} gives {value.dtype} on {value.device}: hard-coded?"
             )
         leaves = [tensor for tensor in tensors.values() if tensor.requires_grad]
-        found = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+        parts = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
     except HardCodedError:
         raise
     except Exception as error:
-        raise _told(error, place) from None
+        raise _explained(error, place) from None
     if not place.has_values:
         return np.zeros(0)
-    whole: FloatArray = torch.cat([part.flatten() for part in found]).cpu().double().numpy()
-    return whole
+    gradient: FloatArray = torch.cat([part.flatten() for part in parts]).cpu().double().numpy()
+    return gradient
 
 
-def _told(error: Exception, place: Place) -> HardCodedError | NoValuesError:
-    no_values = isinstance(error, NotImplementedError) or _is_about_values(error)
-    if no_values and not place.has_values:
+def _explained(error: Exception, place: Place) -> HardCodedError | NoValuesError:
+    """The error as one about values on the meta device, or else about a hard-coded place."""
+    about_values = any(part in str(error) for part in _NO_VALUES)
+    if (about_values or isinstance(error, NotImplementedError)) and not place.has_values:
         return NoValuesError(str(error).splitlines()[0])
     return HardCodedError(f"a record of {place}: {located(error)}")
-
-
-def _is_about_values(error: Exception) -> bool:
-    return any(part in str(error) for part in _NO_VALUES)
 
 
 def _moved(tensor: Tensor, name: str, place: Place) -> Tensor:

@@ -4,7 +4,7 @@ On one trajectory the derivatives of most surrogates in their log-probabilities 
 policy: they are affine in the rewards and the critic's values, and polynomials in the discount.
 Such a polynomial follows from values at unit rewards, unit critics and discounts that are powers of
 two, where floating point is exact. Evaluations at random rewards, critics and policies, small and
-large, and at discounts between 0 and 1 then have to agree with it: what is not of this kind is
+large, and at discounts between 0 and 1 then have to agree with it; otherwise the surrogate is
 refused.
 """
 
@@ -23,13 +23,13 @@ from gradbias.stochastic.estimators.exact_polynomials import Polynomial, interpo
 from gradbias.stochastic.estimators.kinds import SurrogateEstimator
 
 DISCOUNTS = (0.0, 0.37, 0.93, 0.999, 1.0)
-"""At which the polynomials are tried on every trajectory."""
+"""The discounts at which the polynomials are tried on every trajectory."""
 
 MIN_TRIED = 1_024
-"""Evaluations at least at each of them, where vmap takes the surrogate."""
+"""The fewest evaluations at each of `DISCOUNTS`, if vmap accepts the surrogate."""
 
 MAX_FIT = 400_000
-"""Evaluations at most, where each trajectory has polynomials of its own."""
+"""The most evaluations, if each trajectory has polynomials of its own."""
 
 _TOLERANCE = 1e-10
 _FEW = 64
@@ -37,18 +37,26 @@ _BLOCK = 4096
 
 Term = tuple[tuple[tuple[int, int], ...], int, Polynomial]
 """(visits, x, polynomial): the derivative in the log-probabilities of ``visits``, each a time and
-an action (-1: the one taken), has ``polynomial`` in the discount times x: 1, then the rewards of
-steps 0..H-1, then the critic's values at times 0..H."""
+an action (-1: the one taken), has ``polynomial`` in the discount times the input number x: of 1,
+the rewards of steps 0..H-1, the critic's values at times 0..H."""
 
 
 class UnfitError(ValueError):
-    """A surrogate whose coefficients are not of the kind that can be found exactly."""
+    """A surrogate whose coefficients are no polynomials that can be found exactly."""
 
 
 @dataclass(frozen=True, eq=False)
 class ExactCoefficients:
-    """What was found: ``terms`` of every order up to the estimator's, the same on every trajectory
-    (``shared``), or by the trajectory's states and actions (``of_path``).
+    """The terms of all orders up to the estimator's, and how they were found.
+
+    Attributes:
+        order: the estimator's order.
+        degree: the highest power of the discount.
+        shared: the terms, if they are the same on every trajectory; else None.
+        of_path: the terms by a trajectory's states and actions, if they are not.
+        evaluations: the number of evaluations that the terms were found from.
+        checks: the number of evaluations that they were compared with.
+        rounded: whether coefficients were rounded to fractions.
     """
 
     order: int
@@ -61,7 +69,7 @@ class ExactCoefficients:
 
     @property
     def assumption(self) -> str:
-        """What a proof from these rests on."""
+        """The assumption of a proof that uses these coefficients."""
         kind = "rounded to fractions" if self.rounded else "exact in floating point"
         return (
             "on every trajectory the surrogate's derivatives are affine in rewards and critic "
@@ -75,7 +83,7 @@ class ExactCoefficients:
 def exact_coefficients(
     estimator: SurrogateEstimator, paths: Paths, n_states: int, n_actions: int
 ) -> ExactCoefficients:
-    """The coefficients of a surrogate on the given trajectories, a batch of one each.
+    """The coefficients of a surrogate on given trajectories, each a batch of one.
 
     Raises:
         UnfitError: they depend on the policy, couple trajectories, or are no such polynomials.
@@ -104,7 +112,11 @@ def exact_coefficients(
 
 @dataclass(frozen=True, eq=False)
 class _Tables:
-    """Of each order k ``numbers[k - 1] [B or 1, X, M, ..., M]``: which of ``polynomials``."""
+    """Polynomials by path, input and leaf entries.
+
+    ``numbers[k - 1] [B or 1, X, M, ..., M]`` (k axes M) are indices into ``polynomials``, for the
+    derivatives of order k; X counts the inputs.
+    """
 
     leaves: tuple[str, ...]
     numbers: tuple[IntArray, ...]
@@ -114,8 +126,8 @@ class _Tables:
     def predicted(
         self, k: int, inputs: FloatArray, discount: float, index: IntArray
     ) -> tuple[FloatArray, FloatArray]:
-        """``[B, M, ...]`` of order k at ``inputs [B, X]`` on the paths ``index [B]``, and the size
-        ``[B]`` of what it sums.
+        """The derivatives ``[B, M, ...]`` of order k at ``inputs [B, X]`` on the paths ``index
+        [B]``, and the sum ``[B]`` of their absolute terms.
         """
         powers = [
             float(sum(c * Fraction(discount) ** d for d, c in enumerate(p)))
@@ -124,50 +136,50 @@ class _Tables:
         numbers = self.numbers[k - 1]
         values = np.array(powers)[numbers if len(numbers) == 1 else numbers[index]]
         flat = values.reshape(*values.shape[:2], -1)
-        found = (inputs[:, None] @ flat)[:, 0] if len(flat) > 1 else inputs @ flat[0]
+        sums = (inputs[:, None] @ flat)[:, 0] if len(flat) > 1 else inputs @ flat[0]
         largest = np.abs(flat).max(axis=-1, initial=0.0)
         size: FloatArray = (np.abs(inputs) * largest).sum(axis=1)
-        return found.reshape(len(inputs), *values.shape[2:]), size
+        return sums.reshape(len(inputs), *values.shape[2:]), size
 
     def terms(self, fit: _Fit) -> list[tuple[Term, ...]]:
-        """Of each path, those that are not 0."""
+        """The terms of each path that are not 0."""
         visits = fit.visits(self.leaves)
         zero = [not any(polynomial) for polynomial in self.polynomials]
-        found = []
+        by_path = []
         for b in range(len(self.numbers[0])):
-            own: list[Term] = []
+            terms: list[Term] = []
             for table in self.numbers:
                 for (x, *entries), number in np.ndenumerate(table[b]):
                     if not zero[number]:
                         at = tuple(visits[j] for j in entries)
-                        own.append((at, int(x), self.polynomials[number]))
-            found.append(tuple(own))
-        return found
+                        terms.append((at, int(x), self.polynomials[number]))
+            by_path.append(tuple(terms))
+        return by_path
 
 
 @dataclass(frozen=True, eq=False)
 class _Fit(Evaluations):
-    """Finds the polynomials, and tries them."""
+    """Finds the polynomials, and compares them with further evaluations."""
 
     @property
     def degree(self) -> int:
-        """In the discount, at most."""
+        """The highest degree of the polynomials in the discount."""
         return self.steps + 1
 
     @property
     def points(self) -> int:
-        """Evaluations that a path's polynomials are found from."""
+        """The number of evaluations that a path's polynomials are found from."""
         return (self.degree + 1) * (2 * self.steps + 2)
 
     def tried(self, paths: Paths) -> int:
-        """Evaluations at each of `DISCOUNTS`: every path's, and more where there are few."""
+        """The number of comparisons at each of `DISCOUNTS`: one a path, more if paths are few."""
         return max(len(paths.actions), MIN_TRIED if self.vmapped else _FEW)
 
     def mapped_or_looped(self, paths: Paths) -> _Fit:
-        """With vmap where that may be used.
+        """The same fit, with vmap if that may be used.
 
         Raises:
-            UnfitError: it may not, and there are too many paths to evaluate them one by one.
+            UnfitError: vmap may not be used, and there are too many paths for a loop.
             SurrogateError: as `stochastic.derivatives.coefficients.probe`.
         """
         few = paths[np.array([0, -1])]
@@ -179,7 +191,7 @@ class _Fit(Evaluations):
         return self
 
     def check_count(self, count: int, largest: int, reason: str) -> None:
-        """Raises UnfitError where there are too many evaluations."""
+        """Raises UnfitError if there are too many evaluations."""
         if count > largest:
             raise UnfitError(
                 f"{self.estimator.name}: expected at most {largest:,} evaluations, got {count:,} "
@@ -187,16 +199,17 @@ class _Fit(Evaluations):
             )
 
     def check_policy(self, paths: Paths) -> None:
-        """Raises UnfitError where some path's coefficients differ between two policies."""
+        """Raises UnfitError if some path's coefficients differ between two policies."""
         count = _FEW if not self.vmapped else 4 * _FEW
         some = paths[np.linspace(0, len(paths.actions) - 1, count).astype(np.int64)]
         inputs = self.random_inputs(some, 0)
-        one, other = (
+        first, second = (
             self.derivatives(self.tensors(some, inputs, self.random_logits(count, seed)), 0.5)
             for seed in (1, 2)
         )
-        for k, (a, b) in enumerate(zip(one.derivatives, other.derivatives, strict=True), start=1):
-            alive = self.alive(some, one.leaves, k)
+        pairs = zip(first.derivatives, second.derivatives, strict=True)
+        for k, (a, b) in enumerate(pairs, start=1):
+            alive = self.alive(some, first.leaves, k)
             if not _close(a * alive, b * alive, np.abs(inputs).max(axis=1)):
                 raise UnfitError(
                     f"{self.estimator.name}: its coefficients depend on the policy at which the "
@@ -211,23 +224,27 @@ class _Fit(Evaluations):
         repeated = paths[np.repeat(np.arange(count), width)]
         tensors = self.tensors(repeated, np.tile(units, (count, 1)) * repeated.inputs)
         nodes = [Fraction(2) ** (d - self.degree // 2) for d in range(self.degree + 1)]
-        found = [self.derivatives(tensors, float(node)) for node in nodes]
+        at_nodes = [self.derivatives(tensors, float(node)) for node in nodes]
         numbers = []
         columns: dict[tuple[float, ...], int] = {}
         for k in range(self.estimator.order):
-            values = np.stack([f.derivatives[k] for f in found], axis=-1)
+            values = np.stack([at.derivatives[k] for at in at_nodes], axis=-1)
             values = values.reshape(count, width, *values.shape[1:])
             values[:, 1:] -= values[:, :1]
-            some, which = np.unique(
+            distinct, inverse = np.unique(
                 values.reshape(-1, values.shape[-1]), axis=0, return_inverse=True
             )
-            ids = [columns.setdefault(tuple(column), len(columns)) for column in some.tolist()]
-            numbers.append(np.array(ids)[which.reshape(values.shape[:-1])])
+            ids = [columns.setdefault(tuple(column), len(columns)) for column in distinct.tolist()]
+            numbers.append(np.array(ids)[inverse.reshape(values.shape[:-1])])
         polynomials, rounded = simplified([interpolated(column, nodes) for column in columns])
-        return _Tables(found[0].leaves, tuple(numbers), tuple(polynomials), rounded)
+        return _Tables(at_nodes[0].leaves, tuple(numbers), tuple(polynomials), rounded)
 
     def tables_of_each(self, paths: Paths) -> _Tables:
-        """Where paths differ. Raises UnfitError if they are too many, or still do not agree."""
+        """The polynomials of each path, if these differ.
+
+        Raises:
+            UnfitError: there are too many paths, or their polynomials do not agree either.
+        """
         count = self.points * len(paths.actions)
         largest = MAX_FIT if self.vmapped else MAX_LOOPED
         self.check_count(count, largest, "its coefficients differ between trajectories")
@@ -236,12 +253,12 @@ class _Fit(Evaluations):
             raise UnfitError(
                 f"{self.estimator.name}: its coefficients are not affine in rewards and critic "
                 f"values and polynomials of degree {self.degree} in the discount, of numbers that "
-                "floating point tells apart, the same at every policy"
+                "floating point distinguishes, the same at every policy"
             )
         return tables
 
     def agrees(self, paths: Paths, tables: _Tables) -> bool:
-        """Whether the polynomials say what random evaluations do, on every path."""
+        """Whether the polynomials agree with random evaluations on every path."""
         index = np.arange(self.tried(paths)) % len(paths.actions)
         parts = [index[begin : begin + _BLOCK] for begin in range(0, len(index), _BLOCK)]
         return all(
@@ -253,41 +270,40 @@ class _Fit(Evaluations):
     def agrees_at(
         self, discount: float, paths: Paths, tables: _Tables, index: IntArray, seed: int
     ) -> bool:
-        """As `agrees`, at one discount on the paths ``index``."""
+        """Whether they agree at one discount on the paths ``index``."""
         some = paths[index]
         inputs = self.random_inputs(some, seed)
         logits = self.random_logits(len(index), seed + 1)
-        found = self.derivatives(self.tensors(some, inputs, logits), discount)
-        if found.leaves != tables.leaves:
+        coefficients = self.derivatives(self.tensors(some, inputs, logits), discount)
+        if coefficients.leaves != tables.leaves:
             return False
-        for k, derivative in enumerate(found.derivatives, start=1):
-            said, size = tables.predicted(k, inputs, discount, index)
-            alive = self.alive(some, found.leaves, k)
-            if not _close(derivative * alive, said * alive, size):
+        for k, derivative in enumerate(coefficients.derivatives, start=1):
+            predicted, size = tables.predicted(k, inputs, discount, index)
+            alive = self.alive(some, coefficients.leaves, k)
+            if not _close(derivative * alive, predicted * alive, size):
                 return False
         return True
 
     def check_coupling(self, paths: Paths) -> None:
-        """Raises UnfitError where a batch of two's coefficients are not half of each one's own."""
+        """Raises UnfitError if the coefficients of a batch of two are not half of each one's."""
         rng = np.random.default_rng(0)
         pairs = paths[rng.integers(len(paths.actions), size=32)]
         inputs = self.random_inputs(pairs, 1)
         alone = self.derivatives(self.tensors(pairs, inputs), 0.5)
         together = self.derivatives(self.tensors(pairs, inputs, n=2), 0.5)
-        for k, (own, both) in enumerate(
-            zip(alone.derivatives, together.derivatives, strict=True), start=1
-        ):
+        orders = zip(alone.derivatives, together.derivatives, strict=True)
+        for k, (single, both) in enumerate(orders, start=1):
             wanted = np.zeros_like(both)
             for n, at in enumerate(self.members(alone.leaves)):
                 block: tuple[Any, ...] = (slice(None), *np.ix_(*[at] * k))
-                wanted[block] = own[n::2] / 2
+                wanted[block] = single[n::2] / 2
             if not _close(both, wanted, np.abs(inputs).reshape(len(both), -1).max(axis=1)):
                 raise UnfitError(f"{self.estimator.name}: couples the trajectories of a batch")
 
 
-def _close(one: FloatArray, other: FloatArray, size: FloatArray) -> bool:
-    """Whether every row agrees to rounding, of itself and of its size ``[B]``."""
-    rows = len(one)
-    gaps = np.abs(one - other).reshape(rows, -1).max(axis=1, initial=0.0)
-    own = np.abs(other).reshape(rows, -1).max(axis=1, initial=1.0)
-    return bool((gaps <= _TOLERANCE * np.maximum(own, size)).all())
+def _close(first: FloatArray, second: FloatArray, size: FloatArray) -> bool:
+    """Whether every row agrees up to rounding, relative to its entries and its ``size [B]``."""
+    rows = len(first)
+    gaps = np.abs(first - second).reshape(rows, -1).max(axis=1, initial=0.0)
+    largest = np.abs(second).reshape(rows, -1).max(axis=1, initial=1.0)
+    return bool((gaps <= _TOLERANCE * np.maximum(largest, size)).all())

@@ -1,4 +1,4 @@
-"""Torch policies and (to come) networks."""
+"""Policies that are torch functions."""
 
 from gradbias.analytic.utils.lazy_imports import public_names
 

@@ -1,7 +1,7 @@
 """The record that a surrogate objective sees, and how it is built from trajectories.
 
-A surrogate depends on the policy through log-probabilities only. They are leaves: what the
-estimator differentiates. Everything else is data.
+A surrogate depends on the policy through log-probabilities only. These are the leaves, in which the
+estimator differentiates; everything else is data.
 """
 
 from __future__ import annotations
@@ -22,26 +22,22 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories, looked_up
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One replication: N trajectories of H steps, float64 tensors.
+    """One replication of N trajectories of H steps, as float64 tensors.
 
-    log_probs ``[N, H]``
-        log-probability of the action taken: a leaf. 0 after the end.
-    log_policy ``[N, H, A]``
-        log-probabilities of all actions: a leaf of its own (for entropies). 0 after the end.
-    behaviour_log_probs ``[N, H]``
-        those of the policy that drew the actions: data.
-    rewards ``[N, H]``, states ``[N, H + 1]``, actions ``[N, H]``, alive ``[N, H]`` (bool)
-        alive is False after the end of the episode; rewards are 0 there.
-    values ``[N, H + 1]``
-        the critic's values of the states (zeros where none was given): data.
-    discount
-        gamma, a float.
-    reference_log_policy ``[N, H, A]``
-        a reference policy's log-probabilities, None if none was given.
-    other
-        the same record for the other player of a game, None elsewhere.
-    meta
-        named meta-parameter tensors.
+    Attributes:
+        log_probs: log-probability of the action taken, ``[N, H]``: a leaf; 0 after the end.
+        log_policy: log-probabilities of all actions, ``[N, H, A]``: a leaf of its own (for
+            entropies); 0 after the end.
+        behaviour_log_probs: log-probabilities under the policy that drew the actions, ``[N, H]``.
+        rewards: the rewards, ``[N, H]``; 0 after the end.
+        states: numbers of the states, ``[N, H + 1]``.
+        actions: numbers of the actions, ``[N, H]``.
+        alive: False after the end of the episode, ``[N, H]``.
+        values: the critic's values of the states, ``[N, H + 1]`` (zeros without a critic).
+        discount: gamma, a float.
+        reference_log_policy: a reference policy's log-probabilities, ``[N, H, A]``, or None.
+        other: the same record for the other player of a game, or None.
+        meta: named meta-parameter tensors.
     """
 
     log_probs: Tensor
@@ -59,8 +55,8 @@ class Record:
 
 
 Tensors = dict[str, Tensor]
-"""A record's tensors by name: what vmap maps over. ``other.`` comes before those of the other
-player, ``meta.`` before meta-parameters that each replication has its own copy of."""
+"""A record's tensors by name, which vmap maps over. Names of the other player's begin with
+``other.``; names of meta-parameters that each replication has a copy of begin with ``meta.``."""
 
 META = "meta."
 
@@ -73,9 +69,13 @@ Surrogate = Callable[[Record], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class PlayerTables:
-    """What one player's record is looked up in: ``log_policy [S, A]``, ``critic [H + 1, S]``,
-    ``reference [S, A]`` or None, ``rows [S]`` the row of the tables that each state reads. Policy
-    and critic may have a leading axis: one table for each replication.
+    """The tables that one player's record is looked up in.
+
+    Attributes:
+        log_policy: log-probabilities ``[S, A]``, or ``[B, S, A]``, one table a replication.
+        critic: values ``[H + 1, S]``, or ``[B, H + 1, S]``.
+        reference: log-probabilities of the reference policy, ``[S, A]``, or None.
+        rows: the row of the tables that each state reads, ``[S]``.
     """
 
     log_policy: FloatArray
@@ -94,8 +94,8 @@ def record_tensors(batch: Trajectories, own: PlayerTables, other: PlayerTables |
     rows = other.rows[batch.states[..., :-1]]
     behaviour = batch.other_behaviour_log_probs
     if behaviour is None:  # drawn by the other player's own policy
-        found = looked_up(other.log_policy, rows, batch.other_actions)
-        behaviour = np.where(batch.alive, found, 0.0)
+        log_probs = looked_up(other.log_policy, rows, batch.other_actions)
+        behaviour = np.where(batch.alive, log_probs, 0.0)
     theirs = _player_tensors(batch, other, batch.other_actions, batch.other_rewards, behaviour)
     return tensors | {f"other.{name}": tensor for name, tensor in theirs.items()}
 
@@ -107,10 +107,10 @@ def _player_tensors(
     rewards: FloatArray,
     behaviour_log_probs: FloatArray,
 ) -> Tensors:
+    """One player's tensors, from the tables and what that player did and received."""
     check_range("states", batch.states, len(tables.rows))
     check_range("actions", actions, tables.log_policy.shape[-1])
-    rows = tables.rows[batch.states[..., :-1]]
-    alive = batch.alive
+    rows, alive = tables.rows[batch.states[..., :-1]], batch.alive
     steps = np.broadcast_to(np.arange(batch.states.shape[-1]), batch.states.shape)
     arrays = {
         "log_probs": np.where(alive, looked_up(tables.log_policy, rows, actions), 0.0),
@@ -127,21 +127,22 @@ def _player_tensors(
     return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
 
 
-def check_range(name: str, found: npt.NDArray[np.int64], size: int) -> None:
-    """Raises ValueError for numbers that are not 0, ..., size - 1."""
-    wrong = found[(found < 0) | (found >= size)]
+def check_range(name: str, numbers: npt.NDArray[np.int64], size: int) -> None:
+    """Raises ValueError for numbers that are not among 0, ..., size - 1."""
+    wrong = numbers[(numbers < 0) | (numbers >= size)]
     if wrong.size:
         raise ValueError(f"{name}: expected numbers from 0 to {size - 1}, got {wrong[0]}")
 
 
-def _named(tensors: Tensors, prefix: str) -> Tensors:
+def _without_prefix(tensors: Tensors, prefix: str) -> Tensors:
+    """The tensors whose names begin with ``prefix``, by the rest of their names."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def build_record(tensors: Tensors, discount: float, meta: Mapping[str, Tensor]) -> Record:
     """One replication's record from its tensors."""
     own: dict[str, Any] = {n: t for n, t in tensors.items() if "." not in n}
-    theirs: dict[str, Any] = _named(tensors, "other.")
-    frozen = MappingProxyType({**meta, **_named(tensors, META)})
+    theirs: dict[str, Any] = _without_prefix(tensors, "other.")
+    frozen = MappingProxyType({**meta, **_without_prefix(tensors, META)})
     other = Record(**theirs, discount=discount, meta=frozen) if theirs else None
     return Record(**own, discount=discount, other=other, meta=frozen)

@@ -1,7 +1,8 @@
 """Batches of trajectories, and sampling them from a tabular problem.
 
-After an episode's end a trajectory goes on with ``alive`` False, the terminal state repeated,
-action 0, reward 0 and log-probability 0: dead steps carry no information, under either measure.
+After an episode's end a trajectory continues with ``alive`` False, the terminal state repeated,
+action 0, reward 0 and log-probability 0, so that these steps carry no information, whether
+trajectories are sampled or enumerated.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ from gradbias.analytic.utils.validation import BoolArray, FloatArray, IntArray, 
 class Trajectories:
     """N trajectories of H steps; leading axes are independent replications.
 
-    ``states [..., N, H + 1]``, ``actions``, ``rewards``, ``alive``, ``behaviour_log_probs``
-    ``[..., N, H]``; in two-player games also ``other_actions``, ``other_rewards`` and,
-    where the other player was off its policy, ``other_behaviour_log_probs``.
-    ``behaviour_log_probs`` are those of the policy that drew the actions. Arrays are made
-    read-only.
+    Arrays are made read-only.
+
+    Attributes:
+        states: numbers of the states, ``[..., N, H + 1]``.
+        actions: numbers of the actions, ``[..., N, H]``.
+        rewards: the rewards, ``[..., N, H]``.
+        alive: whether the step is before the end of the episode, ``[..., N, H]``.
+        behaviour_log_probs: log-probabilities of the policy that drew the actions, ``[..., N, H]``.
+        other_actions: in two-player games, the other player's actions.
+        other_rewards: in two-player games, the other player's rewards.
+        other_behaviour_log_probs: as above, if the other player's actions are off its policy.
 
     Raises:
-        ValueError: shapes that do not belong together.
+        ValueError: shapes that do not match.
     """
 
     states: IntArray
@@ -46,13 +53,13 @@ class Trajectories:
         shape = np.shape(self.actions)
         if len(shape) < 2:
             raise ValueError(f"actions: expected shape [..., N, H], got {shape}")
-        whole = dict.fromkeys(("states", "actions", "other_actions"), np.dtype(np.int64))
-        kinds = whole | {"alive": np.dtype(np.bool_)}
+        integers = dict.fromkeys(("states", "actions", "other_actions"), np.dtype(np.int64))
+        dtypes = integers | {"alive": np.dtype(np.bool_)}
         for field in fields(self):
             value = getattr(self, field.name)
             if value is None:
                 continue
-            array = np.asarray(value, dtype=kinds.get(field.name, np.dtype(np.float64)))
+            array = np.asarray(value, dtype=dtypes.get(field.name, np.dtype(np.float64)))
             wanted = (*shape[:-1], shape[-1] + 1) if field.name == "states" else shape
             if array.shape != wanted:
                 raise ValueError(f"{field.name}: expected shape {wanted}, got {array.shape}")
@@ -62,11 +69,11 @@ class Trajectories:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(..., N, H)``."""
+        """The shape ``(..., N, H)``."""
         return self.actions.shape
 
     def __getitem__(self, index: Any) -> Trajectories:
-        """The replications (or trajectories) that numpy indexing of the leading axes selects."""
+        """The replications or trajectories that numpy indexing of the leading axes selects."""
         return self._mapped(lambda array: array[index])
 
     def reshape(self, *leading: int) -> Trajectories:
@@ -75,7 +82,7 @@ class Trajectories:
 
     @classmethod
     def concatenated(cls, batches: Sequence[Trajectories]) -> Trajectories:
-        """Batches after each other along their first axis; all with the same optional fields."""
+        """The batches joined along their first axis; all must have the same optional fields."""
         parts: dict[str, Any] = {}
         for field in fields(cls):
             arrays = [getattr(batch, field.name) for batch in batches]
@@ -91,18 +98,18 @@ class Trajectories:
 
 
 @dataclass(frozen=True, eq=False)
-class _Alternatives:
-    """Rows of distributions in compressed form: only entries of positive probability.
+class _Distributions:
+    """Rows of discrete distributions, without their entries of probability 0.
 
-    ``cumulative [rows, K]`` ends in exact ones, so that no uniform number in [0, 1) falls off;
-    ``outcomes [rows, K]`` are the entries' indices.
+    ``cumulative [rows, K]`` ends in exact ones, so that every uniform number in [0, 1) selects an
+    outcome; ``outcomes [rows, K]`` are the entries' indices.
     """
 
     cumulative: FloatArray
     outcomes: IntArray
 
     @classmethod
-    def of(cls, probabilities: FloatArray) -> _Alternatives:
+    def of(cls, probabilities: FloatArray) -> _Distributions:
         positive = probabilities > 0
         width = int(positive.sum(axis=1).max())
         # A stable sort on "is zero" brings each row's positive entries to its front, in order.
@@ -129,11 +136,20 @@ def sample(
     length: int | None = None,
     policy: Policy = TABULAR,
 ) -> Trajectories:
-    """``batch_size`` trajectories from the policy with parameters theta; ``[R, batch_size, ...]``
-    for R replications, each with parameters of its own where theta is ``[R, *shape]``.
+    """Trajectories of a policy, sampled from the problem.
 
-    Trajectories have the problem's horizon; ``length`` is for the infinite horizon alone, where
-    cutting at ``length`` steps biases what is estimated (a truncation bias).
+    Args:
+        mdp: the problem.
+        theta: the policy's parameters (``[S, A]`` for the tabular softmax), or one for each
+            replication, ``[R, *shape]``.
+        batch_size: N, the number of trajectories in a batch.
+        rng: the generator of all draws.
+        replications: R, the number of batches; None is one batch without a leading axis.
+        length: the number of steps, for an infinite horizon alone: it causes a truncation bias.
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        A batch ``[N, H]``, or R batches ``[R, N, H]``.
 
     Raises:
         ValueError: theta does not fit, batch_size or replications below 1, a length that is missing
@@ -161,12 +177,12 @@ def draw_trajectories(
     steps: int,
     rng: np.random.Generator,
 ) -> Trajectories:
-    """Trajectories ``[*shape, steps]`` of ``log_policy [S, A]`` or, one for each entry of the first
-    axis, ``[R, S, A]``.
+    """Trajectories ``[*shape, steps]`` of ``log_policy [S, A]``, or ``[R, S, A]``, one policy for
+    each entry of the first axis.
     """
-    choices = _Alternatives.of(np.exp(log_policy).reshape(-1, mdp.n_actions))
-    successors = _Alternatives.of(mdp.transition.reshape(-1, mdp.n_states))
-    starts = _Alternatives.of(mdp.start[None])
+    choices = _Distributions.of(np.exp(log_policy).reshape(-1, mdp.n_actions))
+    successors = _Distributions.of(mdp.transition.reshape(-1, mdp.n_states))
+    starts = _Distributions.of(mdp.start[None])
     states = np.empty((*shape, steps + 1), dtype=np.int64)
     actions = np.empty((*shape, steps), dtype=np.int64)
     states[..., 0] = starts.draw(np.zeros(shape, dtype=np.int64), rng)
@@ -183,8 +199,8 @@ def draw_trajectories(
 def complete_trajectories(
     mdp: TabularMDP, log_policy: FloatArray, states: IntArray, actions: IntArray
 ) -> Trajectories:
-    """The record of given states ``[..., H + 1]`` and actions, drawn from ``log_policy [S, A]`` (or
-    ``[R, S, A]``, one for each entry of the first axis).
+    """The trajectories with given states ``[..., H + 1]`` and actions, drawn from ``log_policy [S,
+    A]``, or ``[R, S, A]``, one policy for each entry of the first axis.
     """
     now = states[..., :-1]
     alive = ~mdp.terminal[now]
@@ -194,13 +210,13 @@ def complete_trajectories(
 
 
 def looked_up(table: FloatArray, *index: IntArray) -> FloatArray:
-    """``table[index]`` of a table with two axes, or of one that has a leading axis more: that of
-    the indices.
+    """``table[index]`` of a table with two axes; a third, leading axis is matched with the first
+    axis of the indices.
     """
     if table.ndim == 3:
         index = (np.arange(len(table)).reshape(-1, *(1,) * (index[0].ndim - 1)), *index)
-    found: FloatArray = table[index]
-    return found
+    entries: FloatArray = table[index]
+    return entries
 
 
 def trajectory_length(mdp: TabularMDP, length: int | None) -> int:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import chi2
 
 from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.stochastic.rollouts.trajectories import Trajectories, _Alternatives, sample
+from gradbias.stochastic.rollouts.trajectories import Trajectories, _Distributions, sample
 from tests.oracles import brute_force as oracles
 
 FALSE_ALARM = 1e-6
@@ -62,7 +62,7 @@ def test_no_draw_falls_off_a_row_or_takes_what_cannot_happen():
             return np.full(shape, self.value)
 
     rows = np.array([[0.0, 0.1, 0.2, 0.7, 0.0], [0.1] * 3 + [0.0, 0.7], [0.0, 0.0, 1.0, 0.0, 0.0]])
-    table = _Alternatives.of(rows)
+    table = _Distributions.of(rows)
     highest = table.draw(np.arange(3), Edges(np.nextafter(1.0, 0.0)))
     lowest = table.draw(np.arange(3), Edges(0.0))
     assert highest.tolist() == [3, 4, 2]
