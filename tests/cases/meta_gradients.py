@@ -24,7 +24,7 @@ def small(seed=0, horizon=2, n_states=2):
 
 
 def maml(mdp, steps=1, step_size=0.7, *, value=ad, hessian=dice, outer=ad, n=1, **options):
-    """MAML with every slot sampled, unless it is said to be given."""
+    """MAML with every slot sampled, unless ``slots`` gives another one."""
 
     def slot(surrogate):
         return surrogate if isinstance(surrogate, Given) else Sampled(surrogate, n)
