@@ -306,5 +306,5 @@ def relative_gap(found, wanted):
 
 
 def hoeffding_slack(trials, error):
-    """The one-sided deviation of a frequency that is exceeded with probability ``error`` at most."""
+    """What a frequency exceeds its probability by with probability at most ``error``."""
     return math.sqrt(math.log(1 / error) / (2 * trials))

@@ -64,7 +64,7 @@ def _loss(learner, values, targets):
 
 
 def unrolled_meta_gradients(learner, inner, outer, trace_decay=None, power=True):
-    """Each outcome's meta-gradients ``[P, n, m]`` of the outer loss at each iterate, by reverse mode
+    """Each outcome's gradients ``[P, n, m]`` of the outer loss at each iterate, by reverse mode
     through the inner loop; with ``trace_decay`` mu, the trace's estimate T sum_i mu^(i-1) N_{n-i},
     each factor by reverse mode."""
     inner, outer = torch.tensor(inner), torch.tensor(outer)
