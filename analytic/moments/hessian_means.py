@@ -97,23 +97,14 @@ def hessian_estimate_mean(
 
 @dataclass(frozen=True, eq=False)
 class _Credited:
-    """The mean credit of every step, as action values.
-
-    Attributes:
-        mdp: the problem.
-        exact: the evaluation of its return.
-        credited: an evaluation whose action values are B_t.
-        based: the evaluation whose occupancy times ``factors`` are the visits.
-        factors: ``[T, 1]``.
-        baseline: ``[T, S]``, the critic's value that is subtracted from a total return.
-    """
+    """The mean credit of every step, as action values."""
 
     mdp: TabularMDP
-    exact: Evaluation
-    credited: Evaluation
-    based: Evaluation
-    factors: FloatArray
-    baseline: FloatArray
+    exact: Evaluation  # the evaluation of its return
+    credited: Evaluation  # an evaluation whose action values are B_t
+    based: Evaluation  # its occupancy times the factors are the visits
+    factors: FloatArray  # the weights of its steps, [T, 1]
+    baseline: FloatArray  # [T, S], the critic's value that is subtracted from a total return
 
     @classmethod
     def of(

@@ -31,25 +31,15 @@ from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_nu
 
 @dataclass(frozen=True, eq=False)
 class StepSums:
-    """A problem, a policy and the weights of T steps (T = 1 for the infinite horizon).
-
-    Attributes:
-        mdp: the problem.
-        at: the policy.
-        signal: ``[T, S, A, S]``, whose discounted sums are the credits: rewards or TD errors.
-        decay: the factor that carries credits back.
-        baseline: ``[T + 1, S]``, 0 at the end of a horizon.
-        weights: w, ``[T]``.
-        carry: the factor that carries the sums themselves back.
-    """
+    """A problem, a policy and the weights of T steps (T = 1 for the infinite horizon)."""
 
     mdp: TabularMDP
     at: PolicyAt
-    signal: FloatArray
-    decay: float
-    baseline: FloatArray
-    weights: FloatArray
-    carry: float
+    signal: FloatArray  # [T, S, A, S], rewards or TD errors: their sums are the credits
+    decay: float  # the factor that carries credits back
+    baseline: FloatArray  # [T + 1, S], 0 at the end of a horizon
+    weights: FloatArray  # w, [T]
+    carry: float  # the factor that carries the sums themselves back
 
     @classmethod
     def of(

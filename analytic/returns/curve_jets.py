@@ -24,17 +24,11 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The return along a curve of parameters.
-
-    Attributes:
-        tables: the problem.
-        at: the policy at the point where the curve starts.
-        theta: the jet of the parameters; its part 0 is that point.
-    """
+    """The return along a curve of parameters."""
 
     tables: Tables
-    at: PolicyAt
-    theta: Parts
+    at: PolicyAt  # the policy at the point where the curve starts
+    theta: Parts  # the jet of the parameters; its part 0 is that point
 
     @cached_property
     def expansion(self) -> Expansion:

@@ -32,15 +32,10 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A policy's values and occupancy at each step, each computed when it is first read.
+    """A policy's values and occupancy at each step, each computed when it is first read."""
 
-    Attributes:
-        tables: the problem; an infinite horizon is one stationary step (T = 1).
-        policy: action probabilities, ``[..., S, A]``.
-    """
-
-    tables: Tables
-    policy: FloatArray
+    tables: Tables  # the problem; an infinite horizon is one stationary step (T = 1)
+    policy: FloatArray  # action probabilities, [..., S, A]
 
     @cached_property
     def system(self) -> System:
