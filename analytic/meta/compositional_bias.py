@@ -168,7 +168,9 @@ def expected_path(
     inner = mdp
     if isinstance(problem, Lirpg):
         if not problem.paid_at_end and mdp.terminal.any():
-            raise ValueError("problem: expected a phi that is paid at terminal states, got one not")
+            raise ValueError(
+                "problem: expected a phi that is given at terminal states, got one that ends before"
+            )
         inner = replace(mdp, reward=mdp.reward + (phi if mdp.reward.ndim == 2 else phi[..., None]))
     rows = None
     if critic is not None:

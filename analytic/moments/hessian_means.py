@@ -147,11 +147,11 @@ class _Credited:
             mdp.next_state_reward, (len(self.baseline), *mdp.transition.shape)
         )
         weight = (exact.occupancy * exact.step_values - self.visits * self.baseline).sum(axis=0)
-        earned = np.zeros(mdp.n_states)
+        past = np.zeros(mdp.n_states)
         for reward, visits in zip(rewards, exact.occupancy, strict=True):
-            weight += earned
+            weight += past
             by_next_state = np.einsum("sa,sax,sax->sx", policy, mdp.transition, reward)
-            earned = earned @ kernel + visits @ by_next_state
+            past = past @ kernel + visits @ by_next_state
         return np.where(mdp.terminal, 0.0, weight)
 
     @property

@@ -24,14 +24,28 @@ class Policy(Protocol):
     """
 
     def parameter_shape(self, n_states: int, n_actions: int) -> tuple[int, ...]:
-        """The shape of theta. Raises ValueError if the policy does not fit the problem."""
+        """The shape of theta.
+
+        Args:
+            n_states: S, of the problem.
+            n_actions: A, of the problem.
+
+        Raises:
+            ValueError: the policy does not fit the problem.
+        """
 
     def logits(self, theta: FloatArray) -> FloatArray:
         """The logits ``[S, A]`` at theta."""
 
     def logit_derivatives(self, theta: FloatArray, order: int) -> tuple[FloatArray, ...]:
-        """Derivatives 1..order of the logits, the k-th ``[S * A, p, ..., p]`` with k axes of
-        length p = theta.size.
+        """Derivatives 1..order of the logits in theta.
+
+        Args:
+            theta: the parameters.
+            order: the highest order, at least 1.
+
+        Returns:
+            The k-th is ``[S * A, p, ..., p]``, with k axes of length p = theta.size.
         """
 
 
