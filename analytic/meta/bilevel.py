@@ -109,9 +109,7 @@ class Maml:
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """The parameters theta^0, twice. Raises ValueError if they do not fit, or another theta is
-        given.
-        """
+        """Theta^0, twice. Raises ValueError if it does not fit, or another theta is given."""
         phi = policy_of(self.mdp, meta_parameters, self.policy, "meta_parameters").theta
         if theta is not None and not np.array_equal(np.asarray(theta), phi):
             raise ValueError(

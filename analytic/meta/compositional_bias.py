@@ -243,9 +243,7 @@ class _Enumeration:
         return _Sums(np.zeros(()), zero, zero, np.zeros((p, p)), zero, meta)
 
     def _ends(self, theta: FloatArray, probability: FloatArray) -> _Sums:
-        """The sums over final parameters ``[B, *shape]``, which are reached with these
-        probabilities.
-        """
+        """The sums over final parameters ``[B, *shape]`` with these probabilities."""
         outer = self.loop.problem.outer(self.loop.phi, theta)
         error = theta - self.loop.path[-1]
         flat = error.reshape(len(theta), -1)

@@ -129,9 +129,7 @@ class LambdaStep:
         return self.linear.jvp(v)
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
-        """The transposed Jacobian's product, and the derivatives in discount and lambda ``[...,
-        2]``.
-        """
+        """The transposed Jacobian's product, and the derivatives in (discount, lambda)."""
         return PulledBack(
             state=lambda: self.linear.vjp(cotangent), meta=lambda: self._meta(cotangent)
         )

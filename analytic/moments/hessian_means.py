@@ -156,9 +156,7 @@ class _Credited:
 
     @property
     def advantage_problem(self) -> Evaluation:
-        """The policy in the problem with rewards ``w_t (B_t - sum_b pi B_t)``, weighted as the
-        visits.
-        """
+        """The problem with rewards ``w_t (B_t - sum_b pi B_t)``, weighted as the visits."""
         reward = self.factors[..., None] * self.credited.advantages
         return Evaluation(self.based.tables.with_reward(reward), self.exact.policy)
 

@@ -51,9 +51,7 @@ class StepSums:
         gae_lambda: float | None,
         weighting: StateWeighting,
     ) -> StepSums:
-        """Checks the arguments, which are those of `gradient_moments`. Raises ValueError as it
-        does.
-        """
+        """Checks the arguments of `gradient_moments`. Raises ValueError as it does."""
         at = single_policy(mdp, theta, policy)
         values = critic_over_time(mdp, critic)
         weights = _step_weights(mdp, weighting)
@@ -77,9 +75,7 @@ class StepSums:
         return self._in_parameters([self._logit_scores], [])
 
     def second_derivatives(self, v: FloatArray, *, keep_scores: bool) -> FloatArray:
-        """The Hessian of log pi(a|s) times v, ``[S, A, p]``; with ``keep_scores`` that of pi, over
-        pi.
-        """
+        """The Hessian of log pi(a|s), or (``keep_scores``) of pi over pi, times v, ``[S, A, p]``."""
         tangent = required(self.at.jet([v])[1])
         states = np.arange(self.mdp.n_states)
         derivative = np.zeros_like(self._logit_scores)
@@ -142,9 +138,7 @@ class StepSums:
         return self._centred(pick @ total[:, 0], pick @ total @ pick.T)
 
     def across_steps(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The mean and covariance of DiCE's Hessian times v, which also pairs scores of different
-        steps.
-        """
+        """The mean and covariance of DiCE's Hessian times v, which pairs scores of steps."""
         local = self.second_derivatives(v, keep_scores=True)
         arguments = (self.mdp, self.at.probabilities, self.signal, self.scores, local, v.ravel())
         sums = PairedSums(*arguments, self.baseline, self.weights, self.decay, self.carry)

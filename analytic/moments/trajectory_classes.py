@@ -71,9 +71,7 @@ class TrajectoryClasses:
         return cls(rows.weights, rows.visits.reshape(size), (total - rows.baselines).reshape(size))
 
     def counted(self, n: int, steps: int) -> int:
-        """The number of ways to draw ``steps`` batches of ``n``. Raises ValueError if they are too
-        many, or tables would be too large.
-        """
+        """The number of ways to draw ``steps`` batches of ``n``. Raises ValueError for too many."""
         batches = math.comb(len(self.weights) + n - 1, n)
         if steps > MAX_STEPS:
             raise ValueError(f"steps: expected at most {MAX_STEPS}, got {steps}")
@@ -171,9 +169,7 @@ class _Rows:
         return _Rows(after, weights, visits, credited, baselines, self.to_go)._merged()
 
     def without_states(self) -> _Rows:
-        """The trajectories merged whatever state they end in; those whose weight underflowed are
-        dropped.
-        """
+        """The trajectories merged across final states; those of underflowed weight are dropped."""
         likely = self.weights > 0.0
         return replace(self, state=self.state * 0)._of(likely, self.weights[likely])._merged()
 

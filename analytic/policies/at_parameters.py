@@ -40,9 +40,7 @@ class PolicyAt:
 
     @cached_property
     def logits(self) -> FloatArray:
-        """The logits ``[..., S, A]``. Raises ValueError if the policy gives other shapes or
-        infinite numbers.
-        """
+        """The logits ``[..., S, A]``. Raises ValueError on another shape or infinite numbers."""
         if isinstance(self.policy, TabularSoftmax | LinearSoftmax):
             return self.policy.logits(self.theta)
         rows = [

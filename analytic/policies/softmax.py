@@ -19,8 +19,8 @@ class Policy(Protocol):
 
     Gradients, Hessians and estimators are all derived in the logits, where softmax's derivatives
     are known in closed form; the chain rule does the rest. So a new parametrisation needs no
-    formula of its own: it gives its logits and their derivatives, and every exact result and every
-    estimator accepts it as ``policy=``.
+    formula but its logits and their derivatives: exact functions and estimators take it as
+    ``policy=``.
     """
 
     def parameter_shape(self, n_states: int, n_actions: int) -> tuple[int, ...]:
@@ -62,9 +62,7 @@ class TabularSoftmax:
         return theta
 
     def logit_derivatives(self, theta: FloatArray, order: int) -> tuple[FloatArray, ...]:
-        """The identity, then zeros. They are dense arrays: exact code avoids this call by asking
-        for the policy's type.
-        """
+        """The identity, then zeros, as dense arrays; exact code asks for the type instead."""
         p = theta.size
         return (np.eye(p), *(np.zeros((p,) * (k + 1)) for k in range(2, order + 1)))
 

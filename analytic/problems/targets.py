@@ -78,9 +78,7 @@ class Discounted:
 
 @dataclass(frozen=True)
 class Undiscounted:
-    """Every step has the weight 1, as in most code, which drops gamma^t: in general the result is
-    the gradient of no function.
-    """
+    """Every step has the weight 1, as in most code: in general the gradient of no function."""
 
     def step_weights(self, discount: float, steps: int) -> FloatArray:
         """Ones ``[steps]``, whatever the discount."""

@@ -117,9 +117,7 @@ def _is_local(matrix: SparseMatrix) -> bool:
 
 
 def condition_of(system: Stationary, tables: Tables) -> FloatArray:
-    """The condition number ``[...]`` of ``I - M`` in the maximum norm, restricted to states that
-    are not terminal.
-    """
+    """The condition number ``[...]`` of ``I - M`` in the maximum norm, without terminal states."""
     alive = (~tables.terminal).astype(np.float64)[..., None, :]
     lifetimes = system.solve(alive)
     rows = 1.0 - 2.0 * system.matrix.diagonal() + system.matrix.apply(alive)

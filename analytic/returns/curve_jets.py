@@ -46,9 +46,7 @@ class Curve:
         return logits
 
     def _blocks(self, mask: int) -> Iterator[list[FloatArray]]:
-        """For every partition of ``mask``, the theta parts of its blocks; skipped if one of them is
-        zero.
-        """
+        """For every partition of ``mask``, the theta parts of its blocks, unless one is zero."""
         for blocks in partitions(mask):
             parts = [self.theta[block] for block in blocks]
             nonzero = [part for part in parts if part is not None]
