@@ -75,7 +75,7 @@ class StepSums:
         return self._in_parameters([self._logit_scores], [])
 
     def second_derivatives(self, v: FloatArray, *, keep_scores: bool) -> FloatArray:
-        """The Hessian of log pi(a|s), or (``keep_scores``) of pi over pi, times v, ``[S, A, p]``."""
+        """The Hessian of log pi(a|s), or (``keep_scores``) of pi over pi, times v."""
         tangent = required(self.at.jet([v])[1])
         states = np.arange(self.mdp.n_states)
         derivative = np.zeros_like(self._logit_scores)
