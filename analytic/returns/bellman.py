@@ -41,7 +41,7 @@ PROMISED_ACCURACY = 1e-10
 """Relative accuracy below which a result comes with a warning."""
 
 _EPSILON = float(np.finfo(np.float64).eps)
-_BACKWARD_STABLE = 64 * _EPSILON
+_BACKWARD_STABLE = 64 * _EPSILON  # relative residual up to which a solution is rounding
 _REFINEMENTS = 12
 _KRYLOV_DIMENSION = 60
 _KRYLOV_RESTARTS = 20
@@ -341,6 +341,7 @@ class Krylov(SparseFactors):
         operator = LinearOperator(
             (len(right), len(right)), lambda x: x - product(x), dtype=np.float64
         )
+        # A rough solution is enough: `_refined` solves again for its residual.
         solution, status = gmres(
             operator, right, rtol=1e-8, restart=_KRYLOV_DIMENSION, maxiter=_KRYLOV_RESTARTS
         )
