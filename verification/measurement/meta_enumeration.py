@@ -37,7 +37,7 @@ class Enumerating:
         return sum(self._answered)
 
     def draw(self, log_policy: FloatArray, n: int) -> tuple[Trajectories, FloatArray]:
-        """Every batch under each policy, and its weight. Raises EnumerationSizeError for too many."""
+        """Every batch under each policy, with weights. Raises EnumerationSizeError for too many."""
         batches, environment = self._batches(n)
         count, outcomes = len(log_policy), len(environment)
         check_outcomes(count * outcomes, self.limit, f"batches of {n} at one step")

@@ -43,17 +43,17 @@ class MomentPass:
 
     def from_step(self, i: int, theta: FloatArray, replayed: Trajectories | None) -> MetaMoments:
         """The moments of T at ``theta [B, *shape]``, before step i."""
-        asked = self.step.asked
-        if i == asked.steps:
+        loop = self.step.asked
+        if i == loop.steps:
             return self._outer(theta)
         here, batch, weights = self.step.value_batch(theta, replayed)
         after = self.step.moved(i, here, batch)
-        keep = batch if asked.reuse is Reuse.REPLAY else None
+        keep = batch if loop.reuse is Reuse.REPLAY else None
         child = self.from_step(i + 1, after, keep)
         shared, independent = self.step.slots(i)
         maps = np.zeros_like(child.second)
         maps += np.eye(maps.shape[-1])
-        if asked.correction and replayed is None and batch is not None:
+        if loop.correction and replayed is None and batch is not None:
             maps += self._score_map(here, batch)
         for derivative in shared:
             maps += self._map(derivative, here, batch)

@@ -231,9 +231,9 @@ class _Pair:
         self, stream: Stream, stopped: Stopped, second: str, began: float
     ) -> ComparisonReport:
         """The report on the stream as it is."""
+        mean = stream.moments((2, *self.draws.request.shape)).mean
+        interval, reference = _norms(stream, mean[0].size, self.rates.false_alarm)
         verdict, (reason, detail) = self._judged(stream)
-        interval, reference = self._norms(stream)
-        mean = self._mean(stream)
         return ComparisonReport(
             first=self.draws.request.estimator.name,
             second=second,
@@ -254,7 +254,8 @@ class _Pair:
 
     def _judged(self, stream: Stream) -> tuple[Agreement, tuple[Reason | None, str]]:
         """The verdict, with its reason and the numbers that belong to it."""
-        low, high = relative(*self._norms(stream))
+        size = int(np.prod(self.draws.request.shape))
+        low, high = relative(*_norms(stream, size, self.rates.false_alarm))
         tolerance, verdict = self.rates.tolerance, Agreement.UNDECIDED
         if low > tolerance:
             verdict = Agreement.DIFFER
@@ -275,29 +276,10 @@ class _Pair:
         doubt = beforehand or sampled_doubt(stream, self.limit)
         if doubt is not None or verdict is not Agreement.DIFFER:
             return doubt
-        spread = stream.moments((2, *self.draws.request.shape)).variance[0].sum()
-        if spread <= _CONSTANT**2 * (self._mean(stream)[0] ** 2).sum():
+        moments = stream.moments((2, *self.draws.request.shape))
+        if moments.variance[0].sum() <= _CONSTANT**2 * (moments.mean[0] ** 2).sum():
             return Reason.CONSTANT_DIFFERENCE, f"{stream.count:,}"
         return None
-
-    def _mean(self, stream: Stream) -> FloatArray:
-        """The sampled means ``[2, *shape]`` of the difference and of the second estimator."""
-        return stream.moments((2, *self.draws.request.shape)).mean
-
-    def _norms(self, stream: Stream) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Intervals of the difference's norm and of the reference's: a quarter of the rate is for
-        the direction, three quarters for the components.
-        """
-        size = int(np.prod(self.draws.request.shape))
-        claims, rate = stream.intervals.claims, self.rates.false_alarm
-        rates = np.full(len(claims), 0.75 * rate / max(int(claims[: 2 * size].sum()), 1))
-        rates[2 * size :] = rate / 4
-        low, high = stream.intervals.bounds(rates)
-        plain = Functionals(None, None)
-        difference = plain.norm_interval(low[:size], high[:size], 0.0)
-        reference = plain.norm_interval(low[size : 2 * size], high[size : 2 * size], 0.0)
-        along = float(low[2 * size :].max(initial=0.0))
-        return (max(difference[0], along), difference[1]), reference
 
 
 def _beside(values: FloatArray, others: FloatArray | None) -> FloatArray:
@@ -332,3 +314,20 @@ def _intervals(
         "time"
     )
     return ScaledSequence.bounded(*ends, Method.BETTING, 0.5, rounded), text
+
+
+def _norms(
+    stream: Stream, size: int, rate: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Intervals of the norms of the difference and of the reference, of ``size`` components each: a
+    quarter of the rate is for the direction, three quarters for the components.
+    """
+    claims = stream.intervals.claims
+    rates = np.full(len(claims), 0.75 * rate / max(int(claims[: 2 * size].sum()), 1))
+    rates[2 * size :] = rate / 4
+    low, high = stream.intervals.bounds(rates)
+    plain = Functionals(None, None)
+    difference = plain.norm_interval(low[:size], high[:size], 0.0)
+    reference = plain.norm_interval(low[size : 2 * size], high[size : 2 * size], 0.0)
+    along = float(low[2 * size :].max(initial=0.0))
+    return (max(difference[0], along), difference[1]), reference

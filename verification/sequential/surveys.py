@@ -48,8 +48,8 @@ class Survey:
         """The survey in plain values, for JSON; an infinite e-value is None."""
         ends = [e if math.isfinite(e) else None for e in self.e_values.tolist()]
         rows = [
-            report.as_dict() | {"survey_e_value": e, "finding": bool(found)}
-            for report, e, found in zip(self.reports, ends, self.findings, strict=True)
+            report.as_dict() | {"survey_e_value": e, "finding": bool(finding)}
+            for report, e, finding in zip(self.reports, ends, self.findings, strict=True)
         ]
         return {"false_discovery_rate": self.rate, "reports": rows}
 
@@ -57,8 +57,8 @@ class Survey:
         targets = list(dict.fromkeys(str(report.target) for report in self.reports))
         count = int(self.findings.sum())
         plural = "" if count == 1 else "es"
-        found = f"{count} bias{plural} found in {len(self.reports)} reports"
-        lines = [f"{found} (false-discovery rate {self.rate:g}, over the sampled ones)"]
+        biases = f"{count} bias{plural} found in {len(self.reports)} reports"
+        lines = [f"{biases} (false-discovery rate {self.rate:g}, over the sampled ones)"]
         table: list[tuple[str, ...]] = [
             ("estimator", "verdict", "relative bias", "evidence", "e-value", "")
         ]
@@ -121,10 +121,10 @@ def survey(reports: Sequence[BiasReport], rate: float = 0.05) -> Survey:
     return Survey(tuple(reports), e_values, findings, rate)
 
 
-def _check_reports(given: object) -> None:
-    known = isinstance(given, Sequence) and all(isinstance(r, BiasReport) for r in given)
-    if not known or not given:
-        got = "none" if known else str(given)
+def _check_reports(reports: object) -> None:
+    known = isinstance(reports, Sequence) and all(isinstance(r, BiasReport) for r in reports)
+    if not known or not reports:
+        got = "none" if known else str(reports)
         raise ValueError(f"reports: expected at least one BiasReport in a list, got {got:.60}")
 
 
