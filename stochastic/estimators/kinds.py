@@ -286,7 +286,7 @@ def estimate(estimator: Estimator, batch: Trajectories, context: Context) -> Flo
             misbehaves (see `prepare`).
     """
     leading = batch.shape[:-2]
-    flat = batch.reshape(-1, batch.shape[-2])
+    flat = batch.reshape(int(np.prod(leading)), batch.shape[-2])
     dense = estimator.prepare(flat, context).rows(flat).dense()
     return dense.reshape(*leading, *dense.shape[1:])
 

@@ -362,7 +362,8 @@ def test_an_explanation_is_as_far_off_as_where_it_is_worst():
     rng = np.random.default_rng(0)
     rows, theta = rng.dirichlet([1, 1], size=(2, 2)), rng.normal(size=(2, 2))
     mdp = TabularMDP(rows, rng.normal(size=(2, 2)), 0.8, [0.5, 0.5], 2)
-    cases = Cases((measured_at(dice, 1, mdp, theta), measured_at(ad, 1, mdp, 0.5 * theta)))
+    reports = measured_at(dice, 1, mdp, theta), measured_at(ad, 1, mdp, 0.5 * theta)
+    cases = Cases(tuple(Case.of(report) for report in reports))
     values = tuple(
         (1 + x) * case.report.mean for x, case in zip((0.1, 0.3), cases.all, strict=True)
     )
