@@ -30,13 +30,9 @@ _SMALLEST_STEP = 1e-7
 
 @dataclass(frozen=True, eq=False)
 class KnownError:
-    """An error that an estimator may have.
-
-    Attributes:
-        name: a short name.
-        what: what was done, in words that follow "the mean is that of".
-        value: the exact mean that this leads to.
-        general: ``what`` for problems of any size, where that holds a number of this problem.
+    """An error that an estimator may have: a short name, ``what`` was done (in words that follow
+    "the mean is that of"), and the exact mean ``value`` that this leads to. ``general`` is ``what``
+    for problems of any size, where that holds a number of this one.
     """
 
     name: str
@@ -61,14 +57,8 @@ class ErrorFamily:
 
 @dataclass(frozen=True, eq=False)
 class ExactQuantities:
-    """The exact values, visits and critic of a setting, from which the means of known errors are
-    computed.
-
-    Attributes:
-        mdp: the problem, with a finite horizon H.
-        at: the policy at its parameters.
-        critic: ``[H + 1, S]``, or None.
-        action_baseline: a baseline ``[S, A]`` that depends on the action, or None.
+    """The exact quantities of a setting that the means of known errors are computed from: ``mdp``
+    has a finite horizon H, ``critic`` is ``[H + 1, S]``, ``action_baseline`` is ``[S, A]``.
     """
 
     mdp: TabularMDP

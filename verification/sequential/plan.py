@@ -115,14 +115,9 @@ _PILOT = 1000
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is fixed before the first estimate that counts, and the stream to go on from.
+    """What is fixed before the first estimate that counts, and the stream of those so far.
 
-    Attributes:
-        method, assumption: how intervals are made, and what that takes for granted.
-        functionals: what is read off each estimate.
-        coefficients: those of the control variate, or None.
-        level: where estimates are truncated, for each component, or None.
-        stream: the estimates so far.
+    ``coefficients [D]`` are those of the control variate; estimates are truncated at ``level [D]``.
     """
 
     method: Method

@@ -72,12 +72,8 @@ class SequentialReport(BiasReport):
 
 @dataclass(frozen=True, eq=False)
 class StreamJudge:
-    """Judges a stream's interval; it is a `SampledJudge`.
-
-    Attributes:
-        stream, functionals, method, assumption: the estimates so far, and what is fixed of them.
-        limit: the largest number of estimates.
-        beforehand: why a normal mean is not believed, where that is known from the start.
+    """A `SampledJudge` of a stream of at most ``limit`` estimates; ``beforehand`` is why their
+    mean is not taken for normal, where that is known from the start.
     """
 
     stream: Stream
