@@ -71,7 +71,7 @@ class SurrogateEvaluator:
 
     @property
     def most(self) -> int | None:
-        """The number of estimates that it gives in reasonable time; None stands for no limit."""
+        """See `Evaluator`."""
         return None if self.vmapped else MAX_LOOPED
 
     def rows(self, batch: Trajectories) -> Rows:
@@ -183,17 +183,9 @@ class DrawEvaluator:
     most: int | None = MAX_LOOPED
 
     def rows(self, batch: Trajectories) -> Rows:
-        """As many estimates as ``batch`` has replications; see `empty_batches`."""
+        """As many estimates as ``batch`` has replications."""
         runs = [self.estimator.run(self.draw, self.context) for _ in range(len(batch.actions))]
         return Rows.of_dense(np.stack(runs))
-
-
-def empty_batches(replications: int) -> Trajectories:
-    """As many batches without a step: what an estimate that draws itself is evaluated on."""
-    actions = np.zeros((replications, 1, 0), dtype=np.int64)
-    states = np.zeros((replications, 1, 1), dtype=np.int64)
-    rewards = np.zeros((replications, 1, 0))
-    return Trajectories(states, actions, rewards, actions.astype(bool), rewards)
 
 
 Estimator = SurrogateEstimator | CallableEstimator | DrawEstimator

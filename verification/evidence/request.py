@@ -14,8 +14,8 @@ from gradbias.analytic.problems.targets import AnyTarget
 from gradbias.analytic.returns.target_values import evaluate_target
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.estimators.contexts import Context
-from gradbias.stochastic.estimators.kinds import Estimator, SurrogateEstimator, empty_batches
-from gradbias.stochastic.rollouts.trajectories import Trajectories
+from gradbias.stochastic.estimators.kinds import Estimator, SurrogateEstimator
+from gradbias.stochastic.rollouts.trajectories import Trajectories, empty_batches
 from gradbias.verification.evidence.accumulated_moments import Accumulator, Progress
 from gradbias.verification.evidence.enumeration import Enumeration
 from gradbias.verification.evidence.setting import Setting

@@ -24,11 +24,10 @@ from gradbias.analytic.returns.evaluation import evaluate
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.derivatives.assembly import Rows
 from gradbias.stochastic.derivatives.closed_forms import is_known
-from gradbias.stochastic.estimators.kinds import empty_batches
 from gradbias.stochastic.meta.backward_pass import Pass, probe_slots
 from gradbias.stochastic.meta.meta_gradients import MetaGradient
 from gradbias.stochastic.meta.slots import Sampled
-from gradbias.stochastic.rollouts.trajectories import Trajectories
+from gradbias.stochastic.rollouts.trajectories import Trajectories, empty_batches
 from gradbias.verification.evidence.accumulated_moments import (
     Accumulator,
     Moments,

@@ -21,10 +21,9 @@ from gradbias.verification.evidence.verdicts import (
     report_of,
     undecided_detail,
 )
-from gradbias.verification.sequential.functionals import Functionals
+from gradbias.verification.sequential.functionals import Box, Functionals, box_of
 from gradbias.verification.sequential.normality import Doubt, sampled_doubt
 from gradbias.verification.sequential.power import SequentialDesign, detectable_norm
-from gradbias.verification.sequential.simultaneous import Box, box_of
 from gradbias.verification.sequential.stream import Stopped, Stream
 
 _DOUBTED = "the interval takes the mean for normal, which is doubted: the bias may lie outside it"

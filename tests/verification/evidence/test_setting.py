@@ -10,12 +10,8 @@ import pytest
 from gradbias.analytic.policies.softmax import LinearSoftmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.stochastic.estimators.contexts import Context
-from gradbias.stochastic.estimators.kinds import (
-    empty_batches,
-    estimate,
-    from_draws,
-    from_surrogate,
-)
+from gradbias.stochastic.estimators.kinds import estimate, from_draws, from_surrogate
+from gradbias.stochastic.rollouts.trajectories import empty_batches
 from gradbias.stochastic.surrogates.dice import dice
 from gradbias.stochastic.surrogates.score_function import ad, lvc
 from gradbias.verification.evidence.reasons import Reason

@@ -18,17 +18,17 @@ from gradbias.verification.evidence.ranges import component_range
 from gradbias.verification.evidence.request import Request
 from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.evidence.verdicts import ErrorRates
-from gradbias.verification.sequential.comparison import Agreement, ComparisonReport
+from gradbias.verification.sequential.comparison_report import Agreement, ComparisonReport
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import (
     ControlVariate,
     Functionals,
+    box_of,
     control_coefficients,
     pilot_direction,
 )
 from gradbias.verification.sequential.plan import MethodChoice, fresh_plan
 from gradbias.verification.sequential.power import SequentialDesign, detectable_norm
-from gradbias.verification.sequential.simultaneous import box_of
 from gradbias.verification.sequential.stream import SampledBlock, Stopped, Stream
 from gradbias.verification.sequential.verdict import tolerance_e_value
 from tests.oracles import brute_force as oracles
