@@ -21,6 +21,10 @@ Draw = Callable[[npt.ArrayLike, int], Trajectories]
 """``draw(theta, n)``: a fresh batch ``[n, H]`` from the policy with parameters ``theta``."""
 
 
+class UnansweredDrawError(ValueError):
+    """A draw that cannot be answered, through no fault of the estimate."""
+
+
 @dataclass(frozen=True, eq=False)
 class OtherPlayer:
     """The second player of a game.

@@ -32,7 +32,13 @@ from gradbias.stochastic.derivatives.coefficients import (
     name_of,
     probe,
 )
-from gradbias.stochastic.estimators.contexts import Context, Draw, batch_visits, player_tables
+from gradbias.stochastic.estimators.contexts import (
+    Context,
+    Draw,
+    UnansweredDrawError,
+    batch_visits,
+    player_tables,
+)
 from gradbias.stochastic.rollouts.records import Surrogate, record_tensors
 from gradbias.stochastic.rollouts.trajectories import Trajectories
 
@@ -141,10 +147,6 @@ class CallableEvaluator:
             for b in range(len(batch.actions))
         ]
         return Rows.of_dense(np.stack(values))
-
-
-class UnansweredDrawError(ValueError):
-    """A draw that cannot be answered, through no fault of the estimate."""
 
 
 @dataclass(frozen=True)

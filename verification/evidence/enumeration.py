@@ -18,7 +18,7 @@ import numpy as np
 from gradbias.analytic.policies.softmax import Policy, log_softmax, softmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import FloatArray, IntArray
-from gradbias.stochastic.estimators.kinds import UnansweredDrawError
+from gradbias.stochastic.estimators.contexts import UnansweredDrawError
 from gradbias.stochastic.rollouts.trajectories import Trajectories, complete_trajectories
 
 Block = tuple[Trajectories, FloatArray]

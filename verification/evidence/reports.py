@@ -90,16 +90,14 @@ class BiasReport:
 
     Attributes:
         estimator, target: what was measured, and the target that it was compared with.
-        verdict: the answer.
-        reason, detail: why, where there is something to say, and the numbers that belong to it.
+        verdict, reason, detail: the answer, why, and the numbers that belong to the reason.
         mean, exact: the estimator's expectation and the target's value, shaped like an estimate.
         variance: the componentwise variance of one estimate from ``batch_size`` trajectories.
         normaliser: what relative numbers are relative to: the target's norm, or the problem's
             natural scale (max|Q| x total occupancy) where the target is 0.
         interval: an interval of the bias norm; None for exact evidence.
         bias_norm: the Euclidean norm of the bias; under sampling without the noise's share.
-        evidence, assumption, scope: where the expectation comes from, what that takes for granted,
-            and for what the verdict holds.
+        evidence, assumption, scope: what the verdict rests on, takes for granted and holds for.
         batch_size: N, the number of trajectories in a batch.
         coupled: whether an estimate is more than the mean of its trajectories' own estimates.
         samples: the number of outcomes that were enumerated or sampled.
@@ -175,8 +173,7 @@ class BiasReport:
     @property
     def half_width(self) -> float:
         """Half of the relative interval's length; 0 for exact evidence."""
-        low, high = self.relative_interval
-        return (high - low) / 2
+        return (self.relative_interval[1] - self.relative_interval[0]) / 2
 
     @property
     def relative_interval(self) -> tuple[float, float]:
