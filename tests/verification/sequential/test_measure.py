@@ -407,7 +407,7 @@ SCRIPT = """
         mdp,
         np.load(sys.argv[2]),
         tolerance=1e-4,
-        samples=400_000,
+        budget=400_000,
         checkpoint=sys.argv[3],
         progress=lambda done, total: print(done, flush=True),
     )
