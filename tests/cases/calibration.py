@@ -28,9 +28,8 @@ from gradbias.verification.evidence.ranges import component_range
 from gradbias.verification.evidence.request import Request
 from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.evidence.verdicts import ErrorRates
-from gradbias.verification.sequential.functionals import Functionals, pilot_direction
+from gradbias.verification.sequential.functionals import Functionals, box_of, pilot_direction
 from gradbias.verification.sequential.power import SequentialDesign, detectable_norm
-from gradbias.verification.sequential.simultaneous import box_of
 from gradbias.verification.sequential.stream import SampledBlock, Stream
 
 LOOKS = (64, 128, 256, 512, 1024)
