@@ -1,9 +1,13 @@
 """Validated, read-only float64 arrays: the boundary that every public record shares."""
 
 from collections.abc import Sequence
+from enum import Enum
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+E = TypeVar("E", bound=Enum)
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -120,3 +124,22 @@ def real_number(name: str, value: object, *, low: float, high: float) -> float:
     if isinstance(value, bool) or not is_real or not low <= float(value) <= high:  # type: ignore[arg-type]
         raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}], got {value!r}")
     return float(value)  # type: ignore[arg-type]
+
+
+def choice(name: str, value: str | E, kind: type[E], *, also: Sequence[str] = ()) -> E:
+    """The member of the Enum ``kind`` that ``value`` is, or whose value it is.
+
+    Raises:
+        ValueError: there is none; the message lists all values, and those ``also`` accepted by the
+            caller.
+
+    >>> class Fruit(Enum):
+    ...     APPLE = "apple"
+    >>> choice("fruit", "apple", Fruit)
+    <Fruit.APPLE: 'apple'>
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join([*also, *(str(member.value) for member in kind)])
+        raise ValueError(f"{name}: expected one of {known}, got {value!r}") from None
