@@ -25,9 +25,6 @@ from gradbias.verification.properties.ledgers import LedgerEntry
 _COMPARED = 24
 """Examples that are drawn to compare known errors on, after a bias was found."""
 
-_RETRIED = 60
-"""Examples that are drawn from each earlier stage, after a bias was found, for a smaller one."""
-
 
 @dataclass(frozen=True, eq=False)
 class Example:
@@ -109,29 +106,9 @@ class Search:
         smallest such example of its stage.
         """
         share = -(-self.max_examples // len(stages))
-        earlier: list[st.SearchStrategy[Example]] = []
         for stage in stages[-self.max_examples :]:
             if (left := self.max_examples - self.examples) > 0:
-                try:
-                    self._over(stage, min(share, left))
-                except BiasFoundError as biased:
-                    raise self._below(earlier, biased) from None
-            earlier.append(stage)
-
-    def _below(
-        self, stages: list[st.SearchStrategy[Example]], biased: BiasFoundError
-    ) -> BiasFoundError:
-        """A biased example of an earlier stage, or what was found."""
-        if biased.report.evidence is Evidence.SAMPLING:
-            return biased
-        for stage in stages:
-            try:
-                self._over(stage, _RETRIED)
-            except BiasFoundError as smaller:
-                return smaller
-            except NotMeasuredError:
-                continue
-        return biased
+                self._over(stage, min(share, left))
 
     def _over(self, examples: st.SearchStrategy[Example], count: int) -> None:
         """Lets Hypothesis draw that many examples, and shrink one that is biased."""
