@@ -10,6 +10,8 @@ and mistakes of the suite.
 import argparse
 import time
 
+import numpy as np
+
 from gradbias.verification.conformance.suite import check_estimator
 from tests.cases.conforming import CONFORMING
 
@@ -21,7 +23,12 @@ def false_alarms(runs, first=0):
         name = names[seed % len(names)]
         estimator, n, claims = CONFORMING[name]
         report = check_estimator(
-            estimator, claims=claims, batch_size=n, mode="sampling", seed=seed, replications=1_000
+            estimator,
+            claims=claims,
+            batch_size=n,
+            mode="sampling",
+            rng=np.random.default_rng(seed),
+            replications=1_000,
         )
         checks += report.ran
         if report.failed:

@@ -1,7 +1,7 @@
-"""What a sampled meta-gradient must satisfy, one function a check.
+"""What a sampled K-step meta-gradient must satisfy, one function a check.
 
-Draws are answered by `verification.conformance.replayed_draws`, so that the same numbers come by in
-two ways.
+The sources of `verification.conformance.replayed_draws` answer its draws with known batches, so
+that a check compares the same numbers, computed in two ways.
 """
 
 from __future__ import annotations
@@ -15,19 +15,14 @@ import numpy as np
 from gradbias.analytic.policies.softmax import TabularSoftmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import GivenTarget
-from gradbias.analytic.utils.validation import FloatArray
+from gradbias.analytic.utils.validation import FloatArray, IntArray
 from gradbias.stochastic.meta.inner_loops import SampledLoop
 from gradbias.stochastic.meta.meta_gradients import MetaGradient
 from gradbias.stochastic.meta.slots import Given, Sampling, Source
-from gradbias.verification.conformance.checks import undisturbed
+from gradbias.verification.conformance.checks import check_independent, check_pure
 from gradbias.verification.conformance.problems import Relabelling, Setup
-from gradbias.verification.conformance.replayed_draws import Kept, Repeating, Replayed
-from gradbias.verification.conformance.report import (
-    TOLERANCE,
-    NotApplicable,
-    NotSatisfied,
-    check_equal,
-)
+from gradbias.verification.conformance.replayed_draws import Recording, Repeating, Replay
+from gradbias.verification.conformance.runner import TOLERANCE, NotApplicable, Trial
 from gradbias.verification.conformance.sampling import (
     check_means,
     median_blocks,
@@ -42,137 +37,124 @@ REPLICATIONS = 4
 _OTHER_STEPS = 2
 
 
-@dataclass(frozen=True, eq=False)
-class MetaTrial:
-    """A meta-gradient on trial at phi and theta (None: where it starts by itself)."""
+@dataclass(eq=False, kw_only=True)
+class MetaTrial(Trial):
+    """A meta-gradient on trial at phi and theta (None: the inner steps start at phi)."""
 
     estimator: MetaGradient
     phi: FloatArray
     theta: FloatArray | None
-    seed: int
-    replications: int
-    false_alarm: float
 
-    def rng(self, which: int) -> np.random.Generator:
-        """A generator for one of the checks' uses."""
-        return np.random.default_rng([self.seed, which])
-
-    def sampled(self, which: int, replications: int = REPLICATIONS) -> FloatArray:
-        """``[R, *phi]``."""
-        rng = self.rng(which)
+    def sampled(self, use: int, replications: int = REPLICATIONS) -> FloatArray:
+        """Estimates ``[R, *phi]`` from the generator for that use."""
+        rng = self.rng(use)
         return self.estimator.estimates(self.phi, self.theta, replications=replications, rng=rng)
 
-    def over(self, source: Source, replications: int, **other: Any) -> FloatArray:
-        """``[R, *phi]`` over what ``source`` answers, with some of its fields changed."""
-        changed = replace(self.estimator, **other)
+    def over(self, source: Source, replications: int, **changes: Any) -> FloatArray:
+        """Estimates ``[R, *phi]`` over a source's batches, with some of the fields changed."""
+        changed = replace(self.estimator, **changes)
         return changed.mean_over(source, self.phi, self.theta, replications)
 
     @cached_property
-    def kept(self) -> tuple[Kept, FloatArray]:
-        """The answers that some estimates took, and these."""
-        kept = Kept(Sampling(self.estimator.loop, self.rng(0)))
-        return kept, self.over(kept, REPLICATIONS)
+    def recorded(self) -> tuple[Recording, FloatArray]:
+        """The record of the draws that some estimates took, and these."""
+        recording = Recording(Sampling(self.estimator.loop, self.rng(0)))
+        return recording, self.over(recording, REPLICATIONS)
 
     @cached_property
     def moments(self) -> BiasReport:
-        """Exact, over all draws: mean and variance. Raises
-        NotApplicable.
-        """
-        nothing = GivenTarget("nothing", np.zeros(self.phi.shape))
+        """The exact mean and variance over all draws. Raises NotApplicable for too many."""
+        zero = GivenTarget("nothing", np.zeros(self.phi.shape))
         try:
             return measure_meta_gradient(
-                self.estimator, self.phi, self.theta, target=nothing, evidence="enumeration"
+                self.estimator, self.phi, self.theta, target=zero, evidence="enumeration"
             )
         except EnumerationSizeError as error:
             raise NotApplicable(str(error)) from None
 
+    @property
+    def enumerated(self) -> str:
+        """The problem whose draws were enumerated, in words ("" if none were)."""
+        if "moments" not in vars(self):
+            return ""
+        problem, steps = self.estimator.loop.problem, self.estimator.loop.steps
+        sizes = f"{problem.n_states} states, {problem.n_actions} actions, {steps} steps"
+        return f"its own problem: {sizes}"
 
-def runs(trial: MetaTrial) -> int:
+
+def runs(trial: MetaTrial) -> None:
     """Estimates have phi's shape, and are finite, whatever the number of replications."""
-    sizes = (1, 2, 5)
-    for count in sizes:
-        found, wanted = trial.sampled(1, count), (count, *trial.phi.shape)
-        if found.shape != wanted or found.dtype != np.float64:
-            raise NotSatisfied(
-                f"expected float64 of shape {wanted}, got {found.dtype} of shape {found.shape}"
-            )
-        if not np.isfinite(found).all():
-            raise NotSatisfied("expected finite numbers")
-    return len(sizes)
+    for count in (1, 2, 5):
+        trial.finite(trial.sampled(1, count), (count, *trial.phi.shape))
 
 
-def purity(trial: MetaTrial) -> int:
-    """The same estimates from a generator in the same state, whatever came between; nothing is
-    changed, nothing drawn elsewhere.
+def purity(trial: MetaTrial) -> None:
+    """A generator in the same state gives the same estimates, whatever came between; parameters
+    are left as they were, and nothing is drawn elsewhere.
     """
-    before = np.array(trial.phi), None if trial.theta is None else np.array(trial.theta)
-    first = trial.sampled(2)
-    trial.sampled(3)
-    made = check_equal(trial.sampled(2), first, "a generator in the same state again")
-    made += undisturbed(partial(trial.sampled, 2))
-    for array, copy in zip((trial.phi, trial.theta), before, strict=True):
-        if copy is not None and not np.array_equal(np.asarray(array), copy):
-            raise NotSatisfied("changed its parameters")
-    return made + 1
+    check_pure(
+        trial,
+        partial(trial.sampled, 2),
+        partial(trial.sampled, 3),
+        "a generator in the same state again",
+        {"its meta-parameters": trial.phi, "its parameters": trial.theta},
+    )
 
 
-def independence(trial: MetaTrial) -> int:
+def independence(trial: MetaTrial) -> None:
     """From the same draws a replication's estimate is the same alone, and in another place."""
-    (kept, together), made = trial.kept, 0
-    for r in range(REPLICATIONS):
-        alone = trial.over(Replayed(kept, np.array([r])), 1)
-        what = f"replication {r} among {REPLICATIONS}, and alone"
-        made += check_equal(alone[0], together[r], what, beside=together)
-    order = np.arange(REPLICATIONS)[::-1]
-    found = trial.over(Replayed(kept, order), REPLICATIONS)
-    return made + check_equal(found, together[order], "in reverse order")
+    recording, together = trial.recorded
+
+    def estimates_of(which: IntArray) -> FloatArray:
+        return trial.over(Replay(recording, which), len(which))
+
+    check_independent(trial, together, estimates_of)
 
 
-def steps(trial: MetaTrial) -> int:
+def steps(trial: MetaTrial) -> None:
     """Over steps of size 0 the estimate is the outer gradient alone: the same for one and for K."""
     if trial.estimator.correction:
         raise NotApplicable("corrected for sampling, it depends on the number of steps of size 0")
     several = max(trial.estimator.steps, _OTHER_STEPS)
 
-    def still(count: int) -> FloatArray:
+    def over_steps_of_size_0(count: int) -> FloatArray:
         source = Repeating(trial.estimator.loop, [trial.seed, 4])
         return trial.over(source, REPLICATIONS, steps=count, step_size=0.0)
 
-    made = check_equal(still(several), still(1), f"{several} steps of size 0, and one")
-    one = trial.over(Sampling(trial.estimator.loop, trial.rng(5)), REPLICATIONS, steps=1)
-    if one.shape != (REPLICATIONS, *trial.phi.shape) or not np.isfinite(one).all():
-        raise NotSatisfied(f"one step: expected finite numbers of phi's shape, got {one.shape}")
-    return made + 1
+    what = f"{several} steps of size 0, and one"
+    trial.same(over_steps_of_size_0(several), over_steps_of_size_0(1), what)
+    single = trial.over(Sampling(trial.estimator.loop, trial.rng(5)), REPLICATIONS, steps=1)
+    trial.finite(single, (REPLICATIONS, *trial.phi.shape), "one step: ")
 
 
-def relabelling(trial: MetaTrial) -> int:
-    """From the same draws under other names of states and actions, the same estimate under those
-    names.
+def relabelling(trial: MetaTrial) -> None:
+    """From the same draws with other labels of states and actions, the same estimate under those
+    labels.
     """
-    (kept, found), loop = trial.kept, trial.estimator.loop
+    (recording, estimates), loop = trial.recorded, trial.estimator.loop
     if not isinstance(loop, SampledLoop) or not isinstance(loop.policy, TabularSoftmax):
         raise NotApplicable("no tabular policy in a decision problem")
     if callable(loop.critic):
         raise NotApplicable("the critic is a function, which the suite cannot give other names")
     _, theta = loop.start(trial.phi, trial.theta)
     setup = Setup(loop.mdp, theta, loop.critic)
-    names = Relabelling.random(trial.rng(6), setup)
-    renamed = names.setup(setup)
-    other = replace(loop, mdp=renamed.mdp, critic=renamed.critic)
-    changed = replace(trial.estimator, loop=other, **_slots(trial.estimator, names, theta))
-    phi, is_table = _renamed_phi(trial, names)
-    start = None if loop.starts_at_meta else renamed.theta
-    source = Replayed(kept, np.arange(REPLICATIONS), names)
+    labels = Relabelling.random(trial.rng(6), setup)
+    relabelled = labels.setup(setup)
+    other = replace(loop, mdp=relabelled.mdp, critic=relabelled.critic)
+    changed = replace(trial.estimator, loop=other, **_exact_slots(trial.estimator, labels, theta))
+    phi, is_table = _relabelled_phi(trial, labels)
+    start = None if loop.starts_at_meta else relabelled.theta
+    source = Replay(recording, np.arange(REPLICATIONS), labels)
     again = changed.mean_over(source, phi, start, REPLICATIONS)
-    wanted = names.estimates(found, 1) if is_table else found
-    return check_equal(again, wanted, "with states and actions renamed")
+    wanted = labels.estimates(estimates, 1) if is_table else estimates
+    trial.same(again, wanted, "with states and actions renamed")
 
 
-def _renamed_phi(trial: MetaTrial, names: Relabelling) -> tuple[FloatArray, bool]:
-    """Phi under other names, and whether it has a row for each state."""
-    sizes = (len(names.states), len(names.actions))
+def _relabelled_phi(trial: MetaTrial, labels: Relabelling) -> tuple[FloatArray, bool]:
+    """Phi under the other labels, and whether it has a row for each state."""
+    sizes = (len(labels.states), len(labels.actions))
     if trial.phi.shape == sizes:
-        return names.estimates(trial.phi[None], 1)[0], True
+        return labels.estimates(trial.phi[None], 1)[0], True
     if set(trial.phi.shape) & {*sizes}:
         raise NotApplicable(
             f"which axes of meta-parameters {trial.phi.shape} are states, or actions"
@@ -180,9 +162,9 @@ def _renamed_phi(trial: MetaTrial, names: Relabelling) -> tuple[FloatArray, bool
     return trial.phi, False
 
 
-def _slots(estimator: MetaGradient, names: Relabelling, theta: FloatArray) -> dict[str, Any]:
-    """The exact slots, of their problems under other names."""
-    found: dict[str, Any] = {}
+def _exact_slots(estimator: MetaGradient, labels: Relabelling, theta: FloatArray) -> dict[str, Any]:
+    """The exact slots by name, with the labels of their problems changed."""
+    slots: dict[str, Any] = {}
     for name in ("value", "hessian", "outer", "jacobian"):
         slot = getattr(estimator, name)
         if not isinstance(slot, Given):
@@ -192,20 +174,20 @@ def _slots(estimator: MetaGradient, names: Relabelling, theta: FloatArray) -> di
         if not known or not isinstance(problem.mdp, TabularMDP):
             kind = type(problem).__name__
             raise NotApplicable(f"the suite cannot give the states of the exact {kind} other names")
-        mdp = names.setup(Setup(problem.mdp, theta, None)).mdp
-        found[name] = Given(replace(problem, mdp=mdp))
-    return found
+        mdp = labels.setup(Setup(problem.mdp, theta, None)).mdp
+        slots[name] = Given(replace(problem, mdp=mdp))
+    return slots
 
 
-def sampling(trial: MetaTrial) -> int:
-    """The mean of sampled estimates is that over all draws."""
+def sampling(trial: MetaTrial) -> None:
+    """The median of means of sampled estimates is the mean over all draws, within its radius."""
     blocks = median_blocks(trial.false_alarm / trial.phi.size)
     if trial.replications < blocks:
         raise NotApplicable(
             f"{trial.replications} samples are fewer than the {blocks} blocks it takes"
         )
     exact = trial.moments
-    found = median_of_means(trial.sampled(7, trial.replications), blocks)
+    median = median_of_means(trial.sampled(7, trial.replications), blocks)
     allowed = median_radius(exact.variance, trial.replications, blocks)
     allowed += TOLERANCE * float((np.abs(exact.mean) + np.sqrt(exact.variance)).max())
-    return check_means(found, exact.mean, allowed, trial.replications)
+    check_means(trial, median, exact.mean, allowed)

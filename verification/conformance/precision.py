@@ -1,10 +1,9 @@
-"""How precisely an estimator computes, and whether it insists on a dtype or a device."""
+"""Checks of how precisely an estimator computes, and whether it insists on a dtype or a device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,132 +18,128 @@ from gradbias.stochastic.estimators.dtype_device import (
     gradients_at,
 )
 from gradbias.stochastic.estimators.kinds import SurrogateEstimator
-from gradbias.verification.conformance.report import (
-    TOLERANCE,
-    NotApplicable,
-    NotSatisfied,
-    Remarked,
-)
-from gradbias.verification.conformance.trial import Trial
+from gradbias.verification.conformance.runner import TOLERANCE, NotApplicable, NotSatisfied
+from gradbias.verification.conformance.trial import EstimatorTrial
 
-_NUDGE = 1e-10
-_LARGER = 1e-6
-_COARSE = 1e-3
-_MOST_NUDGES = 3
-_NUDGES = {"rewards": _MOST_NUDGES}
-"""One of which can make two rewards change places; else one nudge tells."""
+_SMALL, _LARGE, _COARSE = 1e-10, 1e-6, 1e-3
+"""Relative changes of an input. A smooth estimate answers the first two in proportion."""
 
-_LOOKED_AT = 3
 _ROUNDING = 1e-12
+"""The largest relative change of an estimate that is taken for rounding."""
+
 _FACTOR = 30.0
-"""By how much the changes under the two nudges may differ from being proportional. Single precision
+"""How far from proportional the answers to a small and a large change may be. Single precision
 answers the small one by nothing, or by a thousand times too much."""
 
-_OF_BATCH = ("rewards", "behaviour_log_probs")
+_DIRECTIONS = {"rewards": 3}
+"""The number of directions that an input is changed in, 1 for others. A change in one direction can
+make two rewards change places."""
+
+_LOOKED_AT = 3
+"""Replications that are computed in another dtype or on another device."""
 
 _SINGLE_TOLERANCE = 1e-3
 """Relative to the largest entry: what rounding at 6e-8 may grow to."""
 
 
-def precision(trial: Trial) -> int | Remarked:
-    """A tiny change of what an estimate depends on changes it in proportion."""
-    made, steps = 0, []
-    for name, moved in _nudged(trial).items():
-        answer = _answers(moved, name)
-        made += answer
-        if not answer and moved(_COARSE, 0) > _ROUNDING:
-            steps.append(name)
-    what = f"a step function of {', '.join(steps)} (or half precision?)" if steps else ""
-    if not made:
-        raise NotApplicable(what or "the estimates depend on no number, as far as was seen")
-    return Remarked(made, what) if what else made
-
-
-def _nudged(trial: Trial) -> dict[str, Callable[[float, int], float]]:
-    """By name of what is nudged, by how much, and in which direction: how far estimates move,
-    relative to the largest.
+@dataclass(frozen=True, eq=False)
+class _Input:
+    """An array that estimates may depend on, with directions ``[n, *shape]`` to change it in, and
+    the estimates ``before`` that.
     """
-    base, rng = trial.estimates(trial.batch), trial.rng(5)
-    size = float(np.abs(base).max()) or 1.0
-    theta, critic, batch = trial.setup.theta, trial.setup.critic, trial.batch
-    assert critic is not None
 
-    def told(
-        array: FloatArray, change: Callable[[FloatArray], FloatArray]
-    ) -> Callable[[float, int], float]:
-        directions = rng.normal(size=(_MOST_NUDGES, *array.shape))
+    array: FloatArray
+    directions: FloatArray
+    estimates: Callable[[FloatArray], FloatArray]
+    before: FloatArray
 
-        def moved(by: float, which: int) -> float:
-            found = change(array * (1.0 + by * directions[which]))
-            return float(np.abs(found - base).max()) / size
-
-        return moved
-
-    def of_batch(name: str) -> Callable[[FloatArray], FloatArray]:
-        def change(array: FloatArray) -> FloatArray:
-            other: dict[str, Any] = {name: array}
-            return trial.estimates(replace(batch, **other))
-
-        return change
-
-    found = {name: told(getattr(batch, name), of_batch(name)) for name in _OF_BATCH}
-    setup = trial.setup
-    found["theta"] = told(theta, lambda other: trial.estimates(batch, replace(setup, theta=other)))
-    found["critic"] = told(critic, lambda v: trial.estimates(batch, replace(setup, critic=v)))
-    return found
+    def answers(self, change: float) -> FloatArray:
+        """``[n]``: by how much estimates change, relative to the largest, in each direction."""
+        after = [self.estimates(self.array * (1.0 + change * way)) for way in self.directions]
+        size = float(np.abs(self.before).max()) or 1.0
+        return np.array([float(np.abs(each - self.before).max()) / size for each in after])
 
 
-def _answers(moved: Callable[[float, int], float], name: str) -> int:
-    """How many nudges it answered in proportion; 0 where it answers none. Raises NotSatisfied."""
-    nudges = _NUDGES.get(name, 1)
-    larger = [moved(_LARGER, which) for which in range(nudges)]
-    if float(np.median(larger)) < _ROUNDING:
-        return 0
-    small = [moved(_NUDGE, which) for which in range(nudges)]
-    scale = _LARGER / _NUDGE
-    change, wanted = float(np.median(small)), float(np.median(larger)) / scale
-    if not wanted / _FACTOR < change < wanted * _FACTOR:
+def precision(trial: EstimatorTrial) -> str | None:
+    """A tiny change of what an estimate depends on changes it in proportion."""
+    steps, before = [], trial.comparisons
+    for name, source in _inputs(trial).items():
+        large = float(np.median(source.answers(_LARGE)))
+        if large >= _ROUNDING:
+            small = float(np.median(source.answers(_SMALL)))
+            _check_proportional(name, small, large)
+            trial.comparisons += len(source.directions)
+        elif source.answers(_COARSE)[0] > _ROUNDING:
+            steps.append(name)
+    remark = f"a step function of {', '.join(steps)} (or half precision?)" if steps else None
+    if trial.comparisons == before:
+        raise NotApplicable(remark or "the estimates depend on no number, as far as was seen")
+    return remark
+
+
+def _check_proportional(name: str, small: float, large: float) -> None:
+    """Raises NotSatisfied unless the answers to the two changes are in proportion to these."""
+    wanted = large * _SMALL / _LARGE
+    if not wanted / _FACTOR < small < wanted * _FACTOR:
         raise NotSatisfied(
-            f"a relative change of the {name} by {_NUDGE:g} changes estimates by {change:.3g}, one "
-            f"by {_LARGER:g} by {wanted * scale:.3g}: single precision inside?"
+            f"a relative change of the {name} by {_SMALL:g} changes estimates by {small:.3g}, one "
+            f"by {_LARGE:g} by {large:.3g}: single precision inside?"
         )
-    return nudges
 
 
-def single_precision(trial: Trial) -> int:
+def _inputs(trial: EstimatorTrial) -> dict[str, _Input]:
+    """What estimates may depend on, by name."""
+    setup, batch, rng, run = trial.setup, trial.batch, trial.rng(5), trial.estimates
+    assert setup.critic is not None
+    inputs: dict[str, tuple[FloatArray, Callable[[FloatArray], FloatArray]]] = {
+        "rewards": (batch.rewards, lambda x: run(replace(batch, rewards=x))),
+        "behaviour_log_probs": (
+            batch.behaviour_log_probs,
+            lambda x: run(replace(batch, behaviour_log_probs=x)),
+        ),
+        "theta": (setup.theta, lambda x: run(batch, replace(setup, theta=x))),
+        "critic": (setup.critic, lambda x: run(batch, replace(setup, critic=x))),
+    }
+    before, drawn = run(batch), {}
+    for name, (array, estimates) in inputs.items():
+        directions = rng.normal(size=(_DIRECTIONS.get(name, 1), *array.shape))
+        drawn[name] = _Input(array, directions, estimates, before)
+    return drawn
+
+
+def single_precision(trial: EstimatorTrial) -> None:
     """On a float32 record a surrogate runs, and gives what it should to that precision."""
-    return _same_at(trial, SINGLE)
+    _check_same_at(trial, SINGLE)
 
 
-def another_device(trial: Trial) -> int | Remarked:
+def another_device(trial: EstimatorTrial) -> str:
     """With its record on another device a surrogate runs, and gives the same."""
     place = elsewhere()
     try:
-        made = _same_at(trial, place)
+        _check_same_at(trial, place)
     except NoValuesError as error:
         raise NotApplicable(
             f"there is no accelerator, and it looks at values, not shapes alone ({error})"
         ) from None
-    if not place.has_values:
-        return Remarked(made, "by shapes alone: there is no accelerator")
-    return Remarked(made, f"on {place}")
+    return f"on {place}" if place.has_values else "by shapes alone: there is no accelerator"
 
 
-def _same_at(trial: Trial, place: Place) -> int:
+def _check_same_at(trial: EstimatorTrial, place: Place) -> None:
+    """Raises NotSatisfied unless a surrogate's derivatives there are those of the usual place."""
     estimator, batch, context = trial.estimator, trial.batch[:_LOOKED_AT], trial.setup.context
     if not isinstance(estimator, SurrogateEstimator):
         raise NotApplicable("no surrogate: it is given numpy arrays, float64")
     try:
-        found = gradients_at(estimator, batch, context, place)
+        there = gradients_at(estimator, batch, context, place)
     except HardCodedError as error:
         raise NotSatisfied(str(error)) from None
+    trial.comparisons += len(there)
     if not place.has_values:
-        return len(found)
-    wanted = gradients_at(estimator, batch, context, USUAL)
+        return
+    here = gradients_at(estimator, batch, context, USUAL)
     tolerance = _SINGLE_TOLERANCE if place.single else TOLERANCE
-    size, gap = np.abs(wanted).max(initial=0.0), np.abs(found - wanted).max(initial=0.0)
+    size, gap = np.abs(here).max(initial=0.0), np.abs(there - here).max(initial=0.0)
     if not gap <= tolerance * size:
         raise NotSatisfied(
             f"a record of {place}: derivatives differ by {gap / (size or 1.0):.3g} of the largest"
         )
-    return len(found)

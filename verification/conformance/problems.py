@@ -1,8 +1,10 @@
-"""What the conformance checks are put to: small random problems, batches, and their relabelling."""
+"""Small random problems for the conformance checks, with their batches, and relabelled ones."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,28 +14,29 @@ from gradbias.analytic.utils.validation import FloatArray, IntArray
 from gradbias.stochastic.estimators.contexts import Context
 from gradbias.stochastic.estimators.kinds import DrawEstimator, Estimator
 from gradbias.stochastic.rollouts.trajectories import Trajectories, sample
-from gradbias.verification.evidence.accumulated_moments import Moments
 from gradbias.verification.evidence.draw_trees import explored_moments
 from gradbias.verification.evidence.enumeration import Enumeration, EnumerationSizeError
 from gradbias.verification.evidence.request import Request
 from gradbias.verification.evidence.setting import Setting
 
-OUTCOMES = 4096
-"""Batches that are enumerated at most."""
+MAX_BATCHES = 4096
+"""The largest number of batches that are enumerated."""
 
-LEAVES = 1024
-"""Outcomes at most of an estimate that draws, which is run twice for each."""
+MAX_DRAWN_OUTCOMES = 1024
+"""The largest number of outcomes of an estimate that draws, which is run twice for each."""
 
 _SIZES = ((3, 2, 3), (3, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1), (1, 2, 1))
+"""States, actions and steps of the problems that may be enumerated, the largest first."""
+
 _DETERMINISTIC = 3
-"""Which of the sizes is tried with an action that says where it leads: 4 trajectories, 2 steps."""
+"""The place of the size with deterministic transitions: only 4 trajectories over its 2 steps."""
 
 _DISCOUNT = 0.8
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """A problem with parameters of a tabular policy, and a critic ``[H + 1, S]`` or ``[S]``."""
+    """A problem, a tabular policy's parameters, and a critic ``[H + 1, S]`` or ``[S]``."""
 
     mdp: TabularMDP
     theta: FloatArray
@@ -49,9 +52,12 @@ class Setup:
         one_start: bool = False,
         deterministic: bool = False,
     ) -> Setup:
-        """Rewards of both signs by next state; any start, or the first state; with ``ends`` the
-        last state ends the episode and is entered half of the time; with ``deterministic`` action
-        a leads to state a.
+        """A random setup of ``sizes`` (states, actions, steps), with rewards of both signs by next
+        state.
+
+        With ``ends`` the last state ends the episode and is entered half of the time. With
+        ``one_start`` episodes start in state 0, else in any. With ``deterministic`` action a leads
+        to state a.
         """
         n_states, n_actions, horizon = sizes
         rows = rng.dirichlet(np.ones(n_states), size=(n_states, n_actions))
@@ -73,94 +79,98 @@ class Setup:
 
     @property
     def context(self) -> Context:
-        """What estimates depend on besides trajectories."""
+        """What estimates depend on besides the trajectories."""
         return Context(self.theta, self.mdp.discount, critic=self.critic)
 
     @property
     def steps(self) -> int:
-        """H."""
+        """The horizon H, in steps."""
         return int(self.mdp.tables.steps)
 
     @property
     def size(self) -> str:
-        """In words."""
+        """The problem's sizes, in words."""
         return f"{self.mdp.n_states} states, {self.mdp.n_actions} actions, {self.steps} steps"
 
     def drawn(
         self, rng: np.random.Generator, replications: int, n: int, at: FloatArray | None = None
     ) -> Trajectories:
-        """``[R, n, H]`` of the policy, or of the one with parameters ``at``."""
+        """Batches ``[R, n, H]`` drawn by the policy, or by that with parameters ``at``."""
         theta = self.theta if at is None else at
         return sample(self.mdp, theta, n, rng=rng, replications=replications)
 
-    def unlike(self, rng: np.random.Generator, replications: int, n: int) -> Trajectories:
+    def drawn_with_reward_noise(
+        self, rng: np.random.Generator, replications: int, n: int
+    ) -> Trajectories:
         """`drawn`, with noise in every reward: where trajectories earned the same, rounding would
-        decide ranks and blow up what is divided by a group's deviation.
+        decide ranks and blow up what is divided by a group's standard deviation.
         """
-        return noisy(self.drawn(rng, replications, n), rng)
+        return with_reward_noise(self.drawn(rng, replications, n), rng)
 
     def enumeration(self, at: FloatArray | None = None) -> Enumeration:
-        """All trajectories, likewise."""
+        """All trajectories of the policy, or of that with parameters ``at``."""
         theta = self.theta if at is None else at
         return Enumeration.of(self.mdp, TABULAR, theta, self.steps)
 
 
 @dataclass(frozen=True, eq=False)
 class Distribution:
-    """An estimate's outcomes: mean, variance, and the largest distance from the mean."""
+    """The mean, variance and largest distance from the mean of an estimate, entry by entry."""
 
     mean: FloatArray
     variance: FloatArray
     reach: FloatArray
 
 
-def distribution(found: FloatArray, weights: FloatArray) -> Distribution:
-    """Of outcomes ``[B, *shape]`` with probabilities ``[B]``."""
-    mean = np.tensordot(weights, found, axes=1)
-    centred = np.abs(found - mean)
+def distribution(outcomes: FloatArray, weights: FloatArray) -> Distribution:
+    """The distribution of outcomes ``[B, *shape]`` with probabilities ``[B]``."""
+    mean = np.tensordot(weights, outcomes, axes=1)
+    centred = np.abs(outcomes - mean)
     return Distribution(mean, np.tensordot(weights, centred**2, axes=1), centred.max(axis=0))
 
 
-def drawn_moments(estimator: DrawEstimator, setup: Setup) -> Moments:
-    """Over all outcomes of an estimate's own draws. Raises EnumerationSizeError."""
+def drawn_distribution(estimator: DrawEstimator, setup: Setup) -> Distribution:
+    """The distribution over all outcomes of an estimate's own draws, with a bound on its reach.
+    Raises EnumerationSizeError.
+    """
     setting = Setting.of(setup.mdp, setup.theta, critic=setup.critic)
-    return explored_moments(Request(estimator, setting), estimator, LEAVES)
+    request = Request(estimator, setting)
+    moments = explored_moments(request, estimator, MAX_DRAWN_OUTCOMES)
+    reach = np.full(moments.mean.shape, 2 * moments.largest)
+    return Distribution(moments.mean, moments.variance, reach)
 
 
-def enumerable(
+def largest_enumerable(
     estimator: Estimator, rng: np.random.Generator, n: int, *, ordered: bool
 ) -> Setup | None:
-    """The largest of a few sizes whose batches of n (tuples, or multisets) can all be enumerated;
-    None: there is none.
+    """A random setup of the largest size whose batches of n (``ordered`` ones, or multisets) can
+    all be enumerated; None if there is none.
     """
-    for which, sizes in enumerate(_SIZES):
-        plain = which == _DETERMINISTIC
-        setup = Setup.random(rng, sizes, one_start=True, deterministic=plain)
+    for place, sizes in enumerate(_SIZES):
+        setup = Setup.random(rng, sizes, one_start=True, deterministic=place == _DETERMINISTIC)
         if estimator.draws_itself:
-            try:
-                drawn_moments(estimator, setup)
-            except EnumerationSizeError:
-                continue
-            return setup
-        if setup.enumeration().count_batches(n, ordered=ordered) <= OUTCOMES:
+            with suppress(EnumerationSizeError):
+                drawn_distribution(estimator, setup)
+                return setup
+        elif setup.enumeration().count_batches(n, ordered=ordered) <= MAX_BATCHES:
             return setup
     return None
 
 
 @dataclass(frozen=True, eq=False)
 class Relabelling:
-    """State s is called ``states[s]``, action a ``actions[a]``."""
+    """Other labels: ``states[s]`` for state s, and ``actions[a]`` for action a."""
 
     states: IntArray
     actions: IntArray
 
     @classmethod
     def random(cls, rng: np.random.Generator, setup: Setup) -> Relabelling:
-        """One that moves every label."""
+        """A relabelling that changes every label."""
         return cls(_shuffle(rng, setup.mdp.n_states), _shuffle(rng, setup.mdp.n_actions))
 
     def setup(self, setup: Setup) -> Setup:
-        """The same problem and policy under the new names."""
+        """The same problem, policy and critic under the new labels."""
         mdp, (s, a) = setup.mdp, self._origins
         transition = mdp.transition[s][:, a][:, :, s]
         reward = mdp.reward[s][:, a]
@@ -170,59 +180,55 @@ class Relabelling:
         return Setup(renamed, setup.theta[s][:, a], critic)
 
     def batch(self, batch: Trajectories) -> Trajectories:
-        """The same trajectories; dead steps keep action 0."""
+        """The same trajectories under the new labels; dead steps keep action 0."""
         actions = np.where(batch.alive, self.actions[batch.actions], 0)
         return replace(batch, states=self.states[batch.states], actions=actions)
 
-    def estimates(self, found: FloatArray, order: int) -> FloatArray:
-        """``[R, *shape]`` of the old names, under the new ones."""
-        for axis in range(found.ndim - 2 * order, found.ndim, 2):
-            found = np.take(np.take(found, self._origins[0], axis), self._origins[1], axis + 1)
-        return found
+    def estimates(self, estimates: FloatArray, order: int) -> FloatArray:
+        """Estimates ``[R, *shape]`` that were computed with the old labels, under the new ones."""
+        states, actions = self._origins
+        for axis in range(estimates.ndim - 2 * order, estimates.ndim, 2):
+            estimates = np.take(np.take(estimates, states, axis), actions, axis + 1)
+        return estimates
 
     @property
     def _origins(self) -> tuple[IntArray, IntArray]:
+        """The old labels of the new states and actions."""
         return np.argsort(self.states), np.argsort(self.actions)
 
 
 def _shuffle(rng: np.random.Generator, size: int) -> IntArray:
-    """A random cycle through all labels."""
+    """A random permutation that is one cycle, so that it moves every label."""
     order = rng.permutation(size)
-    found: IntArray = np.empty(size, dtype=np.int64)
-    found[order] = np.roll(order, 1)
-    return found
+    labels: IntArray = np.empty(size, dtype=np.int64)
+    labels[order] = np.roll(order, 1)
+    return labels
 
 
-def noisy(batch: Trajectories, rng: np.random.Generator) -> Trajectories:
-    """The same trajectories with other rewards, while alive."""
+def with_reward_noise(batch: Trajectories, rng: np.random.Generator) -> Trajectories:
+    """The same trajectories with noise in the rewards of steps while alive."""
     noise = rng.normal(size=batch.rewards.shape)
     return replace(batch, rewards=batch.rewards + np.where(batch.alive, noise, 0.0))
 
 
 def padded(batch: Trajectories, more: int) -> Trajectories:
-    """Trajectories that all have ended, with more dead steps."""
+    """Trajectories that all have ended, with so many more dead steps."""
     width = [(0, 0)] * (batch.actions.ndim - 1) + [(0, more)]
-    return Trajectories(
-        np.pad(batch.states, width, mode="edge"),
-        np.pad(batch.actions, width),
-        np.pad(batch.rewards, width),
-        np.pad(batch.alive, width),
-        np.pad(batch.behaviour_log_probs, width),
-    )
+    names = ("actions", "rewards", "alive", "behaviour_log_probs")
+    steps: dict[str, Any] = {name: np.pad(getattr(batch, name), width) for name in names}
+    return replace(batch, states=np.pad(batch.states, width, mode="edge"), **steps)
 
 
 def ended(setup: Setup, rng: np.random.Generator, replications: int, n: int) -> Trajectories:
-    """Batches ``[R, n, H]`` of trajectories that all have ended; none earn the same."""
-    found: list[Trajectories] = []
-    while sum(len(part.actions) for part in found) < replications * n:
+    """Batches ``[R, n, H]`` of trajectories that all have ended, no two of which earn the same."""
+    parts: list[Trajectories] = []
+    while sum(len(part.actions) for part in parts) < replications * n:
         drawn = setup.drawn(rng, 1, replications * n)[0]
-        found.append(drawn[setup.mdp.terminal[drawn.states[..., -1]]])
-    enough = Trajectories.concatenated(found)[: replications * n]
-    return noisy(enough.reshape(replications, n), rng)
+        parts.append(drawn[setup.mdp.terminal[drawn.states[..., -1]]])
+    enough = Trajectories.concatenated(parts)[: replications * n]
+    return with_reward_noise(enough.reshape(replications, n), rng)
 
 
-def single_state(batch: Trajectories, state: int) -> Trajectories:
-    """One-step trajectories that start in ``state``, as those of a bandit with this state alone."""
-    if (batch.states[..., 0] != state).any() or batch.actions.shape[-1] != 1:
-        raise ValueError(f"batch: expected one step from state {state}")
+def single_state(batch: Trajectories) -> Trajectories:
+    """One-step trajectories from one state, as those of a bandit with no other state."""
     return replace(batch, states=np.zeros_like(batch.states))

@@ -1,6 +1,6 @@
-"""Answers to a meta-gradient's draws that are known beforehand, or under other names.
+"""Sources that answer a meta-gradient's draws with known batches, also under other labels.
 
-See `stochastic.meta.slots.Source`: each answers a draw for B policies with one batch for each.
+Each answers a draw for B policies with one batch a policy: see `stochastic.meta.slots.Source`.
 """
 
 from __future__ import annotations
@@ -14,51 +14,52 @@ from gradbias.stochastic.meta.inner_loops import Loop
 from gradbias.stochastic.meta.slots import Sampling
 from gradbias.stochastic.rollouts.trajectories import Trajectories
 from gradbias.verification.conformance.problems import Relabelling
-from gradbias.verification.conformance.report import NotSatisfied, check_equal
+from gradbias.verification.conformance.runner import NotSatisfied, check_equal
 
 Reply = tuple[Trajectories, FloatArray]
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """Samples, and keeps what it was asked for and what it answered, in order."""
+class Recording:
+    """Samples batches, and records the policies of each draw and the batches that answered it."""
 
     sampling: Sampling
-    asked: list[FloatArray] = field(default_factory=list)
-    answered: list[Trajectories] = field(default_factory=list)
+    policies: list[FloatArray] = field(default_factory=list)
+    batches: list[Trajectories] = field(default_factory=list)
 
     def draw(self, log_policy: FloatArray, n: int) -> Reply:
-        """See `Source`."""
+        """Batches of n trajectories, with their weights."""
         batch, weights = self.sampling.draw(log_policy, n)
-        self.asked.append(np.array(log_policy))
-        self.answered.append(batch)
+        self.policies.append(np.array(log_policy))
+        self.batches.append(batch)
         return batch, weights
 
 
 @dataclass(frozen=True, eq=False)
-class Replayed:
-    """Answers as ``kept`` did, in the same order, for some of the replications, under other names
-    where there are ``names``. Raises NotSatisfied where it is asked for something else.
+class Replay:
+    """Answers as a recording did, in the same order, for the replications ``which`` alone.
+
+    With ``labels``, states and actions have other labels. Raises NotSatisfied where it is asked for
+    another draw than was recorded.
     """
 
-    kept: Kept
+    recording: Recording
     which: IntArray
-    names: Relabelling | None = None
-    _turn: list[int] = field(default_factory=list)
+    labels: Relabelling | None = None
+    _sizes: list[int] = field(default_factory=list)
 
     def draw(self, log_policy: FloatArray, n: int) -> Reply:
-        """See `Source`."""
-        turn = len(self._turn)
-        self._turn.append(n)
-        if turn >= len(self.kept.answered) or self.kept.answered[turn].shape[1] != n:
+        """The recorded batches of the next draw, with weights of 1."""
+        turn, batches = len(self._sizes), self.recording.batches
+        self._sizes.append(n)
+        if turn >= len(batches) or batches[turn].shape[1] != n:
             raise NotSatisfied("draws another number of times, or of trajectories")
-        asked = log_policy
-        if self.names is not None:
-            asked = log_policy[:, self.names.states][:, :, self.names.actions]
-        check_equal(np.exp(asked), np.exp(self.kept.asked[turn][self.which]), "what it draws with")
-        batch = self.kept.answered[turn][self.which]
-        if self.names is not None:
-            batch = self.names.batch(batch)
+        batch = batches[turn][self.which]
+        if self.labels is not None:
+            log_policy = log_policy[:, self.labels.states][:, :, self.labels.actions]
+            batch = self.labels.batch(batch)
+        recorded = self.recording.policies[turn][self.which]
+        check_equal(np.exp(log_policy), np.exp(recorded), "what it draws with")
         return batch, np.ones((len(log_policy), 1))
 
 
@@ -70,5 +71,5 @@ class Repeating:
     seed: list[int]
 
     def draw(self, log_policy: FloatArray, n: int) -> Reply:
-        """See `Source`."""
+        """Batches of n trajectories, with their weights."""
         return Sampling(self.loop, np.random.default_rng([*self.seed, n])).draw(log_policy, n)

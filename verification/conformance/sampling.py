@@ -1,100 +1,85 @@
 """Do sampled estimates have the mean of enumerated ones?
 
-By a bound on false alarms that holds for any number of samples: Bernstein's inequality, with the
-enumerated variance and range.
+Two bounds on the type I error hold for any number of samples: Bernstein's inequality, with the
+enumerated variance and range, and the median of means, which needs the variance alone.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import bdtrc
 
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.stochastic.estimators.kinds import DrawEstimator
-from gradbias.stochastic.rollouts.trajectories import Trajectories
-from gradbias.verification.conformance.problems import Distribution, Setup, drawn_moments
-from gradbias.verification.conformance.report import TOLERANCE, NotSatisfied
-from gradbias.verification.conformance.trial import Trial
+from gradbias.verification.conformance.problems import Distribution
+from gradbias.verification.conformance.runner import TOLERANCE, NotSatisfied, Trial
+from gradbias.verification.conformance.trial import EstimatorTrial
 
-_FAR = 0.2
-"""1 / (1 + 2^2): Cantelli's inequality at two deviations."""
+_CANTELLI = 0.2
+"""1 / (1 + 2^2): Cantelli's inequality at two standard deviations."""
 
 
-def sampling(trial: Trial) -> int:
+def sampling(trial: EstimatorTrial) -> None:
     """The mean of sampled estimates is that of enumerated ones."""
-    setup, rng = trial.enumerable, trial.rng(20)
+    setup, count = trial.enumerable, trial.replications
+    exact = trial.distribution(setup)
     if trial.estimator.draws_itself:
-        moments = drawn_moments(trial.estimator, setup)
-        reach = np.full(moments.mean.shape, 2 * moments.largest)
-        exact = Distribution(moments.mean, moments.variance, reach)
-        found = _sampled_runs(trial.estimator, setup, trial.replications, rng)
+        runs = [trial.one_run(trial.estimator, 100 + k, setup)[0] for k in range(count)]
+        mean: FloatArray = np.mean(runs, axis=0)
     else:
-        exact = trial.distribution(setup)
-        found = trial.estimates(setup.drawn(rng, trial.replications, trial.n), setup).mean(axis=0)
-    allowed = bernstein(exact, trial.replications, trial.false_alarm / found.size)
+        mean = trial.estimates(setup.drawn(trial.rng(20), count, trial.n), setup).mean(axis=0)
+    allowed = bernstein(exact, count, trial.false_alarm / mean.size)
     allowed += TOLERANCE * float((np.abs(exact.mean) + exact.reach).max())
-    return check_means(found, exact.mean, allowed, trial.replications)
+    check_means(trial, mean, exact.mean, allowed)
 
 
-def check_means(found: FloatArray, exact: FloatArray, allowed: FloatArray, samples: int) -> int:
-    """How many entries. Raises NotSatisfied where one strays further than is ``allowed``."""
-    gaps = np.abs(found - exact)
+def check_means(trial: Trial, mean: FloatArray, exact: FloatArray, allowed: FloatArray) -> None:
+    """Raises NotSatisfied where an entry differs by more than is ``allowed``."""
+    trial.comparisons += mean.size
+    gaps = np.abs(mean - exact)
     if not (gaps <= allowed).all():
         worst = np.unravel_index(int(np.argmax(gaps - allowed)), gaps.shape)
         raise NotSatisfied(
-            f"{samples:,} sampled estimates and all outcomes: means differ by "
+            f"{trial.replications:,} sampled estimates and all outcomes: means differ by "
             f"{gaps[worst]:.3g} at {tuple(map(int, worst))}, allowed {allowed[worst]:.3g}"
         )
-    return int(found.size)
 
 
 def bernstein(exact: Distribution, samples: int, rate: float) -> FloatArray:
-    """How far each entry's mean of n estimates strays from its expectation, but for probability
-    ``rate``. Source: Boucheron, Lugosi and Massart 2013, eq. 2.10.
+    """The distance from its expectation that each entry's mean of n samples exceeds with
+    probability ``rate`` at most. Source: Boucheron, Lugosi and Massart 2013, eq. 2.10.
     """
-    size = math.log(2.0 / rate)
-    linear = exact.reach * size / (3.0 * samples)
-    found: FloatArray = linear + np.sqrt(linear**2 + 2.0 * exact.variance * size / samples)
-    return found
+    log_rate = math.log(2.0 / rate)
+    linear = exact.reach * log_rate / (3.0 * samples)
+    radius: FloatArray = linear + np.sqrt(linear**2 + 2.0 * exact.variance * log_rate / samples)
+    return radius
 
 
 def median_blocks(rate: float) -> int:
-    """How many blocks, an odd number, so that at most with probability ``rate`` the median of their
-    means is further from the expectation than two deviations of such a mean.
+    """The smallest odd number of blocks whose means have a median that is further from the
+    expectation than two standard deviations of such a mean with probability ``rate`` at most.
 
     By Cantelli's inequality a block's mean is that far above it with probability 1/5 at most, and
     for the median half of the blocks must be. Needs no range, unlike `bernstein`.
     """
     blocks = 1
-    while float(bdtrc(blocks // 2, blocks, _FAR)) > rate / 2.0:
+    while float(bdtrc(blocks // 2, blocks, _CANTELLI)) > rate / 2.0:
         blocks += 2
     return blocks
 
 
-def median_of_means(found: FloatArray, blocks: int) -> FloatArray:
-    """Of estimates ``[n, *shape]``, the last of which are left out if they fill no block."""
-    each = len(found) // blocks
-    means = found[: blocks * each].reshape(blocks, each, *found.shape[1:]).mean(axis=1)
-    middle: FloatArray = np.median(means, axis=0)
-    return middle
+def median_of_means(estimates: FloatArray, blocks: int) -> FloatArray:
+    """The median over blocks of the mean of estimates ``[n, *shape]``; the last ones are left out
+    if they fill no block.
+    """
+    each = len(estimates) // blocks
+    means = estimates[: blocks * each].reshape(blocks, each, *estimates.shape[1:]).mean(axis=1)
+    median: FloatArray = np.median(means, axis=0)
+    return median
 
 
 def median_radius(variance: FloatArray, samples: int, blocks: int) -> FloatArray:
-    """See `median_blocks`."""
+    """Two standard deviations of a block's mean: see `median_blocks`."""
     radius: FloatArray = 2.0 * np.sqrt(variance / (samples // blocks))
     return radius
-
-
-def _sampled_runs(
-    estimator: DrawEstimator, setup: Setup, samples: int, rng: np.random.Generator
-) -> FloatArray:
-    def draw(theta: npt.ArrayLike, n: int) -> Trajectories:
-        return replace(setup, theta=np.asarray(theta)).drawn(rng, 1, n)[0]
-
-    runs = [estimator.run(draw, setup.context) for _ in range(samples)]
-    found: FloatArray = np.mean(runs, axis=0)
-    return found

@@ -1,4 +1,4 @@
-"""`for_all_mdps`, strategies, the pytest plugin and its ledger."""
+"""Properties for all small problems, strategies that draw these, the pytest plugin, its ledger."""
 
 from gradbias.analytic.utils.lazy_imports import public_names
 

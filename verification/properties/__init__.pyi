@@ -1,7 +1,7 @@
 from .for_all import for_all_games as for_all_games
 from .for_all import for_all_mdps as for_all_mdps
 from .ledgers import Ledger as Ledger
-from .strategies import Choosing as Choosing
+from .strategies import PolicyKind as PolicyKind
 from .strategies import games as games
 from .strategies import joint_policies_for as joint_policies_for
 from .strategies import linear_policies as linear_policies

@@ -1,4 +1,4 @@
-"""What a property is asked, checked before anything is drawn."""
+"""The arguments of a property, checked before anything is drawn."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gradbias.verification.evidence.reports import BiasReport
 from gradbias.verification.evidence.setting import SettingOptions
 
 Options = Callable[..., Mapping[str, Any]]
-"""What `measure_bias` takes beside the problem, for each (mdp, theta): ``critic``, ``length``..."""
+"""The arguments of `measure_bias` beside the problem, for each (mdp, theta): ``critic``, ..."""
 
-_OWN = {"estimator", "mdp", "theta", "meta_parameters", "exact", "target", "false_alarm"}
-"""What a property sets itself."""
+_SET = {"estimator", "mdp", "theta", "meta_parameters", "exact", "target", "false_alarm"}
+"""Arguments that a property sets itself."""
 
 
 def checked_estimator(estimator: Estimator | Surrogate, order: int | None) -> Estimator:
-    """The estimator, or a surrogate's of that order (default 1). Raises ValueError for another."""
+    """The estimator, or that of a surrogate and an order (default 1). Raises ValueError."""
     if isinstance(estimator, Estimator):
         if order not in (None, estimator.order):
             raise ValueError(f"order: expected the estimator's own, {estimator.order}, got {order}")
@@ -33,7 +33,7 @@ def checked_estimator(estimator: Estimator | Surrogate, order: int | None) -> Es
 
 
 def check_options(options: object, measure: Callable[..., BiasReport]) -> None:
-    """Raises ValueError unless these are options of ``measure``, or a function."""
+    """Raises ValueError unless options are arguments of ``measure`` by name, or a function."""
     if options is None or callable(options):
         return
     if not isinstance(options, Mapping):
@@ -44,49 +44,48 @@ def check_options(options: object, measure: Callable[..., BiasReport]) -> None:
 
 
 def _check_names(options: Mapping[str, Any], measure: Callable[..., BiasReport]) -> None:
+    """Raises ValueError for a name that is no argument of ``measure``, or one in `_SET`."""
     parameters = set(inspect.signature(measure).parameters)
     if "setting" in parameters:  # **setting: Unpack[SettingOptions]
         parameters = parameters - {"setting"} | set(SettingOptions.__annotations__)
-    known = parameters - _OWN
+    known = parameters - _SET
     if wrong := sorted(set(options) - known):
         raise ValueError(f"options: expected some of {', '.join(sorted(known))}, got {wrong[0]!r}")
 
 
-def given_options(
+def options_at(
     options: Options | Mapping[str, Any] | None, measure: Callable[..., BiasReport], *at: Any
 ) -> dict[str, Any]:
     """The options at a problem and its parameters. Raises ValueError as `check_options`."""
-    found = options(*at) if callable(options) else options or {}
-    if not isinstance(found, Mapping):
-        raise ValueError(f"options: expected the function to return a mapping, got {found!r}")
-    _check_names(found, measure)
-    return dict(found)
+    chosen = options(*at) if callable(options) else options or {}
+    if not isinstance(chosen, Mapping):
+        raise ValueError(f"options: expected the function to return a mapping, got {chosen!r}")
+    _check_names(chosen, measure)
+    return dict(chosen)
 
 
-def checked_strategy(name: str, given: object) -> Any:
-    """``given``. Raises ValueError unless it is a Hypothesis strategy."""
-    if not isinstance(given, st.SearchStrategy):
-        raise ValueError(f"{name}: expected a Hypothesis strategy, got {given!r}")
-    return given
+def checked_strategy(name: str, strategy: object) -> Any:
+    """The strategy. Raises ValueError unless it is a Hypothesis strategy."""
+    if not isinstance(strategy, st.SearchStrategy):
+        raise ValueError(f"{name}: expected a Hypothesis strategy, got {strategy!r}")
+    return strategy
 
 
-def sizes_beside(problems: object, default: int, **given: int | None) -> tuple[int, ...]:
-    """The largest ``states``, ``actions`` and ``horizon`` to draw, ``default`` unless said. Raises
-    ValueError for one beside ``problems``, which have their own.
+def max_sizes(problems: object, default: int, **sizes: int | None) -> tuple[int, ...]:
+    """The largest ``states``, ``actions`` and ``horizon`` to draw, with a default for each None.
+    Raises ValueError for a size beside a strategy for problems, which has its own.
     """
-    said = [name for name, size in given.items() if size is not None]
-    if problems is not None and said:
-        raise ValueError(
-            f"max_{said[0]}: expected none beside problems, which have their own sizes"
-        )
-    return tuple(default if size is None else size for size in given.values())
+    named = [name for name, size in sizes.items() if size is not None]
+    if problems is not None and named:
+        raise ValueError(f"max_{named[0]}: expected none beside problems, which have sizes already")
+    return tuple(default if size is None else size for size in sizes.values())
 
 
 def growing_sizes(
     max_states: int, max_actions: int, max_horizon: int
 ) -> list[tuple[int, int, int]]:
-    """1 state, 2 actions, 1 step; 2, 2, 2; and so on to these: a bias that the smallest problems
-    have is found on them.
+    """(States, actions, steps) from (1, 2, 1) over (2, 2, 2) to the largest: what is biased on the
+    smallest problems is found on these.
     """
     whole_number("max_states", max_states, at_least=1)
     whole_number("max_actions", max_actions, at_least=2)

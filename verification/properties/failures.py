@@ -1,4 +1,4 @@
-"""What a failed property prints: the problem as code, the bias, its target, what it looks like."""
+"""The message of a failed property: the problem as code, the bias, its target, the known error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from gradbias.analytic.policies.softmax import TabularSoftmax
 from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.verification.diagnosis.diagnose import Diagnosis, diagnose_all
+from gradbias.verification.diagnosis.diagnose import diagnose_all
 from gradbias.verification.evidence.reports import BiasReport, Verdict, counted
 from gradbias.verification.properties.search import BiasFoundError, Example, Search
 from gradbias.verification.properties.source_code import (
@@ -20,13 +20,16 @@ from gradbias.verification.properties.source_code import (
     as_policy,
 )
 
-_SHOWN = 64
+_MAX_PRINTED = 64
+"""The largest number of components whose mean and target are printed."""
+
 _COMPARED = 7
+"""Problems beside the smallest one on which a known error has to give the mean too."""
 
 
-def failure(search: Search, found: BiasFoundError, explained: Sequence[str]) -> str:
-    """The text; ``explained`` are the lines on what it looks like."""
-    report, example = found.report, found.example
+def failure(search: Search, biased: BiasFoundError, diagnosis: Sequence[str]) -> str:
+    """The whole text; ``diagnosis`` are its lines on the known error."""
+    report, example = biased.report, biased.example
     lines = [
         f"{report.estimator} is biased for {report.target}.",
         f"The smallest problem found ({sizes(example.problem)}):",
@@ -37,9 +40,9 @@ def failure(search: Search, found: BiasFoundError, explained: Sequence[str]) -> 
     ]
     if report.interval is not None:
         lines.append(f"  drawn       with rng=np.random.default_rng({example.seed})")
-    if report.bias.size <= _SHOWN:
+    if report.bias.size <= _MAX_PRINTED:
         lines += [f"  mean        {as_line(report.mean)}", f"  target      {as_line(report.exact)}"]
-    lines += explained
+    lines += diagnosis
     vacuous = search.verdicts[Verdict.VACUOUS]
     lines += [f"  found on    example {search.examples}, of which {vacuous} vacuous"]
     return "\n".join(lines)
@@ -58,39 +61,32 @@ def code(example: Example) -> str:
 
 
 def sizes(problem: Any) -> str:
-    """Its states, actions and steps, in words."""
+    """The problem's states, actions and steps, in words."""
     steps = "infinite horizon" if problem.horizon is None else f"horizon {problem.horizon}"
     actions = problem.n_actions
-    chosen = (
-        f"{actions[0]} x {actions[1]} actions"
-        if isinstance(actions, tuple)
-        else counted(actions, "action")
-    )
-    return f"{counted(problem.n_states, 'state')}, {chosen}, {steps}"
+    joint = isinstance(actions, tuple)
+    choices = f"{actions[0]} x {actions[1]} actions" if joint else counted(actions, "action")
+    return f"{counted(problem.n_states, 'state')}, {choices}, {steps}"
 
 
 def diagnosed(first: BiasReport, others: Sequence[BiasReport]) -> list[str]:
-    """The lines on which known error explains the biased first and the others.
+    """The lines on the known error that explains the bias on the first problem.
 
-    An error is one only if it gives the mean on every problem: on the smallest one, where most
-    terms are 0, too many would.
+    It must give the mean on every one of the other problems too: on the smallest one, where most
+    terms are 0, too many known errors would.
     """
     if first.target.order not in (1, 2):
         return []
-    kept = sorted(others, key=_tells, reverse=True)[:_COMPARED]
-    found = diagnose_all([first, *kept])
-    if found.matches and not kept:
-        alone = "compared on this problem alone; on a small one many errors have one mean"
-        found = replace(found, notes=(*found.notes, alone))
-    return _lines(found)
+    kept = sorted(others, key=_informativeness, reverse=True)[:_COMPARED]
+    diagnosis = diagnose_all([first, *kept])
+    if diagnosis.matches and not kept:
+        alone = "compared on this problem alone; on a small one many known errors have one mean"
+        diagnosis = replace(diagnosis, notes=(*diagnosis.notes, alone))
+    return [f"  diagnosis   {diagnosis.sentence}", *str(diagnosis).splitlines()[1:]]
 
 
-def _lines(found: Diagnosis) -> list[str]:
-    return [f"  diagnosis   {found.sentence}", *str(found).splitlines()[1:]]
-
-
-def _tells(report: BiasReport) -> tuple[bool, int, int]:
-    """The biased ones first, then those where little is special: on these errors differ."""
+def _informativeness(report: BiasReport) -> tuple[bool, int, int]:
+    """A sort key: larger for biased examples, then for general ones, where known errors differ."""
     assert report.setting is not None
     mdp, theta = report.setting.mdp, report.setting.theta
     general = (

@@ -1,14 +1,14 @@
 """For all small MDPs, or games: a property of an estimator, searched for a counter-example.
 
-Problems and policies are drawn by Hypothesis, in stages of growing size, and each is measured, by
-enumeration where that fits. A bias that is found shrinks to the smallest and plainest problem that
-shows it, and is explained by what explains it on other problems too. A search in which too few
-problems told anything fails as well.
+Hypothesis draws problems and policies in stages of growing size, and each is measured, by
+enumeration where that fits. A bias that is found shrinks to the smallest and simplest problem that
+shows it, and is explained by a known error that explains it on other problems too. A search in
+which too few problems are evidence fails as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from gradbias.analytic.policies.softmax import TABULAR, Policy
 from gradbias.analytic.problems.games import StochasticGame
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import AnyTarget
-from gradbias.analytic.utils.validation import FloatArray, real_number, whole_number
+from gradbias.analytic.utils.validation import real_number, whole_number
 from gradbias.stochastic.estimators.kinds import Estimator
 from gradbias.stochastic.meta.game_loops import SampledGame
 from gradbias.stochastic.meta.meta_gradients import MetaGradient
@@ -33,10 +33,16 @@ from gradbias.verification.properties.arguments import (
     Options,
     check_options,
     checked_estimator,
-    checked_strategy,
-    given_options,
-    growing_sizes,
-    sizes_beside,
+    max_sizes,
+    options_at,
+)
+from gradbias.verification.properties.examples import (
+    JointParametersFor,
+    ParametersFor,
+    PolicyFor,
+    Stages,
+    game_stages,
+    mdp_stages,
 )
 from gradbias.verification.properties.failures import code, diagnosed, failure
 from gradbias.verification.properties.ledgers import Ledger
@@ -46,27 +52,11 @@ from gradbias.verification.properties.search import (
     NotMeasuredError,
     Search,
 )
-from gradbias.verification.properties.simplest_problems import plainer
-from gradbias.verification.properties.strategies import (
-    Dynamics,
-    Rewards,
-    games,
-    joint_policies_for,
-    parameters_for,
-    policies_for,
-    tabular_mdps,
-)
+from gradbias.verification.properties.simplest_problems import simplest_problems
+from gradbias.verification.properties.strategies import joint_policies_for
 
 _QUICK = {"budget": 20_000, "max_outcomes": 50_000}
-_GENERAL: Any = {
-    "dynamics": [Dynamics.SPARSE, Dynamics.DENSE],
-    "rewards": [Rewards.BY_ACTION, Rewards.BY_NEXT_STATE],
-    "discounts": (0.5, 0.9),
-}
-"""Problems on which errors differ."""
-
-Drawn = st.SearchStrategy[FloatArray]
-PolicyOf = Callable[[TabularMDP], "Policy | st.SearchStrategy[Policy]"]
+"""Limits of one measurement, which `options` may change."""
 
 
 def for_all_mdps(
@@ -79,23 +69,35 @@ def for_all_mdps(
     max_actions: int | None = None,
     max_horizon: int | None = None,
     problems: st.SearchStrategy[TabularMDP] | None = None,
-    policies: Callable[[TabularMDP], Drawn] | None = None,
-    policy: Policy | PolicyOf = TABULAR,
+    policies: ParametersFor | None = None,
+    policy: Policy | PolicyFor = TABULAR,
     max_examples: int = 100,
     min_informative_share: float = 0.25,
 ) -> Callable[[Ledger], None]:
-    """A test: for all small MDPs and policies, the estimator's mean is its target.
+    """A test that an estimator's mean is its target, for all small MDPs and policies.
 
     ``test_my_hessian = for_all_mdps(my_surrogate, order=2)`` in a test file is all; pytest gives it
-    the fixture ``gradbias``. Elsewhere, call it with a `Ledger`. A surrogate is differentiated
-    ``order`` times (default 1); an estimator has its own order. ``target`` is one, or depends on
-    the problem (default: the derivative of its own return); ``options`` go to `measure_bias`, and
-    may depend on problem and parameters. Problems are drawn with 2 to ``max_actions`` actions and
-    up to the other sizes (3 unless said), or from ``problems``. ``policy`` is one, or depends on
-    the problem, or is drawn for it (`verification.properties.strategies.linear_policies`);
-    ``policies(mdp)`` draws its parameters. It fails with the smallest problem found on which the
-    estimator is biased, or where less than the share ``min_informative_share`` of the examples told
-    anything. Sampled examples share the false-alarm rate of one claim.
+    the fixture ``gradbias``. Elsewhere, call it with a `Ledger`. It fails with the smallest problem
+    found on which the estimator is biased, or where too few examples are evidence. Sampled examples
+    share the false-alarm rate of one claim.
+
+    Args:
+        estimator: a surrogate, or an estimator, which has its own order.
+        order: how many times a surrogate is differentiated (default 1).
+        target: the target, or a function of the problem (default: the derivative of its return).
+        options: arguments of `measure_bias`, or a function of problem and parameters.
+        max_states: the largest number of states (default 3).
+        max_actions: the largest number of actions (default 3); the fewest is 2.
+        max_horizon: the largest number of steps (default 3).
+        problems: a strategy for problems, in place of the three sizes.
+        policies: gives a strategy for the policy's parameters, for a problem.
+        policy: the policy, or a function of the problem that gives it, or a strategy for it, as
+            `linear_policies` does.
+        max_examples: the largest number of examples that are counted.
+        min_informative_share: the share of the examples that must be evidence.
+
+    Returns:
+        The test, a function of a `Ledger`.
 
     Raises:
         ValueError: a size, count or share out of range; an estimator, option or strategy that is
@@ -104,44 +106,40 @@ def for_all_mdps(
     >>> from gradbias.stochastic import lvc
     >>> for_all_mdps(lvc, order=1, max_states=2, max_horizon=2, max_examples=10)(Ledger())
     """
-    one = checked_estimator(estimator, order)
+    checked = checked_estimator(estimator, order)
     check_options(options, measure_bias)
     if target is not None and not callable(target) and not hasattr(target, "order"):
         raise ValueError(f"target: expected a target, or a function of the problem, got {target!r}")
     if policies is not None and not callable(policies):
         raise ValueError(f"policies: expected a function of the problem, got {policies!r}")
-    sizes = sizes_beside(problems, 3, states=max_states, actions=max_actions, horizon=max_horizon)
-    stages = _stages(*sizes) if problems is None else [problems]
-    examples = [_examples(checked_strategy("problems", each), policy, policies) for each in stages]
-    if problems is None:  # last, those on which no bias is hidden by what is special
-        general = tabular_mdps(*sizes, min_states=min(2, sizes[0]), min_actions=2, **_GENERAL)
-        examples.append(_examples(general, policy, policies))
-    plain = problems is None and policies is None and policy is TABULAR
+    sizes = max_sizes(problems, 3, states=max_states, actions=max_actions, horizon=max_horizon)
+    stages = mdp_stages(problems, sizes, policy, policies)
+    default = problems is None and policies is None and policy is TABULAR
 
-    def asked(example: Example) -> dict[str, Any]:
+    def chosen(example: Example) -> dict[str, Any]:
         mdp, theta = example.problem, example.parameters[0]
-        given = given_options(options, measure_bias, mdp, theta)
         wanted = target(mdp) if callable(target) else target
-        return {"target": wanted, "policy": example.policy} | given
+        at = options_at(options, measure_bias, mdp, theta)
+        return {"target": wanted, "policy": example.policy} | at
 
-    def measured(example: Example, rate: float) -> BiasReport:
-        given = _QUICK | {"rng": np.random.default_rng(example.seed)} | asked(example)
+    def measure(example: Example, rate: float) -> BiasReport:
+        arguments = _QUICK | {"rng": np.random.default_rng(example.seed)} | chosen(example)
         theta = example.parameters[0]
-        return measure_bias(one, example.problem, theta, **given, false_alarm=rate)
+        return measure_bias(checked, example.problem, theta, **arguments, false_alarm=rate)
 
-    def explained(search: Search, found: BiasFoundError) -> list[str]:
-        around = search.around(examples[-1]) if found.report.interval is None else []
-        return diagnosed(found.report, around)
+    def explain(search: Search, biased: BiasFoundError) -> list[str]:
+        others = search.more(stages[-1]) if biased.report.interval is None else []
+        return diagnosed(biased.report, others)
 
     return _property(
-        f"For all small MDPs: {one.name}, order {one.order}, is unbiased.",
-        partial(Search, one.name),
-        measured,
-        examples,
+        f"For all small MDPs: {checked.name}, order {checked.order}, is unbiased.",
+        partial(Search, checked.name),
+        measure,
+        stages,
         max_examples,
         min_informative_share,
-        smaller=(lambda found: plainer(found)) if plain else (lambda found: ()),
-        explained=explained,
+        simpler=simplest_problems if default else lambda example: (),
+        explain=explain,
     )
 
 
@@ -153,20 +151,29 @@ def for_all_games(
     max_actions: int | None = None,
     max_horizon: int | None = None,
     problems: st.SearchStrategy[StochasticGame] | None = None,
-    policies: Callable[
-        [StochasticGame], st.SearchStrategy[tuple[FloatArray, FloatArray]]
-    ] = joint_policies_for,
+    policies: JointParametersFor = joint_policies_for,
     max_examples: int = 60,
     min_informative_share: float = 0.25,
 ) -> Callable[[Ledger], None]:
-    """A test: for all small two-player games and policies, a LOLA gradient's mean is LOLA's.
+    """A test that a LOLA gradient's mean is LOLA's, for all small two-player games and policies.
 
-    ``estimator(game)`` makes the `stochastic.MetaGradient` of a `stochastic.SampledGame`; its
-    target is the gradient of the player's return after the opponent's *expected* steps, so that a
-    sampled value slot is biased by itself. ``options`` go to `measure_meta_gradient`, and may
-    depend on the game and both players' parameters (the meta-parameters first). Sizes are 2
-    unless said, the rest is as in `for_all_mdps`. A game may have memory-one players, whose
-    policies are linear.
+    Args:
+        estimator: makes the `stochastic.MetaGradient` of a `stochastic.SampledGame`, for a game.
+            Its target is the gradient of the player's return after the opponent's *expected* steps,
+            so that a sampled value slot is biased by itself.
+        options: arguments of `measure_meta_gradient`, or a function of the game and both players'
+            parameters (the meta-parameters first).
+        max_states: the largest number of states (default 2).
+        max_actions: the largest number of actions of a player (default 2).
+        max_horizon: the largest number of steps (default 2).
+        problems: a strategy for games, in place of the three sizes. A game may have memory-one
+            players, whose policies are linear.
+        policies: gives a strategy for both players' parameters, for a game.
+        max_examples: the largest number of examples that are counted.
+        min_informative_share: the share of the examples that must be evidence.
+
+    Returns:
+        The test, a function of a `Ledger`; it works as that of `for_all_mdps`.
 
     Raises:
         ValueError: as `for_all_mdps`; an estimator that is none of a game.
@@ -181,38 +188,28 @@ def for_all_games(
     if not callable(estimator):
         raise ValueError(f"estimator: expected a function of the game, got {estimator!r}")
     check_options(options, measure_meta_gradient)
-    sizes = sizes_beside(problems, 2, states=max_states, actions=max_actions, horizon=max_horizon)
-    stages = (
-        [checked_strategy("problems", problems)]
-        if problems is not None
-        else [
-            games(*size, min_actions=2, infinite=False, memory_one=False)
-            for size in growing_sizes(*sizes)
-        ]
-        + [games(*sizes, min_actions=2, infinite=False)]
-    )
+    sizes = max_sizes(problems, 2, states=max_states, actions=max_actions, horizon=max_horizon)
+    stages = game_stages(problems, sizes, policies)
     name = getattr(estimator, "__name__", type(estimator).__name__)
 
-    def measured(example: Example, rate: float) -> BiasReport:
+    def measure(example: Example, rate: float) -> BiasReport:
         game, (phi, theta) = example.problem, example.parameters
-        one: object = estimator(game)
-        if not isinstance(one, MetaGradient) or not isinstance(one.loop, SampledGame):
+        made: object = estimator(game)
+        if not isinstance(made, MetaGradient) or not isinstance(made.loop, SampledGame):
             raise ValueError(
-                f"estimator: expected it to make a MetaGradient of a SampledGame, got {one!r}"
+                f"estimator: expected it to make a MetaGradient of a SampledGame, got {made!r}"
             )
-        quick: dict[str, Any] = {
-            "max_outcomes": 50_000,
-            "rng": np.random.default_rng(example.seed),
-        }
-        given = quick | given_options(options, measure_meta_gradient, game, phi, theta)
-        exact = Lola(game, one.loop.player)
-        return measure_meta_gradient(one, phi, theta, exact=exact, **given, false_alarm=rate)
+        rng = np.random.default_rng(example.seed)
+        quick: dict[str, Any] = {"max_outcomes": _QUICK["max_outcomes"], "rng": rng}
+        arguments = quick | options_at(options, measure_meta_gradient, game, phi, theta)
+        exact = Lola(game, made.loop.player)
+        return measure_meta_gradient(made, phi, theta, exact=exact, **arguments, false_alarm=rate)
 
     return _property(
         f"For all small games: {name} is unbiased.",
         partial(Search, name),
-        measured,
-        [_game_examples(stage, policies) for stage in stages],
+        measure,
+        stages,
         max_examples,
         min_informative_share,
     )
@@ -221,79 +218,50 @@ def for_all_games(
 def _property(
     words: str,
     search_of: Callable[..., Search],
-    measured: Callable[[Example, float], BiasReport],
-    stages: list[st.SearchStrategy[Example]],
+    measure: Callable[[Example, float], BiasReport],
+    stages: Stages,
     max_examples: int,
     min_informative_share: float,
     *,
-    smaller: Callable[[Example], Any] = lambda found: (),
-    explained: Callable[[Search, BiasFoundError], list[str]] = lambda search, found: [],
+    simpler: Callable[[Example], Iterable[Example]] = lambda example: (),
+    explain: Callable[[Search, BiasFoundError], list[str]] = lambda search, biased: [],
 ) -> Callable[[Ledger], None]:
-    most = whole_number("max_examples", max_examples, at_least=1)
+    """The test: a search through the stages, a simpler example of what it finds, its message."""
+    count = whole_number("max_examples", max_examples, at_least=1)
     real_number("min_informative_share", min_informative_share, low=0.0, high=1.0)
 
     def for_all(gradbias: Ledger) -> None:
         _check_ledger(gradbias)
-        rate = ErrorBudget(gradbias.next_rate()).split(examples=most)
-        search = search_of(most=most, rate=rate, measured=measured)
+        rate = ErrorBudget(gradbias.next_rate()).split(examples=count)
+        search = search_of(max_examples=count, rate=rate, measure=measure)
         try:
             search.run(stages)
         except BiasFoundError as biased:
-            found = search.smaller(biased, smaller(biased.example))
-            raise AssertionError(failure(search, found, explained(search, found))) from None
-        except NotMeasuredError as wrong:
-            raise _told_where(wrong) from None
+            found = search.first_biased(simpler(biased.example), biased)
+            raise AssertionError(failure(search, found, explain(search, found))) from None
+        except NotMeasuredError as error:
+            raise _with_example(error) from None
         finally:
             gradbias.record(search.claim(min_informative_share))
-        if not search.is_telling(min_informative_share):
+        if not search.is_informative(min_informative_share):
             raise AssertionError(search.shortfall(min_informative_share))
 
     for_all.__doc__ = words
     return for_all
 
 
-def _check_ledger(given: object) -> None:
-    if not isinstance(given, Ledger):
-        kind = type(given).__name__
+def _check_ledger(ledger: object) -> None:
+    """Raises ValueError for what is no ledger."""
+    if not isinstance(ledger, Ledger):
+        kind = type(ledger).__name__
         raise ValueError(
             f"gradbias: expected the fixture, a Ledger, got a {kind}; in a class, make the test a "
             "staticmethod"
         )
 
 
-def _told_where(wrong: NotMeasuredError) -> BaseException:
+def _with_example(unmeasured: NotMeasuredError) -> BaseException:
     """The estimator's own exception, with the smallest problem on which it was raised."""
-    error = wrong.__cause__ or wrong
-    error.add_note(f"The smallest problem found on which it is raised:\n\n{code(wrong.example)}\n")
+    error, problem = unmeasured.__cause__ or unmeasured, code(unmeasured.example)
+    error.add_note(f"The smallest problem found on which it is raised:\n\n{problem}\n")
     return error
-
-
-def _stages(max_states: int, max_actions: int, max_horizon: int) -> list[Any]:
-    sizes = growing_sizes(max_states, max_actions, max_horizon)
-    return [tabular_mdps(*size, min_actions=2) for size in sizes]
-
-
-@st.composite
-def _examples(
-    draw: st.DrawFn,
-    problems: st.SearchStrategy[TabularMDP],
-    policy: Policy | PolicyOf,
-    policies: Callable[[TabularMDP], Drawn] | None,
-) -> Example:
-    mdp = draw(problems)
-    chosen: Any = policy(mdp) if callable(policy) else policy
-    if isinstance(chosen, st.SearchStrategy):
-        chosen = draw(chosen)
-    if policies is not None:
-        theta = draw(policies(mdp))
-    elif chosen is TABULAR:
-        theta = draw(policies_for(mdp))
-    else:
-        theta = draw(parameters_for(chosen, mdp.n_states, mdp.n_actions))
-    return Example(mdp, (np.asarray(theta),), chosen)
-
-
-@st.composite
-def _game_examples(draw: st.DrawFn, problems: Any, policies: Callable[..., Any]) -> Example:
-    game = draw(problems)
-    return Example(game, tuple(np.asarray(theta) for theta in draw(policies(game))))

@@ -1,8 +1,8 @@
-"""What a suite claimed, on what evidence, and how much of its false-alarm rate that took.
+"""Ledgers of what the tests of a suite claimed, on what evidence, at what false-alarm rate.
 
-A suite has one rate (`DEFAULT_BUDGET`): the probability that it calls any unbiased estimator
-biased. It is shared equally among its tests, and a test's share among its claims by sampling, of
-which there may be any number (`ErrorBudget`). Exact evidence takes nothing.
+A suite has one false-alarm rate (`DEFAULT_BUDGET`): the probability that it calls any unbiased
+estimator biased. It is shared equally among its tests, and a test's share among its claims by
+sampling, of which there may be any number (`ErrorBudget`). Exact evidence takes nothing.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ SAMPLING = "sampling"
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One claim of a test: of one problem, or of all problems that a property looked at.
+    """One claim of a test, on one problem or on all problems that a property measured.
 
-    ``evidence`` counts the problems by kind of evidence, of which ``vacuous`` and ``undecided``
-    ones are none; ``spent`` is the false-alarm rate that it took, and ``smallest_detectable`` the
-    relative bias that the weakest sampled problem would have shown.
+    ``held`` says whether the claim did. ``evidence`` counts the problems by kind of evidence; the
+    ``vacuous`` and ``undecided`` ones among them are no evidence. ``spent`` is the false-alarm rate
+    that the claim took, and ``smallest_detectable`` the relative bias that the weakest sampled
+    problem would have shown (None: nothing was sampled).
     """
 
     held: bool
@@ -44,13 +45,13 @@ class LedgerEntry:
     smallest_detectable: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a process that adds up the claims of others."""
+        """The fields as plain values, to be sent to the process that adds claims up."""
         return asdict(self) | {"evidence": dict(self.evidence)}
 
 
 @dataclass
 class Ledger:
-    """The claims of one test, which may take ``share`` of the suite's false-alarm rate."""
+    """The ``claims`` of one test, which may take ``share`` of the suite's false-alarm rate."""
 
     share: float = DEFAULT_BUDGET
     claims: list[LedgerEntry] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Ledger:
         return math.fsum(claim.spent for claim in self.claims)
 
     def next_rate(self) -> float:
-        """The rate that the next claim may take."""
+        """The false-alarm rate that the next claim may take."""
         return self._budget.share(sum(claim.spent > 0.0 for claim in self.claims))
 
     def record(self, claim: LedgerEntry) -> None:
@@ -85,14 +86,22 @@ class Ledger:
         measure: Callable[..., BiasReport] | None = None,
         **options: Unpack[MeasureOptions],
     ) -> BiasReport:
-        """`verification.assert_unbiased` at a false-alarm rate within the suite's budget.
+        """The report of `verification.assert_unbiased`, at a rate within the suite's budget.
 
-        ``measure`` is `measure_bias` unless said (`measure_bias_sequentially`: non-asymptotic
-        intervals, and no more samples than it takes), ``options`` are its.
+        Args:
+            estimator: from `from_surrogate`, `from_callable` or `from_draws`.
+            mdp: the problem.
+            theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+            measure: `measure_bias` (default), or `measure_bias_sequentially`, which has
+                non-asymptotic intervals and draws no more samples than it needs.
+            options: the other arguments of ``measure``.
+
+        Returns:
+            The report, whose verdict is UNBIASED.
 
         Raises:
-            AssertionError: any verdict but UNBIASED, with the report's text.
-            ValueError: as ``measure``, or a ``false_alarm`` of one's own.
+            AssertionError: any other verdict; the message is the report's text.
+            ValueError: as ``measure``, or for a ``false_alarm``.
         """
         from gradbias.verification.measurement.measure import measure_bias
 
@@ -123,7 +132,7 @@ def claim_of(report: BiasReport) -> LedgerEntry:
 
 
 def summary_lines(claims: Sequence[LedgerEntry], budget: float) -> list[str]:
-    """What the claims of a suite amount to, in a few lines; none where nothing was claimed.
+    """The summary of a suite's claims in a few lines; none where nothing was claimed.
 
     >>> for line in summary_lines([LedgerEntry(True, {"enumeration": 3}, vacuous=1)], 1e-4):
     ...     print(line)
@@ -139,7 +148,8 @@ def summary_lines(claims: Sequence[LedgerEntry], budget: float) -> list[str]:
     held = sum(claim.held for claim in claims)
     plural = "" if len(claims) == 1 else "s"
     parts = [", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))]
-    vacuous, undecided = (sum(getattr(c, name) for c in claims) for name in _NOT_EVIDENCE)
+    vacuous = sum(claim.vacuous for claim in claims)
+    undecided = sum(claim.undecided for claim in claims)
     if vacuous:
         parts.append(f"of these {vacuous:,} vacuous (nothing was tested)")
     if undecided:
@@ -150,12 +160,10 @@ def summary_lines(claims: Sequence[LedgerEntry], budget: float) -> list[str]:
         f"evidence: {'; '.join(parts)}",
         f"false-alarm rate: {spent:.3g} spent of {budget:g}",
     ]
-    seen = [c.smallest_detectable for c in claims if c.smallest_detectable is not None]
-    if seen:
+    detectable = [c.smallest_detectable for c in claims if c.smallest_detectable is not None]
+    if detectable:
+        weakest = max(detectable)
         lines.append(
-            f"smallest detectable relative bias, of the weakest sampled claim: {max(seen):.3g}"
+            f"smallest detectable relative bias, of the weakest sampled claim: {weakest:.3g}"
         )
     return lines
-
-
-_NOT_EVIDENCE = ("vacuous", "undecided")

@@ -2,8 +2,9 @@
 
 The fixture ``gradbias`` is the test's `Ledger`: ``gradbias.assert_unbiased(estimator, mdp, ...)``.
 ``--gradbias-budget`` is the false-alarm rate of the whole run. Each test that asks for the fixture
-gets an equal share, of all that were collected, so that workers of pytest-xdist, which collect the
-same tests, agree without talking. Nothing heavy is imported, and nothing printed, until it is used.
+gets an equal share. All tests that were collected count, so that workers of pytest-xdist, which
+collect the same ones, come to the same shares. Nothing heavy is imported, and nothing printed,
+until the fixture is used.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from gradbias.verification.properties.ledgers import (
     summary_lines,
 )
 
-_SENT = "gradbias_claims"
-_TOLD = "gradbias_budget"
+_CLAIMS = "gradbias_claims"
+_BUDGET = "gradbias_budget"
 
 
 @dataclass
@@ -46,6 +47,7 @@ _COUNTED = pytest.StashKey[bool]()
 
 
 def _rate(text: str) -> float:
+    """The option's value, for argparse."""
     try:
         return check_rate("--gradbias-budget", float(text))
     except ValueError as error:
@@ -64,9 +66,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Opens the run's account; a worker's is what the controller told it."""
-    told = getattr(config, "workerinput", {})
-    budget = told.get(_TOLD, config.getoption("--gradbias-budget"))
+    """Opens the run's account; the controller of pytest-xdist tells a worker its budget."""
+    from_controller = getattr(config, "workerinput", {})
+    budget = from_controller.get(_BUDGET, config.getoption("--gradbias-budget"))
     config.stash[_RUN] = _Run(budget)
 
 
@@ -94,10 +96,10 @@ def gradbias(request: pytest.FixtureRequest) -> Ledger:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker hands in its claims."""
+    """Sends a worker's claims to the controller."""
     output = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output[_SENT] = [claim.as_dict() for claim in session.config.stash[_RUN].claims]
+        output[_CLAIMS] = [claim.as_dict() for claim in session.config.stash[_RUN].claims]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -107,22 +109,22 @@ def pytest_configure_node(node: Any) -> None:
     """
     everywhere = node.config.getoption("dist") == "each"
     parts = node.workerinput["workercount"] if everywhere else 1
-    node.workerinput[_TOLD] = ErrorBudget(node.config.stash[_RUN].budget).split(workers=parts)
+    node.workerinput[_BUDGET] = ErrorBudget(node.config.stash[_RUN].budget).split(workers=parts)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Takes a worker's claims; one that died hands in none."""
+    """Takes the claims of a worker that ended; one that died hands in none."""
     run = node.config.stash[_RUN]
-    sent = getattr(node, "workeroutput", {}).get(_SENT)
-    if sent is None:
+    claims = getattr(node, "workeroutput", {}).get(_CLAIMS)
+    if claims is None:
         run.silent_workers += 1
         return
-    run.received += [LedgerEntry(**claim) for claim in sent]
+    run.received += [LedgerEntry(**claim) for claim in claims]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Prints what was claimed; nothing where nothing was."""
+    """Prints a summary of the claims, and nothing where none was made."""
     run = config.stash[_RUN]
     lines = summary_lines(run.claims, run.budget)
     if run.silent_workers and (lines or run.tests):

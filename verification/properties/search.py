@@ -1,7 +1,7 @@
-"""The search for a counter-example: which problems were measured, and what became of them.
+"""The search for a counter-example: the examples that were measured, and their verdicts.
 
-A problem on which nothing was tested (VACUOUS), or nothing decided, is no evidence. What is
-measured after a bias was found serves to make it smaller, or to explain it, and is not counted.
+A problem on which nothing was tested (VACUOUS), or nothing decided, is no evidence. Measurements
+after a bias was found serve to make the example smaller, or to explain it, and are not counted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from gradbias.analytic.policies.softmax import TABULAR, Policy
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.evidence.reports import BiasReport, Evidence, Verdict
 from gradbias.verification.properties.ledgers import LedgerEntry
-from gradbias.verification.properties.source_code import as_lists
 
-_AROUND, _BELOW = 24, 60
-"""Examples that are drawn to explain what was found, and to find a smaller one."""
+_COMPARED = 24
+"""Examples that are drawn to compare known errors on, after a bias was found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,34 +36,28 @@ class Example:
 
     @property
     def digest(self) -> bytes:
-        """Equal for equal examples: Hypothesis comes back to one by many ways."""
-        one = self.problem
+        """A hash that is equal for equal examples, to which Hypothesis returns in many ways."""
+        problem = self.problem
         features = getattr(self.policy, "features", np.zeros(0))
-        rewards = one.rewards if hasattr(one, "rewards") else one.reward
-        arrays = (one.transition, rewards, one.start, features, *self.parameters)
+        rewards = problem.rewards if hasattr(problem, "rewards") else problem.reward
+        arrays = (problem.transition, rewards, problem.start, features, *self.parameters)
         shapes = [np.shape(array) for array in arrays]
-        kinds: list[Any] = [
-            getattr(p, "features", None) is None for p in getattr(one, "policies", ())
-        ]
+        players = getattr(problem, "policies", ())
+        kinds: list[Any] = [getattr(policy, "features", None) is None for policy in players]
         kinds.append(type(self.policy).__qualname__)
-        content = hashlib.sha256(repr((one.discount, one.horizon, shapes, kinds)).encode())
+        content = hashlib.sha256(repr((problem.discount, problem.horizon, shapes, kinds)).encode())
         for array in arrays:
             content.update(np.ascontiguousarray(array, dtype=np.float64).tobytes())
         return content.digest()
 
     @property
     def seed(self) -> int:
-        """Of what is sampled on it: it depends on the example alone."""
+        """The seed of all sampling on this example, which depends on the example alone."""
         return int.from_bytes(self.digest[:8], "big")
-
-    @property
-    def code(self) -> dict[str, str]:
-        """The parameters as Python, by name."""
-        return {"theta": as_lists(self.parameters[-1])}
 
 
 Measure = Callable[[Example, float], BiasReport]
-"""At a false-alarm rate."""
+"""Measures the estimator on an example, at a false-alarm rate."""
 
 
 class BiasFoundError(AssertionError):
@@ -85,56 +78,43 @@ class NotMeasuredError(Exception):
 
 @dataclass
 class Search:
-    """At most ``most`` examples are counted; each sampled one spends ``rate``."""
+    """A search over at most ``max_examples`` examples, each sampled one of which spends ``rate``.
+
+    ``verdicts`` and ``evidence`` count the examples up to the first that is biased, ``sampled``
+    those with sampled evidence, whose smallest detectable biases are ``detectable``. ``reports``
+    has all measurements by the example's digest.
+    """
 
     name: str
-    measured: Measure
-    most: int
+    measure: Measure
+    max_examples: int
     rate: float
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     evidence: Counter[str] = field(default_factory=Counter)
     sampled: int = 0
     detectable: list[float] = field(default_factory=list)
-    known: dict[bytes, BiasReport] = field(default_factory=dict)
+    reports: dict[bytes, BiasReport] = field(default_factory=dict)
     failed: bool = False
 
     @property
     def examples(self) -> int:
-        """How many were measured, up to the first that failed."""
+        """The number of examples that were measured, up to the first that failed."""
         return self.verdicts.total()
 
     def run(self, stages: list[st.SearchStrategy[Example]]) -> None:
-        """Looks at the examples of each stage. Raises BiasFoundError or NotMeasuredError, with the
+        """Measures examples of each stage. Raises BiasFoundError or NotMeasuredError, with the
         smallest such example of its stage.
         """
-        share = -(-self.most // len(stages))
-        looked_at: list[st.SearchStrategy[Example]] = []
-        for stage in stages[-self.most :]:
-            if (left := self.most - self.examples) > 0:
-                try:
-                    self._over(stage, min(share, left))
-                except BiasFoundError as found:
-                    raise self._below(looked_at, found) from None
-            looked_at.append(stage)
-
-    def _below(
-        self, stages: list[st.SearchStrategy[Example]], found: BiasFoundError
-    ) -> BiasFoundError:
-        """What more examples of smaller stages show, or what was found."""
-        if found.report.evidence is Evidence.SAMPLING:
-            return found
-        for stage in stages:
-            try:
-                self._over(stage, _BELOW)
-            except BiasFoundError as smaller:
-                return smaller
-            except NotMeasuredError:
-                continue
-        return found
+        share = -(-self.max_examples // len(stages))
+        for stage in stages[-self.max_examples :]:
+            if (left := self.max_examples - self.examples) > 0:
+                self._over(stage, min(share, left))
 
     def _over(self, examples: st.SearchStrategy[Example], count: int) -> None:
+        """Lets Hypothesis draw that many examples, and shrink one that is biased."""
+
         def unbiased(example: Example) -> None:
-            self.look(example)
+            self.check(example)
 
         # The name is what Hypothesis files failures under.
         unbiased.__name__ = re.sub(r"\W+", "_", self.name)
@@ -148,40 +128,40 @@ class Search:
         )
         quiet(given(examples)(unbiased))()
 
-    def look(self, example: Example) -> None:
+    def check(self, example: Example) -> None:
         """Measures and counts one example. Raises BiasFoundError if it is biased."""
         key = example.digest
-        report = self.known.get(key)
+        report = self.reports.get(key)
         if report is None:
-            if self.examples >= self.most and not self.failed:
+            if self.examples >= self.max_examples and not self.failed:
                 return  # the rate is divided among so many
-            report = self.known[key] = self._measured(example)
+            report = self.reports[key] = self._measured(example)
             if not self.failed:
                 self._count(report)
         if report.verdict is Verdict.BIASED:
             self.failed = True
             raise BiasFoundError(report, example)
 
-    def smaller(self, found: BiasFoundError, plain: Iterable[Example]) -> BiasFoundError:
-        """The first of the plain examples that is biased, or what was found."""
-        if found.report.evidence is Evidence.SAMPLING:
-            return found
-        for example in plain:
+    def first_biased(self, simpler: Iterable[Example], biased: BiasFoundError) -> BiasFoundError:
+        """The first of the simpler examples that is biased, or what was found."""
+        if biased.report.evidence is Evidence.SAMPLING:
+            return biased
+        for example in simpler:
             try:
-                self.look(example)
-            except BiasFoundError as smaller:
-                return smaller
+                self.check(example)
+            except BiasFoundError as first:
+                return first
             except NotMeasuredError:
                 continue
-        return found
+        return biased
 
-    def around(self, examples: st.SearchStrategy[Example]) -> list[BiasReport]:
-        """Reports with exact means on more examples, the same ones in every run."""
-        found: dict[bytes, BiasReport] = {}
-        sampled: list[Example] = []
+    def more(self, examples: st.SearchStrategy[Example]) -> list[BiasReport]:
+        """Exact reports on more examples, to compare known errors on; the same in every run."""
+        reports: dict[bytes, BiasReport] = {}
+        too_slow = False
 
         @settings(
-            max_examples=_AROUND,
+            max_examples=_COMPARED,
             deadline=None,
             database=None,
             derandomize=True,
@@ -189,30 +169,32 @@ class Search:
             suppress_health_check=list(HealthCheck),
         )
         @given(examples)
-        def look(example: Example) -> None:
+        def measure(example: Example) -> None:
+            nonlocal too_slow
             key = example.digest
-            if key in found or sampled:
+            if key in reports or too_slow:
                 return
             try:
-                report = self.known.get(key) or self._measured(example)
+                report = self.reports.get(key) or self._measured(example)
             except NotMeasuredError:
                 return
-            if report.evidence is Evidence.SAMPLING:
-                sampled.append(example)  # too slow for what it tells
-                return
-            found[key] = report
+            too_slow = report.evidence is Evidence.SAMPLING
+            if not too_slow:
+                reports[key] = report
 
-        look()
-        return list(found.values())
+        measure()
+        return list(reports.values())
 
     def _measured(self, example: Example) -> BiasReport:
+        """The report on an example. Raises NotMeasuredError for whatever measuring raises."""
         try:
-            return self.measured(example, self.rate)
+            return self.measure(example, self.rate)
         except Exception as error:
             self.failed = True
             raise NotMeasuredError(example) from error
 
     def _count(self, report: BiasReport) -> None:
+        """Counts an example by its report."""
         self.verdicts[report.verdict] += 1
         self.evidence[report.evidence.value] += 1
         if report.interval is not None:
@@ -220,18 +202,18 @@ class Search:
             self.detectable.append(report.smallest_detectable or 0.0)
 
     @property
-    def telling(self) -> int:
-        """Examples whose verdict is one."""
+    def informative(self) -> int:
+        """The number of examples that are evidence, for or against."""
         return self.verdicts[Verdict.UNBIASED] + self.verdicts[Verdict.BIASED]
 
-    def is_telling(self, least: float) -> bool:
-        """Whether enough of the examples are."""
-        return self.telling >= max(1.0, least * self.examples)
+    def is_informative(self, min_share: float) -> bool:
+        """Whether that share of the examples is evidence, and at least one."""
+        return self.informative >= max(1.0, min_share * self.examples)
 
-    def claim(self, least: float) -> LedgerEntry:
+    def claim(self, min_share: float) -> LedgerEntry:
         """All examples as one claim."""
         return LedgerEntry(
-            held=not self.failed and self.is_telling(least),
+            held=not self.failed and self.is_informative(min_share),
             evidence=dict(self.evidence),
             vacuous=self.verdicts[Verdict.VACUOUS],
             undecided=self.verdicts[Verdict.UNDECIDED],
@@ -239,11 +221,11 @@ class Search:
             smallest_detectable=max(self.detectable, default=None),
         )
 
-    def shortfall(self, least: float) -> str:
-        """The sentence on too few telling examples."""
-        wanted = f"fewer than the share {least:g} that is" if least else "and one at least is"
+    def shortfall(self, min_share: float) -> str:
+        """The sentence on too few informative examples."""
+        needed = f"at least the share {min_share:g}" if min_share else "at least one"
         return (
-            f"{self.name}: only {self.telling} of {self.examples} problems told anything "
+            f"{self.name}: only {self.informative} of {self.examples} problems were informative "
             f"({self.verdicts[Verdict.VACUOUS]} vacuous, {self.verdicts[Verdict.UNDECIDED]} "
-            f"undecided), {wanted} needed for a test; draw other problems, or take more samples"
+            f"undecided), and a test needs {needed}; draw other problems, or take more samples"
         )

@@ -1,4 +1,4 @@
-"""Problems as the Python that makes them, to be pasted into a test."""
+"""Problems written as the Python that makes them, to be pasted into a test."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def as_constructor(problem: TabularMDP | StochasticGame) -> str:
     """
     if isinstance(problem, TabularMDP):
         policies: tuple[Policy, ...] = ()
-        paid = ("reward", problem.reward)
+        name, reward = "reward", problem.reward
     else:
         policies = problem.policies
-        paid = ("rewards", problem.rewards)
+        name, reward = "rewards", problem.rewards
     arguments = {
         "transition": as_lists(problem.transition, indent=8),
-        paid[0]: as_lists(paid[1], indent=8),
+        name: as_lists(reward, indent=8),
         "discount": _number(problem.discount),
         "start": as_lists(problem.start, indent=8),
         "horizon": str(problem.horizon),
     }
-    if any(not isinstance(one, TabularSoftmax) for one in policies):
-        arguments["policies"] = f"({', '.join(as_policy(one) for one in policies)})"
-    lines = [f"    {name}={text}," for name, text in arguments.items()]
+    if not all(isinstance(policy, TabularSoftmax) for policy in policies):
+        arguments["policies"] = f"({', '.join(as_policy(policy) for policy in policies)})"
+    lines = [f"    {argument}={text}," for argument, text in arguments.items()]
     return "\n".join([f"{type(problem).__name__}(", *lines, ")"])
 
 
 def as_policy(policy: Policy) -> str:
-    """The call that makes this policy, or, of a kind that is not known here, its own repr.
+    """The call that makes this policy, or the repr of a policy of another kind.
 
     >>> as_policy(LinearSoftmax([[[1.0], [0.0]]]))
     'LinearSoftmax([[[1], [0]]])'
@@ -53,8 +53,8 @@ def as_policy(policy: Policy) -> str:
 
 
 def as_lists(array: FloatArray, *, indent: int = 4) -> str:
-    """An array as nested lists with every digit, whole numbers without a point; a row a line where
-    one line is too short.
+    """An array as nested lists with every digit, integers without a decimal point, on one line or,
+    where that is too long, with one row a line.
     """
     flat = as_line(array)
     if array.ndim < 2 or len(flat) + indent <= _WIDTH:

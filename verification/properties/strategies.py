@@ -1,7 +1,7 @@
 """Hypothesis strategies for problems, policies and games.
 
-Valid by construction: probabilities are whole numbers of parts of a power of two, so that rows sum
-to one exactly and no example is thrown away. Sizes are drawn first, and the plainest choice of each
+Examples are valid by construction: probabilities are multiples of a power of two, so that rows sum
+to one exactly and no example is thrown away. Sizes are drawn first, and the simplest choice of each
 kind stands first, so that what fails shrinks to the fewest states, actions and steps, then to
 deterministic transitions, one reward of 1, a uniform policy, and round numbers.
 """
@@ -30,11 +30,11 @@ from gradbias.verification.properties.table_strategies import (
 )
 
 DISCOUNTS = (1.0, 0.5, 0.9, 0.0)
-"""Of finite horizons, plainest first; the infinite one takes those below 1."""
+"""The discounts to draw from, simplest first; those below 1 for an infinite horizon."""
 
 
-class Choosing(Enum):
-    """Kinds of softmax policies, plainest first."""
+class PolicyKind(Enum):
+    """Kinds of softmax policies, simplest first."""
 
     UNIFORM = "uniform"
     MILD = "logits of about 1"
@@ -42,7 +42,8 @@ class Choosing(Enum):
     NEAR_DETERMINISTIC = "one action in each state but for 1 in 1,000"
 
 
-_ABOVE = {Choosing.PEAKED: 2.0, Choosing.NEAR_DETERMINISTIC: 7.0}
+_LEADS = {PolicyKind.PEAKED: 2.0, PolicyKind.NEAR_DETERMINISTIC: 7.0}
+"""The logit of the likeliest action; the others are 0."""
 
 
 @st.composite
@@ -60,11 +61,26 @@ def tabular_mdps(
     numbers: st.SearchStrategy[float] | None = None,
     discounts: Sequence[float] = DISCOUNTS,
 ) -> TabularMDP:
-    """A `TabularMDP` of at most these sizes and one of these kinds.
+    """A strategy for a `TabularMDP` within these sizes.
 
-    With ``infinite`` the horizon may be infinite as well (and the discount is below 1 then).
-    ``numbers`` draws each reward that is paid. With one action every derivative is 0:
-    ``min_actions=2`` leaves those problems out.
+    Args:
+        draw: given by Hypothesis, not by the caller.
+        max_states: the largest number of states.
+        max_actions: the largest number of actions.
+        max_horizon: the largest number of steps.
+        min_states: the fewest states.
+        min_actions: the fewest actions. With one, every derivative is 0: 2 leaves those out.
+        infinite: whether the horizon may be infinite as well (the discount is below 1 then).
+        dynamics: the kinds of transitions to draw from.
+        rewards: the kinds of rewards to draw from.
+        numbers: draws each reward that is not 0 (default: from `NUMBERS`).
+        discounts: the discounts to draw from.
+
+    Returns:
+        A Hypothesis strategy.
+
+    Raises:
+        ValueError: a size out of range, when an example is drawn.
 
     >>> from hypothesis import find
     >>> find(tabular_mdps(), lambda mdp: mdp.n_actions > 1).transition.shape
@@ -79,9 +95,9 @@ def tabular_mdps(
     discount = draw(st.sampled_from(factors))
     kind = draw(st.sampled_from(dynamics))
     start = draw(drawn_start(n_states, max_states))
-    paid = st.sampled_from(NUMBERS) if numbers is None else numbers
+    entry = st.sampled_from(NUMBERS) if numbers is None else numbers
     largest = (max_horizon, max_states, max_actions, max_states)
-    reward = draw(drawn_rewards((horizon, n_states, n_actions), largest, tuple(rewards), paid))
+    reward = draw(drawn_rewards((horizon, n_states, n_actions), largest, tuple(rewards), entry))
     rows = draw(drawn_kernel(kind, (n_states, n_actions), (max_states, max_actions)))
     if kind is Dynamics.ABSORBING and n_states > 1:
         rows[-1] = np.eye(n_states)[-1]
@@ -90,9 +106,16 @@ def tabular_mdps(
 
 
 def policies_for(
-    mdp: TabularMDP, kinds: Sequence[Choosing] = tuple(Choosing)
+    mdp: TabularMDP, kinds: Sequence[PolicyKind] = tuple(PolicyKind)
 ) -> st.SearchStrategy[FloatArray]:
-    """Logits ``[S, A]`` of a tabular softmax policy for that problem.
+    """A strategy for logits ``[S, A]`` of a tabular softmax policy.
+
+    Args:
+        mdp: the problem.
+        kinds: the kinds of policies to draw from.
+
+    Returns:
+        A Hypothesis strategy.
 
     >>> from hypothesis import find
     >>> bandit = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1)
@@ -114,8 +137,24 @@ def games(
     memory_one: bool = True,
     discounts: Sequence[float] = DISCOUNTS,
 ) -> StochasticGame:
-    """A two-player `StochasticGame` of at most these sizes, or (``memory_one``) a repeated 2x2
-    matrix game between players that see the last round.
+    """A strategy for a two-player `StochasticGame` within these sizes.
+
+    Args:
+        draw: given by Hypothesis, not by the caller.
+        max_states: the largest number of states.
+        max_actions: the largest number of actions of a player.
+        max_horizon: the largest number of steps.
+        min_actions: the fewest actions of each player.
+        infinite: whether the horizon may be infinite as well (the discount is below 1 then).
+        memory_one: whether it may be a repeated 2x2 matrix game between players that see the last
+            round.
+        discounts: the discounts to draw from.
+
+    Returns:
+        A Hypothesis strategy.
+
+    Raises:
+        ValueError: a size out of range, when an example is drawn.
     """
     n_states = draw(_sizes("states", 1, max_states))
     first, second = (draw(_sizes("actions", min_actions, max_actions)) for _ in range(2))
@@ -140,7 +179,7 @@ def games(
 
 @st.composite
 def joint_policies_for(draw: st.DrawFn, game: StochasticGame) -> tuple[FloatArray, FloatArray]:
-    """Both players' parameters, each of the shape that the player's policy takes."""
+    """A strategy for both players' parameters, of the shapes that their policies take."""
     first, second = (
         draw(parameters_for(policy, game.n_states, n_actions))
         for policy, n_actions in zip(game.policies, game.n_actions, strict=True)
@@ -149,56 +188,65 @@ def joint_policies_for(draw: st.DrawFn, game: StochasticGame) -> tuple[FloatArra
 
 
 def parameters_for(policy: Policy, n_states: int, n_actions: int) -> st.SearchStrategy[FloatArray]:
-    """Parameters of any policy, of the shape that it takes.
-
-    Raises:
-        ValueError: a policy of another number of states or actions.
+    """A strategy for parameters of any policy, of the shape that it takes for these numbers of
+    states and actions. Raises ValueError for a policy of other numbers, or without parameters.
     """
     shape = policy.parameter_shape(n_states, n_actions)
     if not shape or math.prod(shape) == 0:
         raise ValueError(f"policy: expected one with parameters, got shape {shape}")
-    flat = _logits(shape[0], math.prod(shape[1:]), tuple(Choosing))
+    flat = _logits(shape[0], math.prod(shape[1:]), tuple(PolicyKind))
     return flat.map(lambda theta: frozen_array("theta", theta.reshape(shape)))
 
 
 @st.composite
 def linear_policies(draw: st.DrawFn, mdp: TabularMDP, max_features: int = 2) -> LinearSoftmax:
-    """A policy with logits linear in at most so many features, no two actions alike in every state.
+    """A strategy for a policy with logits linear in features, which differ between actions.
+
+    Args:
+        draw: given by Hypothesis, not by the caller.
+        mdp: the problem.
+        max_features: the largest number of features.
+
+    Returns:
+        A Hypothesis strategy for `LinearSoftmax` policies.
+
+    Raises:
+        ValueError: fewer than one feature, when an example is drawn.
 
     >>> from hypothesis import find
     >>> bandit = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1)
     >>> find(linear_policies(bandit), lambda policy: True).features.tolist()
     [[[1.0], [0.0]]]
     """
-    most = whole_number("max_features", max_features, at_least=1)
-    count = draw(st.integers(1, most))
+    count = draw(st.integers(1, whole_number("max_features", max_features, at_least=1)))
     entry = st.sampled_from((0.0, *NUMBERS))
     shape = (mdp.n_states, mdp.n_actions, count)
-    features = draw(drawn_table(shape, (*shape[:2], most), entry))
-    if (features == features[:, :1]).all():  # as a policy without parameters
+    features = draw(drawn_table(shape, (*shape[:2], max_features), entry))
+    if (features == features[:, :1]).all():  # no parameter would have an effect
         features[0, 0, 0] += 1.0
     return LinearSoftmax(features)
 
 
-def _sizes(name: str, least: int, most: int) -> st.SearchStrategy[int]:
-    whole_number(f"min_{name}", least, at_least=1)
-    whole_number(f"max_{name}", most, at_least=least)
-    return st.integers(least, most)
+def _sizes(name: str, low: int, high: int) -> st.SearchStrategy[int]:
+    """A strategy for one size. Raises ValueError for bounds that are out of range."""
+    whole_number(f"min_{name}", low, at_least=1)
+    whole_number(f"max_{name}", high, at_least=low)
+    return st.integers(low, high)
 
 
 @st.composite
 def _logits(
-    draw: st.DrawFn, n_states: int, n_actions: int, kinds: tuple[Choosing, ...]
+    draw: st.DrawFn, n_states: int, n_actions: int, kinds: tuple[PolicyKind, ...]
 ) -> FloatArray:
-    """``[S, A]``, read-only."""
+    """A strategy for read-only logits ``[S, A]`` of one of these kinds."""
     kind = draw(st.sampled_from(kinds))
     logits = np.zeros((n_states, n_actions))
-    if kind is Choosing.UNIFORM:
+    if kind is PolicyKind.UNIFORM:
         return frozen_array("theta", logits)
     entry = st.sampled_from((0.0, *NUMBERS))
     drawn = np.array([draw(entry) for _ in range(logits.size)]).reshape(logits.shape)
-    if kind is Choosing.MILD:
+    if kind is PolicyKind.MILD:
         return frozen_array("theta", drawn)
-    # As many choices as for the plainer kind, which shrinking is to prefer.
-    logits[np.arange(n_states), drawn.argmax(axis=1)] = _ABOVE[kind]
+    # As many choices are drawn as for a simpler kind: Hypothesis takes fewer for simpler still.
+    logits[np.arange(n_states), drawn.argmax(axis=1)] = _LEADS[kind]
     return frozen_array("theta", logits)

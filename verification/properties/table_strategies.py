@@ -1,7 +1,7 @@
-"""What the strategies' problems are made of: kinds of transitions and rewards, and their tables.
+"""Strategies for the tables of a problem: kinds of transitions and rewards.
 
-Tables are drawn at the largest size and cut, and every kind reads the same choices, so that a
-smaller size, or a plainer kind, can be tried on what a failing example has already chosen.
+Tables are drawn at the largest size and cut, and every kind reads the same choices, so that
+shrinking can try a smaller size, or a simpler kind, on the choices of a failing example.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from gradbias.analytic.utils.validation import FloatArray
 
 NUMBERS = (1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 1.5, -0.25)
-"""What rewards and logits are made of besides 0, plainest first."""
+"""Rewards and logits besides 0, simplest first."""
 
 _FINE_PARTS = 1024
+"""The denominator of probabilities of near-deterministic transitions."""
 
 
 class Dynamics(Enum):
-    """Kinds of transitions, plainest first."""
+    """Kinds of transitions, simplest first."""
 
     DETERMINISTIC = "deterministic"
     ACTION_INDEPENDENT = "the same under every action"
@@ -35,9 +36,9 @@ class Dynamics(Enum):
 
 
 class Rewards(Enum):
-    """Kinds of rewards, plainest first; on `ZERO` nothing can be tested, so that it is last."""
+    """Kinds of rewards, simplest first; `ZERO` is last, as nothing can be tested with it."""
 
-    SPARSE = "one action in one state is paid"
+    SPARSE = "one action in one state is rewarded"
     BY_ACTION = "by state and action, of both signs"
     BY_NEXT_STATE = "by state, action and next state"
     OVER_TIME = "by time, state and action"
@@ -52,12 +53,12 @@ def drawn_table(
     largest: tuple[int, ...],
     entries: st.SearchStrategy[Any],
 ) -> FloatArray:
-    """An array of that shape, cut out of one of the ``largest`` shape: what is drawn for an entry
-    stays in its place when sizes shrink.
+    """An array of that shape, cut out of one of the ``largest`` shape, so that what was drawn for
+    an entry stays in its place when sizes shrink.
     """
     drawn = [draw(entries) for _ in range(math.prod(largest))]
-    whole = np.array(drawn).reshape(*largest, *np.shape(drawn[0]))
-    return np.array(whole[tuple(slice(n) for n in shape)])
+    table = np.array(drawn).reshape(*largest, *np.shape(drawn[0]))
+    return np.array(table[tuple(slice(n) for n in shape)])
 
 
 @st.composite
@@ -68,21 +69,21 @@ def drawn_rewards(
     kinds: tuple[Rewards, ...],
     numbers: st.SearchStrategy[float],
 ) -> FloatArray:
-    """``[S, A]``, ``[S, A, S]``, ``[H, S, A, 1]`` or ``[H, S, A, S]``, writable, of ``size``
-    (H, S, A).
+    """Rewards ``[S, A]``, ``[S, A, S]``, ``[H, S, A, 1]`` or ``[H, S, A, S]``, writable, for
+    ``size`` (H, S, A), cut out of tables of the ``largest`` size (H, S, A, S).
     """
     horizon, n_states, n_actions = size
     timed = (Rewards.OVER_TIME, Rewards.EVERYTHING)
     fitting = [k for k in kinds if k not in timed or horizon is not None]
-    # Nothing is learnt from problems without a reward: fewer of them will do.
+    # Problems without a reward test nothing: half as many are drawn as of another kind.
     kind = draw(st.sampled_from(2 * [k for k in fitting if k is not Rewards.ZERO] + fitting))
     if kind in (Rewards.ZERO, Rewards.SPARSE):
         table = np.zeros((n_states, n_actions))
-        # No kind makes fewer choices than the plainest: Hypothesis would take it for plainer still.
-        state, action = (draw(st.integers(0, most - 1)) for most in largest[1:3])
-        paid = draw(numbers)
+        # ZERO draws what SPARSE does: Hypothesis would take a kind with fewer choices for simpler.
+        state, action = (draw(st.integers(0, count - 1)) for count in largest[1:3])
+        reward = draw(numbers)
         if kind is Rewards.SPARSE:
-            table[min(state, n_states - 1), min(action, n_actions - 1)] = paid
+            table[min(state, n_states - 1), min(action, n_actions - 1)] = reward
         return table
     entries = st.one_of(st.just(0.0), numbers)
     if kind is Rewards.BY_ACTION:
@@ -96,14 +97,14 @@ def drawn_rewards(
 
 
 _EIGHTHS = (0, 4, 2, 6, 1, 3, 5, 7)
-"""Plainest first: nothing, a half, quarters, eighths."""
+"""Simplest first: 0, a half, quarters, eighths."""
 
 
 @st.composite
 def drawn_kernel(
     draw: st.DrawFn, kind: Dynamics, size: tuple[int, ...], largest: tuple[int, ...]
 ) -> FloatArray:
-    """``[S, A, ..., S]``, writable, for ``size`` (S, A, ...)."""
+    """Transitions ``[S, A, ..., S]``, writable, of that kind and ``size`` (S, A, ...)."""
     n_states = size[0]
     choices = draw(drawn_table((n_states, *largest[1:]), largest, _outcomes(largest[0])))
     for axis, count in enumerate(size[1:], start=1):
@@ -116,26 +117,29 @@ def drawn_kernel(
 
 
 def _merged(choices: FloatArray, axis: int, count: int) -> FloatArray:
-    """The first ``count`` actions on that axis; the last does what those beyond it do, if it itself
-    does nothing but lead to state 0: then fewer actions can be tried on the same choices.
+    """The choices of the first ``count`` actions on that axis. The last of these takes the choice
+    of an action beyond it if its own is the simplest, to lead to state 0: a failure that needs that
+    choice then remains one with fewer actions.
     """
     by_action = np.moveaxis(choices, axis, 1).copy()
     for row in by_action:
-        telling = [one for one in row[count - 1 :] if one.any()]
-        row[count - 1] = telling[0] if telling else row[count - 1]
+        others = [choice for choice in row[count - 1 :] if choice.any()]
+        row[count - 1] = others[0] if others else row[count - 1]
     return np.moveaxis(by_action[:, :count], 1, axis)
 
 
 @st.composite
 def drawn_start(draw: st.DrawFn, n_states: int, max_states: int) -> FloatArray:
-    """``[S]``, state 0 among them: which one is called 0 does not matter."""
+    """The initial distribution ``[S]``, in which state 0 is possible: labels do not matter."""
     kind = draw(st.sampled_from((Dynamics.SPARSE, Dynamics.DENSE)))
     _, second, share = draw(_outcomes(max_states))
     return _row(kind, 0, n_states, (0, second, share))
 
 
 def _outcomes(max_states: int) -> st.SearchStrategy[tuple[int, int, int]]:
-    """A next state, another one, and the eighths of the second, as one number, plainest first."""
+    """Next states: a first one, a second one, and how many eighths the second has. All three are
+    drawn as one integer, simplest first.
+    """
 
     def decoded(code: int) -> tuple[int, int, int]:
         share, rest = divmod(code, max_states**2)
@@ -146,25 +150,25 @@ def _outcomes(max_states: int) -> st.SearchStrategy[tuple[int, int, int]]:
 
 
 def _row(kind: Dynamics, state: int, n_states: int, outcomes: Sequence[int]) -> FloatArray:
-    """``[S]``: where ``state`` leads to. Every kind makes something of the same outcomes, and the
-    last state stands for those that are beyond it, so that plainer kinds and fewer states can be
-    tried on the same choices.
+    """The distribution ``[S]`` of the state after ``state``. Every kind reads the same outcomes,
+    and the last state stands for those beyond it, so that shrinking can try simpler kinds and fewer
+    states on the same choices.
     """
     nexts = list(range(n_states))
     if kind is Dynamics.PERIODIC and n_states > 1:
         nexts = [s for s in nexts if (s + state) % 2 == 1]
     first, second = (nexts[min(s, len(nexts) - 1)] for s in outcomes[:2])
-    least = 1 if kind is Dynamics.DENSE else 0
+    floor = 1 if kind is Dynamics.DENSE else 0
     parts = _FINE_PARTS if kind is Dynamics.NEAR_DETERMINISTIC else 8
     while parts < 2 * n_states:
         parts *= 2
-    row = np.full(n_states, float(least))
-    left = parts - least * n_states
-    taken = left * outcomes[2] // 8
+    row = np.full(n_states, float(floor))
+    left = parts - floor * n_states
+    of_second = left * outcomes[2] // 8
     if kind is Dynamics.DETERMINISTIC:
-        taken = 0
+        of_second = 0
     if kind is Dynamics.NEAR_DETERMINISTIC:
-        taken = min(outcomes[2], 1)
-    row[first] += left - taken
-    row[second] += taken
+        of_second = min(outcomes[2], 1)
+    row[first] += left - of_second
+    row[second] += of_second
     return row / parts

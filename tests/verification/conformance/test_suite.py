@@ -25,10 +25,16 @@ from gradbias.stochastic.surrogates.off_policy import OffPolicyDice, Ratio
 from gradbias.stochastic.surrogates.score_function import AD, LVC, actor_critic, ad
 from gradbias.verification.conformance import meta_checks as conformance_meta_checks
 from gradbias.verification.conformance import sampling as conformance_sampling
-from gradbias.verification.conformance.meta_suite import check_meta_gradient
 from gradbias.verification.conformance.problems import Distribution, Relabelling, Setup
+from gradbias.verification.conformance.report import ConformanceVerdict, Outcome
 from gradbias.verification.conformance.sampling import bernstein
-from gradbias.verification.conformance.suite import Claim, Outcome, assert_conforms, check_estimator
+from gradbias.verification.conformance.suite import (
+    Claim,
+    assert_conforms,
+    check_estimator,
+    check_meta_gradient,
+    conformance_tests,
+)
 from tests.cases.conforming import (
     CONFORMING,
     by_hand,
@@ -48,7 +54,12 @@ def test_a_conforming_estimator_passes_every_check_that_it_claims(name):
     """Mode sampling: false alarms 1e-4 an estimator at most, with a fixed seed."""
     estimator, n, claims = CONFORMING[name]
     report = assert_conforms(
-        estimator, claims=claims, batch_size=n, mode="sampling", replications=300, seed=1
+        estimator,
+        claims=claims,
+        batch_size=n,
+        mode="sampling",
+        replications=300,
+        rng=np.random.default_rng(1),
     )
     # Those that draw their own batches have no batches to be looked at: four checks are left.
     # Those that couple theirs are not asked two questions, those in numpy not two others.
@@ -63,7 +74,7 @@ def test_what_is_not_claimed_is_not_so(name):
     """The table's claims are complete: each other one fails."""
     estimator, n, claims = CONFORMING[name]
     others = set(Claim) - claims - ({Claim.SYMMETRIC} if estimator.order == 1 else set())
-    report = check_estimator(estimator, claims=others, batch_size=n, seed=1)
+    report = check_estimator(estimator, claims=others, batch_size=n, rng=np.random.default_rng(1))
     assert set(report.failed) == {f"claim {claim.name}" for claim in others}
 
 
@@ -315,6 +326,61 @@ def test_a_report_says_how_many_checks_ran_and_one_line_for_each():
 def test_assert_conforms_raises_with_the_report():
     with pytest.raises(AssertionError, match=r"1 failed(.|\n)*failed  relabelling: with states"):
         assert_conforms(BROKEN["relabelling"])
+    assert check_estimator(BROKEN["relabelling"]).verdict is ConformanceVerdict.FAILS
+    assert assert_conforms(from_surrogate(ad, order=1)).verdict is ConformanceVerdict.CONFORMS
+
+
+test_ad_conforms = conformance_tests(from_surrogate(ad, order=1), claims=[Claim.REWARD_SCALE])
+
+
+def test_a_check_is_a_test_item_of_its_own():
+    """One for each check that was asked for; what does not apply is a skipped test."""
+    options = {
+        "claims": [Claim.SYMMETRIC],
+        "mode": "sampling",
+        "exempt": {"horizon 1 is a bandit": "on purpose"},
+    }
+    item = conformance_tests(BROKEN["relabelling"], **options)
+    (mark,) = item.pytestmark
+    report = check_estimator(BROKEN["relabelling"], **options)
+    unasked = ("not claimed", "exempt: on purpose")
+    asked = [check for check in report.checks if check.detail not in unasked]
+    assert mark.args == ("check", [check.name for check in asked])
+    outcomes = {}
+    for name in mark.args[1]:
+        try:
+            outcomes[name] = item(name)
+        except (AssertionError, pytest.skip.Exception) as raised:
+            outcomes[name] = str(raised)
+    assert outcomes["relabelling"].startswith("by_action_number: failed  relabelling: with states")
+    assert outcomes["claim SYMMETRIC"] == "an estimate of order 1 has nothing to exchange"
+    assert [name for name, said in outcomes.items() if said is None] == [
+        check.name for check in asked if check.outcome is Outcome.PASSED
+    ]
+    with pytest.raises(ValueError, match="claims: expected several members of Claim"):
+        conformance_tests(from_surrogate(ad, order=1), claims=None)
+
+
+def test_a_meta_gradient_has_test_items_of_its_own():
+    bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
+    slot = Sampled(ad, 1)
+    meta = MetaGradient(SampledLoop(bandit, starts_at_meta=True), 1, 1.0, slot, slot, slot)
+    items = conformance_tests(meta, meta_parameters=[[0.5, 0.0]])
+    names = items.pytestmark[0].args[1]
+    assert len(names) == 5
+    for name in names:
+        items(name)
+
+
+def test_means_of_estimates_that_draw_are_compared_too():
+    claims = [Claim.MEAN_REWARD_SHIFT, Claim.OFF_POLICY]
+    right = from_draws(lambda draw, theta: by_hand(draw(theta, 1), theta), order=1)
+    report = check_estimator(right, claims=claims)
+    results = {check.name: check for check in report.checks}
+    assert results["claim MEAN_REWARD_SHIFT"].outcome is Outcome.PASSED
+    assert results["claim OFF_POLICY"].detail == "the estimate draws its own batches"
+    ahead = from_draws(one_step_ahead, order=1)
+    assert check_estimator(ahead, claims=claims).failed == ("claim MEAN_REWARD_SHIFT",)
 
 
 def test_an_exemption_is_granted_with_its_reason():
@@ -340,11 +406,11 @@ def test_an_exemption_is_granted_with_its_reason():
         ({"exempt": ["relabelling"]}, "exempt: expected reasons by name of the check, got ['rel"),
         ({"exempt": {"relabelling": 3}}, "exempt: expected the reason for 'relabelling' in words"),
         ({"exempt": {"relabelling": " "}}, "exempt: expected the reason for 'relabelling' in wor"),
-        ({"mode": "quick"}, "mode: expected exact or sampling, got 'quick'"),
+        ({"mode": "quick"}, "mode: expected one of exact, sampling, got 'quick'"),
         ({"exempt": {"purity": "no"}}, "exempt: expected names among"),
-        ({"seed": -1}, "seed: expected"),
+        ({"rng": 3}, "rng: expected a numpy Generator, got 3"),
         ({"false_alarm": 0.7}, "false_alarm: expected"),
-        ({"batch_size": 0}, "trajectories: expected"),
+        ({"batch_size": 0}, "batch_size: expected"),
     ],
 )
 def test_bad_requests_are_refused(options, message):
@@ -435,7 +501,12 @@ def test_no_false_alarms_over_many_seeds():
     for seed in range(114):
         estimator, n, claims = CONFORMING[names[seed % len(names)]]
         assert_conforms(
-            estimator, claims=claims, batch_size=n, mode="sampling", replications=500, seed=seed
+            estimator,
+            claims=claims,
+            batch_size=n,
+            mode="sampling",
+            replications=500,
+            rng=np.random.default_rng(seed),
         )
 
 

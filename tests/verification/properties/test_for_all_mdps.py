@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from gradbias import verification
 from gradbias.analytic.policies.softmax import TABULAR
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import GivenTarget, Undiscounted, update_field
@@ -15,11 +14,12 @@ from gradbias.analytic.returns.evaluation import evaluate_parameters
 from gradbias.stochastic.estimators.kinds import from_callable, from_surrogate
 from gradbias.stochastic.surrogates.dice import dice
 from gradbias.stochastic.surrogates.score_function import AD, LVC, ad, lvc
+from gradbias.verification import properties
 from gradbias.verification.measurement.measure import measure_bias
 from gradbias.verification.properties.for_all import for_all_mdps
 from gradbias.verification.properties.ledgers import Ledger
 from gradbias.verification.properties.source_code import as_constructor, as_lists
-from gradbias.verification.properties.strategies import Choosing, policies_for, tabular_mdps
+from gradbias.verification.properties.strategies import PolicyKind, policies_for, tabular_mdps
 from gradbias.verification.properties.table_strategies import Dynamics, Rewards
 from tests.cases.failed_properties import failure, problem_in
 
@@ -77,7 +77,7 @@ SMALLER = {
 
 
 def tilted(mdp):
-    return policies_for(mdp, [Choosing.MILD, Choosing.PEAKED])
+    return policies_for(mdp, [PolicyKind.MILD, PolicyKind.PEAKED])
 
 
 def lvc_claim(**sizes):
@@ -138,7 +138,7 @@ def test_options_may_depend_on_the_problem():
 def test_problems_on_which_nothing_is_tested_do_not_count():
     unpaid = tabular_mdps(**SMALL, rewards=[Rewards.ZERO])
     ledger = Ledger()
-    with pytest.raises(AssertionError, match=r"only 0 of \d+ problems told anything") as caught:
+    with pytest.raises(AssertionError, match=r"only 0 of \d+ problems were informative") as caught:
         for_all_mdps(dice, problems=unpaid, max_examples=10)(ledger)
     assert "\n" not in str(caught.value)
     (claim,) = ledger.claims
@@ -162,11 +162,11 @@ def test_sampled_examples_that_decide_nothing_do_not_count():
     property_ = for_all_mdps(
         dice,
         problems=st.just(one),
-        policies=lambda mdp: policies_for(mdp, [Choosing.PEAKED]),
+        policies=lambda mdp: policies_for(mdp, [PolicyKind.PEAKED]),
         options={"evidence": "sampling", "budget": 200},
         max_examples=4,
     )
-    told = r"only 0 of \d problems told anything \(0 vacuous, \d undecided\)"
+    told = r"only 0 of \d problems were informative \(0 vacuous, \d undecided\)"
     assert re.search(told, failure(property_))
 
 
@@ -230,4 +230,4 @@ def test_without_hypothesis_one_sentence_says_what_to_install(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     with pytest.raises(ImportError, match=r"tabular_mdps needs hypothesis: pip install 'gradbias"):
-        verification.tabular_mdps  # noqa: B018
+        properties.tabular_mdps  # noqa: B018

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gradbias.analytic.policies.softmax import softmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.verification.properties.strategies import (
-    Choosing,
+    PolicyKind,
     games,
     joint_policies_for,
     policies_for,
@@ -97,10 +97,10 @@ def test_rewards_are_of_the_kind_that_was_asked_for(kind):
 @pytest.mark.parametrize(
     ("kind", "low", "high"),
     [
-        (Choosing.UNIFORM, 0.5, 0.5),
-        (Choosing.MILD, 0.5, 0.998),
-        (Choosing.PEAKED, 0.85, 0.9),
-        (Choosing.NEAR_DETERMINISTIC, 0.999, 0.9999),
+        (PolicyKind.UNIFORM, 0.5, 0.5),
+        (PolicyKind.MILD, 0.5, 0.998),
+        (PolicyKind.PEAKED, 0.85, 0.9),
+        (PolicyKind.NEAR_DETERMINISTIC, 0.999, 0.9999),
     ],
 )
 def test_policies_are_of_the_kind_that_was_asked_for(kind, low, high):
