@@ -1,11 +1,12 @@
 """Bounds that hold for every tabular softmax policy of a problem, from its tables alone.
 
-`analytic.constants.softmax` bounds the derivatives of values; here are those of returns, of what
-Hessian estimates are on average, and the deviations of estimates: scores are martingale differences
-with ``E|u|^2 <= 1 - 1/A``, so Minkowski's inequality over the rewards bounds the noise of each.
+`analytic.constants.softmax` bounds the derivatives of state values. This module bounds those of
+returns, the errors of the means of Hessian estimates, and the standard deviations of estimates. The
+scores u are martingale differences with ``E|u|^2 <= 1 - 1/A`` for A actions, so Minkowski's
+inequality over the rewards bounds the noise of each estimate.
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumptions 4.1-4.3, supposes
-that they exist.
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumptions 4.1-4.3, which
+suppose that such bounds exist.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ from gradbias.analytic.problems.mdp import TabularMDP
 
 @dataclass(frozen=True)
 class ReturnConstants:
-    """Bounds, over all theta and starts, of the norms of the return's first four derivatives in
-    theta: L0 (gradient), L1 (Hessian), L2, L3. Each is the Lipschitz constant of the one before.
+    """Bounds of the norms of the return's derivatives, over all theta and initial distributions.
+    Each is the Lipschitz constant of the derivative before.
+
+    Attributes:
+        slope: L0, of the gradient.
+        curvature: L1, of the Hessian.
+        third: L2, of the third derivative.
+        fourth: L3, of the fourth derivative.
     """
 
     slope: float
@@ -35,8 +42,12 @@ class ReturnConstants:
 
 @dataclass(frozen=True)
 class HessianConstants:
-    """Of a Hessian estimate's mean, over all theta: the norm of its ``error``, the Lipschitz
-    constant of the mean (``change``), and the Frobenius ``deviation`` from one trajectory.
+    """Bounds for a Hessian estimate, over all theta.
+
+    Attributes:
+        error: the norm of the error of its mean.
+        change: the Lipschitz constant of its mean.
+        deviation: the standard deviation from one trajectory, in the Frobenius norm.
     """
 
     error: float
@@ -45,14 +56,19 @@ class HessianConstants:
 
 
 def return_constants(mdp: TabularMDP) -> ReturnConstants:
-    """Bounds of the return's derivatives that hold for all theta ``[S, A]``, by recursion over the
-    steps to go, or its limit.
+    """Bounds of the return's derivatives that hold for all logits ``[S, A]``.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1
-    (`analytic.constants.softmax` derives them).
+    Args:
+        mdp: the problem.
+
+    Returns:
+        The bounds, by recursion over the steps to go; over the infinite horizon their limit.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1
+    (`analytic.constants.softmax` derives them).
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> found = return_constants(bandit)
@@ -63,14 +79,21 @@ def return_constants(mdp: TabularMDP) -> ReturnConstants:
 
 
 def mixed_constants(mdp: TabularMDP) -> ReturnConstants:
-    """`return_constants` for every reward ``[S, A]`` of norm 1 in place of the problem's: bounds of
-    LIRPG's mixed derivative ``d/dphi dJ/dtheta`` (``slope``: the paper's c_1) and of its first two
-    derivatives in theta (``curvature``: rho_1, which the paper lacks; ``third``).
+    """Bounds of LIRPG's mixed derivative ``d/dphi dJ/dtheta`` and of its derivatives in theta.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1.
+    They are the `return_constants` over all rewards ``[S, A]`` of norm 1 in place of the problem's.
+
+    Args:
+        mdp: the problem, whose rewards play no part.
+
+    Returns:
+        ``slope`` is the paper's c_1, ``curvature`` is rho_1 (which the paper lacks), ``third``
+        bounds the second derivative.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[5.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> round(mixed_constants(bandit).slope, 4)
@@ -85,14 +108,20 @@ def _return_constants(problem: ProblemSizes) -> ReturnConstants:
 
 
 def hessian_constants(mdp: TabularMDP, curvature: Curvature) -> HessianConstants:
-    """Bounds for a Hessian estimate ``[S, A, S, A]`` with rewards-to-go and no critic, for all
-    theta.
+    """Bounds for a Hessian estimate ``[S, A, S, A]`` with rewards-to-go and no critic.
+
+    Args:
+        mdp: the problem.
+        curvature: the estimator: AD, LVC or DiCE.
+
+    Returns:
+        The bounds; they hold for all logits ``[S, A]``.
+
+    Raises:
+        ValueError: the problem is no `TabularMDP`, or another curvature.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5
     (`analytic.constants.softmax` derives them).
-
-    Raises:
-        ValueError: the problem is no `TabularMDP`; a curvature that is none.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> hessian_constants(bandit, Curvature.LVC).error  # of one step it estimates the Hessian
@@ -116,14 +145,22 @@ def gradient_deviation(
     credit: Credit = Credit.REWARD_TO_GO,
     exact_baseline: bool = False,
 ) -> float:
-    """A bound, for all theta ``[S, A]``, of the deviation ``sqrt(E|ghat - g|^2)`` of the gradient
-    from one trajectory; with rewards-to-go, less the exact values if ``exact_baseline``.
+    """A bound of the standard deviation ``sqrt(E|ghat - g|^2)`` of one trajectory's gradient, for
+    all logits ``[S, A]``.
+
+    Args:
+        mdp: the problem.
+        credit: the weight of each score: rewards-to-go, or the total return.
+        exact_baseline: whether the exact state values are subtracted from rewards-to-go.
+
+    Returns:
+        The bound.
+
+    Raises:
+        ValueError: total returns over the infinite horizon, or with the exact baseline.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.3; scores are
     martingale differences with ``E|u|^2 <= 1 - 1/A``.
-
-    Raises:
-        ValueError: whole returns over the infinite horizon, or with the exact baseline.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> round(gradient_deviation(bandit), 4)
@@ -132,7 +169,7 @@ def gradient_deviation(
     problem = ProblemSizes.of(mdp)
     if credit is Credit.TOTAL_RETURN:
         if mdp.horizon is None or exact_baseline:
-            raise ValueError("credit: expected rewards-to-go, got whole returns")
+            raise ValueError("credit: expected rewards-to-go, got total returns")
         length = problem.length(mdp.horizon)
         return float(problem.largest_reward * length * math.sqrt(mdp.horizon * problem.scatter))
     if exact_baseline:
@@ -141,14 +178,21 @@ def gradient_deviation(
 
 
 def mixed_deviation(mdp: TabularMDP) -> float:
-    """The bound of `gradient_deviation` for rewards of at most 1, which is also one for the
-    derivative ``[S, A, S, A]`` of that estimate in the rewards (LIRPG's sampled Jacobian), in the
-    Frobenius norm.
+    """A bound of the standard deviation of LIRPG's sampled Jacobian ``[S, A, S, A]``, in the
+    Frobenius norm: the derivative in the rewards of the gradient's estimate.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5 (sigma_J).
+    It is also the bound of `gradient_deviation` for rewards of at most 1.
+
+    Args:
+        mdp: the problem, whose rewards play no part.
+
+    Returns:
+        The bound; it holds for all logits.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5 (sigma_J).
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[3.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> round(mixed_deviation(bandit), 4)
@@ -162,14 +206,22 @@ def mixed_deviation(mdp: TabularMDP) -> float:
 
 
 def largest_estimate(mdp: TabularMDP) -> float:
-    """What the norm of a gradient estimate ``[S, A]`` (rewards-to-go, no critic) from any
-    trajectories, at any theta, does not exceed: an inner step is no longer than that times alpha.
+    """The largest norm of a gradient estimate ``[S, A]`` with rewards-to-go and no critic, from any
+    trajectories at any theta.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4 (where iterates
-    may go).
+    An inner step is no longer than this number times the step size.
+
+    Args:
+        mdp: the problem.
+
+    Returns:
+        A bound of that norm.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4 (where iterates
+    may go).
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> round(largest_estimate(bandit), 4)
@@ -180,8 +232,10 @@ def largest_estimate(mdp: TabularMDP) -> float:
 
 
 def _hessian_noise(problem: ProblemSizes, curvature: Curvature) -> float:
-    """The deviation of the Hessian's estimate for rewards of at most 1, by Minkowski over rewards:
-    that of step k sees a martingale of k + 1 increments (AD: a sum of k + 1 matrices).
+    """A bound of the standard deviation of the Hessian's estimate for rewards of at most 1.
+
+    Minkowski's inequality adds the noise of each reward: that of step k is multiplied by a
+    martingale of k + 1 increments (for AD by a sum of k + 1 matrices).
     """
     mdp, scatter = problem.mdp, problem.scatter
     gamma = mdp.discount
@@ -189,11 +243,11 @@ def _hessian_noise(problem: ProblemSizes, curvature: Curvature) -> float:
         return math.sqrt(0.5 * scatter) * problem.paired_length
     steps = mdp.horizon
     if steps is None:
-        # Until what is left out is below rounding; the rest is bounded by a geometric series.
+        # The sum is cut where the remainder is below rounding; a geometric series bounds that.
         steps = math.ceil(60.0 / (1.0 - gamma)) if gamma > 0.0 else 1
     k = np.arange(steps)
-    own = math.sqrt(2.0 * scatter)  # E|u u^T - F|^2 <= E|u|^4 <= 2 E|u|^2
+    diagonal = math.sqrt(2.0 * scatter)  # E|u u^T - F|^2 <= E|u|^4 <= 2 E|u|^2
     across = 2.0 * scatter * np.sqrt(k) if curvature is Curvature.DICE else np.zeros(steps)
-    noise = np.sqrt(np.cumsum((own + across) ** 2))
-    rest = 0.0 if mdp.horizon is not None else gamma**steps * 60.0 * steps / (1.0 - gamma) ** 2
-    return float(gamma**k @ noise) + rest
+    noise = np.sqrt(np.cumsum((diagonal + across) ** 2))
+    cut = 0.0 if mdp.horizon is not None else gamma**steps * 60.0 * steps / (1.0 - gamma) ** 2
+    return float(gamma**k @ noise) + cut
