@@ -24,14 +24,6 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
-_COMMANDS: dict[str, type[Command]] = {
-    "check": Check,
-    "survey": Survey,
-    "bounds": Bounds,
-    "report": Report,
-    "list": List,
-}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
@@ -86,7 +78,13 @@ def _parse(arguments: Sequence[str] | None) -> Command | int:
     try:
         with contextlib.redirect_stderr(complaint):
             command: Command = tyro.extras.subcommand_cli_from_dict(
-                _COMMANDS,
+                {
+                    "check": Check,
+                    "survey": Survey,
+                    "bounds": Bounds,
+                    "report": Report,
+                    "list": List,
+                },
                 prog="gradbias",
                 description="Is my gradient estimator biased, and by how much?",
                 args=arguments,

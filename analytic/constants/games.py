@@ -77,13 +77,6 @@ def game_constants(game: StochasticGame, player: int) -> GameConstants:
 def joint_problem(game: StochasticGame, player: int) -> TabularMDP:
     """The MDP ``[S, A1 * A2]`` whose actions are joint actions and whose reward is ``player``'s.
 
-    Args:
-        game: the game.
-        player: the player whose rewards are taken, 1 or 2.
-
-    Returns:
-        The MDP, with the game's states, discount, initial distribution and horizon.
-
     Raises:
         ValueError: the game's tables are no MDP.
 

@@ -20,13 +20,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from gradbias.analytic.constants.returns import gradient_deviation, return_constants
 from gradbias.analytic.constants.softmax import SCORE, ProblemSizes, derivative_bounds
 from gradbias.analytic.meta.bilevel import Mgrl
 from gradbias.analytic.meta.inner_steps import LambdaStep
-from gradbias.analytic.meta.meta_gradients import inner_loop
 from gradbias.analytic.moments.estimators import Curvature
 from gradbias.analytic.policies.softmax import TABULAR
 from gradbias.analytic.problems.critics import critic_rows
@@ -38,13 +36,8 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class MgrlLoop:
-    """The `LoopSource` of a `Mgrl` loop.
-
-    Attributes:
-        problem: the loop's problem, with its critic and weighting.
-        mdp: the problem's MDP, with a finite horizon.
-        phi: (discount, lambda).
-        theta: the logits ``[S, A]`` that the loop starts from.
+    """The `LoopSource` of a `Mgrl` loop: ``phi`` is (discount, lambda), ``theta`` the logits
+    ``[S, A]`` that the loop starts from.
     """
 
     problem: Mgrl
@@ -54,15 +47,9 @@ class MgrlLoop:
 
     @classmethod
     def of(
-        cls,
-        problem: Mgrl,
-        meta_parameters: npt.ArrayLike,
-        theta: npt.ArrayLike | None,
-        steps: int,
-        step_size: float,
-        curvature: Curvature | None,
+        cls, problem: Mgrl, phi: FloatArray, path: list[FloatArray], curvature: Curvature | None
     ) -> MgrlLoop:
-        """The source for exact Hessians. Raises ValueError as `loop_constants`."""
+        """The source for the expected ``path``. Raises ValueError as `loop_constants`."""
         mdp = problem.mdp
         if not isinstance(mdp, TabularMDP) or mdp.horizon is None:
             raise ValueError(f"problem: expected a TabularMDP with a finite horizon, got {mdp!r}")
@@ -72,10 +59,9 @@ class MgrlLoop:
             raise ValueError(f"problem: expected (un)discounted weights, got {problem.weighting!r}")
         if curvature is not None:
             raise ValueError(f"curvature: expected None for MGRL, got {curvature!r}")
-        first = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)[0]
-        if first.ndim != 2:
-            raise ValueError(f"theta: expected one policy, got shape {first.shape}")
-        return cls(problem, mdp, problem.start(meta_parameters, theta)[0], first)
+        if path[0].ndim != 2:
+            raise ValueError(f"theta: expected one policy, got shape {path[0].shape}")
+        return cls(problem, mdp, phi, path[0])
 
     def largest_estimate(self) -> float:
         """The largest norm of an estimate of the update, from any trajectories."""

@@ -81,14 +81,8 @@ def return_constants(mdp: TabularMDP) -> ReturnConstants:
 def mixed_constants(mdp: TabularMDP) -> ReturnConstants:
     """Bounds of LIRPG's mixed derivative ``d/dphi dJ/dtheta`` and of its derivatives in theta.
 
-    They are the `return_constants` over all rewards ``[S, A]`` of norm 1 in place of the problem's.
-
-    Args:
-        mdp: the problem, whose rewards play no part.
-
-    Returns:
-        ``slope`` is the paper's c_1, ``curvature`` is rho_1 (which the paper lacks), ``third``
-        bounds the second derivative.
+    They are the `return_constants` over all rewards ``[S, A]`` of norm 1: ``slope`` is the paper's
+    c_1, ``curvature`` is rho_1 (which the paper lacks).
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
@@ -109,13 +103,6 @@ def _return_constants(problem: ProblemSizes) -> ReturnConstants:
 
 def hessian_constants(mdp: TabularMDP, curvature: Curvature) -> HessianConstants:
     """Bounds for a Hessian estimate ``[S, A, S, A]`` with rewards-to-go and no critic.
-
-    Args:
-        mdp: the problem.
-        curvature: the estimator: AD, LVC or DiCE.
-
-    Returns:
-        The bounds; they hold for all logits ``[S, A]``.
 
     Raises:
         ValueError: the problem is no `TabularMDP`, or another curvature.
@@ -146,15 +133,7 @@ def gradient_deviation(
     exact_baseline: bool = False,
 ) -> float:
     """A bound of the standard deviation ``sqrt(E|ghat - g|^2)`` of one trajectory's gradient, for
-    all logits ``[S, A]``.
-
-    Args:
-        mdp: the problem.
-        credit: the weight of each score: rewards-to-go, or the total return.
-        exact_baseline: whether the exact state values are subtracted from rewards-to-go.
-
-    Returns:
-        The bound.
+    all logits ``[S, A]``; the exact values are subtracted from rewards-to-go if ``exact_baseline``.
 
     Raises:
         ValueError: total returns over the infinite horizon, or with the exact baseline.
@@ -179,15 +158,7 @@ def gradient_deviation(
 
 def mixed_deviation(mdp: TabularMDP) -> float:
     """A bound of the standard deviation of LIRPG's sampled Jacobian ``[S, A, S, A]``, in the
-    Frobenius norm: the derivative in the rewards of the gradient's estimate.
-
-    It is also the bound of `gradient_deviation` for rewards of at most 1.
-
-    Args:
-        mdp: the problem, whose rewards play no part.
-
-    Returns:
-        The bound; it holds for all logits.
+    Frobenius norm, and the bound of `gradient_deviation` for rewards of at most 1.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
@@ -207,15 +178,7 @@ def mixed_deviation(mdp: TabularMDP) -> float:
 
 def largest_estimate(mdp: TabularMDP) -> float:
     """The largest norm of a gradient estimate ``[S, A]`` with rewards-to-go and no critic, from any
-    trajectories at any theta.
-
-    An inner step is no longer than this number times the step size.
-
-    Args:
-        mdp: the problem.
-
-    Returns:
-        A bound of that norm.
+    trajectories at any theta. An inner step is no longer than that times the step size.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.

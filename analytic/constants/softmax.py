@@ -36,17 +36,9 @@ ORDERS = 4
 
 @dataclass(frozen=True)
 class ProblemSizes:
-    """The numbers of a problem that the recursions need.
-
-    Attributes:
-        mdp: the problem.
-        softmax: b_1 .. b_4 of its policies.
-        action_span: the largest span over actions of a state's mean rewards.
-        reward_span: the span of all possible rewards.
-        mean_span: the span of all mean rewards.
-        largest_mean: the largest absolute mean reward.
-        largest_reward: the largest absolute possible reward.
-        influence: tau.
+    """The numbers of a problem that the recursions need: b_1 .. b_4 of its policies, the spans of
+    mean rewards over a state's actions (the largest), of all possible and of all mean rewards, the
+    largest absolute mean and possible reward, and tau.
     """
 
     mdp: TabularMDP
@@ -100,14 +92,8 @@ class ProblemSizes:
 
 
 def influence(mdp: TabularMDP) -> float:
-    """The largest total variation distance between the next state's distributions under two actions
-    (tau).
-
-    Args:
-        mdp: the problem.
-
-    Returns:
-        A number from 0 (actions do not change ``transition [S, A, S]``) to 1.
+    """The largest total variation distance tau, from 0 to 1, between the next state's distributions
+    under two actions; 0 if actions do not change ``transition [S, A, S]``.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
@@ -129,12 +115,6 @@ def influence(mdp: TabularMDP) -> float:
 def softmax_constants(n_actions: int) -> tuple[float, float, float, float]:
     """Bounds ``b_1 .. b_4`` of the sum of absolute k-th derivatives of a softmax over ``[A]``
     logits along a unit direction.
-
-    Args:
-        n_actions: A, the number of actions.
-
-    Returns:
-        The bounds for k = 1 .. 4.
 
     Raises:
         ValueError: no actions.

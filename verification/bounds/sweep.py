@@ -239,25 +239,15 @@ def _measured(
     problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None, loop: SweptLoop
 ) -> BoundRow:
     bounds = {}
-    for scope in (Scope.GLOBAL, Scope.LOCAL):
-        constants = loop_constants(
-            problem,
-            phi,
-            theta,
-            steps=loop.steps,
-            step_size=loop.step_size,
-            scope=scope,
-            curvature=loop.curvature,
-            hessian_error=loop.hessian_error,
-        )
-        bounds[scope] = meta_gradient_bias_bound(
-            constants, steps=loop.steps, step_size=loop.step_size, batch_size=loop.batch_size
-        )
+    steps: dict[str, Any] = {"steps": loop.steps, "step_size": loop.step_size}
+    means: dict[str, Any] = {"curvature": loop.curvature, "hessian_error": loop.hessian_error}
+    for scope in Scope:
+        constants = loop_constants(problem, phi, theta, **steps, **means, scope=scope)
+        bounds[scope] = meta_gradient_bias_bound(constants, **steps, batch_size=loop.batch_size)
     local = bounds[Scope.LOCAL]
     measured = swept_bias(problem, phi, theta, loop)
     return BoundRow(
-        steps=loop.steps,
-        step_size=loop.step_size,
+        **steps,
         batch_size=loop.batch_size,
         hessian_error=loop.hessian_error,
         bias=measured.bias,
