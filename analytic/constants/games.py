@@ -25,12 +25,8 @@ from gradbias.analytic.problems.mdp import TabularMDP
 
 @dataclass(frozen=True)
 class GameConstants:
-    """Bounds of the derivatives of one player's return.
-
-    Attributes:
-        own: bounds of the derivatives in one player's parameters, whichever player's.
-        joint: bounds of the derivatives in both players' parameters.
-        mixed: the bound of the second derivative across players (the paper's c_1 and mu_12).
+    """Bounds of the derivatives of one player's return: in one player's parameters, whichever's
+    (``own``), in both players' (``joint``), and across players (``mixed``: c_1 and mu_12).
     """
 
     own: ReturnConstants

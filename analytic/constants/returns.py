@@ -24,14 +24,9 @@ from gradbias.analytic.problems.mdp import TabularMDP
 
 @dataclass(frozen=True)
 class ReturnConstants:
-    """Bounds of the norms of the return's derivatives, over all theta and initial distributions.
-    Each is the Lipschitz constant of the derivative before.
-
-    Attributes:
-        slope: L0, of the gradient.
-        curvature: L1, of the Hessian.
-        third: L2, of the third derivative.
-        fourth: L3, of the fourth derivative.
+    """Bounds of the norms of the return's first four derivatives, over all theta and initial
+    distributions: L0 (gradient), L1 (Hessian), L2, L3. Each is the Lipschitz constant of the one
+    before.
     """
 
     slope: float
@@ -42,12 +37,8 @@ class ReturnConstants:
 
 @dataclass(frozen=True)
 class HessianConstants:
-    """Bounds for a Hessian estimate, over all theta.
-
-    Attributes:
-        error: the norm of the error of its mean.
-        change: the Lipschitz constant of its mean.
-        deviation: the standard deviation from one trajectory, in the Frobenius norm.
+    """Bounds for a Hessian estimate, over all theta: the norm of its mean's ``error``, the mean's
+    Lipschitz constant (``change``), and the Frobenius ``deviation`` from one trajectory.
     """
 
     error: float

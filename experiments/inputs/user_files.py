@@ -13,12 +13,8 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class UserFile:
-    """A Python file that was run as a module.
-
-    Attributes:
-        path: the file.
-        module: the module that it became.
-        before: the names of the modules that had been imported before it ran.
+    """A Python file that was run as a module; ``before`` are the names of the modules that had been
+    imported before it ran.
     """
 
     path: Path

@@ -32,12 +32,7 @@ _SAME_TARGET = 1e-9
 
 @dataclass(frozen=True)
 class KeptCertificate:
-    """A certificate.
-
-    Attributes:
-        path: the file.
-        content: the JSON object in it; None if there is no such file yet.
-    """
+    """A certificate's file, and the JSON object in it (None: there is no such file yet)."""
 
     path: Path
     content: dict[str, Any] | None
@@ -61,13 +56,8 @@ class KeptCertificate:
         return cls(path, _checked(name, text))
 
     def settle(self, report: BiasReport) -> str | None:
-        """Writes a new certificate, or compares the report with the one that is there.
-
-        Args:
-            report: the report of this run.
-
-        Returns:
-            The changes in one line; None if there are none, or the certificate is new.
+        """Writes a new certificate, or compares the report with the one that is there; returns the
+        changes in one line, or None if there are none.
 
         Raises:
             ValueError: the file is that of another check, or cannot be written.

@@ -241,10 +241,10 @@ def test_a_bad_user_file_is_refused(capsys, tmp_path, name):
 
 
 def test_a_folder_without_a_check_is_no_report(capsys, tmp_path):
-    assert_one_sentence(run(capsys, "report", tmp_path), "expected the data of a check")
+    assert_one_sentence(run(capsys, "report", tmp_path), "expected the folder of a check")
     for text in ("{}", "[1]", '{"verdict": "X"}', "not json"):
         (tmp_path / "report.json").write_text(text)
-        assert_one_sentence(run(capsys, "report", tmp_path), "expected the data of a check")
+        assert_one_sentence(run(capsys, "report", tmp_path), "expected the folder of a check")
         (tmp_path / "arrays.npz").write_bytes(b"PK\x03\x04junk")
 
 
