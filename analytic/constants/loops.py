@@ -150,7 +150,8 @@ def loop_constants(
         steps: K, the number of inner steps.
         step_size: alpha, at least 0.
         scope: "local" (on the ball that iterates can reach) or "global" (for all theta).
-        curvature: the Hessian estimator whose mean replaces the exact Hessian (default: exact).
+        curvature: the Hessian estimator whose mean replaces the exact Hessian: "ad", "lvc" or
+            "dice" (default: the exact Hessian).
         hessian_error: multiplies the error of that mean (not its noise).
 
     Returns:

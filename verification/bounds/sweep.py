@@ -140,7 +140,8 @@ def bound_versus_empirical(
         steps: K, the number of inner steps.
         step_size: alpha, at least 0.
         batch_size: N, the number of trajectories in a batch; None takes expected inner steps.
-        curvature: the Hessian estimator whose mean replaces the exact Hessian (default: exact).
+        curvature: the Hessian estimator whose mean replaces the exact Hessian: "ad", "lvc" or
+            "dice" (default: the exact Hessian).
         hessian_error: multiplies the error of that mean.
         max_outcomes: the largest number of outcomes of a loop that is enumerated (exact biases).
         replications: the number of loops sampled where there are more outcomes (0: none).
