@@ -111,13 +111,13 @@ class LolaLoop:
 
     def in_ball(self, everywhere: dict[str, float], radius: float) -> dict[str, float]:
         """Constants on the ball: the values at theta^0, and how far they can change."""
-        found = self.at(self.theta)
+        constants = self.at(self.theta)
         changes = {"c2": "rho2", "c1": "rho1", "mu2": "nu2", "mu12": "nu12"}
         # The outer gradients last: they change by what is bounded before.
         for name, change in (changes | {"m1": "mu12", "m2": "mu2"}).items():
-            fastest = min(found.get(change, math.inf), everywhere[change])
-            found[name] = min(everywhere[name], found[name] + fastest * radius)
-        return found
+            fastest = min(constants.get(change, math.inf), everywhere[change])
+            constants[name] = min(everywhere[name], constants[name] + fastest * radius)
+        return constants
 
     def _sizes(self, player: int) -> ProblemSizes:
         return ProblemSizes.of(joint_problem(self.problem.game, player))
@@ -137,7 +137,7 @@ class LolaLoop:
 
     def _curvature_noise(self) -> dict[str, float]:
         """Standard deviations of the Hessian's and the mixed derivative's estimates."""
-        own, other = self._scatter(self.opponent), self._scatter(self.player)
+        opponent, player = self._scatter(self.opponent), self._scatter(self.player)
         discounts = self._discounts()
         reward, k = self._sizes(self.opponent).largest_reward, np.arange(len(discounts))
 
@@ -146,6 +146,6 @@ class LolaLoop:
 
         across = 2.0 * np.sqrt(k)
         return {
-            "sigma_h": summed(math.sqrt(2.0 * own) + own * across),
-            "sigma_j": summed(math.sqrt(own * other) * (1.0 + across)),
+            "sigma_h": summed(math.sqrt(2.0 * opponent) + opponent * across),
+            "sigma_j": summed(math.sqrt(opponent * player) * (1.0 + across)),
         }

@@ -40,7 +40,7 @@ class ReturnLoop:
         """Constants that hold for all theta, by name."""
         loop, curvature, times = self.loop, self.curvature, self.hessian_error
         inner, outer = return_constants(loop.inner), return_constants(loop.outer)
-        found = {
+        constants = {
             "c2": inner.curvature,
             "rho2": inner.third,
             "chi2": inner.fourth,
@@ -52,15 +52,15 @@ class ReturnLoop:
             "change_h": inner.third,
         }
         if curvature is not None:
-            own = hessian_constants(loop.inner, curvature)
-            found["delta_h"] = times * own.error
-            found["change_h"] = abs(1.0 - times) * inner.third + times * own.change
-            found["sigma_h"] = own.deviation
+            estimate = hessian_constants(loop.inner, curvature)
+            constants["delta_h"] = times * estimate.error
+            constants["change_h"] = abs(1.0 - times) * inner.third + times * estimate.change
+            constants["sigma_h"] = estimate.deviation
         if not loop.problem.starts_at_meta:
             mixed = mixed_constants(loop.inner)
-            found |= {"c1": mixed.slope, "rho1": mixed.curvature, "chi1": mixed.third}
-            found |= {"change_j": mixed.curvature, "sigma_j": mixed_deviation(loop.inner)}
-        return found
+            constants |= {"c1": mixed.slope, "rho1": mixed.curvature, "chi1": mixed.third}
+            constants |= {"change_j": mixed.curvature, "sigma_j": mixed_deviation(loop.inner)}
+        return constants
 
     def in_ball(self, everywhere: dict[str, float], radius: float) -> dict[str, float]:
         """Constants on the ball: the values at theta^0, and how far they can change, from the
@@ -68,24 +68,24 @@ class ReturnLoop:
         """
         loop = self.loop
         at = Point(loop, loop.path[0], self.curvature, self.hessian_error)
-        found = at.inner() | at.outer()
+        constants = at.inner() | at.outer()
         inner, outer = return_constants(loop.inner), return_constants(loop.outer)
 
         def spread(name: str, change: float) -> float:
-            found[name] = min(everywhere[name], found[name] + change * radius)
-            return found[name]
+            constants[name] = min(everywhere[name], constants[name] + change * radius)
+            return constants[name]
 
         spread("c2", spread("rho2", inner.fourth))
         spread("m2", spread("mu2", spread("nu2", outer.fourth)))
-        if "c1" in found:
-            found["change_j"] = spread("rho1", everywhere["chi1"])
-            spread("c1", found["rho1"])
+        if "c1" in constants:
+            constants["change_j"] = spread("rho1", everywhere["chi1"])
+            spread("c1", constants["rho1"])
         if at.curvature is None:
-            found["change_h"] = found["rho2"]
+            constants["change_h"] = constants["rho2"]
         else:
-            own = hessian_constants(loop.inner, at.curvature)
-            spread("delta_h", at.hessian_error * (own.change + found["rho2"]))
+            estimate = hessian_constants(loop.inner, at.curvature)
+            spread("delta_h", at.hessian_error * (estimate.change + constants["rho2"]))
         for name, mdp, bounds in (("sigma", loop.inner, inner), ("sigma_2", loop.outer, outer)):
             rise = radius * variance_slope(mdp, bounds.slope, bounds.curvature)
-            found[name] = math.sqrt(found[name] ** 2 + rise)
-        return found
+            constants[name] = math.sqrt(constants[name] ** 2 + rise)
+        return constants

@@ -90,24 +90,24 @@ class MgrlLoop:
 
     def in_ball(self, everywhere: dict[str, float], radius: float) -> dict[str, float]:
         """Constants on the ball: the values at theta^0, and how far they can change."""
-        found = self.at(self.theta)
+        constants = self.at(self.theta)
         for name, change in {"c2": "rho2", "c1": "rho1", "mu2": "nu2", "m2": "mu2"}.items():
-            fastest = min(found.get(change, math.inf), everywhere[change])
-            found[name] = min(everywhere[name], found[name] + fastest * radius)
-        return found
+            fastest = min(constants.get(change, math.inf), everywhere[change])
+            constants[name] = min(everywhere[name], constants[name] + fastest * radius)
+        return constants
 
     def at(self, theta: FloatArray) -> dict[str, float]:
         """The exact norms at ``theta`` (those of higher derivatives are not known)."""
         step = self.problem.inner_step(self.phi, theta)
         every = np.eye(theta.size).reshape(-1, *theta.shape)
         columns = np.array([step.jvp(v).ravel() for v in every])
-        found = {"c2": float(np.linalg.norm(columns, 2))}
+        constants = {"c2": float(np.linalg.norm(columns, 2))}
         if isinstance(step, LambdaStep):
             in_phi = (step.linear.discount_derivative, step.linear.lambda_derivative)
-            found["c1"] = float(np.linalg.norm([part.ravel() for part in in_phi], 2))
+            constants["c1"] = float(np.linalg.norm([part.ravel() for part in in_phi], 2))
         outer_hessian = hessian(self.mdp, theta).reshape(theta.size, -1)
         slope = float(np.linalg.norm(gradient(self.mdp, theta)))
-        return found | {"m2": slope, "mu2": float(np.linalg.norm(outer_hessian, 2))}
+        return constants | {"m2": slope, "mu2": float(np.linalg.norm(outer_hessian, 2))}
 
     @property
     def horizon(self) -> int:
