@@ -17,12 +17,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from gradbias.analytic.constants.games import game_constants, joint_problem
 from gradbias.analytic.constants.softmax import SCORE, ProblemSizes
 from gradbias.analytic.meta.bilevel import Lola
-from gradbias.analytic.meta.meta_gradients import inner_loop
 from gradbias.analytic.moments.estimators import Curvature
 from gradbias.analytic.returns.game_derivatives import game_gradient, game_hvp
 from gradbias.analytic.utils.validation import FloatArray
@@ -30,13 +28,9 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class LolaLoop:
-    """The `LoopSource` of a `Lola` loop.
-
-    Attributes:
-        problem: the game, and which of its players looks ahead.
-        phi: the parameters of the player who looks ahead.
-        theta: the opponent's parameters, before the first step.
-        sampled_curvature: whether the Hessian and the mixed derivative are estimated.
+    """The `LoopSource` of a `Lola` loop: ``phi`` are the parameters of the player who looks ahead,
+    ``theta`` the opponent's before the first step; ``sampled_curvature`` says whether the Hessian
+    and the mixed derivative are estimated.
     """
 
     problem: Lola
@@ -46,24 +40,16 @@ class LolaLoop:
 
     @classmethod
     def of(
-        cls,
-        problem: Lola,
-        meta_parameters: npt.ArrayLike,
-        theta: npt.ArrayLike | None,
-        steps: int,
-        step_size: float,
-        curvature: Curvature | None,
+        cls, problem: Lola, phi: FloatArray, path: list[FloatArray], curvature: Curvature | None
     ) -> LolaLoop:
-        """The source for a game with a finite horizon. Raises ValueError as `loop_constants`."""
+        """The source for the expected ``path``. Raises ValueError as `loop_constants`."""
         if problem.game.horizon is None:
             raise ValueError("problem: expected a game with a finite horizon, got horizon None")
         if curvature not in (None, Curvature.DICE):
             raise ValueError(f"curvature: expected None or DiCE's in a game, got {curvature!r}")
-        end = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)[-1]
-        phi, first = problem.start(meta_parameters, theta)
-        if end.shape != first.shape or problem.outer(phi, first).value.ndim:
-            raise ValueError(f"theta: expected one pair of policies, got shape {end.shape}")
-        return cls(problem, phi, first, sampled_curvature=curvature is not None)
+        if path[-1].shape != path[0].shape or problem.outer(phi, path[0]).value.ndim:
+            raise ValueError(f"theta: expected one pair of policies, got shape {path[-1].shape}")
+        return cls(problem, phi, path[0], sampled_curvature=curvature is not None)
 
     @property
     def player(self) -> int:
@@ -125,13 +111,13 @@ class LolaLoop:
 
     def in_ball(self, everywhere: dict[str, float], radius: float) -> dict[str, float]:
         """Constants on the ball: the values at theta^0, and how far they can change."""
-        found = self.at(self.theta)
+        constants = self.at(self.theta)
         changes = {"c2": "rho2", "c1": "rho1", "mu2": "nu2", "mu12": "nu12"}
         # The outer gradients last: they change by what is bounded before.
         for name, change in (changes | {"m1": "mu12", "m2": "mu2"}).items():
-            fastest = min(found.get(change, math.inf), everywhere[change])
-            found[name] = min(everywhere[name], found[name] + fastest * radius)
-        return found
+            fastest = min(constants.get(change, math.inf), everywhere[change])
+            constants[name] = min(everywhere[name], constants[name] + fastest * radius)
+        return constants
 
     def _sizes(self, player: int) -> ProblemSizes:
         return ProblemSizes.of(joint_problem(self.problem.game, player))
@@ -151,7 +137,7 @@ class LolaLoop:
 
     def _curvature_noise(self) -> dict[str, float]:
         """Standard deviations of the Hessian's and the mixed derivative's estimates."""
-        own, other = self._scatter(self.opponent), self._scatter(self.player)
+        opponent, player = self._scatter(self.opponent), self._scatter(self.player)
         discounts = self._discounts()
         reward, k = self._sizes(self.opponent).largest_reward, np.arange(len(discounts))
 
@@ -160,6 +146,6 @@ class LolaLoop:
 
         across = 2.0 * np.sqrt(k)
         return {
-            "sigma_h": summed(math.sqrt(2.0 * own) + own * across),
-            "sigma_j": summed(math.sqrt(own * other) * (1.0 + across)),
+            "sigma_h": summed(math.sqrt(2.0 * opponent) + opponent * across),
+            "sigma_j": summed(math.sqrt(opponent * player) * (1.0 + across)),
         }

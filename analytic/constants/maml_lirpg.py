@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy.typing as npt
-
 from gradbias.analytic.constants.at_point import Point, variance_slope
 from gradbias.analytic.constants.returns import (
     gradient_deviation,
@@ -20,44 +18,19 @@ from gradbias.analytic.constants.returns import (
     mixed_deviation,
     return_constants,
 )
-from gradbias.analytic.meta.bilevel import BilevelProblem
-from gradbias.analytic.meta.compositional_bias import ExpectedPath, expected_path
+from gradbias.analytic.meta.compositional_bias import ExpectedPath
 from gradbias.analytic.moments.estimators import Curvature
-from gradbias.analytic.moments.trajectory_classes import Credit
-from gradbias.analytic.policies.softmax import TABULAR
 
 
 @dataclass(frozen=True, eq=False)
 class ReturnLoop:
-    """The `LoopSource` of a `Maml` or `Lirpg` loop.
-
-    Attributes:
-        loop: the loop's inner and outer problem, and its expected path from theta^0.
-        curvature: the Hessian estimator whose mean replaces the exact Hessian (None: exact).
-        hessian_error: multiplies the error of that mean.
+    """The `LoopSource` of a `Maml` or `Lirpg` loop. Its Hessians have the mean of ``curvature``
+    (None: exact), whose error is multiplied by ``hessian_error``.
     """
 
     loop: ExpectedPath
     curvature: Curvature | None
     hessian_error: float
-
-    @classmethod
-    def of(
-        cls,
-        problem: BilevelProblem,
-        meta_parameters: npt.ArrayLike,
-        theta: npt.ArrayLike | None,
-        steps: int,
-        step_size: float,
-        curvature: Curvature | None,
-        hessian_error: float,
-    ) -> ReturnLoop:
-        """The source for tabular softmax policies. Raises ValueError as `loop_constants`."""
-        credit = Credit.REWARD_TO_GO
-        loop = expected_path(problem, meta_parameters, theta, steps, step_size, credit, None)
-        if loop.problem.policy is not TABULAR:
-            raise ValueError("problem: expected a tabular softmax policy, got another one")
-        return cls(loop, curvature, hessian_error)
 
     def largest_estimate(self) -> float:
         """The largest norm of an estimate of the inner gradient, from any trajectories."""
@@ -67,7 +40,7 @@ class ReturnLoop:
         """Constants that hold for all theta, by name."""
         loop, curvature, times = self.loop, self.curvature, self.hessian_error
         inner, outer = return_constants(loop.inner), return_constants(loop.outer)
-        found = {
+        constants = {
             "c2": inner.curvature,
             "rho2": inner.third,
             "chi2": inner.fourth,
@@ -79,15 +52,15 @@ class ReturnLoop:
             "change_h": inner.third,
         }
         if curvature is not None:
-            own = hessian_constants(loop.inner, curvature)
-            found["delta_h"] = times * own.error
-            found["change_h"] = abs(1.0 - times) * inner.third + times * own.change
-            found["sigma_h"] = own.deviation
+            estimate = hessian_constants(loop.inner, curvature)
+            constants["delta_h"] = times * estimate.error
+            constants["change_h"] = abs(1.0 - times) * inner.third + times * estimate.change
+            constants["sigma_h"] = estimate.deviation
         if not loop.problem.starts_at_meta:
             mixed = mixed_constants(loop.inner)
-            found |= {"c1": mixed.slope, "rho1": mixed.curvature, "chi1": mixed.third}
-            found |= {"change_j": mixed.curvature, "sigma_j": mixed_deviation(loop.inner)}
-        return found
+            constants |= {"c1": mixed.slope, "rho1": mixed.curvature, "chi1": mixed.third}
+            constants |= {"change_j": mixed.curvature, "sigma_j": mixed_deviation(loop.inner)}
+        return constants
 
     def in_ball(self, everywhere: dict[str, float], radius: float) -> dict[str, float]:
         """Constants on the ball: the values at theta^0, and how far they can change, from the
@@ -95,24 +68,24 @@ class ReturnLoop:
         """
         loop = self.loop
         at = Point(loop, loop.path[0], self.curvature, self.hessian_error)
-        found = at.inner() | at.outer()
+        constants = at.inner() | at.outer()
         inner, outer = return_constants(loop.inner), return_constants(loop.outer)
 
         def spread(name: str, change: float) -> float:
-            found[name] = min(everywhere[name], found[name] + change * radius)
-            return found[name]
+            constants[name] = min(everywhere[name], constants[name] + change * radius)
+            return constants[name]
 
         spread("c2", spread("rho2", inner.fourth))
         spread("m2", spread("mu2", spread("nu2", outer.fourth)))
-        if "c1" in found:
-            found["change_j"] = spread("rho1", everywhere["chi1"])
-            spread("c1", found["rho1"])
+        if "c1" in constants:
+            constants["change_j"] = spread("rho1", everywhere["chi1"])
+            spread("c1", constants["rho1"])
         if at.curvature is None:
-            found["change_h"] = found["rho2"]
+            constants["change_h"] = constants["rho2"]
         else:
-            own = hessian_constants(loop.inner, at.curvature)
-            spread("delta_h", at.hessian_error * (own.change + found["rho2"]))
+            estimate = hessian_constants(loop.inner, at.curvature)
+            spread("delta_h", at.hessian_error * (estimate.change + constants["rho2"]))
         for name, mdp, bounds in (("sigma", loop.inner, inner), ("sigma_2", loop.outer, outer)):
             rise = radius * variance_slope(mdp, bounds.slope, bounds.curvature)
-            found[name] = math.sqrt(found[name] ** 2 + rise)
-        return found
+            constants[name] = math.sqrt(constants[name] ** 2 + rise)
+        return constants

@@ -27,11 +27,13 @@ from gradbias.analytic.utils.validation import FloatArray, whole_number
 
 
 class Curvature(Enum):
-    """Which second derivative a Hessian estimator takes."""
+    """The second derivative that a Hessian estimator keeps: that of log-probabilities (AD), of each
+    step's probability (LVC), or of the whole trajectory's probability (DiCE).
+    """
 
-    AD = "the second derivative of log-probabilities"
-    LVC = "that of probabilities"
-    DICE = "that of the trajectory's probability"
+    AD = "ad"
+    LVC = "lvc"
+    DICE = "dice"
 
 
 @dataclass(frozen=True, eq=False)

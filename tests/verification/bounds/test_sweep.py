@@ -162,6 +162,22 @@ def test_each_row_has_the_bounds_of_both_scopes():
     assert row.everywhere > row.corrected
 
 
+def test_names_are_accepted_for_what_is_chosen():
+    asked = {"values": [1, 2], "steps": 1, "step_size": 0.1}
+    named = bound_versus_empirical(
+        Maml(PROBLEM), THETA, sweep="batch_size", curvature="ad", **asked
+    )
+    chosen = {"sweep": Sweep.BATCH_SIZE, "curvature": Curvature.AD}
+    assert named == bound_versus_empirical(Maml(PROBLEM), THETA, **chosen, **asked)
+    assert named.sweep is Sweep.BATCH_SIZE
+    loop = {"steps": 2, "step_size": 0.01}
+    for scope in Scope:
+        found = loop_constants(Maml(PROBLEM), THETA, **loop, scope=scope.value, curvature="lvc")
+        assert found == loop_constants(
+            Maml(PROBLEM), THETA, **loop, scope=scope, curvature=Curvature.LVC
+        )
+
+
 def test_a_sweep_beyond_floats_has_infinite_bounds():
     asked = {"sweep": Sweep.STEPS, "values": [1, 60], "step_size": 1e12}
     first, last = bound_versus_empirical(Maml(PROBLEM), THETA, **asked).rows
@@ -176,7 +192,7 @@ def test_bad_input_is_named():
             {"sweep": "N"},
             "sweep: expected one of steps, step_size, batch_size, hessian_error, got 'N'",
         ),
-        ({"curvature": "PPO"}, "curvature: expected one of"),
+        ({"curvature": "PPO"}, "curvature: expected one of ad, lvc, dice, got 'PPO'"),
         ({"values": []}, "values: expected at least one"),
         ({"values": 3}, "values: expected at least one number in a sequence, got 3"),
         ({"values": [1.5]}, "values: expected an integer"),
