@@ -24,9 +24,7 @@ def main():
     every = list(instances.findings(SCALAR, DECISIONS))
     failed = [found for found in every if not found.holds]
     (folder / "bounds.md").write_text(page(instances.table(every), len(every), len(failed)))
-    draw(folder / "bounds.png")
-    draw_chain(folder / "mixtures.png")
-    draw_reuse(folder / "linearised.png")
+    draw(folder)
     print(f"wrote {folder / 'bounds.md'}, {len(failed)} of {len(every)} fail")
     return min(len(failed), 1)
 
@@ -45,44 +43,36 @@ def page(rows, total, failed):
     return text
 
 
-def draw(path):
-    """One panel for each of the four sweeps of a random problem."""
-    import_module("matplotlib").use("agg")
+def pictures():
+    """Each picture's name, and the commands whose panels it has."""
     from gradbias.experiments.inputs.commands import Bounds
-    from gradbias.experiments.reports.bound_figures import draw_sweeps
-    from gradbias.experiments.studies.bounds import sweep_of
 
     same = {"random": "2x2", "horizon": 2}
-    sweeps = [
-        Bounds(**same, sweep="batch-size", values=(1.0, 2.0, 3.0, 4.0), steps=2),
-        Bounds(**same, sweep="step-size", steps=2, samples=2),
-        Bounds(**same, sweep="K", values=(1.0, 2.0, 3.0), samples=2),
-        Bounds(**same, sweep="hessian-error", steps=3),
-    ]
-    draw_sweeps([sweep_of(command) for command in sweeps]).savefig(path, dpi=130)
-
-
-def draw_chain(path):
-    """Mixes on the reward chain, over kappa."""
-    from gradbias.experiments.inputs.commands import Bounds
-    from gradbias.experiments.reports.bound_figures import draw_mixtures
-    from gradbias.experiments.studies.reward_chain_mixtures import chain_rows
-    from gradbias.verification.bounds.mixture_sweep import MixtureSweep
-
-    command = Bounds(loop="chain", sweep="kappa", discount=0.95, step_size=1.0, steps=10)
-    draw_mixtures(chain_rows(command), MixtureSweep.KAPPA).savefig(path, dpi=130)
-
-
-def draw_reuse(path):
-    """One batch for step and Hessian, over N."""
-    from gradbias.experiments.inputs.commands import Bounds
-    from gradbias.experiments.reports.bound_figures import draw_linearised
-    from gradbias.experiments.studies.bounds import problem_of
-    from gradbias.experiments.studies.reused_batch import linearised_rows
-
     values = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-    command = Bounds(random="2x2", horizon=1, loop="reuse", step_size=0.1, values=values)
-    draw_linearised(linearised_rows(command, *problem_of(command))).savefig(path, dpi=130)
+    return {
+        "bounds.png": [
+            Bounds(**same, sweep="batch-size", values=(1.0, 2.0, 3.0, 4.0), steps=2),
+            Bounds(**same, sweep="step-size", steps=2, batch_size=2),
+            Bounds(**same, sweep="K", values=(1.0, 2.0, 3.0), batch_size=2),
+            Bounds(**same, sweep="hessian-error", steps=3),
+        ],
+        "mixtures.png": [
+            Bounds(loop="chain", sweep="kappa", discount=0.95, step_size=1.0, steps=10)
+        ],
+        "linearised.png": [
+            Bounds(random="2x2", horizon=1, loop="reuse", step_size=0.1, values=values)
+        ],
+    }
+
+
+def draw(folder):
+    """All pictures of the page."""
+    import_module("matplotlib").use("agg")
+    from gradbias.experiments.reports.study_folder import draw_studies
+    from gradbias.experiments.studies.bounds import study_of
+
+    for name, commands in pictures().items():
+        draw_studies([study_of(command) for command in commands]).savefig(folder / name, dpi=130)
 
 
 if __name__ == "__main__":

@@ -103,48 +103,54 @@ def table(found, runs, rate):
 INTRODUCTION = """\
 # Calibration
 
-Share of {runs:,} seeded runs in which the interval left out the true mean: at some of the looks
-after {looks} estimates / at the last. An interval that may be looked at any time must keep its rate
-in the first number; the t-interval is made for the second. Betting and empirical Bernstein use the
-range, truncated means the second moment (of the Pareto law nothing else is known); the last two
-columns are approximations and rest on a normal mean. `python -m benchmarks.calibration` makes this
-page.
+How often does an interval miss the true mean? The tables give the share of {runs:,} seeded runs
+in which it did. The first number counts runs with a miss at any of the looks after {looks}
+estimates, the second those with a miss at the last look. An interval that may be looked at any
+time must keep its rate in the first number; the t-interval is made for the second only. Betting
+and empirical Bernstein intervals use the range; truncated means use the second moment, which is
+all that is known of the Pareto distribution. The last two columns are approximations, which
+assume a normal mean. `python -m benchmarks.calibration` makes this page.
 
 ![Measured against nominal rates](calibration.png)
 """
 
 REMARKS = """\
-The zeros are the price of validity for all laws, at all times, on both sides: these methods are
-conservative, not exact. Where a rare prize has not been seen, no interval that rests on the
-sample's own deviation can know of it; a range or a moment can.
+Many rates are 0 because the first three methods are valid for every distribution, at all times
+and on both sides: they are conservative, not exact. An interval that uses the sample's own
+standard deviation cannot allow for a rare reward that has not been seen; one that uses a range or
+a moment can.
 
-Vector estimates (AD's gradient, six components, {norm_runs:,} runs, two looks): a component's
-interval or the norm's was wrong in {norms}.
+For vector estimates (AD's gradient, six components, {norm_runs:,} runs, two looks), the interval
+of a component or that of the norm was wrong in {norms}.
 
 ## Power
 
-Biases that `MeanTest` missed in {runs:,} runs, at the samples that it asks for (`samples_needed`)
-with a designed missed-bias rate of 10% and a false-alarm rate of 5%; biases of a fifth of the
-range, or of one deviation where the variance is given:
+The table gives the share of {runs:,} runs in which `MeanTest` missed a bias, with as many samples
+as it asks for (`samples_needed`). The tests are designed for a missed-bias rate (type II error)
+of 10% and a false-alarm rate (type I error) of 5%. The bias is a fifth of the range, or one
+standard deviation if the variance is given:
 
 | estimator | known | samples | missed |
 |---|---|---|---|
 {rows}
 
-The design is a guarantee for every law with that range and variance, so that a given one is found
-more often than designed.
+The design is a guarantee for every distribution with that range and variance, so a particular
+bias is missed less often than designed.
 
-Sequential runs (AD's gradient, six components, betting, false-alarm rate 5%, missed-bias rate 10%,
-{power_runs:,} runs each) with a bias of norm {bias:g}, the design being made for it
-(`SequentialDesign`): how often the bias was not found within the budget; how often it was above the
-smallest detectable bias that the run reported where it stopped, and not found then. The first is
-promised to be at most 10% at the whole budget of the design, the last always:
+The next table is for sequential runs (AD's gradient, six components, betting, false-alarm rate
+5%, missed-bias rate 10%, {power_runs:,} runs each) with a bias of norm {bias:g}, for which the
+runs are designed (`SequentialDesign`). *Not found* is the share of runs that did not find the
+bias within the budget; it is guaranteed to be at most 10% with the whole budget of the design.
+*Promised* is the share of runs that ended with a smallest detectable bias below {bias:g}. The
+last column is the share of runs that promised to find the bias and did not; it is guaranteed to
+be at most 10% with any budget:
 
 | bias in | share of the budget | estimates | looks | not found | promised | of these not found |
 |---|---|---|---|---|---|---|
 {sequential}
 
-The design knows the ranges alone, so that it asks for far more than a given law needs.
+The design knows only the ranges, so it asks for far more samples than a particular distribution
+needs.
 """
 
 

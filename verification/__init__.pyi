@@ -19,6 +19,8 @@ from .diagnosis import diagnose as diagnose
 from .diagnosis import field_report as field_report
 from .evidence import BiasReport as BiasReport
 from .evidence import Evidence as Evidence
+from .evidence import Reason as Reason
+from .evidence import Setting as Setting
 from .evidence import Verdict as Verdict
 from .measurement import assert_unbiased as assert_unbiased
 from .measurement import measure_bias as measure_bias

@@ -1,4 +1,6 @@
-"""Functions of a Monte Carlo mean (N-sample objectives), MAML's step as one of them."""
+"""Objectives that are functions of a Monte Carlo mean (N-sample objectives), and MAML's step as
+one.
+"""
 
 from gradbias.analytic.utils.lazy_imports import public_names
 

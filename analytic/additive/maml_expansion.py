@@ -1,17 +1,17 @@
 """First order in 1/N of one inner step from N sampled trajectories.
 
-One trajectory's inner estimate ``phi`` has mean g and covariance Sigma; with its score u, ``phi u^T
-+ dphi/dtheta`` has the Hessian H as its mean. At theta' = theta + eta g, with W = D^2 J(theta'),
-both the gradient of the sampled-step objective and the mean of its linearised estimate
-(`analytic.additive.maml_step`) tend to ``(I + eta H) grad J(theta')``, MAML's with expected steps;
-N times the rest tends to
+Let ``phi`` be one trajectory's inner estimate, with mean g and covariance Sigma, and u its score;
+``phi u^T + dphi/dtheta`` has the Hessian H as its mean. At theta' = theta + eta g, with W = D^2
+J(theta'), the gradient of the sampled-step objective and the mean of its linearised estimate
+(`analytic.additive.maml_step`) both tend to ``(I + eta H) grad J(theta')``, MAML's gradient with
+expected steps; N times the rest tends to
 
     linearised:  spread + reuse,
     gradient:    spread + eta^2/2 {E[u (dg^T W dg)] + 2 E[dphi^T W dg]},
     spread = eta^2/2 (I + eta H) D^3 J(theta')[Sigma],   reuse = eta^2 E[dH^T W dg],
 
-with dg, dH one trajectory's deviations. With independent batches for step and Hessian only the
-spread is left.
+with dg and dH the deviations of one trajectory's gradient and Hessian estimates from their means.
+With independent batches for step and Hessian only the spread is left.
 
 Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Prop. 6.2, with its constants.
 """
@@ -35,10 +35,14 @@ from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_nu
 
 @dataclass(frozen=True, eq=False)
 class StepExpansion:
-    """Each shaped like theta: the ``limit``, which is MAML's gradient with an expected step, and
-    the limits of N times what differs from it: the parts of the linearised estimate's mean,
-    ``spread`` (what is left with independent batches) and ``reuse`` (of the step's trajectories for
-    the Hessian), and that of the sampled-step ``objective``'s gradient.
+    """The limits as N grows, each shaped like theta.
+
+    Attributes:
+        limit: MAML's gradient with an expected step.
+        spread: the part of N (mean of the linearised estimate - limit) that independent batches for
+            step and Hessian have, too.
+        reuse: the part that comes from using the step's trajectories for the Hessian.
+        objective: of N (gradient of the sampled-step objective - limit).
     """
 
     limit: FloatArray
@@ -60,30 +64,41 @@ def step_expansion(
     credit: Credit = Credit.TOTAL_RETURN,
     policy: Policy = TABULAR,
 ) -> StepExpansion:
-    """First order in 1/N of one inner step from N trajectories, shaped like theta (``[S, A]``).
+    """First order in 1/N of one inner step from N trajectories.
 
     Prop. 6.2 of the source bounds both differences by O(1/sqrt(N)); they are O(1/N).
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Prop. 6.2, with its constants.
+
+    Args:
+        mdp: the problem, with a finite horizon.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        step_size: eta.
+        credit: what multiplies the score of each step.
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        The limits, each shaped like theta.
 
     Raises:
         ValueError: as `trajectory_law`, or a step size that is no number.
 
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Prop. 6.2, with its constants.
+
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> found = step_expansion(bandit, [[1.0, 0.0]], step_size=1.0)
-    >>> found.spread.round(4).tolist(), found.reuse.round(4).tolist()
+    >>> limits = step_expansion(bandit, [[1.0, 0.0]], step_size=1.0)
+    >>> limits.spread.round(4).tolist(), limits.reuse.round(4).tolist()
     ([[0.0002, -0.0002]], [[0.0025, -0.0025]])
     """
     law = trajectory_law(mdp, theta, credit=credit, policy=policy)
     step = _ExpectedStep.of(mdp, theta, step_size, credit, policy)
     off = law.features - step.inner.mean.ravel()
     curvature = hessian(mdp, step.adapted, policy=policy).reshape(off.shape[1], -1)
-    by_law, reuse = _cross_moments(law, off, step.step_size**2 * off @ curvature)
+    by_score, reuse = _cross_moments(law, off, step.step_size**2 * off @ curvature)
     shape, spread = step.inner.mean.shape, step.spread
     return StepExpansion(
         limit=step.through(gradient(mdp, step.adapted, policy=policy)),
         spread=spread,
         reuse=reuse.reshape(shape),
-        objective=spread + by_law.reshape(shape),
+        objective=spread + by_score.reshape(shape),
     )
 
 
@@ -95,14 +110,24 @@ def step_spread(
     credit: Credit = Credit.TOTAL_RETURN,
     policy: Policy = TABULAR,
 ) -> FloatArray:
-    """The ``spread`` of `step_expansion` alone, shaped like theta (``[S, A]``), by recursion: for
-    horizons at which trajectories cannot be enumerated.
+    """The ``spread`` of `step_expansion`, by recursion: trajectories are not enumerated.
 
-    It is all that is left, at first order, with independent batches for step and Hessian.
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Prop. 6.2, with its constant.
+    At first order it is the whole difference with independent batches for step and Hessian.
+
+    Args:
+        mdp: the problem, with a finite horizon.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        step_size: eta.
+        credit: what multiplies the score of each step.
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        Shaped like theta.
 
     Raises:
         ValueError: theta does not fit, an infinite horizon, or a step size that is no number.
+
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Prop. 6.2, with its constant.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> step_spread(bandit, [[0.0, 0.0]], step_size=1.0).round(4).tolist()
@@ -113,7 +138,7 @@ def step_spread(
 
 @dataclass(frozen=True, eq=False)
 class _ExpectedStep:
-    """The step along the ``inner`` estimate's mean, from theta to ``adapted``."""
+    """An expected inner step from theta to ``adapted``: along the ``inner`` estimate's mean."""
 
     mdp: TabularMDP
     theta: FloatArray
@@ -124,13 +149,9 @@ class _ExpectedStep:
 
     @classmethod
     def of(
-        cls,
-        mdp: TabularMDP,
-        theta: npt.ArrayLike,
-        step_size: float,
-        credit: Credit,
-        policy: Policy,
+        cls, mdp: TabularMDP, theta: npt.ArrayLike, step_size: float, credit: Credit, policy: Policy
     ) -> _ExpectedStep:
+        """Checks the arguments of `step_spread` and takes the step; ValueError as there."""
         eta = real_number("step_size", step_size, low=-1e12, high=1e12)
         inner = gradient_moments(mdp, theta, credit=credit, policy=policy)
         start = frozen_array("theta", theta)
@@ -142,7 +163,7 @@ class _ExpectedStep:
 
     @property
     def spread(self) -> FloatArray:
-        """Third derivatives along the roots of the inner estimate's covariance."""
+        """``eta^2/2 (I + eta H) D^3 J[Sigma]``, by third derivatives along the roots of Sigma."""
         values, vectors = np.linalg.eigh(self.inner.covariance)
         roots = (np.sqrt(np.maximum(values, 0.0)) * vectors).T.reshape(-1, *self.theta.shape)
         third = third_derivative(self.mdp, self.adapted, roots, roots, policy=self.policy)
@@ -150,15 +171,15 @@ class _ExpectedStep:
 
 
 def _cross_moments(
-    law: AdditiveLaw, off: FloatArray, turned: FloatArray
+    law: AdditiveLaw, deviations: FloatArray, products: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """``E[u (dg . W dg)] / 2 + E[dphi^T W dg]`` and ``E[(phi u^T + dphi)^T W dg]``, from the
-    deviations ``off [M, p]`` and W times them.
+    """``E[u (dg . W dg)] / 2 + E[dphi^T W dg]`` and ``E[(phi u^T + dphi)^T W dg]``, from
+    ``deviations`` dg ``[M, p]`` and ``products`` W dg.
     """
     p = law.probabilities
-    moved = np.zeros(law.scores.shape[1])
+    by_features = np.zeros(law.scores.shape[1])
     if law.jacobians is not None:
-        moved = np.einsum("m,mh,mhd->d", p, turned, law.jacobians)
-    by_law = 0.5 * (p * (turned * off).sum(axis=1)) @ law.scores
-    reuse = (p * (turned * law.features).sum(axis=1)) @ law.scores
-    return by_law + moved, reuse + moved
+        by_features = np.einsum("m,mh,mhd->d", p, products, law.jacobians)
+    by_score = 0.5 * (p * (products * deviations).sum(axis=1)) @ law.scores
+    reuse = (p * (products * law.features).sum(axis=1)) @ law.scores
+    return by_score + by_features, reuse + by_features

@@ -1,11 +1,11 @@
-"""N-sample additive Monte Carlo objectives of a law with finitely many outcomes, exactly.
+"""N-sample additive Monte Carlo objectives of distributions with finitely many outcomes, exactly.
 
 The objective is ``L_N = E[f(phibar, theta)]`` with ``phibar`` the mean of N independent features
-``phi(X_i, theta)``; the outcomes' probabilities move with theta by their scores. Every batch is
-enumerated as a multiset of outcomes, which gives the objective, its gradient, and mean and
-covariance of the two estimates of the gradient: the generalised score function (eq. 6, unbiased)
-and the generalised linearised score function (eq. 10, biased). Their first-order expansion in 1/N
-and the bound on the bias need no batches: `analytic.additive.expansion`.
+``phi(X_i, theta)``; the outcomes' probabilities depend on theta, by their scores. Every batch is
+enumerated as a multiset of outcomes. That gives the objective, its gradient, and mean and
+covariance of two estimates of the gradient: the generalised score function (eq. 6, unbiased) and
+the generalised linearised score function (eq. 10, biased). `analytic.additive.expansion` has what
+needs no batches: the first order in 1/N, and a bound on the bias.
 
 Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Secs. 3 and 4.
 """
@@ -20,20 +20,17 @@ import numpy as np
 
 from gradbias.analytic.moments.estimators import EstimateMoments
 from gradbias.analytic.moments.multisets import multiset_probabilities, multisets
+from gradbias.analytic.moments.trajectory_classes import BLOCK, MAX_COUNT, MAX_TABLE
 from gradbias.analytic.utils.validation import (
     FloatArray,
     IntArray,
     frozen_array,
     probability_rows,
     real_number,
+    set_fields,
     whole_number,
 )
 
-MAX_COUNT = 1_000_000
-"""Batches up to which an objective is enumerated."""
-MAX_TABLE = 50_000_000
-"""Numbers (of all batches, their draws, features and scores) up to which it is."""
-_BLOCK = 1_000_000
 _SCORE_TOLERANCE = 1e-9
 
 Field = Callable[[FloatArray], FloatArray]
@@ -41,9 +38,13 @@ Field = Callable[[FloatArray], FloatArray]
 
 @dataclass(frozen=True, eq=False)
 class AdditiveLaw:
-    """M outcomes: ``probabilities [M]`` (positive), ``features [M, h]``, ``scores [M, d]`` (the
-    gradient of each log-probability in theta) and ``jacobians [M, h, d]``, the features' own
-    derivative in theta (default 0).
+    """The distribution of one draw, with M outcomes.
+
+    Attributes:
+        probabilities: positive, ``[M]``.
+        features: phi of each outcome, ``[M, h]``.
+        scores: the gradient of each log-probability in theta, ``[M, d]``.
+        jacobians: the derivative of each feature in theta, ``[M, h, d]`` (None: 0).
 
     Raises:
         ValueError: shapes that do not match, probabilities that are not positive or do not sum to
@@ -67,37 +68,34 @@ class AdditiveLaw:
         scores = frozen_array("scores", self.scores, (len(p), None))
         if (np.abs(p @ scores) > _SCORE_TOLERANCE * (1.0 + p @ np.abs(scores))).any():
             raise ValueError(f"scores: expected a mean of 0, got {(p @ scores).tolist()}")
-        given = {"probabilities": p, "features": features, "scores": scores}
+        set_fields(self, probabilities=p, features=features, scores=scores)
         if self.jacobians is not None:
             shape = (*features.shape, scores.shape[1])
-            given["jacobians"] = frozen_array("jacobians", self.jacobians, shape)
-        for name, array in given.items():
-            object.__setattr__(self, name, array)
+            set_fields(self, jacobians=frozen_array("jacobians", self.jacobians, shape))
 
     @property
     def mean(self) -> FloatArray:
-        """``[h]``: the expected feature."""
-        mean: FloatArray = self.probabilities @ self.features
-        return mean
+        """The expected feature, ``[h]``."""
+        return np.asarray(self.probabilities @ self.features)
 
     @property
     def numbers(self) -> int:
-        """How many numbers one draw is."""
-        return sum(
-            part[0].size
-            for part in (self.features, self.scores, self.jacobians)
-            if part is not None
-        )
+        """How many numbers one draw consists of."""
+        parts = (self.features, self.scores, self.jacobians)
+        return sum(part[0].size for part in parts if part is not None)
 
 
 @dataclass(frozen=True, eq=False)
 class AdditiveFunction:
-    """f of the mean feature: ``value`` ``[..., h] -> [...]``, ``gradient`` ``[..., h] -> [..., h]``
-    and, where the expansion in 1/N is wanted, ``hessian`` ``[h] -> [h, h]`` and
-    ``third_derivative`` ``[h] -> [h, h, h]``.
+    """A function f of the mean feature x, as callables.
 
-    ``explicit`` ``[..., h] -> [..., d]`` is f's own derivative in theta (default 0), and
-    ``explicit_hessian`` ``[h] -> [h, h, d]`` that of the Hessian.
+    Attributes:
+        value: f, ``[..., h] -> [...]``.
+        gradient: in x, ``[..., h] -> [..., h]``.
+        hessian: in x, ``[h] -> [h, h]`` (the expansion in 1/N needs it).
+        third_derivative: in x, ``[h] -> [h, h, h]`` (the expansion in 1/N needs it).
+        explicit: the partial derivative of f in theta, ``[..., h] -> [..., d]`` (None: 0).
+        explicit_hessian: that of the Hessian, ``[h] -> [h, h, d]``.
 
     >>> square = AdditiveFunction(lambda x: (x**2).sum(axis=-1), lambda x: 2 * x)
     """
@@ -110,8 +108,8 @@ class AdditiveFunction:
     explicit_hessian: Field | None = None
 
     def part(self, name: str, at: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-        """The callable of that name at ``at``. Raises ValueError if there is none, or what it
-        returns is not finite or has another shape.
+        """The value of the callable ``name`` at ``at``, of the given shape. Raises ValueError if
+        there is none, or if its value is not finite or has another shape.
         """
         function: Field | None = getattr(self, name)
         if function is None:
@@ -121,8 +119,12 @@ class AdditiveFunction:
 
 @dataclass(frozen=True, eq=False)
 class AdditiveMoments:
-    """The objective's ``value``, and the moments of two estimates of its gradient from one batch:
-    ``score_function``, whose mean is the gradient, and ``linearised``.
+    """The N-sample objective, and the moments of two estimates of its gradient from one batch.
+
+    Attributes:
+        value: the objective.
+        score_function: the unbiased estimate, whose mean is the gradient.
+        linearised: the biased estimate.
     """
 
     value: float
@@ -131,44 +133,51 @@ class AdditiveMoments:
 
     @property
     def gradient(self) -> FloatArray:
-        """``[d]``: of the objective."""
+        """The objective's gradient, ``[d]``."""
         return self.score_function.mean
 
     @property
     def bias(self) -> FloatArray:
-        """``[d]``: of the linearised estimate."""
-        found: FloatArray = self.linearised.mean - self.gradient
-        return found
+        """The linearised estimate's bias, ``[d]``."""
+        return np.asarray(self.linearised.mean - self.gradient)
 
 
 def additive_moments(
     law: AdditiveLaw, function: AdditiveFunction, *, batch_size: int, baseline: float = 0.0
 ) -> AdditiveMoments:
-    """The N-sample objective, its gradient ``[d]``, and mean ``[d]`` and covariance ``[d, d]`` of
-    its score-function estimate (with a constant ``baseline``) and of its linearised one.
+    """The N-sample objective, its gradient, and the moments of two estimates of the gradient.
 
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eqs. (3), (5), (6) and (10).
+    Args:
+        law: the distribution of one draw's features and scores.
+        function: f of the mean feature.
+        batch_size: N, the number of draws.
+        baseline: a constant that the score-function estimate subtracts from f.
+
+    Returns:
+        The value, and for both estimates the mean ``[d]`` and the covariance ``[d, d]``.
 
     Raises:
         ValueError: a function of a wrong shape, or too many batches (the message says so).
 
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eqs. (3), (5), (6) and (10).
+
     >>> coin = AdditiveLaw([0.5, 0.5], [[1.0], [0.0]], [[0.5], [-0.5]])
     >>> square = AdditiveFunction(lambda x: (x**2).sum(axis=-1), lambda x: 2 * x)
-    >>> found = additive_moments(coin, square, batch_size=2)
-    >>> found.value, found.gradient.tolist(), found.bias.tolist()
+    >>> moments = additive_moments(coin, square, batch_size=2)
+    >>> moments.value, moments.gradient.tolist(), moments.bias.tolist()
     (0.375, [0.25], [0.125])
     """
     n = whole_number("batch_size", batch_size, at_least=1)
-    less = real_number("baseline", baseline, low=-1e300, high=1e300)
+    constant = real_number("baseline", baseline, low=-1e300, high=1e300)
     _check_size(law, n)
     log_likelihood = np.log(law.probabilities)
-    block = max(1, _BLOCK // (n * law.numbers))
-    found = []
+    block = max(1, BLOCK // (n * law.numbers))
+    blocks = []
     for chosen in multisets(len(log_likelihood), n, block):
         probability = multiset_probabilities(chosen, log_likelihood)
-        found.append((probability, *_estimates(law, function, chosen, less)))
+        blocks.append((probability, *_estimates(law, function, chosen, constant)))
     probability, values, by_score, linearised = (
-        np.concatenate(parts) for parts in zip(*found, strict=True)
+        np.concatenate(parts) for parts in zip(*blocks, strict=True)
     )
     return AdditiveMoments(
         float(probability @ values),
@@ -178,21 +187,22 @@ def additive_moments(
 
 
 def _check_size(law: AdditiveLaw, n: int) -> None:
+    """Raises ValueError for too many batches of ``n`` to enumerate."""
     outcomes = len(law.probabilities)
     logarithm = math.lgamma(outcomes + n) - math.lgamma(n + 1) - math.lgamma(outcomes)
     numbers = logarithm + math.log(n * law.numbers)
     if logarithm > math.log(MAX_COUNT) or numbers > math.log(MAX_TABLE):
         raise ValueError(
-            f"samples: expected at most {MAX_COUNT:,} batches of {MAX_TABLE:,} numbers in "
+            f"batch_size: expected at most {MAX_COUNT:,} batches of {MAX_TABLE:,} numbers in "
             f"all, got about 10^{logarithm / math.log(10):.1f} batches of {n:,} of {outcomes:,} "
-            "outcomes; use fewer samples or outcomes"
+            "outcomes; use a smaller batch or fewer outcomes"
         )
 
 
 def _estimates(
     law: AdditiveLaw, function: AdditiveFunction, chosen: IntArray, baseline: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """F ``[B]`` and both estimates ``[B, d]`` of the batches ``chosen [B, N]``."""
+    """The values of f ``[B]`` and both estimates ``[B, d]`` for the batches ``chosen [B, N]``."""
     features, scores = law.features[chosen], law.scores[chosen]
     mean = features.mean(axis=1)
     values = function.part("value", mean, (len(chosen),))

@@ -1,4 +1,4 @@
-"""The constants of a loop at one theta: what the norms and deviations are there, exactly."""
+"""The exact norms, errors and standard deviations of a MAML or LIRPG loop at one theta."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from gradbias.analytic.constants.returns import gradient_deviation, largest_estimate
 from gradbias.analytic.meta.compositional_bias import ExpectedPath
-from gradbias.analytic.moments.estimators import Curvature, gradient_moments, hvp_moments
+from gradbias.analytic.moments.estimators import Curvature, gradient_moments
 from gradbias.analytic.moments.hessian_means import hessian_estimate_mean
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.returns.derivatives import gradient, hessian, reward_vjp, third_derivative
@@ -18,7 +18,14 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One theta, with the problem that pays the inner steps and the outer one."""
+    """One theta at which the constants are evaluated.
+
+    Attributes:
+        loop: the loop, with its inner and outer problem.
+        theta: the logits ``[S, A]``.
+        curvature: the Hessian estimator whose mean replaces the exact Hessian (None: exact).
+        hessian_error: multiplies the error of that mean.
+    """
 
     loop: ExpectedPath
     theta: FloatArray
@@ -26,34 +33,28 @@ class Point:
     hessian_error: float
 
     def inner(self) -> dict[str, float]:
-        """Of the inner return and its estimates."""
+        """The values for the inner return and its estimates, by the constants' names."""
         mdp = self.loop.inner
-        found = {"c2": self._curvature(mdp), "rho2": self._third(mdp), "sigma": self._noise(mdp)}
+        values = {"c2": self._curvature(mdp), "rho2": self._third(mdp), "sigma": self._noise(mdp)}
         if self.curvature is not None:
-            found["delta_h"] = self.hessian_error * self._hessian_error(self.curvature)
+            values["delta_h"] = self.hessian_error * self._hessian_error(self.curvature)
         if not self.loop.problem.starts_at_meta:
-            found |= self._mixed()
-        return found
+            values |= self._mixed()
+        return values
 
     def outer(self) -> dict[str, float]:
-        """Of the outer return and its gradient's estimate."""
+        """The values for the outer return and its gradient's estimate, by the constants' names."""
         mdp = self.loop.outer
         slope = float(np.linalg.norm(gradient(mdp, self.theta)))
-        bent = {"mu2": self._curvature(mdp), "nu2": self._third(mdp)}
-        return {"m2": slope, **bent, "sigma_2": self._noise(mdp)}
-
-    def hessian_noise(self, curvature: Curvature) -> float:
-        """The Frobenius deviation of the Hessian's estimate."""
-        every = np.eye(self.theta.size).reshape(-1, *self.theta.shape)
-        each = [hvp_moments(self.loop.inner, self.theta, v, curvature).variance for v in every]
-        return math.sqrt(max(float(np.sum(each)), 0.0))
+        higher = {"mu2": self._curvature(mdp), "nu2": self._third(mdp)}
+        return {"m2": slope, **higher, "sigma_2": self._noise(mdp)}
 
     def _curvature(self, mdp: TabularMDP) -> float:
         p = self.theta.size
         return float(np.linalg.norm(hessian(mdp, self.theta).reshape(p, p), 2))
 
     def _third(self, mdp: TabularMDP) -> float:
-        """The spectral norm of the third derivative as a matrix ``[p, p^2]``, at least its own."""
+        """The spectral norm of the third derivative unfolded to ``[p, p^2]``: at least its norm."""
         p = self.theta.size
         every = np.eye(p).reshape(p, *self.theta.shape)
         first, second = every.repeat(p, axis=0), np.concatenate([every] * p)
@@ -65,33 +66,34 @@ class Point:
 
     def _hessian_error(self, curvature: Curvature) -> float:
         mdp, p = self.loop.inner, self.theta.size
-        off = hessian_estimate_mean(mdp, self.theta, curvature) - hessian(mdp, self.theta)
-        return float(np.linalg.norm(off.reshape(p, p), 2))
+        error = hessian_estimate_mean(mdp, self.theta, curvature) - hessian(mdp, self.theta)
+        return float(np.linalg.norm(error.reshape(p, p), 2))
 
     def _mixed(self) -> dict[str, float]:
         mdp, p = self.loop.inner, self.theta.size
         every = np.eye(p).reshape(p, *self.theta.shape)
         mixed = reward_vjp(mdp, self.theta, every).reshape(p, -1)
         single = np.eye(mdp.n_states * mdp.n_actions).reshape(-1, mdp.n_states, mdp.n_actions)
-        bent = [hessian(_paying(mdp, reward), self.theta).reshape(p, p) for reward in single]
-        unfolded = np.concatenate(bent)  # [S A p, p]
+        unfolded = np.concatenate(  # [S A p, p]
+            [hessian(_with_reward(mdp, reward), self.theta).reshape(p, p) for reward in single]
+        )
         return {
             "c1": float(np.linalg.norm(mixed, 2)),
             "rho1": float(np.linalg.norm(unfolded, 2)),
         }
 
 
-def _paying(mdp: TabularMDP, reward: FloatArray) -> TabularMDP:
+def _with_reward(mdp: TabularMDP, reward: FloatArray) -> TabularMDP:
     return TabularMDP(mdp.transition, reward, mdp.discount, mdp.start, mdp.horizon)
 
 
 def variance_slope(mdp: TabularMDP, slope: float, curvature: float) -> float:
     """The Lipschitz constant, for all theta, of the gradient estimate's total variance ``E|ghat|^2
-    - |g|^2``, given L0 and L1: the estimate moves, and so does the law that it is drawn from.
+    - |g|^2``, given L0 and L1: both the estimate and the distribution of trajectories change.
     """
     if mdp.horizon is None:
         raise ValueError("problem: expected a finite horizon, got None")
     deviation, largest = gradient_deviation(mdp), largest_estimate(mdp)
-    by_law = largest * deviation * math.sqrt(0.5 * mdp.horizon)
+    by_distribution = largest * deviation * math.sqrt(0.5 * mdp.horizon)
     by_estimate = 2.0 * deviation * 0.5 * largest / math.sqrt(2.0)
-    return by_law + by_estimate + 2.0 * slope * curvature
+    return by_distribution + by_estimate + 2.0 * slope * curvature

@@ -1,10 +1,11 @@
 """The constants of LOLA's loop: the opponent's return is the inner one, the player's the outer one.
 
 A derivative in both players' parameters is bounded by the joint one of its order
-(`analytic.constants.games`). Deviations are those of estimates with rewards-to-go; the opponent's
-Hessian and the mixed derivative are DiCE's, which take both players' scores and are unbiased: with
-rewards of at most R, and scores whose squares are at most q_1 and q_2 on average, the noise of step
-k of the latter's martingale is at most ``R sqrt(q_1 q_2) (1 + 2 sqrt(k))``.
+(`analytic.constants.games`). Standard deviations are those of estimates with rewards-to-go. The
+Hessian and the mixed derivative are DiCE's, which take both players' scores and are unbiased. For
+rewards of at most R, and scores whose squares are at most q_1 and q_2 on average, the mixed
+derivative's estimate is a martingale whose step k has noise of at most
+``R sqrt(q_1 q_2) (1 + 2 sqrt(k))``.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA), Assumptions
 4.1-4.3.
@@ -16,48 +17,77 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from gradbias.analytic.constants.games import game_constants, joint_problem
 from gradbias.analytic.constants.softmax import SCORE, ProblemSizes
 from gradbias.analytic.meta.bilevel import Lola
+from gradbias.analytic.meta.meta_gradients import inner_loop
+from gradbias.analytic.moments.estimators import Curvature
 from gradbias.analytic.returns.game_derivatives import game_gradient, game_hvp
 from gradbias.analytic.utils.validation import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class LolaLoop:
-    """The loop, for parameters ``phi`` of the player who looks ahead, and the expected ``path`` of
-    the opponent's; ``sampled_curvature`` says whether Hessians and mixed derivatives are estimated.
+    """The `LoopSource` of a `Lola` loop.
+
+    Attributes:
+        problem: the game, and which of its players looks ahead.
+        phi: the parameters of the player who looks ahead.
+        theta: the opponent's parameters, before the first step.
+        sampled_curvature: whether the Hessian and the mixed derivative are estimated.
     """
 
     problem: Lola
     phi: FloatArray
-    path: list[FloatArray]
+    theta: FloatArray
     sampled_curvature: bool
+
+    @classmethod
+    def of(
+        cls,
+        problem: Lola,
+        meta_parameters: npt.ArrayLike,
+        theta: npt.ArrayLike | None,
+        steps: int,
+        step_size: float,
+        curvature: Curvature | None,
+    ) -> LolaLoop:
+        """The source for a game with a finite horizon. Raises ValueError as `loop_constants`."""
+        if problem.game.horizon is None:
+            raise ValueError("problem: expected a game with a finite horizon, got horizon None")
+        if curvature not in (None, Curvature.DICE):
+            raise ValueError(f"curvature: expected None or DiCE's in a game, got {curvature!r}")
+        end = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)[-1]
+        phi, first = problem.start(meta_parameters, theta)
+        if end.shape != first.shape or problem.outer(phi, first).value.ndim:
+            raise ValueError(f"theta: expected one pair of policies, got shape {end.shape}")
+        return cls(problem, phi, first, sampled_curvature=curvature is not None)
 
     @property
     def player(self) -> int:
-        """Who looks ahead."""
+        """The player who looks ahead, 1 or 2."""
         return self.problem.player
 
     @property
     def opponent(self) -> int:
-        """Who moves."""
+        """The player who takes the inner steps, 1 or 2."""
         return 3 - self.problem.player
 
     def largest_estimate(self) -> float:
-        """What an estimate of the opponent's gradient from any trajectories does not exceed."""
+        """The largest norm of an estimate of the opponent's gradient, from any trajectories."""
         sizes = self._sizes(self.opponent)
         alone = self.problem.game.n_actions[self.opponent - 1] == 1
         return 0.0 if alone else SCORE * sizes.largest_reward * sizes.paired_length
 
     def everywhere(self) -> dict[str, float]:
-        """What holds for all parameters of both, by name."""
+        """Constants that hold for all parameters of both players, by name."""
         game = self.problem.game
         inner, outer = game_constants(game, self.opponent), game_constants(game, self.player)
-        noise, paid = self._noise(), self._sizes(self.player).largest_reward
-        own = self._scatter(self.opponent)
-        found = {
+        noise, reward = self._noise(), self._sizes(self.player).largest_reward
+        scatter = self._scatter(self.opponent)
+        constants = {
             "c2": inner.own.curvature,
             "rho2": inner.own.third,
             "chi2": inner.own.fourth,
@@ -72,43 +102,36 @@ class LolaLoop:
             "nu12": outer.joint.third,
             "change_h": inner.own.third,
             "change_j": inner.joint.third,
-            "sigma": self._sizes(self.opponent).largest_reward * math.sqrt(own) * noise,
-            "sigma_1": paid * math.sqrt(self._scatter(self.player)) * noise,
-            "sigma_2": paid * math.sqrt(own) * noise,
+            "sigma": self._sizes(self.opponent).largest_reward * math.sqrt(scatter) * noise,
+            "sigma_1": reward * math.sqrt(self._scatter(self.player)) * noise,
+            "sigma_2": reward * math.sqrt(scatter) * noise,
         }
-        return found | (self._curvature_noise() if self.sampled_curvature else {})
+        return constants | (self._curvature_noise() if self.sampled_curvature else {})
 
     def at(self, theta: FloatArray) -> dict[str, float]:
-        """What is there, exactly; third derivatives are not."""
+        """The exact norms of first and second derivatives at ``theta``; third ones are unknown."""
         game, me, other = self.problem.game, self.player, self.opponent
         thetas = (self.phi, theta) if me == 1 else (theta, self.phi)
 
         def second(of: int, wrt: int) -> float:
             every = np.eye(theta.size).reshape(-1, *theta.shape)
-            asked = {"of": of, "wrt": wrt, "along": other}
-            columns = [game_hvp(game, *thetas, v, **asked).ravel() for v in every]
-            return float(np.linalg.norm(columns, 2))
+            columns = [game_hvp(game, *thetas, v, of=of, wrt=wrt, along=other) for v in every]
+            return float(np.linalg.norm([column.ravel() for column in columns], 2))
 
         slopes = [game_gradient(game, *thetas, of=me, wrt=wrt) for wrt in (me, other)]
         m1, m2 = (float(np.linalg.norm(slope)) for slope in slopes)
-        found = {"c2": second(other, other), "c1": second(other, me), "m1": m1, "m2": m2}
-        return found | {"mu2": second(me, other), "mu12": second(me, me)}
+        inner = {"c2": second(other, other), "c1": second(other, me)}
+        return inner | {"m1": m1, "m2": m2, "mu2": second(me, other), "mu12": second(me, me)}
 
     def in_ball(self, everywhere: dict[str, float], radius: float) -> dict[str, float]:
-        """On the ball around theta^0: what is there, and how far that can change."""
-        found = self.at(self.path[0])
+        """Constants on the ball: the values at theta^0, and how far they can change."""
+        found = self.at(self.theta)
         changes = {"c2": "rho2", "c1": "rho1", "mu2": "nu2", "mu12": "nu12"}
         # The outer gradients last: they change by what is bounded before.
         for name, change in (changes | {"m1": "mu12", "m2": "mu2"}).items():
             fastest = min(found.get(change, math.inf), everywhere[change])
             found[name] = min(everywhere[name], found[name] + fastest * radius)
         return found
-
-    def along_path(self) -> dict[str, float]:
-        """The largest at the expected iterates, of the outer return at the last."""
-        each = [self.at(theta) for theta in self.path]
-        inner = {name: max(at[name] for at in each[:-1]) for name in ("c1", "c2")}
-        return each[-1] | inner
 
     def _sizes(self, player: int) -> ProblemSizes:
         return ProblemSizes.of(joint_problem(self.problem.game, player))
@@ -117,22 +140,23 @@ class LolaLoop:
         return 1.0 - 1.0 / self.problem.game.n_actions[player - 1]
 
     def _discounts(self) -> FloatArray:
-        """``[H]``: of each reward."""
+        """``[H]``: the discount of each step's reward."""
         game = self.problem.game
         return np.asarray(game.discount ** np.arange(game.joint_tables[0].steps))
 
     def _noise(self) -> float:
-        """A gradient's deviation, for rewards of 1 and scores of mean square 1."""
+        """The gradient estimate's standard deviation if rewards are 1, scores of mean square 1."""
         discounts = self._discounts()
         return float(discounts @ np.sqrt(np.arange(len(discounts)) + 1.0))
 
     def _curvature_noise(self) -> dict[str, float]:
+        """Standard deviations of the Hessian's and the mixed derivative's estimates."""
         own, other = self._scatter(self.opponent), self._scatter(self.player)
         discounts = self._discounts()
-        paid, k = self._sizes(self.opponent).largest_reward, np.arange(len(discounts))
+        reward, k = self._sizes(self.opponent).largest_reward, np.arange(len(discounts))
 
         def summed(steps: FloatArray) -> float:
-            return float(paid * (discounts @ np.sqrt(np.cumsum(steps**2))))
+            return float(reward * (discounts @ np.sqrt(np.cumsum(steps**2))))
 
         across = 2.0 * np.sqrt(k)
         return {

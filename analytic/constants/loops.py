@@ -1,11 +1,12 @@
-"""Every constant of Lemma 4.4 and Theorem 4.5 for a given loop, and how far each one holds.
+"""Every constant of Lemma 4.4 and Theorem 4.5 for a given inner loop, and where each one holds.
 
 - *Global*: for all theta, from `analytic.constants.returns`.
 - *Local*: on the ball around theta^0 that no iterate can leave, whatever is sampled: an inner step
   is at most alpha times the largest gradient estimate long. A quantity there is at most its value
   at theta^0 plus its Lipschitz constant times the radius. The smaller of the two is taken.
-- *Path*: the largest value at the expected iterates. Sampled iterates go elsewhere, so this bounds
-  nothing; it shows what the bounds would be if they could be that small.
+
+The largest values at the *expected* iterates would be smaller still, but bound nothing: sampled
+iterates go elsewhere.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumptions 4.1-4.3, with the two
 Lipschitz constants that they lack (``mu12`` and ``rho1``).
@@ -16,6 +17,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Protocol
 
 import numpy.typing as npt
 
@@ -23,40 +25,64 @@ from gradbias.analytic.constants.lola import LolaLoop
 from gradbias.analytic.constants.maml_lirpg import ReturnLoop
 from gradbias.analytic.constants.mgrl import MgrlLoop
 from gradbias.analytic.meta.bilevel import BilevelProblem, Lola, Mgrl
-from gradbias.analytic.meta.compositional_bias import expected_path
-from gradbias.analytic.meta.meta_gradients import inner_loop
 from gradbias.analytic.moments.estimators import Curvature
-from gradbias.analytic.moments.trajectory_classes import Credit
-from gradbias.analytic.policies.softmax import TABULAR
-from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.analytic.problems.targets import Discounted, Undiscounted
-from gradbias.analytic.utils.validation import real_number
+from gradbias.analytic.utils.validation import choice, real_number
 
 
 class Scope(Enum):
-    """Where a constant holds."""
+    """Where a constant holds: for all theta, or on the ball around theta^0 that no sampled iterate
+    can leave.
+    """
 
-    GLOBAL = "for all theta"
-    LOCAL = "on the ball that iterates can reach"
-    PATH = "at the expected iterates alone"
+    GLOBAL = "global"
+    LOCAL = "local"
+
+
+class LoopSource(Protocol):
+    """Where the constants of an inner loop come from.
+
+    The theorem needs norms and Lipschitz constants of a loop's derivatives, and how they are
+    bounded depends on what the loop ascends: a return (MAML, LIRPG), the opponent's return in a
+    game (LOLA), or no objective at all (MGRL). `loop_constants` knows none of these. It asks a
+    source how long an inner step can be, takes that for the radius of the ball, and asks for
+    constants that hold everywhere and on the ball. A new kind of loop is one class with these three
+    methods and one line in `loop_source`; all bounds, sweeps and studies then work for it.
+    """
+
+    def largest_estimate(self) -> float:
+        """The largest norm that an estimate of the inner update can have, from any trajectories."""
+        ...
+
+    def everywhere(self) -> dict[str, float]:
+        """Constants that hold for all theta, by the names of `LoopConstants`' fields."""
+        ...
+
+    def in_ball(self, everywhere: dict[str, float], radius: float) -> dict[str, float]:
+        """Constants that hold on the ball of ``radius`` around theta^0, none above its value in
+        ``everywhere``.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class LoopConstants:
-    """Norms and Lipschitz constants in theta, by the paper's symbols; deviations are of one
-    trajectory's estimate, ``sqrt(E|estimate - mean|^2)``.
+    """Norms and Lipschitz constants in theta, by the paper's symbols. Standard deviations are those
+    of one trajectory's estimate, ``sqrt(E|estimate - mean|^2)``.
 
-    - the outer return: ``m1``, ``m2`` its gradients in phi and theta; ``mu12``, ``nu12`` the first
-      and second derivative of the former in theta, ``mu2``, ``nu2`` of the latter;
-    - the mixed derivative J of the inner return: ``c1``; its derivatives ``rho1``, ``chi1``;
-    - the inner Hessian H: ``c2``; its derivatives ``rho2``, ``chi2``;
-    - the estimates' means: their errors ``delta_j``, ``delta_h``, their Lipschitz constants
-      ``change_j``, ``change_h``;
-    - deviations: ``sigma`` of the inner gradient, ``sigma_1`` and ``sigma_2`` of the outer ones,
-      ``sigma_j`` and ``sigma_h`` of J's and H's estimates.
-
-    ``starts_at_meta`` where theta^0 is phi (MAML), and J has no part. ``scopes`` has the `Scope` of
-    every constant that was computed; ``radius`` is that of the ball, where there is one.
+    Attributes:
+        c2, rho2, chi2: the norms of the inner Hessian H and of its first two derivatives.
+        c1, rho1, chi1: the norms of the inner return's mixed derivative J, and of J's derivatives.
+        m1, m2: the norms of the outer return's gradients in phi and in theta.
+        mu12, nu12: the norms of the first two derivatives in theta of the gradient in phi.
+        mu2, nu2: the norms of the first two derivatives in theta of the gradient in theta.
+        delta_j, delta_h: the errors of the means of J's and H's estimates.
+        change_j, change_h: the Lipschitz constants of these means.
+        sigma: the standard deviation of the inner gradient's estimate.
+        sigma_1, sigma_2: the standard deviations of the outer gradients' estimates.
+        sigma_j, sigma_h: the standard deviations of J's and H's estimates.
+        starts_at_meta: whether theta^0 is phi (MAML); J then plays no part.
+        radius: the radius of the ball, for local constants.
+        scopes: the `Scope` of every constant that was computed.
 
     Raises:
         ValueError: a constant that is negative or not a number.
@@ -104,54 +130,60 @@ def loop_constants(
     *,
     steps: int,
     step_size: float,
-    scope: Scope = Scope.LOCAL,
-    curvature: Curvature | None = None,
+    scope: Scope | str = Scope.LOCAL,
+    curvature: Curvature | str | None = None,
     hessian_error: float = 1.0,
 ) -> LoopConstants:
-    """The constants of a `Maml` or `Lirpg` loop with tabular policies ``[S, A]``, or of a `Lola`
-    or `Mgrl` loop; gradients are estimated with rewards-to-go and no critic.
+    """The constants of an inner loop; gradients are estimated with rewards-to-go and no critic.
 
-    ``curvature`` says whose mean the Hessians have (None: exact), ``hessian_error`` multiplies its
-    difference to the Hessian (not its noise). In a game it is DiCE's, of both players' scores, or
-    exact, and so is the mixed derivative. Of a `Mgrl` loop the updates alone are sampled; its
-    Jacobians, which are exact, stand in for Hessians.
+    In a game the Hessian and the mixed derivative are DiCE's, of both players' scores, or exact. Of
+    a `Mgrl` loop the updates alone are sampled; its exact Jacobians stand in for Hessians.
+
+    Args:
+        problem: a `Maml` or `Lirpg` with a tabular softmax policy, a `Lola`, or a `Mgrl`.
+        meta_parameters: phi, as for `meta_gradient`.
+        theta: the parameters that the inner loop starts from; None for MAML.
+        steps: K, the number of inner steps.
+        step_size: alpha, at least 0.
+        scope: "local" (on the ball that iterates can reach) or "global" (for all theta).
+        curvature: the Hessian estimator whose mean replaces the exact Hessian (default: exact).
+        hessian_error: multiplies the error of that mean (not its noise).
+
+    Returns:
+        The constants, each with the scope that it holds in.
+
+    Raises:
+        ValueError: as `meta_gradient`; another kind of problem, policy or weighting; an infinite
+            horizon; AD's or LVC's Hessians in a game, or any for MGRL; a negative step size.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5 and Lemma 4.4.
 
-    Raises:
-        ValueError: as `meta_gradient`; a problem that is not a `Maml` or `Lirpg` of one
-            `TabularMDP` with a finite horizon and tabular policy, or a `Lola` or `Mgrl`
-            with a finite horizon; in a game, AD's or LVC's Hessians, for MGRL any; a negative step
-            size.
-
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> asked = {"steps": 2, "step_size": 0.01}
+    >>> loop = {"steps": 2, "step_size": 0.01}
     >>> for scope in Scope:
-    ...     found = loop_constants(Maml(bandit), [[0.5, 0.0]], **asked, scope=scope)
+    ...     found = loop_constants(Maml(bandit), [[0.5, 0.0]], **loop, scope=scope)
     ...     print(round(found.c2, 4), found.scopes["c2"].name, round(found.sigma, 4))
     0.1925 GLOBAL 0.7071
     0.1232 LOCAL 0.3329
-    0.116 PATH 0.2588
     """
     size = real_number("step_size", step_size, low=0.0, high=1e12)
     times = real_number("hessian_error", hessian_error, low=0.0, high=1e12)
-    if not isinstance(scope, Scope):
-        raise ValueError(f"scope: expected a Scope, got {scope!r}")
-    loop = _loop(problem, meta_parameters, theta, steps, size, curvature, times)
-    everywhere, found, radius = loop.everywhere(), dict[str, float](), None
-    if scope is Scope.PATH:
-        found = loop.along_path()
-    elif scope is Scope.LOCAL:
-        radius = steps * size * loop.largest_estimate()
-        found = loop.in_ball(everywhere, radius)
-        found = {name: value for name, value in found.items() if value < everywhere[name]}
-    scopes = {name: scope if name in found else Scope.GLOBAL for name in everywhere}
-    each, starts = everywhere | found, problem.starts_at_meta
-    return LoopConstants(**each, starts_at_meta=starts, radius=radius, scopes=scopes)
+    where = choice("scope", scope, Scope)
+    means = None if curvature is None else choice("curvature", curvature, Curvature)
+    source = loop_source(problem, meta_parameters, theta, steps, size, means, times)
+    everywhere, radius = source.everywhere(), None
+    smaller: dict[str, float] = {}
+    if where is Scope.LOCAL:
+        radius = steps * size * source.largest_estimate()
+        local = source.in_ball(everywhere, radius)
+        smaller = {name: value for name, value in local.items() if value < everywhere[name]}
+    scopes = {name: where if name in smaller else Scope.GLOBAL for name in everywhere}
+    constants, starts = everywhere | smaller, problem.starts_at_meta
+    return LoopConstants(**constants, starts_at_meta=starts, radius=radius, scopes=scopes)
 
 
-def _loop(
+def loop_source(
     problem: BilevelProblem,
     meta_parameters: npt.ArrayLike,
     theta: npt.ArrayLike | None,
@@ -159,44 +191,11 @@ def _loop(
     step_size: float,
     curvature: Curvature | None,
     hessian_error: float,
-) -> ReturnLoop | LolaLoop | MgrlLoop:
+) -> LoopSource:
+    """The source for a problem's kind of loop, checked. Raises ValueError as `loop_constants`."""
+    start = (meta_parameters, theta, steps, step_size, curvature)
+    if isinstance(problem, Lola):
+        return LolaLoop.of(problem, *start)
     if isinstance(problem, Mgrl):
-        return _mgrl_loop(problem, meta_parameters, theta, steps, step_size, curvature)
-    if not isinstance(problem, Lola):
-        to_go = Credit.REWARD_TO_GO
-        loop = expected_path(problem, meta_parameters, theta, steps, step_size, to_go, None)
-        if loop.problem.policy is not TABULAR:
-            raise ValueError("problem: expected a tabular softmax policy, got another one")
-        return ReturnLoop(loop, curvature, hessian_error)
-    if problem.game.horizon is None:
-        raise ValueError("problem: expected a game with a finite horizon, got horizon None")
-    if curvature not in (None, Curvature.DICE):
-        raise ValueError(f"curvature: expected None or DiCE's in a game, got {curvature!r}")
-    path = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)
-    phi, first = problem.start(meta_parameters, theta)
-    if path[-1].shape != first.shape or problem.outer(phi, first).value.ndim:
-        raise ValueError(f"theta: expected one pair of policies, got shape {path[-1].shape}")
-    return LolaLoop(problem, phi, path, sampled_curvature=curvature is not None)
-
-
-def _mgrl_loop(
-    problem: Mgrl,
-    meta_parameters: npt.ArrayLike,
-    theta: npt.ArrayLike | None,
-    steps: int,
-    step_size: float,
-    curvature: Curvature | None,
-) -> MgrlLoop:
-    mdp = problem.mdp
-    if not isinstance(mdp, TabularMDP) or mdp.horizon is None:
-        raise ValueError(f"problem: expected a TabularMDP with a finite horizon, got {mdp!r}")
-    if problem.policy is not TABULAR:
-        raise ValueError("problem: expected a tabular softmax policy, got another one")
-    if not isinstance(problem.weighting, Discounted | Undiscounted):
-        raise ValueError(f"problem: expected (un)discounted weights, got {problem.weighting!r}")
-    if curvature is not None:
-        raise ValueError(f"curvature: expected None for MGRL, got {curvature!r}")
-    path = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)
-    if path[0].ndim != 2:
-        raise ValueError(f"theta: expected one policy, got shape {path[0].shape}")
-    return MgrlLoop(problem, mdp, problem.start(meta_parameters, theta)[0], path)
+        return MgrlLoop.of(problem, *start)
+    return ReturnLoop.of(problem, *start, hessian_error)

@@ -1,4 +1,5 @@
-"""The constants of a MAML or LIRPG loop: for all theta, on a ball, or along the expected path.
+"""The constants of a MAML or LIRPG loop, whose inner steps ascend a return: for all theta, or on a
+ball around theta^0.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumptions 4.1-4.3.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+import numpy.typing as npt
 
 from gradbias.analytic.constants.at_point import Point, variance_slope
 from gradbias.analytic.constants.returns import (
@@ -17,27 +20,51 @@ from gradbias.analytic.constants.returns import (
     mixed_deviation,
     return_constants,
 )
-from gradbias.analytic.meta.compositional_bias import ExpectedPath
+from gradbias.analytic.meta.bilevel import BilevelProblem
+from gradbias.analytic.meta.compositional_bias import ExpectedPath, expected_path
 from gradbias.analytic.moments.estimators import Curvature
-from gradbias.analytic.utils.validation import FloatArray
+from gradbias.analytic.moments.trajectory_classes import Credit
+from gradbias.analytic.policies.softmax import TABULAR
 
 
 @dataclass(frozen=True, eq=False)
 class ReturnLoop:
-    """The loop, whose Hessians have the mean of ``curvature`` (None: exact), its error multiplied
-    by ``hessian_error``.
+    """The `LoopSource` of a `Maml` or `Lirpg` loop.
+
+    Attributes:
+        loop: the loop's inner and outer problem, and its expected path from theta^0.
+        curvature: the Hessian estimator whose mean replaces the exact Hessian (None: exact).
+        hessian_error: multiplies the error of that mean.
     """
 
     loop: ExpectedPath
     curvature: Curvature | None
     hessian_error: float
 
+    @classmethod
+    def of(
+        cls,
+        problem: BilevelProblem,
+        meta_parameters: npt.ArrayLike,
+        theta: npt.ArrayLike | None,
+        steps: int,
+        step_size: float,
+        curvature: Curvature | None,
+        hessian_error: float,
+    ) -> ReturnLoop:
+        """The source for tabular softmax policies. Raises ValueError as `loop_constants`."""
+        credit = Credit.REWARD_TO_GO
+        loop = expected_path(problem, meta_parameters, theta, steps, step_size, credit, None)
+        if loop.problem.policy is not TABULAR:
+            raise ValueError("problem: expected a tabular softmax policy, got another one")
+        return cls(loop, curvature, hessian_error)
+
     def largest_estimate(self) -> float:
-        """What an estimate of the inner gradient from any trajectories does not exceed."""
+        """The largest norm of an estimate of the inner gradient, from any trajectories."""
         return largest_estimate(self.loop.inner)
 
     def everywhere(self) -> dict[str, float]:
-        """What holds for all theta, by name."""
+        """Constants that hold for all theta, by name."""
         loop, curvature, times = self.loop, self.curvature, self.hessian_error
         inner, outer = return_constants(loop.inner), return_constants(loop.outer)
         found = {
@@ -63,10 +90,11 @@ class ReturnLoop:
         return found
 
     def in_ball(self, everywhere: dict[str, float], radius: float) -> dict[str, float]:
-        """Bounds on the ball around theta^0: what is there, and how far it can change, from the
+        """Constants on the ball: the values at theta^0, and how far they can change, from the
         highest derivative down.
         """
-        loop, at = self.loop, self._point(self.loop.path[0])
+        loop = self.loop
+        at = Point(loop, loop.path[0], self.curvature, self.hessian_error)
         found = at.inner() | at.outer()
         inner, outer = return_constants(loop.inner), return_constants(loop.outer)
 
@@ -88,24 +116,3 @@ class ReturnLoop:
             rise = radius * variance_slope(mdp, bounds.slope, bounds.curvature)
             found[name] = math.sqrt(found[name] ** 2 + rise)
         return found
-
-    def along_path(self) -> dict[str, float]:
-        """The largest values at the expected iterates: of the inner return at those that steps are
-        taken from, of the outer one at the last.
-        """
-        points, curvature = [self._point(theta) for theta in self.loop.path], self.curvature
-        each = [point.inner() for point in points[:-1]]
-        if curvature is not None:
-            each = [
-                found | {"sigma_h": point.hessian_noise(curvature)}
-                for found, point in zip(each, points, strict=False)
-            ]
-        found = {name: max(values[name] for values in each) for name in each[0]}
-        if "rho1" in found:
-            found["change_j"] = found["rho1"]
-        if curvature is None:
-            found["change_h"] = found["rho2"]
-        return found | points[-1].outer()
-
-    def _point(self, theta: FloatArray) -> Point:
-        return Point(self.loop, theta, self.curvature, self.hessian_error)

@@ -1,13 +1,14 @@
-"""The constants of MGRL's loop, whose update is the gradient of nothing.
+"""The constants of MGRL's loop, whose update is not the gradient of any objective.
 
 Theorem 4.5 takes norms of the update's Jacobians alone, so it holds with them in place of Hessians.
-With U_n(s) the update's product with a unit direction v, n steps to go, and W the weights'
-discount,
+Let V_n and Q_n be the lambda-returns' values with n steps to go, rho_n their rewards (which include
+the critic's share), Pi the policy, Pi'_v its derivative along a unit direction v, P the transition
+matrix, and W the discount of the states' weights. The update's product with v, U_n, obeys
 
-    U_n = Pi'_v Q_n + W Pi P U_{n-1},    Q_n = rho_n + gamma lambda P V_{n-1},
+    U_n = Pi'_v Q_n + W Pi P U_{n-1},    Q_n = rho_n + gamma lambda P V_{n-1}.
 
-whose derivatives obey recursions like those of `analytic.constants.softmax`; so do those of Q_n in
-gamma and lambda, which move what a step pays (rho) and its discount.
+Its derivatives obey recursions like those of `analytic.constants.softmax`; so do those of Q_n in
+gamma and lambda, which change its rewards rho and its discount.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (MGRL), Assumptions
 4.1-4.3.
@@ -19,33 +20,69 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from gradbias.analytic.constants.returns import gradient_deviation, return_constants
 from gradbias.analytic.constants.softmax import SCORE, ProblemSizes, derivative_bounds
 from gradbias.analytic.meta.bilevel import Mgrl
 from gradbias.analytic.meta.inner_steps import LambdaStep
+from gradbias.analytic.meta.meta_gradients import inner_loop
+from gradbias.analytic.moments.estimators import Curvature
+from gradbias.analytic.policies.softmax import TABULAR
 from gradbias.analytic.problems.critics import critic_rows
 from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.analytic.problems.targets import Discounted
+from gradbias.analytic.problems.targets import Discounted, Undiscounted
 from gradbias.analytic.returns.derivatives import gradient, hessian
 from gradbias.analytic.utils.validation import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class MgrlLoop:
-    """The loop, for ``phi`` = (discount, lambda), and its expected ``path``."""
+    """The `LoopSource` of a `Mgrl` loop.
+
+    Attributes:
+        problem: the loop's problem, with its critic and weighting.
+        mdp: the problem's MDP, with a finite horizon.
+        phi: (discount, lambda).
+        theta: the logits ``[S, A]`` that the loop starts from.
+    """
 
     problem: Mgrl
     mdp: TabularMDP
     phi: FloatArray
-    path: list[FloatArray]
+    theta: FloatArray
+
+    @classmethod
+    def of(
+        cls,
+        problem: Mgrl,
+        meta_parameters: npt.ArrayLike,
+        theta: npt.ArrayLike | None,
+        steps: int,
+        step_size: float,
+        curvature: Curvature | None,
+    ) -> MgrlLoop:
+        """The source for exact Hessians. Raises ValueError as `loop_constants`."""
+        mdp = problem.mdp
+        if not isinstance(mdp, TabularMDP) or mdp.horizon is None:
+            raise ValueError(f"problem: expected a TabularMDP with a finite horizon, got {mdp!r}")
+        if problem.policy is not TABULAR:
+            raise ValueError("problem: expected a tabular softmax policy, got another one")
+        if not isinstance(problem.weighting, Discounted | Undiscounted):
+            raise ValueError(f"problem: expected (un)discounted weights, got {problem.weighting!r}")
+        if curvature is not None:
+            raise ValueError(f"curvature: expected None for MGRL, got {curvature!r}")
+        first = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)[0]
+        if first.ndim != 2:
+            raise ValueError(f"theta: expected one policy, got shape {first.shape}")
+        return cls(problem, mdp, problem.start(meta_parameters, theta)[0], first)
 
     def largest_estimate(self) -> float:
-        """What an estimate of the update from any trajectories does not exceed."""
+        """The largest norm of an estimate of the update, from any trajectories."""
         return SCORE * self._credit()
 
     def everywhere(self) -> dict[str, float]:
-        """What holds for all theta, by name."""
+        """Constants that hold for all theta, by name."""
         outer, sizes = return_constants(self.mdp), ProblemSizes.of(self.mdp)
         slopes = _Slopes.of(self)
         c1, rho1, chi1 = (math.hypot(*both) for both in zip(*slopes.in_phi, strict=True))
@@ -66,54 +103,49 @@ class MgrlLoop:
         }
 
     def in_ball(self, everywhere: dict[str, float], radius: float) -> dict[str, float]:
-        """On the ball around theta^0: what is there, and how far that can change."""
-        found = self.at(self.path[0])
+        """Constants on the ball: the values at theta^0, and how far they can change."""
+        found = self.at(self.theta)
         for name, change in {"c2": "rho2", "c1": "rho1", "mu2": "nu2", "m2": "mu2"}.items():
             fastest = min(found.get(change, math.inf), everywhere[change])
             found[name] = min(everywhere[name], found[name] + fastest * radius)
         return found
 
-    def along_path(self) -> dict[str, float]:
-        """The largest at the expected iterates, of the outer return at the last."""
-        each = [self.at(theta) for theta in self.path]
-        return each[-1] | {name: max(at[name] for at in each[:-1]) for name in ("c1", "c2")}
-
     def at(self, theta: FloatArray) -> dict[str, float]:
-        """What is there, exactly; higher derivatives are not."""
+        """The exact norms at ``theta`` (those of higher derivatives are not known)."""
         step = self.problem.inner_step(self.phi, theta)
         every = np.eye(theta.size).reshape(-1, *theta.shape)
         columns = np.array([step.jvp(v).ravel() for v in every])
         found = {"c2": float(np.linalg.norm(columns, 2))}
         if isinstance(step, LambdaStep):
-            moved = (step.linear.discount_derivative, step.linear.lambda_derivative)
-            found["c1"] = float(np.linalg.norm([part.ravel() for part in moved], 2))
-        bent = hessian(self.mdp, theta).reshape(theta.size, -1)
+            in_phi = (step.linear.discount_derivative, step.linear.lambda_derivative)
+            found["c1"] = float(np.linalg.norm([part.ravel() for part in in_phi], 2))
+        outer_hessian = hessian(self.mdp, theta).reshape(theta.size, -1)
         slope = float(np.linalg.norm(gradient(self.mdp, theta)))
-        return found | {"m2": slope, "mu2": float(np.linalg.norm(bent, 2))}
+        return found | {"m2": slope, "mu2": float(np.linalg.norm(outer_hessian, 2))}
 
     @property
     def horizon(self) -> int:
-        """H."""
+        """The horizon H, in steps."""
         return self.mdp.tables.steps
 
     @property
     def values(self) -> FloatArray:
-        """The critic's, ``[H + 1, S]``."""
+        """The critic's values ``[H + 1, S]``."""
         return critic_rows(np.asarray(self.problem.critic), self.mdp.horizon, self.mdp.n_states)
 
     @property
     def weight(self) -> float:
-        """The discount of the states' weights."""
+        """W, the discount of the states' weights."""
         return self.mdp.discount if isinstance(self.problem.weighting, Discounted) else 1.0
 
     def _credit(self) -> float:
-        """The largest sum of the weights times what steps can be credited with."""
+        """The largest weighted sum over steps of a lambda-return's advantage estimate."""
         gamma, decay = self.phi.tolist()
         values = self.values
-        paid = np.broadcast_to(
+        rewards = np.broadcast_to(
             self.mdp.next_state_reward, (self.horizon, *self.mdp.transition.shape)
         )
-        errors = paid + gamma * values[1:, None, None, :] - values[:-1, :, None, None]
+        errors = rewards + gamma * values[1:, None, None, :] - values[:-1, :, None, None]
         largest = float(np.abs(errors[:, self.mdp.transition > 0]).max())
         lengths = np.cumsum((gamma * decay) ** np.arange(self.horizon))[::-1]
         return largest * float(self.weight ** np.arange(self.horizon) @ lengths)

@@ -1,4 +1,4 @@
-"""Bilevel problems, exact meta-gradients, what sampled inner steps add."""
+"""Bilevel problems, exact meta-gradients, and the bias that sampled inner steps add."""
 
 from gradbias.analytic.utils.lazy_imports import public_names
 

@@ -1,8 +1,8 @@
-"""Bilevel problems: an inner loop that moves policy parameters, and a return at its end.
+"""Bilevel problems: an inner loop that changes policy parameters, and a return at its end.
 
 An inner step is ``theta + step_size * g(phi, theta)`` with meta-parameters phi; the outer
 objective is a return after the last step. Each problem says how g and the outer return depend on
-both; what is done with it is in `analytic.meta.meta_gradients`. Inner steps are *expected* ones.
+both; `analytic.meta.meta_gradients` differentiates them. Inner steps are *expected* ones.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3, with its instances MAML,
 LIRPG, LOLA and MGRL.
@@ -27,12 +27,18 @@ from gradbias.analytic.returns.derivatives import checked_reward, logit_gradient
 from gradbias.analytic.returns.evaluation import Evaluation, policy_of
 from gradbias.analytic.returns.game_derivatives import GameAt, together
 from gradbias.analytic.returns.lambda_returns import LambdaReturns
-from gradbias.analytic.utils.validation import FloatArray, frozen_array
+from gradbias.analytic.utils.validation import FloatArray, frozen_array, set_fields
 
 
 @dataclass(frozen=True, eq=False)
 class Outer:
-    """The outer return at (phi, theta^K) and its gradients (None: it does not depend on phi)."""
+    """The outer return at (phi, theta^K) and its partial gradients.
+
+    Attributes:
+        value: the return, ``[...]``.
+        theta_gradient: shaped like theta.
+        meta_gradient: shaped like phi (None: the return does not depend on phi directly).
+    """
 
     value: FloatArray
     theta_gradient: FloatArray
@@ -40,31 +46,37 @@ class Outer:
 
 
 class BilevelProblem(Protocol):
-    """What `meta_gradient` needs of an inner loop and an outer return."""
+    """An inner loop and an outer return, as a meta-gradient needs them.
+
+    All meta-gradients here are one adjoint recursion. What distinguishes MAML, LIRPG, LOLA and MGRL
+    is where the loop starts, what an inner step is, and what the outer return is: the members
+    below. A meta-learning problem of yours that has them works with `meta_gradient`, `inner_loop`,
+    `meta_objective` and `TaskFamily`.
+    """
 
     @property
     def starts_at_meta(self) -> bool:
-        """Whether theta^0 is phi (dtheta^0/dphi = I); else it does not depend on phi."""
-        ...
+        """Whether theta^0 is phi (dtheta^0/dphi = I); else theta^0 does not depend on phi."""
 
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """Both phi and theta^0, checked. Raises ValueError where they do not fit."""
-        ...
+        """The pair (phi, theta^0), checked. Raises ValueError if they do not fit."""
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
-        """The inner update at (phi, theta)."""
-        ...
+        """The inner update g at (phi, theta), linearised."""
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
-        """The outer return at (phi, theta)."""
-        ...
+        """The outer return at (phi, theta) and its gradients."""
 
 
 @dataclass(frozen=True, eq=False)
 class Maml:
-    """MAML: phi is theta^0; the return of ``mdp`` is ascended and, after the last step, measured.
+    """MAML: phi is theta^0, and inner steps and outer objective have the same return.
+
+    Attributes:
+        mdp: the problem.
+        policy: maps theta to logits (default: the tabular softmax).
 
     >>> from gradbias.analytic import TabularMDP, meta_gradient
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -79,32 +91,37 @@ class Maml:
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """theta^0 twice. Raises ValueError if it does not fit, or another theta is given."""
-        found = policy_of(self.mdp, meta_parameters, self.policy, "meta_parameters").theta
-        if theta is not None and not np.array_equal(np.asarray(theta), found):
+        """The parameters theta^0, twice. Raises ValueError if they do not fit, or another theta is
+        given.
+        """
+        phi = policy_of(self.mdp, meta_parameters, self.policy, "meta_parameters").theta
+        if theta is not None and not np.array_equal(np.asarray(theta), phi):
             raise ValueError(
                 "theta: expected None or the meta-parameters, which MAML's inner loop starts from; "
                 "got other parameters"
             )
-        return found, found
+        return phi, phi
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
-        """A step up the return."""
+        """A step along the return's gradient."""
         at = policy_of(self.mdp, theta, self.policy)
         return ReturnStep(Evaluation(self.mdp.tables, at.probabilities), at)
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
-        """The return."""
+        """The return and its gradient."""
         return _outer_return(self.mdp, theta, self.policy)
 
 
 @dataclass(frozen=True, eq=False)
 class Lirpg:
-    """LIRPG: phi ``[S, A]`` is an intrinsic reward; inner steps ascend the return of reward
-    r + phi, the outer return is of r alone.
+    """LIRPG: phi ``[S, A]`` is an intrinsic reward. Inner steps ascend the return of r + phi, the
+    outer return is that of the problem's reward r.
 
-    phi is paid at every step, at a terminal state for ever; with ``paid_at_end=False`` it ends with
-    the episode, as sampled trajectories do, and its gradient there is 0.
+    Attributes:
+        mdp: the problem.
+        policy: maps theta to logits (default: the tabular softmax).
+        paid_at_end: whether phi is also given at terminal states, at every later step. If not, it
+            ends with the episode, as in sampled trajectories, and its gradient there is 0.
 
     >>> from gradbias.analytic import TabularMDP, meta_gradient
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -121,28 +138,32 @@ class Lirpg:
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """Both phi and theta^0. Raises ValueError where they do not fit."""
-        at = policy_of(self.mdp, _given(theta), self.policy)
+        """The pair (phi, theta^0). Raises ValueError if they do not fit."""
+        at = policy_of(self.mdp, _required_theta(theta), self.policy)
         return checked_reward("meta_parameters", meta_parameters, self.mdp, at.leading), at.theta
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
-        """A step up the return of r + phi."""
+        """A step along the gradient of the return of r + phi."""
         at = policy_of(self.mdp, theta, self.policy)
         tables = self.mdp.tables
-        share = np.ones_like(tables.terminal) if self.paid_at_end else ~tables.terminal
-        intrinsic = meta_parameters * share[..., None]
-        paid = tables.paying(tables.reward + intrinsic[..., None, :, :])
-        return ReturnStep(Evaluation(paid, at.probabilities), at, intrinsic=share)
+        where = np.ones_like(tables.terminal) if self.paid_at_end else ~tables.terminal
+        intrinsic = meta_parameters * where[..., None]
+        inner = tables.with_reward(tables.reward + intrinsic[..., None, :, :])
+        return ReturnStep(Evaluation(inner, at.probabilities), at, intrinsic=where)
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
-        """The return of r."""
+        """The return of r and its gradient."""
         return _outer_return(self.mdp, theta, self.policy)
 
 
 @dataclass(frozen=True, eq=False)
 class Lola:
-    """LOLA: phi are the parameters of ``player``, who looks ahead; theta the opponent's, who alone
-    moves, up its own return. The outer return is that of ``player``, and depends on phi directly.
+    """LOLA: phi are the parameters of ``player``, theta the opponent's. The opponent takes the
+    inner steps, along the gradient of its return; the outer return is that of ``player``.
+
+    Attributes:
+        game: the game.
+        player: 1 or 2, the player who looks ahead.
 
     Raises:
         ValueError: a player other than 1 or 2.
@@ -164,19 +185,19 @@ class Lola:
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """Both players' parameters. Raises ValueError where they do not fit."""
+        """The player's and the opponent's parameters. Raises ValueError if they do not fit."""
         ego = self._player(self.player, meta_parameters, "meta_parameters")
-        opponent = self._player(self._opponent, _given(theta), "theta")
+        opponent = self._player(self._opponent, _required_theta(theta), "theta")
         together(ego, opponent, "theta")
         return ego.theta, opponent.theta
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
-        """The opponent's step up its own return."""
-        return OpponentStep(self._at(meta_parameters, theta), self._opponent)
+        """The opponent's step along the gradient of its return."""
+        return OpponentStep(self._game_at(meta_parameters, theta), self._opponent)
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
-        """The return of the player who looks ahead."""
-        at = self._at(meta_parameters, theta)
+        """The player's return and its gradients in both players' parameters."""
+        at = self._game_at(meta_parameters, theta)
         theta_gradient = at.gradient(of=self.player, wrt=self._opponent)
         meta_gradient = at.gradient(of=self.player, wrt=self.player)
         return Outer(at.value(self.player), theta_gradient, meta_gradient)
@@ -189,7 +210,7 @@ class Lola:
         policy, n_actions = self.game.policies[player - 1], self.game.n_actions[player - 1]
         return policy_at(policy, parameters, self.game.n_states, n_actions, name=name)
 
-    def _at(self, meta_parameters: FloatArray, theta: FloatArray) -> GameAt:
+    def _game_at(self, meta_parameters: FloatArray, theta: FloatArray) -> GameAt:
         ego = self._player(self.player, meta_parameters, "meta_parameters")
         opponent = self._player(self._opponent, theta, "theta")
         return GameAt(self.game, (ego, opponent) if self.player == 1 else (opponent, ego))
@@ -198,10 +219,14 @@ class Lola:
 @dataclass(frozen=True, eq=False)
 class Mgrl:
     """MGRL: phi ``[2]`` are the discount and lambda of the inner update's lambda-returns; the outer
-    return uses the problem's own discount.
+    return uses the problem's discount.
 
-    ``critic [S]`` (or ``[H + 1, S]``) is a table that does not move. ``weighting`` says how the
-    inner update weighs states (with the problem's discount, a constant; or undiscounted).
+    Attributes:
+        mdp: the problem.
+        critic: v, ``[S]`` or ``[H + 1, S]``, held fixed.
+        weighting: the inner update's weight of each step; the discounted one uses the problem's
+            discount, a constant.
+        policy: maps theta to logits (default: the tabular softmax).
 
     Raises:
         ValueError: as `LambdaReturns`.
@@ -220,7 +245,7 @@ class Mgrl:
     starts_at_meta = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "critic", self._returns.critic)
+        set_fields(self, critic=self._returns.critic)
 
     @cached_property
     def _returns(self) -> LambdaReturns:
@@ -230,9 +255,9 @@ class Mgrl:
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """(discount, lambda) and theta^0. Raises ValueError where they do not fit."""
+        """The pair ((discount, lambda), theta^0). Raises ValueError if they do not fit."""
         phi = frozen_array("meta_parameters", meta_parameters, (2,))
-        return phi, policy_of(self.mdp, _given(theta), self.policy).theta
+        return phi, policy_of(self.mdp, _required_theta(theta), self.policy).theta
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
         """A step along the expected lambda-return update."""
@@ -240,17 +265,19 @@ class Mgrl:
         return LambdaStep(self._returns.at(theta, discount=discount, gae_lambda=gae_lambda))
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
-        """The return, with the problem's own discount."""
+        """The return, with the problem's discount, and its gradient."""
         return _outer_return(self.mdp, theta, self.policy)
 
 
 def _outer_return(mdp: Problem, theta: FloatArray, policy: Policy) -> Outer:
+    """The return of a problem, which does not depend on phi, and its gradient."""
     at = policy_of(mdp, theta, policy)
     exact = Evaluation(mdp.tables, at.probabilities)
-    return Outer(exact.expected_return, at.pulled(logit_gradient(exact)))
+    return Outer(exact.expected_return, at.vjp(logit_gradient(exact)))
 
 
-def _given(theta: npt.ArrayLike | None) -> npt.ArrayLike:
+def _required_theta(theta: npt.ArrayLike | None) -> npt.ArrayLike:
+    """The parameters theta^0. Raises ValueError if there are none."""
     if theta is None:
         raise ValueError("theta: expected the parameters that the inner loop starts from, got None")
     return theta

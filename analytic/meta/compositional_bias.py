@@ -1,14 +1,15 @@
 """The compositional bias of sampled inner steps, exactly, by enumerating every batch.
 
-Inner steps ``theta^{i+1} = theta^i + alpha g_b(theta^i)`` are taken with gradients estimated from N
-fresh trajectories each, unbiased at the theta where they are drawn. Whatever follows is a nonlinear
-function of them, so its expectation is not its value along the expected path, even where everything
-else is exact. Here it is averaged over all paths: an adjoint is linear in what is carried back, so
+Inner steps ``theta^{i+1} = theta^i + alpha g_b(theta^i)`` are taken with gradients g_b that are
+estimated from N fresh trajectories each and unbiased where they are drawn. The meta-gradient is a
+nonlinear function of these steps, so its expectation is not its value along the expected path, even
+if everything after them is exact. Here it is averaged over all paths. As the adjoint recursion is
+linear in the cotangent lambda, with p_b the probability of batch b and H the Hessian,
 
     E[lambda_i | theta^i] = (I + alpha H(theta^i)) sum_b p_b E[lambda_{i+1} | theta^i + alpha g_b],
 
-and likewise for what reaches the meta-parameters. `analytic.meta.compositional_expansion` has the
-leading term in 1/N where batches are too many.
+and likewise for the part in the meta-parameters. `analytic.meta.compositional_expansion` has the
+leading term in 1/N, for batches that are too many to enumerate.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.2. Lemma 4.4
 there bounds ``E|f(theta^K) - f|``, of order N^-1/2; the bias itself is of order 1/N.
@@ -32,21 +33,19 @@ from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.returns.evaluation import policy_of
 from gradbias.analytic.utils.validation import FloatArray, frozen_array, whole_number
 
-_BLOCK = 1_000_000
-
 
 @dataclass(frozen=True, eq=False)
 class CompositionalBias:
-    """Expectations over K sampled inner steps, less what expected inner steps give.
+    """Expectations over K sampled inner steps minus the values with expected inner steps.
 
-    - ``iterate``: of theta^K, shaped like theta;
-    - ``outer_return`` and ``outer_gradient`` (shaped like theta): of the outer return at theta^K
-      and its gradient there;
-    - ``meta_gradient``: of the exact meta-gradient along the sampled path, shaped like phi. That is
-      also the bias of the estimate whose Jacobians, Hessians and outer gradient are unbiased and
-      independent of the inner steps' samples (and of each other).
-
-    ``iterate_covariance [p, p]`` is that of theta^K.
+    Attributes:
+        iterate: of theta^K, shaped like theta.
+        iterate_covariance: the covariance of theta^K, ``[p, p]``.
+        outer_return: of the outer return at theta^K.
+        outer_gradient: of the outer return's gradient at theta^K, shaped like theta.
+        meta_gradient: of the exact meta-gradient along the sampled path, shaped like phi. This is
+            also the bias of an estimate whose Jacobians, Hessians and outer gradient are unbiased
+            and independent of the inner steps' samples and of each other.
     """
 
     iterate: FloatArray
@@ -68,27 +67,39 @@ def compositional_bias(
     critic: npt.ArrayLike | None = None,
     curvature: Curvature | None = None,
 ) -> CompositionalBias:
-    """The bias that ``steps`` inner steps from ``batch_size`` trajectories each cause, shaped like
-    phi (``[S, A]``) and theta, by enumerating every batch of every step.
+    """The bias that sampled inner steps cause, by enumerating every batch of every step.
 
-    The inner gradient is ``sum_t (gamma^t G_t - gamma^t v(s_t)) grad log pi(a_t|s_t)``, or with
-    whole returns by ``credit``; ``critic [S]`` or ``[H + 1, S]`` is v, a table that does not move.
-    With ``curvature`` the meta-gradient's Hessians are what that estimator's are on average (with
-    the same credit and critic), so that the bias is that of the whole estimate.
+    The inner gradient is ``sum_t (gamma^t G_t - gamma^t v(s_t)) grad log pi(a_t|s_t)``, where G_t
+    is the reward-to-go, or total returns by ``credit``.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.2.
+    Args:
+        problem: a `Maml` or `Lirpg` of a `TabularMDP` with a finite horizon.
+        meta_parameters: phi; ``[S, A]`` for the tabular softmax and for an intrinsic reward.
+        theta: theta^0 (None for `Maml`).
+        steps: K, the number of inner steps.
+        step_size: alpha.
+        batch_size: N, the number of trajectories in a batch.
+        credit: what multiplies the score of each step.
+        critic: v, ``[S]`` or ``[H + 1, S]``, held fixed (default: 0).
+        curvature: the Hessian estimator whose mean (with the same credit and critic) replaces the
+            exact Hessian, so that the bias is that of the whole estimate.
+
+    Returns:
+        The biases, shaped like theta and phi.
 
     Raises:
         ValueError: as `meta_gradient`; a problem that is not a `Maml` or `Lirpg` of one
             `TabularMDP` with a finite horizon; a critic that does not fit; DiCE's curvature with
-            whole returns; or more than a million trajectories or outcomes, or tables that are too
+            total returns; or more than a million trajectories or outcomes, or tables that are too
             large (the message says so).
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.2.
 
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> loop = {"steps": 1, "step_size": 1.0, "batch_size": 4}
-    >>> found = compositional_bias(Maml(bandit), [[0.5, 0.0]], **loop)
-    >>> found.iterate_covariance.round(4).tolist(), round(found.outer_return, 6)
+    >>> bias = compositional_bias(Maml(bandit), [[0.5, 0.0]], **loop)
+    >>> bias.iterate_covariance.round(4).tolist(), round(bias.outer_return, 6)
     ([[0.0084, -0.0084], [-0.0084, 0.0084]], -0.001478)
     """
     n = whole_number("batch_size", batch_size, at_least=1)
@@ -100,24 +111,30 @@ def compositional_bias(
     classes = TrajectoryClasses.of(loop.inner, to_go=to_go, baseline=baseline)
     classes.counted(n, steps)
     last = problem.outer(loop.phi, loop.path[-1])
-    every = _Enumeration(loop, classes.batches(n, _BLOCK), last, curvature)
-    found = every.expected(loop.path[0], steps)
+    sums = _Enumeration(loop, classes.batches(n), last, curvature).expected(loop.path[0], steps)
     exact = meta_gradient(problem, loop.phi, theta, steps=steps, step_size=step_size)
-    reached = found.adjoint if problem.starts_at_meta else found.meta
     return CompositionalBias(
-        iterate=found.error,
-        iterate_covariance=found.square - np.outer(found.error, found.error),
-        outer_return=float(found.value),
-        outer_gradient=found.gradient,
-        meta_gradient=reached - exact,
+        iterate=sums.error,
+        iterate_covariance=sums.square - np.outer(sums.error, sums.error),
+        outer_return=float(sums.value),
+        outer_gradient=sums.gradient,
+        meta_gradient=(sums.adjoint if problem.starts_at_meta else sums.meta) - exact,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class ExpectedPath:
-    """An inner loop whose steps are sampled: what pays them (``inner``, with phi added to its
-    rewards where that is the intrinsic one), the expected ``path`` theta^0 .. theta^K, and the
-    critic ``[H + 1, S]``.
+    """A checked inner loop and the path of its expected steps.
+
+    Attributes:
+        problem: the bilevel problem.
+        phi: the meta-parameters.
+        path: theta^0 .. theta^K with expected steps.
+        inner: the problem of the inner steps; its reward includes phi if phi is the intrinsic one.
+        outer: the problem of the outer return.
+        step_size: alpha.
+        credit: what multiplies the score of each step.
+        critic: v as rows ``[H + 1, S]``, or None.
     """
 
     problem: Maml | Lirpg
@@ -143,7 +160,10 @@ def expected_path(
     credit: Credit,
     critic: npt.ArrayLike | None,
 ) -> ExpectedPath:
-    """What both ways to a compositional bias start from. Raises ValueError on bad input."""
+    """Checks the loop, runs its *expected* inner steps and returns the path around which
+    `compositional_bias` and `leading_compositional_bias` are computed. Raises ValueError as they
+    do.
+    """
     if not isinstance(problem, Maml | Lirpg):
         raise ValueError(f"problem: expected a Maml or Lirpg, got a {type(problem).__name__}")
     mdp = problem.mdp
@@ -170,8 +190,11 @@ def expected_path(
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Expectations from one point on; value, gradient and error (of theta^K) are differences
-    to the expected path's, ``square [p, p]`` is of the error.
+    """Expectations over the rest of the loop from one point on.
+
+    ``value``, ``gradient`` and ``error`` (of theta^K) are differences to the expected path's, and
+    ``square [p, p]`` is E[error error^T]; ``adjoint`` and ``meta`` are the cotangents lambda and
+    out.
     """
 
     value: FloatArray
@@ -182,14 +205,14 @@ class _Sums:
     meta: FloatArray
 
     def plus(self, other: _Sums, weight: float = 1.0) -> _Sums:
-        """With ``weight`` times the other added."""
-        mine, others = vars(self), vars(other)
-        return _Sums(**{name: mine[name] + weight * others[name] for name in mine})
+        """The sum of these and ``weight`` times the other ones."""
+        left, right = vars(self), vars(other)
+        return _Sums(**{name: left[name] + weight * right[name] for name in left})
 
 
 @dataclass(frozen=True, eq=False)
 class _Enumeration:
-    """All batches, step after step."""
+    """The sum over all batches of every step."""
 
     loop: ExpectedPath
     batches: list[BatchClasses]
@@ -197,45 +220,47 @@ class _Enumeration:
     curvature: Curvature | None
 
     def expected(self, theta: FloatArray, steps: int) -> _Sums:
-        """Over ``steps`` more steps from theta."""
-        loop, total = self.loop, self._nothing(theta)
+        """The expectations over ``steps`` more steps from theta."""
+        loop, total = self.loop, self._zeros(theta)
         at = loop.at(theta)
         for batch in (block.drawn_at(at) for block in self.batches):
-            after = theta + loop.step_size * at.pulled(batch.estimate)
+            after = theta + loop.step_size * at.vjp(batch.estimate)
             if steps == 1:
                 total = total.plus(self._ends(after, batch.probability))
                 continue
-            for one, probability in zip(after, batch.probability, strict=True):
-                total = total.plus(self.expected(one, steps - 1), float(probability))
-        pulled = loop.problem.inner_step(loop.phi, theta).pull_back(total.adjoint)
+            for reached, probability in zip(after, batch.probability, strict=True):
+                total = total.plus(self.expected(reached, steps - 1), float(probability))
+        products = loop.problem.inner_step(loop.phi, theta).pull_back(total.adjoint)
         meta = total.meta
-        if pulled.meta is not None:
-            meta = meta + loop.step_size * pulled.meta()
-        turned = pulled.state()
+        if products.meta is not None:
+            meta = meta + loop.step_size * products.meta()
+        hvp = products.state()
         if self.curvature is not None:
-            turned = self._mean_product(theta, total.adjoint, self.curvature)
-        return replace(total, adjoint=total.adjoint + loop.step_size * turned, meta=meta)
+            hvp = self._mean_product(theta, total.adjoint, self.curvature)
+        return replace(total, adjoint=total.adjoint + loop.step_size * hvp, meta=meta)
 
     def _mean_product(self, theta: FloatArray, v: FloatArray, curvature: Curvature) -> FloatArray:
-        """The mean of the Hessian's estimate, which is symmetric, times v."""
+        """The mean of the Hessian's estimate, a symmetric matrix, times v."""
         loop = self.loop
         options: dict[str, Any] = {"credit": loop.credit, "critic": loop.critic}
         policy = loop.problem.policy
         return hvp_moments(loop.inner, theta, v, curvature, policy=policy, **options).mean
 
-    def _nothing(self, theta: FloatArray) -> _Sums:
-        none, p = np.zeros_like(theta), theta.size
+    def _zeros(self, theta: FloatArray) -> _Sums:
+        zero, p = np.zeros_like(theta), theta.size
         meta = np.zeros_like(self.loop.phi)
-        return _Sums(np.zeros(()), none, none, np.zeros((p, p)), none, meta)
+        return _Sums(np.zeros(()), zero, zero, np.zeros((p, p)), zero, meta)
 
     def _ends(self, theta: FloatArray, probability: FloatArray) -> _Sums:
-        """Over final parameters ``[B, *shape]``."""
-        found = self.loop.problem.outer(self.loop.phi, theta)
+        """The sums over final parameters ``[B, *shape]``, which are reached with these
+        probabilities.
+        """
+        outer = self.loop.problem.outer(self.loop.phi, theta)
         error = theta - self.loop.path[-1]
         flat = error.reshape(len(theta), -1)
-        gradient = found.theta_gradient
+        gradient = outer.theta_gradient
         return _Sums(
-            value=probability @ (found.value - self.last.value),
+            value=probability @ (outer.value - self.last.value),
             gradient=np.tensordot(probability, gradient - self.last.theta_gradient, axes=1),
             error=np.tensordot(probability, error, axes=1),
             square=(probability[:, None] * flat).T @ flat,

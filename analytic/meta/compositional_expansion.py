@@ -1,15 +1,16 @@
 """The compositional bias of sampled inner steps to leading order in 1/N, exactly.
 
-Step i adds ``alpha xi_i`` to the inner path, with mean 0 and covariance ``Sigma(theta)/N`` given
-what came before. Expanded in all of them, the first-order terms and those across steps vanish, and
-how Sigma moves with theta matters only to order N^-2. So for any smooth function f of the path
+Inner step i adds the noise ``alpha xi_i`` to the path, with mean 0 and covariance
+``Sigma(theta)/N`` given the steps before. In an expansion in all xi_i, first-order terms and terms
+across steps vanish, and the dependence of Sigma on theta matters only to order N^-2. So for a
+smooth function f of the path
 
     E f = f(expected path) + 1/(2N) sum_i sum_q D^2 f / d xi_i^2 [q, q] + O(N^-2),
 
-with ``Sigma_i = sum_q q q^T`` at the expected theta^i. Each q bends the path after step i, and with
-it the adjoint recursion: both are carried as jets with two directions that are equal
-(`analytic.returns.curve_jets`), all q at once as leading axes. The first parts of theta^K make its
-covariance, half the sum of its second parts its bias.
+with ``Sigma_i = sum_q q q^T`` at the expected theta^i. The path after step i, and with it the
+adjoint recursion, is a curve in the noise along each q. Both are computed as jets with two equal
+directions (`analytic.returns.curve_jets`), all q at once as leading axes. The first derivatives of
+theta^K give its covariance, half the sum of its second derivatives its bias.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.2; the delta
 method.
@@ -33,6 +34,7 @@ from gradbias.analytic.returns.curve_jets import Curve
 from gradbias.analytic.utils.validation import FloatArray, real_number
 
 _ROUNDING = 1e-14
+"""Eigenvalues of a covariance below this share of the largest are rounding errors of 0."""
 
 
 def leading_compositional_bias(
@@ -47,50 +49,61 @@ def leading_compositional_bias(
     curvature: Curvature | None = None,
     hessian_error: float = 1.0,
 ) -> CompositionalBias:
-    """N times the bias (and covariance) of `compositional_bias` as N grows, shaped like phi (``[S,
-    A]``) and theta: with N samples a step they are an N-th of it, but for terms of order N^-2.
+    """The limit of N times the bias (and covariance) of `compositional_bias` as N grows.
 
-    With ``curvature`` the meta-gradient's Hessians are off by ``hessian_error`` times what that
-    estimator's mean is (rewards-to-go, no critic). The bias is then what sampled steps add to what
-    such Hessians give along the expected path, which does not fall with N.
-
+    With N trajectories a step, bias and covariance are an N-th of it up to terms of order N^-2.
     Nothing is enumerated: the cost is that of ``K^2 p`` third derivatives for p parameters.
+
+    Args:
+        problem: a `Maml` or `Lirpg` of a `TabularMDP` with a finite horizon.
+        meta_parameters: phi; ``[S, A]`` for the tabular softmax and for an intrinsic reward.
+        theta: theta^0 (None for `Maml`).
+        steps: K, the number of inner steps.
+        step_size: alpha.
+        credit: what multiplies the score of each step.
+        critic: v, ``[S]`` or ``[H + 1, S]``, held fixed (default: 0).
+        curvature: the Hessian estimator whose mean the meta-gradient uses (None: exact Hessians).
+            The result is then what sampled steps add to the meta-gradient with such Hessians along
+            the expected path; the bias of that meta-gradient itself does not fall with N.
+        hessian_error: the share of that mean's error which the Hessians have, 1 for all of it.
+
+    Returns:
+        The limits, shaped like theta and phi.
+
+    Raises:
+        ValueError: as `compositional_bias`, but for what is too large to enumerate; a curvature
+            with total returns, a critic, or another policy than a tabular one.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.2; the delta
     method (`analytic.meta.compositional_expansion`).
 
-    Raises:
-        ValueError: as `compositional_bias`, but for what is too large to enumerate; a curvature
-            with whole returns, a critic, or another policy than a tabular one.
-
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> found = leading_compositional_bias(Maml(bandit), [[0.5, 0.0]], steps=1, step_size=1.0)
-    >>> found.iterate_covariance.round(4).tolist(), round(found.outer_return, 6)
+    >>> bias = leading_compositional_bias(Maml(bandit), [[0.5, 0.0]], steps=1, step_size=1.0)
+    >>> bias.iterate_covariance.round(4).tolist(), round(bias.outer_return, 6)
     ([[0.0335, -0.0335], [-0.0335, 0.0335]], -0.006012)
     """
     loop = expected_path(problem, meta_parameters, theta, steps, step_size, credit, critic)
-    times = real_number("hessian_error", hessian_error, low=0.0, high=1e12)
-    erring = _checked_curvature(loop, curvature)
+    share = real_number("hessian_error", hessian_error, low=0.0, high=1e12)
+    biased = _checked_curvature(loop, curvature)
     path = _path(loop)
     end = path[-1]
     outer = Curve(loop.outer.tables, loop.at(loop.path[-1]), end.parts).gradient
-    slope, turned, bent = (required(outer[mask]) for mask in (0, 1, 3))
+    value, first, second = (required(outer[mask]) for mask in (0, 1, 3))
     flat = end.first.reshape(len(end.first), -1)
+    cotangent = [value, first, first, second]
     return CompositionalBias(
         iterate=0.5 * end.second.sum(axis=0),
         iterate_covariance=flat.T @ flat,
-        outer_return=0.5 * float((turned * end.first).sum() + (slope * end.second).sum()),
-        outer_gradient=0.5 * bent.sum(axis=0),
-        meta_gradient=0.5 * _carried_back(loop, path, [slope, turned, turned, bent], erring, times),
+        outer_return=0.5 * float((first * end.first).sum() + (value * end.second).sum()),
+        outer_gradient=0.5 * second.sum(axis=0),
+        meta_gradient=0.5 * _carried_back(loop, path, cotangent, biased, share),
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Bent:
-    """theta^i along D directions of noise: where it is, and its first and second derivatives
-    ``[D, *shape]``.
-    """
+class _CurvePoint:
+    """theta^i with its first and second derivatives ``[D, *shape]`` along D noise directions."""
 
     theta: FloatArray
     first: FloatArray
@@ -98,50 +111,53 @@ class _Bent:
 
     @property
     def parts(self) -> list[Part]:
-        """The jet of theta^i, with each direction twice."""
+        """The jet of theta^i of order 2, in which both directions are the same."""
         return [self.theta, self.first, self.first, self.second]
 
-    def with_later(self, n: int) -> _Bent:
-        """With n directions in all, the later of which do not move it yet."""
+    def with_later(self, n: int) -> _CurvePoint:
+        """The point with n directions in all; it does not depend on the noise of later steps."""
         missing = np.zeros((n - len(self.first), *self.theta.shape))
         first, second = (np.concatenate([part, missing]) for part in (self.first, self.second))
-        return _Bent(self.theta, first, second)
+        return _CurvePoint(self.theta, first, second)
 
 
-def _path(loop: ExpectedPath) -> list[_Bent]:
-    """theta^0 .. theta^K along the noise of all steps before."""
-    none = np.zeros((0, *loop.path[0].shape))
-    path = [_Bent(loop.path[0], none, none)]
+def _path(loop: ExpectedPath) -> list[_CurvePoint]:
+    """The points theta^0 .. theta^K with their derivatives along the noise of all steps before."""
+    empty = np.zeros((0, *loop.path[0].shape))
+    path = [_CurvePoint(loop.path[0], empty, empty)]
     alpha, policy = loop.step_size, loop.problem.policy
-    for i, following in enumerate(loop.path[1:]):
+    for i, theta in enumerate(loop.path[1:]):
         here = path[i]
         moments = gradient_moments(
             loop.inner, here.theta, credit=loop.credit, critic=loop.critic, policy=policy
         )
-        own = alpha * _factors(moments.covariance).reshape(-1, *here.theta.shape)
+        noise = alpha * _factors(moments.covariance).reshape(-1, *here.theta.shape)
         first, second = here.first, here.second
         if i > 0:
-            moved = Curve(loop.inner.tables, loop.at(here.theta), here.parts).gradient
-            first = first + alpha * required(moved[1])
-            second = second + alpha * required(moved[3])
-        both = np.concatenate([first, own]), np.concatenate([second, np.zeros_like(own)])
-        path.append(_Bent(following, *both))
+            gradient = Curve(loop.inner.tables, loop.at(here.theta), here.parts).gradient
+            first = first + alpha * required(gradient[1])
+            second = second + alpha * required(gradient[3])
+        second = np.concatenate([second, np.zeros_like(noise)])
+        path.append(_CurvePoint(theta, np.concatenate([first, noise]), second))
     n = len(path[-1].first)
     return [point.with_later(n) for point in path]
 
 
 def _factors(covariance: FloatArray) -> FloatArray:
-    """``[D, p]``: q with ``sum_q q q^T`` the covariance, without what is rounding; one at least."""
+    """Rows q ``[D, p]`` with ``sum_q q q^T`` the covariance, at least one; roundings of 0 are left
+    out.
+    """
     values, vectors = np.linalg.eigh(covariance)
     largest = max(float(values[-1]), 0.0)
     kept = values > _ROUNDING * largest
     kept[-1] = True
-    found: FloatArray = (vectors * np.sqrt(np.clip(values, 0.0, largest))).T[kept]
-    return found
+    return np.asarray((vectors * np.sqrt(np.clip(values, 0.0, largest))).T[kept])
 
 
 def _checked_curvature(loop: ExpectedPath, curvature: Curvature | None) -> Curvature | None:
-    """None where the mean is the Hessian itself. Raises ValueError for what has no jets here."""
+    """The curvature, or None if its mean is the exact Hessian. Raises ValueError if its jet is not
+    known.
+    """
     if curvature is None:
         return None
     if not isinstance(curvature, Curvature):
@@ -156,24 +172,28 @@ def _checked_curvature(loop: ExpectedPath, curvature: Curvature | None) -> Curva
 
 def _carried_back(
     loop: ExpectedPath,
-    path: list[_Bent],
+    path: list[_CurvePoint],
     cotangent: list[FloatArray],
     curvature: Curvature | None,
-    times: float,
+    share: float,
 ) -> FloatArray:
-    """The sum over directions of the meta-gradient's second derivative."""
+    """The sum over noise directions of the meta-gradient's second derivative, by the adjoint
+    recursion.
+    """
     meta: Part = None
     intrinsic = isinstance(loop.problem, Lirpg)
     for point in reversed(path[:-1]):
+        # The cotangent is a third direction: the parts from 4 on of a jet of order 3 are those of
+        # the Hessian times the cotangent, part 7 of the visits those of the reward's derivative.
         parts: list[Part] = [*point.parts, *cotangent]
-        moved = Curve(loop.inner.tables, loop.at(point.theta), parts)
+        curve = Curve(loop.inner.tables, loop.at(point.theta), parts)
         if intrinsic:
-            meta = add(meta, loop.step_size * required(moved.visits[7]).sum(axis=0))
-        turned = moved.gradient[4:]
+            meta = add(meta, loop.step_size * required(curve.visits[7]).sum(axis=0))
+        products = [required(part) for part in curve.gradient[4:]]
         if curvature is not None:
-            means = mean_products(moved.expansion, cotangent, curvature)
-            shares = zip(turned, means, strict=True)
-            turned = [(1.0 - times) * required(h) + times * required(e) for h, e in shares]
-        pairs = zip(cotangent, turned, strict=True)
-        cotangent = [own + loop.step_size * required(more) for own, more in pairs]
+            means = mean_products(curve.expansion, cotangent, curvature)
+            weighed = zip(products, means, strict=True)
+            products = [(1.0 - share) * h + share * required(mean) for h, mean in weighed]
+        pairs = zip(cotangent, products, strict=True)
+        cotangent = [part + loop.step_size * more for part, more in pairs]
     return required(meta) if intrinsic else cotangent[3].sum(axis=0)

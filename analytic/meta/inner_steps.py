@@ -1,8 +1,8 @@
-"""Inner updates at one point, with the products that an adjoint recursion needs.
+"""Inner updates at one point, linearised for the adjoint recursion.
 
-Each update g(phi, theta) is linearised where it is taken: ``dg/dtheta`` times a vector, and the
-transposes of ``dg/dtheta`` and ``dg/dphi`` times a cotangent. No Jacobian is formed; all products
-at one point share the factorisation of its Bellman equations.
+Each update g(phi, theta) gives products of ``dg/dtheta`` with a vector, and of the transposes of
+``dg/dtheta`` and ``dg/dphi`` with a cotangent. No Jacobian is formed; all products at one point
+share the factorisation of its Bellman equations.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from gradbias.analytic.utils.validation import BoolArray, FloatArray
 
 @dataclass(frozen=True, eq=False)
 class PulledBack:
-    """A cotangent of the inner update carried back, each part computed when it is called.
+    """The vector-Jacobian products of an inner update g, each computed when it is called.
 
-    ``state()`` is ``(dg/dtheta)^T cotangent``, shaped like theta; ``meta()`` is ``(dg/dphi)^T
-    cotangent``, shaped like phi, and None where g does not depend on phi.
+    Attributes:
+        state: ``state()`` is ``(dg/dtheta)^T cotangent``, shaped like theta.
+        meta: ``meta()`` is ``(dg/dphi)^T cotangent``, shaped like phi (None: g does not depend on
+            phi).
     """
 
     state: Callable[[], FloatArray]
@@ -37,26 +39,33 @@ class PulledBack:
 
 
 class InnerStep(Protocol):
-    """The inner update g at one (phi, theta), linearised; no Jacobian is formed."""
+    """The inner update g at one (phi, theta), linearised.
+
+    The adjoint recursion needs g's transposed Jacobians times a cotangent, never the matrices. A
+    lazy pair (`PulledBack`) lets it skip the product with theta at the first step, where theta^0
+    does not depend on phi; `jvp` is for forward recursions and for checks against the transpose.
+    """
 
     @property
     def update(self) -> FloatArray:
         """The update g, shaped like theta."""
-        ...
 
     def jvp(self, v: FloatArray) -> FloatArray:
         """``(dg/dtheta) v``, shaped like theta."""
-        ...
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
-        """``cotangent`` (shaped like theta) carried back to theta and to phi."""
-        ...
+        """The vector-Jacobian products of ``cotangent`` (shaped like theta) with both Jacobians."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReturnStep:
-    """A step up a return; ``intrinsic [..., S]`` says in which states phi is a reward that is added
-    (None: phi is none).
+    """A step along the gradient of a return.
+
+    Attributes:
+        exact: the policy's evaluation.
+        at: the policy.
+        intrinsic: ``[..., S]``, in which states phi is added to the reward (None: phi is no
+            reward).
     """
 
     exact: Evaluation
@@ -65,39 +74,37 @@ class ReturnStep:
 
     @cached_property
     def update(self) -> FloatArray:
-        """The gradient."""
-        return self.at.pulled(logit_gradient(self.exact))
+        """The return's gradient, shaped like theta."""
+        return self.at.vjp(logit_gradient(self.exact))
 
     def jvp(self, v: FloatArray) -> FloatArray:
         """The Hessian, which is symmetric, times v."""
         return self.pull_back(v).state()
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
-        """The Hessian-vector product, and the change of the state-action occupancy."""
-        moved = Expansion(self.exact, self.at.jet([cotangent]))
+        """The Hessian-vector product, and the derivative of the state-action occupancy."""
+        tangent = Expansion(self.exact, self.at.jet([cotangent]))
         return PulledBack(
-            state=lambda: self.at.pulled_jet(moved.gradient, [cotangent]),
-            meta=None if self.intrinsic is None else lambda: self._visits(moved),
+            state=lambda: self.at.vjp_jet(tangent.gradient, [cotangent]),
+            meta=None if self.intrinsic is None else lambda: self._visits(tangent),
         )
 
-    def _visits(self, moved: Expansion) -> FloatArray:
-        """How the occupancy of the states that phi is paid in changes."""
-        visits = required(moved.visits[1]).sum(axis=-3)
-        share = 1.0 if self.intrinsic is None else self.intrinsic[..., None]
-        found: FloatArray = visits * share
-        return found
+    def _visits(self, tangent: Expansion) -> FloatArray:
+        """The occupancy's derivative, in the states in which phi is added to the reward."""
+        where = 1.0 if self.intrinsic is None else self.intrinsic[..., None]
+        return np.asarray(required(tangent.visits[1]).sum(axis=-3) * where)
 
 
 @dataclass(frozen=True, eq=False)
 class OpponentStep:
-    """The opponent's step up its own return."""
+    """The opponent's step along the gradient of its return."""
 
     at: GameAt
     opponent: int
 
     @cached_property
     def update(self) -> FloatArray:
-        """The opponent's gradient."""
+        """The opponent's gradient, shaped like its parameters."""
         return self.at.gradient(of=self.opponent, wrt=self.opponent)
 
     def jvp(self, v: FloatArray) -> FloatArray:
@@ -115,26 +122,28 @@ class OpponentStep:
 
 @dataclass(frozen=True, eq=False)
 class LambdaStep:
-    """A step along the lambda-return update; phi are its discount and lambda."""
+    """A step along the expected lambda-return update; phi are its discount and lambda."""
 
     linear: LambdaUpdate
 
     @property
     def update(self) -> FloatArray:
-        """The expected update."""
+        """The expected update, shaped like theta."""
         return self.linear.update
 
     def jvp(self, v: FloatArray) -> FloatArray:
-        """The Jacobian times v."""
+        """The update's Jacobian times v."""
         return self.linear.jvp(v)
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
-        """The Jacobian's transpose, and the derivatives in discount and lambda ``[..., 2]``."""
+        """The transposed Jacobian's product, and the derivatives in discount and lambda ``[...,
+        2]``.
+        """
         return PulledBack(
             state=lambda: self.linear.vjp(cotangent), meta=lambda: self._meta(cotangent)
         )
 
     def _meta(self, cotangent: FloatArray) -> FloatArray:
         axes = tuple(range(-len(self.linear.at.shape), 0))
-        moved = (self.linear.discount_derivative, self.linear.lambda_derivative)
-        return np.stack([(cotangent * part).sum(axis=axes) for part in moved], axis=-1)
+        derivatives = (self.linear.discount_derivative, self.linear.lambda_derivative)
+        return np.stack([(cotangent * part).sum(axis=axes) for part in derivatives], axis=-1)

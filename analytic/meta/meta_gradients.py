@@ -1,15 +1,14 @@
 """The gradient of a return after K inner steps, by the adjoint recursion.
 
 With ``theta^{i+1} = theta^i + alpha g(phi, theta^i)`` and ``J^K(phi) = J_out(phi, theta^K)``, start
-from ``lambda = dJ_out/dtheta`` at theta^K and go back through the steps:
+from ``lambda = dJ_out/dtheta`` at theta^K and ``out = dJ_out/dphi``, and go back through the steps:
 
     out    += alpha (dg/dphi)^T lambda
     lambda += alpha (dg/dtheta)^T lambda
 
-``out``, which starts as ``dJ_out/dphi``, is the meta-gradient; where theta^0 is phi itself (MAML),
-``lambda`` is added at the end. That is K products with vectors, each with the factorisation of its
-own step: no Jacobian or Hessian is formed, and none are multiplied. The order of the steps matters,
-as their Jacobians do not commute.
+Then ``out`` is the meta-gradient; if theta^0 is phi itself (MAML), ``lambda`` is added at the end.
+These are K products with vectors, each with the factorisation of its step: no Jacobian or Hessian
+is formed. The order of the steps matters, as their Jacobians do not commute.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1, corrected: the printed
 formula lacks the step size and dtheta^0/dphi, and leaves the order of the products open.
@@ -25,23 +24,29 @@ import numpy.typing as npt
 
 from gradbias.analytic.meta.bilevel import BilevelProblem
 from gradbias.analytic.meta.inner_steps import InnerStep
+from gradbias.analytic.policies.jets import add
 from gradbias.analytic.policies.softmax import MAX_PARAMETER
 from gradbias.analytic.utils.validation import (
     FloatArray,
     probability_rows,
     real_number,
+    set_fields,
     whole_number,
 )
 
 MAX_STEP = 1e12
+"""Size up to which step sizes are accepted."""
 
 
 @dataclass(frozen=True, eq=False)
 class TaskFamily:
-    """Finitely many tasks, with probabilities: objectives are exact expectations over them.
+    """Finitely many tasks with probabilities; objectives are exact expectations over them.
 
     Every task has the same meta-parameters and starts its inner loop from the same theta.
-    ``probabilities [tasks]`` default to equal ones.
+
+    Attributes:
+        tasks: the bilevel problems.
+        probabilities: one for each task, with sum 1 (default: equal ones).
 
     Raises:
         ValueError: no task, or probabilities that are not one a task and sum to one.
@@ -60,11 +65,10 @@ class TaskFamily:
         tasks = tuple(self.tasks)
         if not tasks:
             raise ValueError("tasks: expected at least one, got none")
-        given = self.probabilities
-        weights = np.full(len(tasks), 1.0 / len(tasks)) if given is None else given
-        object.__setattr__(self, "tasks", tasks)
-        rows = probability_rows("probabilities", weights, (len(tasks),))
-        object.__setattr__(self, "probabilities", rows)
+        weights = self.probabilities
+        weights = np.full(len(tasks), 1.0 / len(tasks)) if weights is None else weights
+        weights = probability_rows("probabilities", weights, (len(tasks),))
+        set_fields(self, tasks=tasks, probabilities=weights)
 
 
 def inner_loop(
@@ -75,13 +79,22 @@ def inner_loop(
     steps: int,
     step_size: float,
 ) -> list[FloatArray]:
-    """``theta^0 .. theta^K``: the parameters before each of ``steps`` expected inner steps, and
-    after the last.
+    """The parameters before each expected inner step, and after the last.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 2.
+    Args:
+        problem: the bilevel problem.
+        meta_parameters: phi; theta^0 ``[S, A]`` for `Maml`.
+        theta: theta^0 (None for `Maml`).
+        steps: K, the number of inner steps.
+        step_size: alpha.
+
+    Returns:
+        ``[theta^0, .., theta^K]``.
 
     Raises:
         ValueError: as `meta_gradient`; a `TaskFamily`, whose tasks have a path each.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 2.
 
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -101,14 +114,22 @@ def meta_objective(
     steps: int,
     step_size: float,
 ) -> float | FloatArray:
-    """``J^K(phi)``: the outer return after ``steps`` expected inner steps.
+    """The outer return ``J^K(phi)`` after expected inner steps.
 
-    An array where parameters or problems have leading axes.
+    Args:
+        problem: the bilevel problem, or a `TaskFamily`.
+        meta_parameters: phi; theta^0 ``[S, A]`` for `Maml`.
+        theta: theta^0 (None for `Maml`).
+        steps: K, the number of inner steps.
+        step_size: alpha.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 2.
+    Returns:
+        A number, or an array ``[...]`` if parameters or problems have leading axes.
 
     Raises:
         ValueError: as `meta_gradient`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 2.
 
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -116,11 +137,11 @@ def meta_objective(
     0.6225
     """
     if isinstance(problem, TaskFamily):
-        each = [
+        values = [
             meta_objective(task, meta_parameters, theta, steps=steps, step_size=step_size)
             for task in problem.tasks
         ]
-        return _expected(problem, [np.asarray(value) for value in each])[()]
+        return _mean_over_tasks(problem, [np.asarray(value) for value in values])[()]
     loop = _unrolled(problem, meta_parameters, theta, steps, step_size)
     value = problem.outer(loop.meta_parameters, loop.path[-1]).value
     return value if value.ndim else float(value)
@@ -134,19 +155,26 @@ def meta_gradient(
     steps: int,
     step_size: float,
 ) -> FloatArray:
-    """``dJ^K/dphi``, shaped like the meta-parameters phi: the gradient (for ascent) of the outer
-    return after ``steps`` *expected* inner steps from theta.
+    """The meta-gradient ``dJ^K/dphi`` (for ascent) of the outer return after *expected* inner
+    steps.
 
-    ``problem`` is a `Maml` (whose phi is theta^0: leave ``theta`` out), `Lirpg`, `Lola`, `Mgrl`,
-    any other `BilevelProblem`, or a `TaskFamily` of them. Leading axes of parameters or problems
-    lead the result (the two numbers of `Mgrl` have none). Sampled inner steps make another
-    objective: `sampled_step_objective`.
+    Sampled inner steps make another objective: `sampled_step_objective`.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+    Args:
+        problem: a `Maml`, `Lirpg`, `Lola`, `Mgrl`, any other `BilevelProblem`, or a `TaskFamily`.
+        meta_parameters: phi; theta^0 ``[S, A]`` for `Maml`.
+        theta: theta^0 (None for `Maml`).
+        steps: K, the number of inner steps.
+        step_size: alpha.
+
+    Returns:
+        Shaped like phi. Leading axes of parameters or problems lead (`Mgrl`'s phi has none).
 
     Raises:
         ValueError: parameters that do not fit or are not finite, steps below 1, a step size that is
             not a number up to 1e12 in size, or inner steps that diverge.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
 
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -154,27 +182,29 @@ def meta_gradient(
     [[0.235, -0.235]]
     """
     if isinstance(problem, TaskFamily):
-        each = [
+        gradients = [
             meta_gradient(task, meta_parameters, theta, steps=steps, step_size=step_size)
             for task in problem.tasks
         ]
-        return _expected(problem, each)
+        return _mean_over_tasks(problem, gradients)
     loop = _unrolled(problem, meta_parameters, theta, steps, step_size)
     outer = problem.outer(loop.meta_parameters, loop.path[-1])
-    cotangent, found = outer.theta_gradient, outer.meta_gradient
+    cotangent, total = outer.theta_gradient, outer.meta_gradient
     for i, step in reversed(list(enumerate(loop.steps))):
-        pulled = step.pull_back(cotangent)
-        if pulled.meta is not None:
-            found = _plus(found, loop.step_size * pulled.meta())
+        products = step.pull_back(cotangent)
+        if products.meta is not None:
+            total = add(total, loop.step_size * products.meta())
         if i > 0 or problem.starts_at_meta:
-            cotangent = cotangent + loop.step_size * pulled.state()
+            cotangent = cotangent + loop.step_size * products.state()
     if problem.starts_at_meta:
-        found = _plus(found, cotangent)
-    return np.zeros_like(loop.meta_parameters) if found is None else found
+        total = add(total, cotangent)
+    return np.zeros_like(loop.meta_parameters) if total is None else total
 
 
 @dataclass(frozen=True, eq=False)
 class _Loop:
+    """An inner loop that was run: phi, theta^0 .. theta^K, and the K linearised steps."""
+
     meta_parameters: FloatArray
     path: list[FloatArray]
     steps: list[InnerStep]
@@ -188,6 +218,7 @@ def _unrolled(
     steps: int,
     step_size: float,
 ) -> _Loop:
+    """Runs the inner loop. Raises ValueError on bad input, or if parameters diverge."""
     count = whole_number("steps", steps, at_least=1)
     size = real_number("step_size", step_size, low=-MAX_STEP, high=MAX_STEP)
     phi, here = problem.start(meta_parameters, theta)
@@ -205,9 +236,5 @@ def _unrolled(
     return _Loop(phi, path, taken, size)
 
 
-def _expected(family: TaskFamily, each: list[FloatArray]) -> FloatArray:
-    return np.tensordot(np.asarray(family.probabilities), np.stack(each), axes=1)
-
-
-def _plus(found: FloatArray | None, more: FloatArray) -> FloatArray:
-    return more if found is None else found + more
+def _mean_over_tasks(family: TaskFamily, values: list[FloatArray]) -> FloatArray:
+    return np.tensordot(np.asarray(family.probabilities), np.stack(values), axes=1)

@@ -1,4 +1,4 @@
-"""Exact mean and covariance of the known estimators; merged trajectories and batches."""
+"""Exact means and covariances of estimators, and the enumeration of trajectories and batches."""
 
 from gradbias.analytic.utils.lazy_imports import public_names
 

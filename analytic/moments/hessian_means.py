@@ -1,15 +1,16 @@
-"""What Hessian estimators estimate: their exact mean, as a matrix.
+"""The exact mean of Hessian estimators, as a matrix.
 
-Let B_t(s, a) be the mean of what step t is credited with, given (s, a): the reward-to-go less the
-critic's value, or GAE(lambda), which obeys ``B_t = r + gamma P v_{t+1} - v_t + gamma lambda P sum_b
-pi B_{t+1}``. With on-policy weights w_t p_t of the states,
+Let B_t(s, a) be the mean credit of step t, given (s, a): the reward-to-go minus the critic's value,
+or GAE(lambda), for which ``B_t = r + gamma P v_{t+1} - v_t + gamma lambda P sum_b pi B_{t+1}``.
+With p_t the distribution of s_t and w_t the weight of step t,
 
-- AD has the mean ``sum_t,s,a w_t p_t pi B_t (Hessian of log pi)``: it sees the critic, and under
-  the exact values is 0 for policies whose logits are linear;
+- AD has the mean ``sum_t,s,a w_t p_t pi B_t (Hessian of log pi)``: it depends on the critic, and
+  with exact values it is 0 for policies with linear logits;
 - LVC the mean ``sum_t,s,a w_t p_t B_t (Hessian of pi)``: the block term of the return's Hessian;
-- DiCE the Hessian of the return itself, and Loaded-DiCE that of the return of rewards ``B_t - sum_b
-  pi B_t``, held fixed: the return's own Hessian where lambda = 1 and nothing is bootstrapped, or
-  where the values are exact (the advantages' return is J less a constant), else another one.
+- DiCE the Hessian of the return, and Loaded DiCE that of the return with the rewards ``B_t - sum_b
+  pi B_t``, held fixed. That is the return's Hessian if lambda = 1 and nothing is bootstrapped, or
+  if the critic is exact (the return of advantages is J minus a constant); otherwise it is another
+  one.
 
 Source: Finn et al. 2017 (AD), Rothfuss et al. 2019 (LVC), Foerster et al. 2018 (DiCE), Farquhar et
 al. 2019 (Loaded DiCE); *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.3.
@@ -23,11 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.moments.estimators import Curvature, check_credit
-from gradbias.analytic.moments.step_sums import (
-    check_ending,
-    checked_lambda,
-    critic_over_time,
-)
+from gradbias.analytic.moments.step_sums import check_ending, checked_lambda, critic_over_time
 from gradbias.analytic.moments.trajectory_classes import Credit
 from gradbias.analytic.policies.softmax import TABULAR, Policy
 from gradbias.analytic.problems.mdp import TabularMDP
@@ -51,15 +48,27 @@ def hessian_estimate_mean(
     weighting: StateWeighting = DISCOUNTED,
     policy: Policy = TABULAR,
 ) -> FloatArray:
-    """The exact mean of a Hessian estimate, theta's axes twice (``[S, A, S, A]`` for a tabular
-    policy), for a finite or the infinite horizon. The arguments are those of `hvp_moments`.
+    """The exact mean of a Hessian estimate.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.3; `analytic.
-    estimate_means`.
+    Args:
+        mdp: the problem, with a finite or the infinite horizon.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        curvature: the estimator: AD, LVC or DiCE.
+        credit: as in `gradient_moments`; DiCE has no total returns.
+        critic: as in `gradient_moments`.
+        gae_lambda: as in `gradient_moments`; DiCE with it is Loaded DiCE(lambda).
+        weighting: as in `gradient_moments`.
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        Theta's axes twice, ``[S, A, S, A]`` for a tabular policy.
 
     Raises:
-        ValueError: theta or the critic does not fit, whole returns with GAE or DiCE, whole returns
+        ValueError: theta or the critic does not fit, total returns with GAE or DiCE, total returns
             or other weightings over the infinite horizon.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.3, and this module's
+    text.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> hessian_estimate_mean(bandit, [[0.0, 0.0]], Curvature.AD)[0, 0].tolist()
@@ -69,30 +78,34 @@ def hessian_estimate_mean(
     """
     check_credit(credit, gae_lambda, curvature)
     at = single_policy(mdp, theta, policy)
-    seen = _Credited.of(mdp, at.probabilities, critic, gae_lambda, weighting)
+    mean = _Credited.of(mdp, at.probabilities, critic, gae_lambda, weighting)
     if curvature is Curvature.DICE:
-        return hessian_at(at, seen.paid_advantages)
+        return hessian_at(at, mean.advantage_problem)
     if credit is Credit.TOTAL_RETURN:
         check_ending(mdp)
-        slope, weight = logit_gradient(seen.exact), seen.whole_return_weight
+        gradient, weight = logit_gradient(mean.exact), mean.total_return_weight
     else:
-        slope, weight = field_over_time(seen.visits, seen.credited), seen.weight
-    blocks = block_term(slope, at.probabilities)
+        gradient, weight = field_over_time(mean.visits, mean.credited), mean.weight
+    blocks = block_term(gradient, at.probabilities)
     if curvature is Curvature.AD:
         blocks = -weight[:, None, None] * _softmax_blocks(at.probabilities)
-    full = np.zeros((*slope.shape, *slope.shape))
+    full = np.zeros((*gradient.shape, *gradient.shape))
     states = np.arange(mdp.n_states)
     full[states, :, states] = blocks
-    return at.pulled_hessian(slope.ravel(), full.reshape(slope.size, -1))
+    return at.hessian(gradient.ravel(), full.reshape(gradient.size, -1))
 
 
 @dataclass(frozen=True, eq=False)
 class _Credited:
-    """What steps are credited with: ``credited`` has the action values B_t, ``visits [T, S]`` are
-    w_t p_t, and ``baseline [T, S]`` is what the critic takes off a whole return.
+    """The mean credit of every step, as action values.
 
-    ``exact`` are the return's own values, ``based`` those of the problem whose occupancy times
-    ``factors [T, 1]`` are the visits.
+    Attributes:
+        mdp: the problem.
+        exact: the evaluation of its return.
+        credited: an evaluation whose action values are B_t.
+        based: the evaluation whose occupancy times ``factors`` are the visits.
+        factors: ``[T, 1]``.
+        baseline: ``[T, S]``, the critic's value that is subtracted from a total return.
     """
 
     mdp: TabularMDP
@@ -117,26 +130,25 @@ class _Credited:
             values[-1] = 0.0
         ahead = tables.kernel.expect(values[1:])
         errors = tables.reward + mdp.discount * ahead - values[:-1, :, None]
-        folded = replace(tables.paying(errors), discount=decay * tables.discount)
+        problem = replace(tables.with_reward(errors), discount=decay * tables.discount)
         based, factors = weighted_visits(tables, policy, weighting)
-        exact, credited = Evaluation(tables, policy), Evaluation(folded, policy)
+        exact, credited = Evaluation(tables, policy), Evaluation(problem, policy)
         return cls(mdp, exact, credited, based, factors, values[:-1])
 
     @property
     def visits(self) -> FloatArray:
-        """``[T, S]``."""
+        """The weights w_t p_t of states, ``[T, S]``."""
         return self.factors * self.based.occupancy
 
     @property
     def weight(self) -> FloatArray:
-        """``[S]``: the mean credit of a state's visits, summed over time."""
-        weight: FloatArray = (self.visits * self.credited.step_values).sum(axis=0)
-        return weight
+        """The mean credit of a state's visits, summed over time, ``[S]``."""
+        return np.asarray((self.visits * self.credited.step_values).sum(axis=0))
 
     @property
-    def whole_return_weight(self) -> FloatArray:
-        """``[S]``: as `weight`, of whole returns: ``E[sum_t 1{s_t = s} (R - w_t b_t)]``, of the
-        steps before the end. What was earned before t is pushed forwards.
+    def total_return_weight(self) -> FloatArray:
+        """The same for total returns, ``E[sum_t 1{s_t = s} (R - w_t b_t)]`` over steps before the
+        end. The rewards before step t are carried forwards by state.
         """
         mdp, policy, exact = self.mdp, self.exact.policy, self.exact
         kernel = np.einsum("sa,sax->sx", policy, mdp.transition)
@@ -147,18 +159,20 @@ class _Credited:
         earned = np.zeros(mdp.n_states)
         for reward, visits in zip(rewards, exact.occupancy, strict=True):
             weight += earned
-            paid = np.einsum("sa,sax,sax->sx", policy, mdp.transition, reward)
-            earned = earned @ kernel + visits @ paid
+            by_next_state = np.einsum("sa,sax,sax->sx", policy, mdp.transition, reward)
+            earned = earned @ kernel + visits @ by_next_state
         return np.where(mdp.terminal, 0.0, weight)
 
     @property
-    def paid_advantages(self) -> Evaluation:
-        """The problem that pays ``w_t (B_t - sum_b pi B_t)``, for the same weights of states."""
+    def advantage_problem(self) -> Evaluation:
+        """The policy in the problem with rewards ``w_t (B_t - sum_b pi B_t)``, weighted as the
+        visits.
+        """
         reward = self.factors[..., None] * self.credited.advantages
-        return Evaluation(self.based.tables.paying(reward), self.exact.policy)
+        return Evaluation(self.based.tables.with_reward(reward), self.exact.policy)
 
 
 def _softmax_blocks(policy: FloatArray) -> FloatArray:
-    """``[S, A, A]``: diag(pi) - pi pi^T."""
+    """The blocks ``diag(pi) - pi pi^T``, ``[S, A, A]``."""
     outer = policy[:, :, None] * policy[:, None, :]
     return policy[:, :, None] * np.eye(policy.shape[-1]) - outer

@@ -1,16 +1,17 @@
 """Moments of sums over a trajectory's steps of a credit times a vector, for many parameters.
 
-Gradients, and the Hessian estimators that take each step by itself, are ``X_0`` of
+Gradient estimates, and Hessian estimates without pairs of steps, are ``X_0`` of the recursion
 
     X_t = w_t e_t y(s_t, a_t) + c X_{t+1},    e_t = x(s_t, a_t, s_{t+1}) + decay e_{t+1},
 
-so that with the law m_t of s_t, times c^2t,
+with y the vector of a step, e_t its credit, x the signal that credits are sums of (rewards or TD
+errors), w_t weights and c a carry. So, with m_t the distribution of s_t times c^2t,
 
     E[X_0 X_0^T] = sum_t,s,a m_t(s) pi(a|s) (w_t^2 E[e_t^2|s,a] y y^T + w_t c (y z^T + z y^T)),
 
-``z = E[e_t X_{t+1}|s,a]``: each state's E[e], E[e^2], E[X] and E[e X] are all that is carried back,
-in ``O(S A p (S + p))`` a step for p parameters, where second moments of X in each state would take
-``O(S A p^2 (S + p))``. Over the infinite horizon the four solve one Bellman system each.
+where ``z = E[e_t X_{t+1}|s,a]``. Only each state's E[e], E[e^2], E[X] and E[e X] are carried
+backwards, in ``O(S A p (S + p))`` a step for p parameters; second moments of X in each state would
+take ``O(S A p^2 (S + p))``. Over the infinite horizon the four solve one Bellman system each.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from gradbias.analytic.utils.validation import FloatArray
 
 
 class _Later(NamedTuple):
-    """By the state they follow from: E[e] and E[e^2] ``[S]``, E[X] and E[e X] ``[S, p]``."""
+    """Means by the state that they follow: E[e] and E[e^2] ``[S]``, E[X] and E[e X] ``[S, p]``."""
 
     credit: FloatArray
     square: FloatArray
@@ -38,8 +39,16 @@ class _Later(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CreditedSums:
-    """X_0 under action probabilities ``policy [S, A]``: x is ``signal [T, S, A, S]``, y ``vectors
-    [S, A, p]``, w ``weights [T]``, c ``carry``; T is 1 over the infinite horizon.
+    """The sum X_0, for a trajectory of T steps (T = 1 for the infinite horizon).
+
+    Attributes:
+        mdp: the problem.
+        policy: action probabilities, ``[S, A]``.
+        signal: x, ``[T, S, A, S]``.
+        vectors: y, ``[S, A, p]``.
+        weights: w, ``[T]``.
+        decay: of the credits.
+        carry: c.
     """
 
     mdp: TabularMDP
@@ -52,51 +61,52 @@ class CreditedSums:
 
     @property
     def moments(self) -> tuple[FloatArray, FloatArray]:
-        """E[X_0] ``[p]`` and E[X_0 X_0^T] ``[p, p]`` from the start law."""
+        """E[X_0] ``[p]`` and E[X_0 X_0^T] ``[p, p]`` from the initial distribution."""
         p = self.vectors.shape[-1]
-        later = _Later(*(np.zeros((self.mdp.n_states, *own)) for own in ((), (), (p,), (p,))))
+        later = _Later(*(np.zeros((self.mdp.n_states, *more)) for more in ((), (), (p,), (p,))))
         second = np.zeros((p, p))
         if self.mdp.horizon is None:
             factors = (self.decay, self.decay**2, self.carry, self.decay * self.carry)
 
-            def step_back(known: Sequence[FloatArray]) -> _Later:
-                return self._step_back(0, _Later(*known))[0]
+            def step_back(moments: Sequence[FloatArray]) -> _Later:
+                return self._step_back(0, _Later(*moments))[0]
 
             later = _Later(*fixed_point(self.mdp, self.policy, step_back, later, factors))
-        for t, law in reversed(list(enumerate(self._laws()))):
+        for t, states in reversed(list(enumerate(self._visits()))):
             later, half = self._step_back(t, later)
-            visits = law[:, None] * self.policy
-            own = self.weights[t] * visits[..., None] * self.vectors
-            flat = own.reshape(-1, p).T @ half.reshape(-1, p)
+            visits = states[:, None] * self.policy
+            vectors = self.weights[t] * visits[..., None] * self.vectors
+            # Adding a matrix and its transpose keeps E[X X^T] symmetric to the last bit.
+            flat = vectors.reshape(-1, p).T @ half.reshape(-1, p)
             second += flat + flat.T
         return self.mdp.start @ later.total, second
 
-    def _laws(self) -> FloatArray:
-        """``[T, S]``: of s_t, times c^2t; over the infinite horizon their sum."""
+    def _visits(self) -> FloatArray:
+        """The distributions of s_t times c^2t, ``[T, S]``; over the infinite horizon their sum."""
         if self.mdp.horizon is None:
             system = bellman_system(self.mdp.tables, self.policy, np.asarray(self.carry**2))
             return system.solve_adjoint(self.mdp.start[None])
         kernel = self.carry**2 * np.einsum("sa,sax->sx", self.policy, self.mdp.transition)
-        found = [self.mdp.start]
+        visits = [self.mdp.start]
         for _ in self.weights[1:]:
-            found.append(found[-1] @ kernel)
-        return np.array(found)
+            visits.append(visits[-1] @ kernel)
+        return np.array(visits)
 
     def _step_back(self, t: int, later: _Later) -> tuple[_Later, FloatArray]:
-        """Step t's moments from those of step t + 1; and z ``[S, A, p]``, for which ``w (y z^T + z
-        y^T)`` is what the step adds to E[X_0 X_0^T] at each state and action.
+        """Step t's means from those of step t + 1; and ``w E[e^2] y / 2 + c z [S, A, p]``, half of
+        what the step adds to E[X_0 X_0^T]: the other half is the transpose.
         """
         joint, decay, carry = self.mdp.transition, self.decay, self.carry
-        once, own = joint * self.signal[t], self.weights[t] * self.vectors
+        once, vectors = joint * self.signal[t], self.weights[t] * self.vectors
         credit = once.sum(axis=-1) + decay * (joint @ later.credit)
         square = (once * self.signal[t]).sum(axis=-1) + 2.0 * decay * (once @ later.credit)
         square += decay**2 * (joint @ later.square)
-        crossed = carry * (once @ later.total + decay * (joint @ later.product))
-        new = (
+        product = carry * (once @ later.total + decay * (joint @ later.product))
+        by_action = (
             credit,
             square,
-            credit[..., None] * own + carry * (joint @ later.total),
-            square[..., None] * own + crossed,
+            credit[..., None] * vectors + carry * (joint @ later.total),
+            square[..., None] * vectors + product,
         )
-        half = 0.5 * square[..., None] * own + crossed
-        return _Later(*(np.einsum("sa,sa...->s...", self.policy, each) for each in new)), half
+        half = 0.5 * square[..., None] * vectors + product
+        return _Later(*(np.einsum("sa,sa...->s...", self.policy, x) for x in by_action)), half

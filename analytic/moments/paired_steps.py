@@ -1,15 +1,16 @@
-"""Moments of DiCE's Hessian times a vector, which pairs the scores of different steps.
+"""Moments of DiCE's Hessian times a vector v, which pairs the scores of different steps.
 
-With score u and the local part l of step t (the Hessian of pi over pi, times v), ``alpha = u.v``,
-credit ``e_t = x + decay e_{t+1}``, baseline b, weight w and carry c, it is ``h_0`` of
+Step t has the score u, its local part l (the Hessian of pi over pi, times v), ``alpha = u.v``, the
+credit ``e_t = x + decay e_{t+1}`` (x is the reward or TD error), the baseline b, the weight w and
+the carry c. DiCE's Hessian times v is ``h_0`` of the recursion
 
     X_t = w u e_t + c X_{t+1},
     h_t = w l (e_t - b) + c (alpha X_{t+1} + u (v.X_{t+1})) + c h_{t+1}.
 
-E[h h^T] at one step takes E[X X^T], E[X h^T] and E[h h^T] at the next only times numbers; what
-those numbers add up to at each step and state (`_Flows`) is carried forwards, so that no matrix is
-kept for a state. What is carried backwards are vectors: the means of X and h, alone and times e,
-and times v.X. That is ``O(S A p (S + p))`` a step for p parameters.
+E[h_t h_t^T] depends on E[X X^T], E[X h^T] and E[h h^T] of the next step only by scalar factors. The
+sums of those factors for each step and state (`_Flows`) are carried forwards, so that no matrix is
+kept for a state. Carried backwards are vectors only: the means of X and h, alone, times e, and
+times v.X. That is ``O(S A p (S + p))`` a step for p parameters.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from gradbias.analytic.utils.validation import FloatArray
 
 
 class _Later(NamedTuple):
-    """By the state that they follow from, ``[S]`` or ``[S, p]``: the means of e, e^2, X, e X, h, e
-    h, (v.X) X and (v.X) h. Each is made of those before it.
+    """Means by the state that they follow, ``[S]`` or ``[S, p]``: of e, e^2, X, e X, h, e h, (v.X)
+    X and (v.X) h. Each depends only on those before it.
     """
 
     credit: FloatArray
@@ -43,8 +44,8 @@ class _Later(NamedTuple):
 
 
 class _Flows(NamedTuple):
-    """How often, ``[S]``, the estimate's second moment takes a step's E[h h^T], its E[X h^T] and
-    transpose, and its E[X X^T].
+    """The factors ``[S]`` with which E[h_0 h_0^T] depends on a step's E[h h^T], on its E[X h^T]
+    plus transpose, and on its E[X X^T].
     """
 
     second: FloatArray
@@ -54,9 +55,19 @@ class _Flows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PairedSums:
-    """h_0 under action probabilities ``policy [S, A]``: x is ``signal [T, S, A, S]``, u and l are
-    ``scores`` and ``local [S, A, p]``, v ``direction [p]``, b ``baseline [T + 1, S]``, w ``weights
-    [T]``; T is 1 over the infinite horizon.
+    """The sum h_0, for a trajectory of T steps (T = 1 for the infinite horizon).
+
+    Attributes:
+        mdp: the problem.
+        policy: action probabilities, ``[S, A]``.
+        signal: x, ``[T, S, A, S]``.
+        scores: u, ``[S, A, p]``.
+        local: l, ``[S, A, p]``.
+        direction: v, ``[p]``.
+        baseline: b, ``[T + 1, S]``.
+        weights: w, ``[T]``.
+        decay: of the credits.
+        carry: c.
     """
 
     mdp: TabularMDP
@@ -72,7 +83,7 @@ class PairedSums:
 
     @property
     def moments(self) -> tuple[FloatArray, FloatArray]:
-        """E[h_0] ``[p]`` and E[h_0 h_0^T] ``[p, p]`` from the start law."""
+        """E[h_0] ``[p]`` and E[h_0 h_0^T] ``[p, p]`` from the initial distribution."""
         p, n_states = len(self.direction), self.mdp.n_states
         later = _Later(*np.zeros((2, n_states)), *np.zeros((6, n_states, p)))
         second = np.zeros((p, p))
@@ -85,46 +96,47 @@ class PairedSums:
             later = step.means
         return self.mdp.start @ later.paired, second
 
-    def _stationary(self, nothing: _Later) -> _Later:
+    def _stationary(self, zeros: _Later) -> _Later:
+        """The means over the infinite horizon."""
         decay, carry = self.decay, self.carry
         factors = (decay, decay**2, carry, decay * carry, carry, decay * carry, carry**2, carry**2)
 
-        def step_back(known: Sequence[FloatArray]) -> _Later:
-            return _Step.of(self, 0, _Later(*known)).means
+        def step_back(moments: Sequence[FloatArray]) -> _Later:
+            return _Step.of(self, 0, _Later(*moments)).means
 
-        return _Later(*fixed_point(self.mdp, self.policy, step_back, nothing, factors))
+        return _Later(*fixed_point(self.mdp, self.policy, step_back, zeros, factors))
 
     def _flows(self) -> list[_Flows]:
-        """Each step's; over the infinite horizon all steps' together, one of them after the other,
-        as each is made of those before it.
+        """The factors of each step. Over the infinite horizon they are those of all steps together;
+        each kind depends on those before it, so they are solved for one after the other.
         """
-        nothing = np.zeros(self.mdp.n_states)
-        found = _Flows(self.mdp.start, nothing, nothing)
+        zero = np.zeros(self.mdp.n_states)
+        flows = _Flows(self.mdp.start, zero, zero)
         if self.mdp.horizon is None:
             system = bellman_system(self.mdp.tables, self.policy, np.asarray(self.carry**2))
-            for i in range(len(found)):
-                own = found[0] if i == 0 else self._next(found)[i]
-                solved = system.solve_adjoint(own[None])[0]
-                found = _Flows(*(solved if k == i else each for k, each in enumerate(found)))
-            return [found]
-        every = [found]
+            for i in range(len(flows)):
+                right = flows[0] if i == 0 else self._next(flows)[i]
+                solved = system.solve_adjoint(right[None])[0]
+                flows = _Flows(*(solved if k == i else flow for k, flow in enumerate(flows)))
+            return [flows]
+        by_step = [flows]
         for _ in self.weights[1:]:
-            every.append(self._next(every[-1]))
-        return every
+            by_step.append(self._next(by_step[-1]))
+        return by_step
 
     def _next(self, flows: _Flows) -> _Flows:
-        """What a step's flows lead to at the next."""
+        """The factors of the next step."""
         along = self.scores @ self.direction
-        second, cross, first = (each[:, None] * self.policy for each in flows)
-        taken = (second, along * second + cross, along**2 * second + 2.0 * along * cross + first)
+        second, cross, first = (flow[:, None] * self.policy for flow in flows)
+        onward = (second, along * second + cross, along**2 * second + 2.0 * along * cross + first)
         table = self.carry**2 * self.mdp.transition
-        return _Flows(*(np.tensordot(each, table, axes=2) for each in taken))
+        return _Flows(*(np.tensordot(flow, table, axes=2) for flow in onward))
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """One step's means by state and action, ``[S, A, 1]`` or ``[S, A, p]``: of its own credit, and
-    of the next step's X and h, as `_Later` names them.
+    """One step's means by state and action, ``[S, A, 1]`` or ``[S, A, p]``: of its credit, and of
+    the next step's X and h, named as in `_Later`.
     """
 
     sums: PairedSums
@@ -160,68 +172,70 @@ class _Step:
             along_paired=joint @ later.along_paired,
         )
 
-    def _ahead(self, means: FloatArray) -> FloatArray:
-        """``v.X`` of X, with what it is multiplied by."""
-        ahead: FloatArray = (means @ self.sums.direction)[..., None]
-        return ahead
+    def _along(self, means: FloatArray) -> FloatArray:
+        """The mean of ``v.X``, ``[S, A, 1]``, from that of X (alone or times something)."""
+        return np.asarray((means @ self.sums.direction)[..., None])
 
-    def _sum(self, total: FloatArray, paired: FloatArray) -> FloatArray:
-        along: FloatArray = self.along * total + self.sums.scores * self._ahead(total) + paired
-        return along
+    def _carried(self, total: FloatArray, paired: FloatArray) -> FloatArray:
+        """``alpha X + u (v.X) + h`` from means of X and of h."""
+        return np.asarray(self.along * total + self.sums.scores * self._along(total) + paired)
 
     @cached_property
-    def turned(self) -> FloatArray:
+    def later(self) -> FloatArray:
         """The mean of ``alpha X + u (v.X) + h``."""
-        return self._sum(self.total, self.paired)
+        return self._carried(self.total, self.paired)
 
     @cached_property
-    def credit_turned(self) -> FloatArray:
-        """That times e."""
-        return self._sum(self.credit_total, self.credit_paired)
+    def credit_later(self) -> FloatArray:
+        """The mean of ``e (alpha X + u (v.X) + h)``."""
+        return self._carried(self.credit_total, self.credit_paired)
 
     @cached_property
-    def along_turned(self) -> FloatArray:
-        """That times v.X."""
-        return self._sum(self.along_total, self.along_paired)
+    def along_later(self) -> FloatArray:
+        """The mean of ``(v.X) (alpha X + u (v.X) + h)``."""
+        return self._carried(self.along_total, self.along_paired)
 
     @property
-    def _based(self) -> FloatArray:
+    def _credit_square(self) -> FloatArray:
         """E[e (e - b)]."""
         return self.square - self.base * self.credit
 
     @property
     def means(self) -> _Later:
-        """By state, of this step's own X and h."""
+        """The means of this step's X and h, by state."""
         u, local, weight, carry = self.sums.scores, self.sums.local, self.weight, self.sums.carry
-        over_base = self._ahead(self.credit_total) - self.base * self._ahead(self.total)
-        pairs = self.along * self.credit_total + u * self._ahead(self.credit_total)
-        new = (
+        above_base = self._along(self.credit_total) - self.base * self._along(self.total)
+        pairs = self.along * self.credit_total + u * self._along(self.credit_total)
+        by_action = (
             self.credit[..., 0],
             self.square[..., 0],
             weight * u * self.credit + carry * self.total,
             weight * u * self.square + carry * self.credit_total,
-            weight * local * (self.credit - self.base) + carry * self.turned,
-            weight * local * self._based + carry * self.credit_turned,
+            weight * local * (self.credit - self.base) + carry * self.later,
+            weight * local * self._credit_square + carry * self.credit_later,
             weight * (weight * self.along * u * self.square + carry * pairs)
             + carry**2 * self.along_total,
-            weight * (weight * self.along * local * self._based + carry * local * over_base)
-            + carry * (weight * self.along * self.credit_turned + carry * self.along_turned),
+            weight
+            * (weight * self.along * local * self._credit_square + carry * local * above_base)
+            + carry * (weight * self.along * self.credit_later + carry * self.along_later),
         )
-        return _Later(*(np.einsum("sa,sa...->s...", self.sums.policy, each) for each in new))
+        return _Later(*(np.einsum("sa,sa...->s...", self.sums.policy, x) for x in by_action))
 
     def half_of_second(self, flows: _Flows) -> FloatArray:
-        """``[p, p]``, which with its transpose is the step's part of E[h_0 h_0^T]."""
+        """A matrix ``[p, p]`` which with its transpose is the step's part of E[h_0 h_0^T]."""
         u, local, weight, carry = self.sums.scores, self.sums.local, self.weight, self.sums.carry
-        twice, cross, first = (each[:, None, None] * self.sums.policy[..., None] for each in flows)
+        twice, cross, first = (flow[:, None, None] * self.sums.policy[..., None] for flow in flows)
         with_scores = (
-            twice * carry**2 * (self.along_turned - 0.5 * u * self._ahead(self.along_total))
+            twice * carry**2 * (self.along_later - 0.5 * u * self._along(self.along_total))
         )
-        with_scores += cross * weight * (weight * self._based * local + carry * self.credit_turned)
+        with_scores += (
+            cross * weight * (weight * self._credit_square * local + carry * self.credit_later)
+        )
         with_scores += cross * carry**2 * self.along_total
         with_scores += first * weight * (0.5 * weight * self.square * u + carry * self.credit_total)
-        squared = self._based - self.base * (self.credit - self.base)
+        squared = self._credit_square - self.base * (self.credit - self.base)
         with_local = 0.5 * weight * squared * local + carry * (
-            self.credit_turned - self.base * self.turned
+            self.credit_later - self.base * self.later
         )
         with_local = twice * weight * with_local
         with_local += cross * weight * carry * (self.credit_total - self.base * self.total)
@@ -229,7 +243,6 @@ class _Step:
 
 
 def _outer(left: FloatArray, right: FloatArray) -> FloatArray:
-    """``sum_s,a left right^T [p, p]``."""
+    """``sum_s,a left right^T``, ``[p, p]``."""
     p = left.shape[-1]
-    found: FloatArray = left.reshape(-1, p).T @ right.reshape(-1, p)
-    return found
+    return np.asarray(left.reshape(-1, p).T @ right.reshape(-1, p))

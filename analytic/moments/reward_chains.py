@@ -1,14 +1,16 @@
-"""Exact moments of multi-step meta-gradients on a reward chain: every i, their mixes and averages.
+"""Exact moments of multi-step meta-gradients on a reward chain: i-step ones, mixes and averages.
 
-With a table of values everything is linear in the batches' mean rewards. With u_i the slopes'
-product with the outer error, and d_i the (traced) sum of mean rewards of state k,
+With a table of values everything is linear in the batches' mean rewards rbar_j. Let w be the loss
+weight, alpha the step size, b = 1 - alpha w, mu the trace decay, theta the initial values, W_k the
+derivative of the target weights in gamma_k, gbar_j the mean inner and gbar'_i the mean outer
+target. The meta-gradient in gamma_k after i inner steps is a product of two numbers,
 
     nabla_{gamma_k} L'(theta^(i)) = -w u_i d_i,    d_i = alpha w sum_{j < i} mu^(i-1-j) rbar_jk,
     u_i = W_k^T (gbar'_i - theta^(i)),    theta^(i) = b^i theta + alpha w sum_{j < i} b^(i-1-j)
     gbar_j,
 
-so its mean is ``-w (E u_i E d_i + Cov(u_i, d_i))``, whatever the rewards' law. For Gaussian rewards
-(the variances, and only they, need this) Isserlis' theorem gives the covariance of two products,
+so its mean is ``-w (E u_i E d_i + Cov(u_i, d_i))``, whatever the rewards' distribution. For
+Gaussian rewards (only variances need this) Isserlis' theorem gives the covariance of two products,
 
     Cov(u_i d_i, u_l d_l) = E u_i E u_l Cov(d_i, d_l) + E d_i E d_l Cov(u_i, u_l)
         + E d_i E u_l Cov(u_i, d_l) + E u_i E d_l Cov(d_i, u_l)
@@ -16,7 +18,7 @@ so its mean is ``-w (E u_i E d_i + Cov(u_i, d_i))``, whatever the rewards' law. 
 
 where the i-step and the l-step meta-gradient of one unroll share the noise of their first
 min(i, l) inner batches. A mix has the weighted sum of these. ``mu = b`` is the exact meta-gradient,
-as every inner step's derivative is b I; another mu is the accumulative trace.
+because every inner step has the derivative b I; another mu is the accumulative trace.
 
 Source: *One Step at a Time: Pros and Cons of Multi-Step Meta-Gradient RL*, eqs. (5), (7), (9), (10)
 and App. D.1.
@@ -40,29 +42,31 @@ MAX_COVARIANCE = 5_000_000
 
 @dataclass(frozen=True, eq=False)
 class StepMoments:
-    """Of the i-step meta-gradients of one unroll, i = 1..n: ``means [n, m]``, and ``covariances
-    [n, n, m, m]`` between component k of the i-step and component q of the l-step one.
+    """The moments of the i-step meta-gradients of one unroll, i = 1..n.
+
+    Attributes:
+        means: ``[n, m]``.
+        covariances: of component k of the i-step and component q of the l-step one, ``[n, n, m,
+            m]``.
     """
 
     means: FloatArray
     covariances: FloatArray
 
     def weighted(self, weights: npt.ArrayLike) -> EstimateMoments:
-        """Of the sum of the i-step meta-gradients times ``weights [n]``.
-
-        Raises:
-            ValueError: weights of another shape, or not finite.
+        """The moments of the sum of the i-step meta-gradients times ``weights [n]``. Raises
+        ValueError for weights of another shape.
         """
         w = frozen_array("weights", weights, (len(self.means),))
         return EstimateMoments(w @ self.means, np.einsum("i,l,ilkq->kq", w, w, self.covariances))
 
     @property
     def last(self) -> EstimateMoments:
-        """Of the n-step meta-gradient alone."""
+        """The moments of the n-step meta-gradient."""
         return EstimateMoments(self.means[-1], self.covariances[-1, -1])
 
     def mixed(self, kappa: float | None = None) -> EstimateMoments:
-        """Of the kappa-mix, eq. (10). Raises ValueError if kappa lies outside [0, 1]."""
+        """The moments of the kappa-mix, eq. (10). Raises ValueError if kappa is not in [0, 1]."""
         return self.weighted(mixing_weights(len(self.means), kappa))
 
 
@@ -73,17 +77,25 @@ def chain_step_moments(
     trace_decay: float | None = None,
     validation: Validation = Validation.FRESH,
 ) -> StepMoments:
-    """Means ``[n, m]`` and covariances ``[n, n, m, m]`` of the i-step meta-gradients, i = 1..n, in
-    the discounts: gradients of the outer *loss*, to be descended.
+    """The moments of the i-step meta-gradients in the discounts, i = 1..n.
 
-    ``trace_decay`` is mu of the accumulative trace; None differentiates the inner steps exactly.
-    One i-step estimate's moments do not depend on ``validation``, those of a mix do.
+    They are gradients of the outer *loss*, to be descended.
 
-    Source: *One Step at a Time*, eqs. (5), (10), App. D.1; the moments follow by Isserlis' theorem.
+    Args:
+        learner: the chain, the initial values and the inner steps.
+        steps: n, the number of inner steps.
+        trace_decay: mu of the accumulative trace, in [0, 1] (None: the inner steps' exact
+            derivatives).
+        validation: the outer loss's batches; a mix's moments depend on it, an i-step one's do not.
+
+    Returns:
+        Means ``[n, m]`` and covariances ``[n, n, m, m]``.
 
     Raises:
         ValueError: steps < 1 or too many, mu outside [0, 1], or batches that are reused for
             validation though their sizes differ.
+
+    Source: *One Step at a Time*, eqs. (5), (10), App. D.1; the moments follow by Isserlis' theorem.
 
     >>> from gradbias.analytic import RewardChain
     >>> from gradbias.analytic.problems import ChainLearner
@@ -111,14 +123,20 @@ def chain_step_moments(
 
 
 def chain_oracle(learner: ChainLearner, *, steps: int | None) -> FloatArray:
-    """The expected exact meta-gradient ``[m]`` after ``steps`` inner steps, or, for None, in the
-    limit: what a bias is measured against.
+    """The expected exact meta-gradient after many inner steps, against which a bias is measured.
 
-    Source: *One Step at a Time*, eqs. (7) and (9); the paper takes 40 steps.
+    Args:
+        learner: the chain, the initial values and the inner steps.
+        steps: the number of inner steps; the paper takes 40 (None: the limit).
+
+    Returns:
+        ``[m]``, one entry for each discount.
 
     Raises:
-        ValueError: steps < 1; the limit, where a step size x loss weight >= 2 lets the inner loop
+        ValueError: steps < 1; the limit, if a step size x loss weight >= 2 lets the inner loop
             diverge.
+
+    Source: *One Step at a Time*, eqs. (7) and (9).
 
     >>> from gradbias.analytic import RewardChain
     >>> from gradbias.analytic.problems import ChainLearner
@@ -132,31 +150,32 @@ def chain_oracle(learner: ChainLearner, *, steps: int | None) -> FloatArray:
             f"step_size: expected step_size x loss_weight < 2 for a limit, got {learner.pace:g}"
         )
     n = None if steps is None else whole_number("steps", steps, at_least=1)
-    left = 0.0 if n is None else b**n
+    initial = 0.0 if n is None else b**n
     slopes, weights = learner.target_slopes, learner.target_weights
-    error = learner.outer_weights @ chain.means - left * learner.values
-    error -= (1.0 - left) * (weights @ chain.means)
+    error = learner.outer_weights @ chain.means - initial * learner.values
+    error -= (1.0 - initial) * (weights @ chain.means)
     shared = learner.pace**2 * _geometric(b * b, n) * (slopes * weights).sum(axis=0)
     covariance = -shared * chain.deviations**2 / learner.batch_size
-    reached = learner.pace * _geometric(b, n) * chain.means
-    oracle: FloatArray = -learner.loss_weight * ((error @ slopes) * reached + covariance)
-    return oracle
+    mean_d = learner.pace * _geometric(b, n) * chain.means
+    return np.asarray(-learner.loss_weight * ((error @ slopes) * mean_d + covariance))
 
 
 def _geometric(ratio: float, terms: int | None) -> float:
-    """1 + ratio + ratio^2 + ..., of so many terms, or of all."""
+    """``1 + ratio + ratio^2 + ...`` with that many terms, or (None) with all."""
     return 1.0 / (1.0 - ratio) if terms is None else float((ratio ** np.arange(terms)).sum())
 
 
 def _powers(ratio: float, n: int) -> FloatArray:
-    """``ratio^(i-1-j)`` in row i - 1 and column j, 0 where batch j comes later, ``[n, n]``."""
+    """``ratio^(i-1-j)`` in row i - 1 and column j, 0 if batch j comes later, ``[n, n]``."""
     gaps = np.arange(n)[:, None] - np.arange(n)[None, :]
     return np.tril(ratio ** np.maximum(gaps, 0))
 
 
 @dataclass(frozen=True, eq=False)
 class _Forms:
-    """u_i and d_i for each gamma_k: means ``[n, m]`` and covariances ``[n, n, m, m]``."""
+    """The factors u_i and d_i for each gamma_k: their means ``[n, m]`` and covariances ``[n, n, m,
+    m]``.
+    """
 
     u: FloatArray
     d: FloatArray
@@ -166,34 +185,37 @@ class _Forms:
 
     @classmethod
     def of(cls, learner: ChainLearner, n: int, decay: float, validation: Validation) -> _Forms:
-        """Those of ``learner``, with ``decay`` per step in d."""
+        """The factors of ``learner``, with ``decay`` in place of mu."""
         chain, b = learner.chain, learner.contraction
-        moved = learner.pace * _powers(b, n)  # the share of inner batch j in theta^(i)
-        traced = learner.pace * _powers(decay, n)  # and in d_i
-        own = learner.target_slopes.T @ learner.target_weights  # [k, c]: u_k by reward c, inner
-        judged = learner.target_slopes.T @ learner.outer_weights  # and outer
+        in_theta = learner.pace * _powers(b, n)  # the share of inner batch j in theta^(i)
+        in_d = learner.pace * _powers(decay, n)  # and in d_i
+        by_inner = learner.target_slopes.T @ learner.target_weights  # du_k/dr_c, inner rewards
+        by_outer = learner.target_slopes.T @ learner.outer_weights  # and outer ones
         inner, outer = (
             chain.deviations**2 / size for size in (learner.batch_size, learner.outer_batch_size)
         )
-        together = np.ones((n, n)) if validation is Validation.SHARED else np.eye(n)
-        again = np.eye(n, k=1) if validation is Validation.REUSED else np.zeros((n, n))
-        left = np.outer(b ** np.arange(1, n + 1), learner.target_slopes.T @ learner.values)
-        crossed = _each(moved @ again.T, own * inner @ judged.T)
+        shared = np.ones((n, n)) if validation is Validation.SHARED else np.eye(n)
+        reused = np.eye(n, k=1) if validation is Validation.REUSED else np.zeros((n, n))
+        initial = np.outer(b ** np.arange(1, n + 1), learner.target_slopes.T @ learner.values)
+        cross = _each(in_theta @ reused.T, by_inner * inner @ by_outer.T)
         return cls(
-            u=judged @ chain.means - left - np.outer(moved.sum(axis=1), own @ chain.means),
-            d=np.outer(traced.sum(axis=1), chain.means),
-            uu=_each(together, judged * outer @ judged.T)
-            + _each(moved @ moved.T, own * inner @ own.T)
-            - crossed
-            - crossed.transpose(1, 0, 3, 2),
-            ud=_each(again @ traced.T, judged * inner) - _each(moved @ traced.T, own * inner),
-            dd=_each(traced @ traced.T, np.diag(inner)),
+            u=by_outer @ chain.means
+            - initial
+            - np.outer(in_theta.sum(axis=1), by_inner @ chain.means),
+            d=np.outer(in_d.sum(axis=1), chain.means),
+            uu=_each(shared, by_outer * outer @ by_outer.T)
+            + _each(in_theta @ in_theta.T, by_inner * inner @ by_inner.T)
+            - cross
+            - cross.transpose(1, 0, 3, 2),
+            ud=_each(reused @ in_d.T, by_outer * inner)
+            - _each(in_theta @ in_d.T, by_inner * inner),
+            dd=_each(in_d @ in_d.T, np.diag(inner)),
         )
 
     def product(self, factor: float) -> StepMoments:
-        """Moments of ``factor x u_i d_i``, for Gaussian u and d."""
+        """The moments of ``factor x u_i d_i`` for Gaussian u and d."""
         du = self.ud.transpose(1, 0, 3, 2)
-        at_once = np.einsum("iikk->ik", self.ud)
+        covariance = np.einsum("iikk->ik", self.ud)
         covariances = (
             self.dd * (_pairs(self.u, self.u) + self.uu)
             + _pairs(self.d, self.d) * self.uu
@@ -201,14 +223,14 @@ class _Forms:
             + _pairs(self.u, self.d) * du
             + self.ud * du
         )
-        return StepMoments(factor * (self.u * self.d + at_once), factor**2 * covariances)
+        return StepMoments(factor * (self.u * self.d + covariance), factor**2 * covariances)
 
 
 def _each(over_steps: FloatArray, over_states: FloatArray) -> FloatArray:
-    """``[n, n, m, m]``: each entry of the one times each of the other."""
+    """The products of all entries of two matrices, ``[n, n, m, m]``."""
     return over_steps[:, :, None, None] * over_states
 
 
 def _pairs(first: FloatArray, second: FloatArray) -> FloatArray:
-    """``[n, n, m, m]``: component k of the i-th row times component q of the l-th."""
+    """All products of an entry of ``first [n, m]`` and one of ``second``, ``[n, n, m, m]``."""
     return first[:, None, :, None] * second[None, :, None, :]

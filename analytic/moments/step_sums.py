@@ -1,11 +1,11 @@
-"""Estimates from one trajectory as sums over its steps, ready for their moments.
+"""An estimate from one trajectory as a sum over its steps, ready for its moments.
 
-Where each step's score counts by itself, an estimate is a sum of credits times vectors
-(`analytic.moments.independent_steps`); DiCE's Hessian pairs steps
-(`analytic.moments.paired_steps`); whole returns are given as the linear map from what is summed
-from step t + 1 on to what is summed from t on (`analytic.moments.suffix_sums`). Over a finite
+If each step's score counts by itself, an estimate is a sum of credits times vectors
+(`analytic.moments.independent_steps`). DiCE's Hessian pairs steps
+(`analytic.moments.paired_steps`). Total returns are given as the linear map from the sums over
+steps t + 1 and later to those over t and later (`analytic.moments.suffix_sums`). Over a finite
 horizon the weights w_t of the steps stand in the sum. Over the infinite one they are gamma^t, and
-gamma carries what is summed: every step is the same.
+the sums are carried back with the factor gamma, so that every step is the same.
 """
 
 from __future__ import annotations
@@ -31,10 +31,16 @@ from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_nu
 
 @dataclass(frozen=True, eq=False)
 class StepSums:
-    """One problem, policy and way to weigh steps, T of them (1 over the infinite horizon).
+    """A problem, a policy and the weights of T steps (T = 1 for the infinite horizon).
 
-    ``signal [T, S, A, S]`` is x, ``decay`` what carries it back, ``baseline [T + 1, S]`` (0 at the
-    end of a horizon), ``weights [T]``, and ``carry`` what carries the sums themselves back.
+    Attributes:
+        mdp: the problem.
+        at: the policy.
+        signal: ``[T, S, A, S]``, whose discounted sums are the credits: rewards or TD errors.
+        decay: the factor that carries credits back.
+        baseline: ``[T + 1, S]``, 0 at the end of a horizon.
+        weights: w, ``[T]``.
+        carry: the factor that carries the sums themselves back.
     """
 
     mdp: TabularMDP
@@ -55,12 +61,14 @@ class StepSums:
         gae_lambda: float | None,
         weighting: StateWeighting,
     ) -> StepSums:
-        """Raises ValueError for what does not fit."""
+        """Checks the arguments, which are those of `gradient_moments`. Raises ValueError as it
+        does.
+        """
         at = single_policy(mdp, theta, policy)
         values = critic_over_time(mdp, critic)
         weights = _step_weights(mdp, weighting)
-        each = max(at.theta.size, len(weights) * mdp.n_states)
-        check_moments_size(mdp.n_states * mdp.n_actions * each)
+        longest = max(at.theta.size, len(weights) * mdp.n_states)
+        check_moments_size(mdp.n_states * mdp.n_actions * longest)
         shape = (len(weights), mdp.n_states, mdp.n_actions, mdp.n_states)
         signal = np.broadcast_to(mdp.next_state_reward, shape)
         decay, baseline = mdp.discount, np.array(values)
@@ -75,51 +83,50 @@ class StepSums:
 
     @property
     def scores(self) -> FloatArray:
-        """``[S, A, p]``: grad log pi(a|s), 0 at terminal states."""
-        return self._pulled([self._logit_scores], [])
+        """The scores grad log pi(a|s), ``[S, A, p]``, 0 at terminal states."""
+        return self._in_parameters([self._logit_scores], [])
 
-    def curved(self, v: FloatArray, *, keep_scores: bool) -> FloatArray:
-        """``[S, A, p]``: the Hessian of log pi(a|s) times v; with scores, that of pi over pi."""
-        moved = required(self.at.jet([v])[1])
+    def second_derivatives(self, v: FloatArray, *, keep_scores: bool) -> FloatArray:
+        """The Hessian of log pi(a|s) times v, ``[S, A, p]``; with ``keep_scores`` that of pi, over
+        pi.
+        """
+        tangent = required(self.at.jet([v])[1])
         states = np.arange(self.mdp.n_states)
-        change = np.zeros_like(self._logit_scores)
-        change[states, :, states] = -moved[:, None, :]
-        found = self._pulled([self._logit_scores, change], [v])
-        return found + self._along(v)[..., None] * self.scores if keep_scores else found
-
-    def _along(self, v: FloatArray) -> FloatArray:
-        """``[S, A]``: the scores along v."""
-        along: FloatArray = self.scores @ v.ravel()
-        return along
+        derivative = np.zeros_like(self._logit_scores)
+        derivative[states, :, states] = -tangent[:, None, :]
+        second = self._in_parameters([self._logit_scores, derivative], [v])
+        return (
+            second + (self.scores @ v.ravel())[..., None] * self.scores if keep_scores else second
+        )
 
     @property
     def _logit_scores(self) -> FloatArray:
-        """``[S, A, S, A]``."""
+        """The scores in the logits, ``[S, A, S, A]``."""
         n_states, n_actions = self.mdp.n_states, self.mdp.n_actions
         states = np.arange(n_states)
-        found = np.zeros((n_states, n_actions, n_states, n_actions))
-        found[states, :, states] = np.eye(n_actions) - self.at.probabilities[:, None, :]
-        return found
+        scores = np.zeros((n_states, n_actions, n_states, n_actions))
+        scores[states, :, states] = np.eye(n_actions) - self.at.probabilities[:, None, :]
+        return scores
 
-    def _pulled(self, fields: list[FloatArray], directions: list[FloatArray]) -> FloatArray:
-        found = self.at.pulled_jet(fields, directions)
-        flat = found.reshape(*found.shape[: found.ndim - len(self.at.shape)], -1)
+    def _in_parameters(self, fields: list[FloatArray], directions: list[FloatArray]) -> FloatArray:
+        """`PolicyAt.vjp_jet` with parameters flattened, ``[S, A, p]``, 0 at terminal states."""
+        shaped = self.at.vjp_jet(fields, directions)
+        flat = shaped.reshape(*shaped.shape[: shaped.ndim - len(self.at.shape)], -1)
         return np.where(self.mdp.terminal[:, None, None], 0.0, flat)
 
     def to_go(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Of ``sum_t w_t (g_t - b_t) y(s_t, a_t)``: the differences carry over ``x + decay b(s') -
-        b(s)``, so that an offset which the baseline takes off does not round.
+        """The mean and covariance of ``sum_t w_t (g_t - b_t) y(s_t, a_t)``, g_t the reward-to-go.
+        The recursion runs on ``x + decay b(s') - b(s)``, so that a large offset that the baseline
+        removes leaves no rounding errors.
         """
         signal = _differences(self.signal, self.baseline, self.decay)
-        given = (self.mdp, self.at.probabilities, signal, vectors, self.weights)
-        sums = CreditedSums(*given, self.decay, self.carry)
-        return self._centred(*sums.moments)
+        arguments = (self.mdp, self.at.probabilities, signal, vectors, self.weights)
+        return self._centred(*CreditedSums(*arguments, self.decay, self.carry).moments)
 
-    def whole_return(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Of ``sum_t (R - w_t b_t) y(s_t, a_t)``. Z = (1, R, Y, R Y, B).
-
-        Raises:
-            ValueError: an infinite horizon.
+    def total_return(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The mean and covariance of ``sum_t (R - w_t b_t) y(s_t, a_t)``, R the total return. With
+        Y the sum of y and B that of ``w_t b_t y``, the sums are Z = (1, R, Y, R Y, B). Raises
+        ValueError for an infinite horizon.
         """
         check_ending(self.mdp)
         p = vectors.shape[-1]
@@ -128,26 +135,29 @@ class StepSums:
         plain, times, base = (slice(2 + i * p, 2 + (i + 1) * p) for i in range(3))
 
         def maps(t: int) -> Maps:
-            fixed, moving, identity = np.zeros((*pairs, k, k)), np.zeros((*pairs, k, k)), np.eye(p)
-            fixed[..., 0, 0] = moving[..., 1, 0] = 1.0
+            fixed, rewarded = np.zeros((2, *pairs, k, k))
+            identity = np.eye(p)
+            fixed[..., 0, 0] = rewarded[..., 1, 0] = 1.0
             fixed[..., 1, 1] = self.decay
-            fixed[..., plain, 0] = moving[..., times, 0] = vectors
-            fixed[..., plain, plain] = moving[..., times, plain] = identity
+            fixed[..., plain, 0] = rewarded[..., times, 0] = vectors
+            fixed[..., plain, plain] = rewarded[..., times, plain] = identity
             fixed[..., times, 1] = self.decay * vectors
             fixed[..., times, times] = self.decay * identity
             fixed[..., base, 0] = self.weights[t] * self.baseline[t][:, None, None] * vectors
             fixed[..., base, base] = identity
-            return fixed, moving
+            return fixed, rewarded
 
         total = SuffixSums(self.mdp, self.at.probabilities, self.signal, maps, k).moments
         pick = np.eye(k)[times] - np.eye(k)[base]
         return self._centred(pick @ total[:, 0], pick @ total @ pick.T)
 
     def across_steps(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Of DiCE's Hessian times v, which also pairs the scores of different steps."""
-        local = self.curved(v, keep_scores=True)
-        given = (self.mdp, self.at.probabilities, self.signal, self.scores, local, v.ravel())
-        sums = PairedSums(*given, self.baseline, self.weights, self.decay, self.carry)
+        """The mean and covariance of DiCE's Hessian times v, which also pairs scores of different
+        steps.
+        """
+        local = self.second_derivatives(v, keep_scores=True)
+        arguments = (self.mdp, self.at.probabilities, self.signal, self.scores, local, v.ravel())
+        sums = PairedSums(*arguments, self.baseline, self.weights, self.decay, self.carry)
         return self._centred(*sums.moments)
 
     def _centred(self, mean: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -156,17 +166,17 @@ class StepSums:
 
 
 def check_ending(mdp: TabularMDP) -> None:
-    """Raises ValueError for whole returns of an infinite horizon."""
+    """Raises ValueError for total returns over an infinite horizon."""
     if mdp.horizon is None:
         raise ValueError(
-            "credit: expected rewards-to-go with horizon None, got whole returns, which weigh "
+            "credit: expected rewards-to-go with horizon None, got total returns, which weigh "
             "infinitely many scores alike, so that their sum has no limit"
         )
 
 
 def critic_over_time(mdp: TabularMDP, critic: npt.ArrayLike | None) -> FloatArray:
-    """``[H + 1, S]``, or its one row twice over the infinite horizon. Raises ValueError on a wrong
-    shape, or values at terminal states.
+    """The critic as rows ``[H + 1, S]``; over the infinite horizon its one row, twice. Raises
+    ValueError on a wrong shape, or values at terminal states.
     """
     array = None if critic is None else frozen_array("critic", critic)
     rows = critic_rows(array, mdp.horizon, mdp.n_states)
@@ -175,18 +185,17 @@ def critic_over_time(mdp: TabularMDP, critic: npt.ArrayLike | None) -> FloatArra
 
 
 def checked_lambda(gae_lambda: float) -> float:
-    """Raises ValueError outside [0, 1]."""
+    """The lambda of GAE as a float. Raises ValueError outside [0, 1]."""
     return real_number("gae_lambda", gae_lambda, low=0.0, high=1.0)
 
 
 def _differences(signal: FloatArray, values: FloatArray, discount: float) -> FloatArray:
-    """``signal + discount v(s') - v(s)`` ``[T, S, A, S]``, of values ``[T + 1, S]``."""
-    found: FloatArray = signal + discount * values[1:, None, None, :] - values[:-1, :, None, None]
-    return found
+    """``signal + discount v(s') - v(s)``, ``[T, S, A, S]``, with values v ``[T + 1, S]``."""
+    return np.asarray(signal + discount * values[1:, None, None, :] - values[:-1, :, None, None])
 
 
 def _step_weights(mdp: TabularMDP, weighting: StateWeighting) -> FloatArray:
-    """``[T]``; 1 over the infinite horizon, where gamma carries the sums."""
+    """The weights ``[T]``; over the infinite horizon 1, because gamma carries the sums."""
     if mdp.horizon is not None:
         return weighting.step_weights(mdp.discount, mdp.horizon)
     if not isinstance(weighting, Discounted):

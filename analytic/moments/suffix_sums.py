@@ -1,12 +1,13 @@
-"""Second moments of what a trajectory's steps sum to, backwards in time.
+"""Second moments of sums over a trajectory's steps, backwards in time.
 
-Let Z_t be linear in Z_{t+1}: ``Z_t = (L(s, a) + x(s, a, s') E(s, a)) Z_{t+1}``, with x the step's
-reward. The second moments ``M_t(s) = E[Z_t Z_t^T | s_t = s]`` then follow backwards,
+Let the sums Z_t from step t on be linear in those from the next step on: ``Z_t = (L(s, a) + x(s, a,
+s') E(s, a)) Z_{t+1}`` with x the step's reward and matrices L, E. Their second moments ``M_t(s) =
+E[Z_t Z_t^T | s_t = s]`` follow backwards,
 
     M_t(s) = sum_a pi(a|s) sum_s' P(s'|s,a) (L + x E) M_{t+1}(s') (L + x E)^T,
 
-in ``O(H S A (S k^2 + k^3))`` for Z of length k, where enumeration takes (S A)^H trajectories.
-`analytic.moments.independent_steps` and `analytic.moments.paired_steps` do without a matrix in each
+in ``O(H S A (S k^2 + k^3))`` for Z of length k; enumeration would take (S A)^H trajectories.
+`analytic.moments.independent_steps` and `analytic.moments.paired_steps` need no matrix in each
 state.
 """
 
@@ -40,26 +41,34 @@ def fixed_point(
     mdp: TabularMDP,
     policy: FloatArray,
     step_back: Callable[[Sequence[FloatArray]], Sequence[FloatArray]],
-    nothing: Sequence[FloatArray],
+    zeros: Sequence[FloatArray],
     factors: Sequence[float],
 ) -> list[FloatArray]:
-    """What ``step_back`` leaves as it is: moments ``[S, ...]`` over the infinite horizon.
+    """The stationary moments ``[S, ...]`` of an infinitely long trajectory: the solution of
+    ``x = step_back(x)``, one Bellman system for each moment in turn.
 
-    Each is its own mean at the next state times its factor, and what it gets from those before it:
-    that solves a Bellman system each. ``nothing`` are zeros of their shapes.
+    Moment i is ``factors[i]`` times its mean at the next state, plus a part that depends on the
+    moments before it only. ``zeros`` have the moments' shapes.
     """
-    known = list(nothing)
+    moments = list(zeros)
     for i, factor in enumerate(factors):
-        own = np.moveaxis(step_back(known)[i], 0, -1)
+        # Moment i is still 0 here, so what step_back gives is the part of the moments before it.
+        right = np.moveaxis(step_back(moments)[i], 0, -1)
         system = bellman_system(mdp.tables, policy, np.asarray(factor))
-        known[i] = np.moveaxis(system.solve(own[..., None, :])[..., 0, :], -1, 0)
-    return known
+        moments[i] = np.moveaxis(system.solve(right[..., None, :])[..., 0, :], -1, 0)
+    return moments
 
 
 @dataclass(frozen=True, eq=False)
 class SuffixSums:
-    """Z of a finite horizon under action probabilities ``policy [S, A]``: x is ``signal [H, S, A,
-    S]``, ``maps(t)`` are L and E; Z_H is (1, 0, ..), of that ``length``.
+    """The sums Z_0 of a finite horizon, with Z_H = (1, 0, ..).
+
+    Attributes:
+        mdp: the problem.
+        policy: action probabilities, ``[S, A]``.
+        signal: x, ``[H, S, A, S]``.
+        maps: gives the matrices L and E of step t.
+        length: k, of Z.
     """
 
     mdp: TabularMDP
@@ -70,21 +79,20 @@ class SuffixSums:
 
     @property
     def moments(self) -> FloatArray:
-        """E[Z_0 Z_0^T] ``[k, k]`` from the start law."""
-        found = np.zeros((self.mdp.n_states, self.length, self.length))
-        found[:, 0, 0] = 1.0
+        """E[Z_0 Z_0^T] ``[k, k]`` from the initial distribution."""
+        moments = np.zeros((self.mdp.n_states, self.length, self.length))
+        moments[:, 0, 0] = 1.0
         for t in reversed(range(len(self.signal))):
-            found = self._step_back(self.signal[t], self.maps(t), found)
-        total: FloatArray = np.tensordot(self.mdp.start, found, axes=1)
-        return total
+            moments = self._step_back(self.signal[t], self.maps(t), moments)
+        return np.asarray(np.tensordot(self.mdp.start, moments, axes=1))
 
     def _step_back(self, signal: FloatArray, maps: Maps, later: FloatArray) -> FloatArray:
-        """``M_t`` from M_{t+1} ``[S, k, k]``."""
+        """M_t from M_{t+1} ``[S, k, k]``."""
+        # E[M'], E[x M'] and E[x^2 M'] at each (s, a).
         plain, once, twice = (
             np.tensordot(self.mdp.transition * signal**power, later, axes=1) for power in range(3)
         )
-        fixed, moving = maps
-        both = (fixed @ plain + moving @ once) @ np.swapaxes(fixed, -1, -2)
-        both += (fixed @ once + moving @ twice) @ np.swapaxes(moving, -1, -2)
-        found: FloatArray = (self.policy[..., None, None] * both).sum(axis=1)
-        return found
+        fixed, rewarded = maps
+        both = (fixed @ plain + rewarded @ once) @ np.swapaxes(fixed, -1, -2)
+        both += (fixed @ once + rewarded @ twice) @ np.swapaxes(rewarded, -1, -2)
+        return np.asarray((self.policy[..., None, None] * both).sum(axis=1))

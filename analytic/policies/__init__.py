@@ -1,4 +1,4 @@
-"""Softmax policies, their derivatives in the logits, jets."""
+"""Softmax policies, the chain rule on their logits, and jets (mixed directional derivatives)."""
 
 from gradbias.analytic.utils.lazy_imports import public_names
 

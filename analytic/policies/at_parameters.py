@@ -1,8 +1,9 @@
-"""A policy at given parameters: its probabilities along directions, and derivatives pulled back.
+"""A policy at given parameters, and the chain rule between its parameters and its logits.
 
-Everything exact is derived in the logits; these are the two halves of the chain rule. For a
-direction v in the parameters, the logits move along ``z'(theta) v`` and, to second order, along
-``z''(theta)[v, w]``; a derivative g in the logits is ``z'(theta)^T g`` in the parameters.
+All exact derivatives are taken in the logits ``z(theta)``. A direction v in the parameters is the
+direction ``z'(theta) v`` in the logits (with the second derivative ``z''(theta)[v, w]`` along v and
+w), and a gradient g in the logits is the vector-Jacobian product ``z'(theta)^T g`` in the
+parameters.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from gradbias.analytic.policies.softmax import (
     LinearSoftmax,
     Policy,
     TabularSoftmax,
+    chain_rule,
     check_magnitude,
-    pull_back,
     softmax,
 )
 from gradbias.analytic.utils.validation import FloatArray, check_leading, frozen_array
@@ -28,8 +29,14 @@ from gradbias.analytic.utils.validation import FloatArray, check_leading, frozen
 
 @dataclass(frozen=True, eq=False)
 class PolicyAt:
-    """``policy`` with parameters ``theta [..., *shape]``; ``leading`` are theta's leading axes, or
-    the problem's where those are more.
+    """A policy with parameters theta.
+
+    Attributes:
+        policy: maps theta to logits.
+        theta: the parameters, ``[..., *shape]``.
+        shape: of one policy's parameters.
+        size: (S, A).
+        leading: theta's leading axes, or the problem's if those are more.
     """
 
     policy: Policy
@@ -37,59 +44,63 @@ class PolicyAt:
     shape: tuple[int, ...]
     size: tuple[int, int]
     leading: tuple[int, ...]
-    _kept: dict[int, tuple[FloatArray, ...]] = field(default_factory=dict, init=False, repr=False)
+    _cache: dict[int, tuple[FloatArray, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def logits(self) -> FloatArray:
-        """``[..., S, A]``. Raises ValueError if the policy's are not that, or not finite."""
+        """The logits ``[..., S, A]``. Raises ValueError if the policy gives other shapes or
+        infinite numbers.
+        """
         if isinstance(self.policy, TabularSoftmax | LinearSoftmax):
             return self.policy.logits(self.theta)
-        flat = self.theta.reshape(-1, *self.shape)
         rows = [
-            frozen_array("policy: its logits", self.policy.logits(one), self.size) for one in flat
+            frozen_array("policy: its logits", self.policy.logits(theta), self.size)
+            for theta in self.theta.reshape(-1, *self.shape)
         ]
-        return np.reshape(rows, (*self._own, *self.size))
+        return np.reshape(rows, (*self._theta_leading, *self.size))
 
     @cached_property
     def probabilities(self) -> FloatArray:
-        """``[..., S, A]``."""
+        """The action probabilities, ``[..., S, A]``."""
         return softmax(self.logits)
 
     @property
-    def _own(self) -> tuple[int, ...]:
+    def _theta_leading(self) -> tuple[int, ...]:
         """The leading axes of theta."""
         return self.theta.shape[: self.theta.ndim - len(self.shape)]
 
     def direction(self, v: npt.ArrayLike, name: str = "v") -> FloatArray:
-        """``v`` as an array ``[..., *shape]``. Raises ValueError on a wrong shape or entry."""
+        """The direction ``v`` as an array ``[..., *shape]``; ValueError if it does not fit."""
         array = frozen_array(name, v)
         check_leading(name, array, self.shape, self.leading)
         check_magnitude(name, array)
         return array
 
     def _derivatives(self, order: int) -> tuple[FloatArray, ...]:
-        """Those of the logits, ``[..., n, p, ...]`` (n = S * A), to at least that order."""
-        known = self._kept.get(order)
-        if known is None:
+        """Derivatives 1..order of the logits, the k-th ``[..., n, p, .., p]`` with n = S * A."""
+        derivatives = self._cache.get(order)
+        if derivatives is None:
             flat = self.theta.reshape(-1, *self.shape)
-            every = [self.policy.logit_derivatives(one, order) for one in flat]
-            parts = [np.stack(one) for one in zip(*every, strict=True)]
-            known = tuple(part.reshape(self._own + part.shape[1:]) for part in parts)
-            self._kept[order] = known
-        return known
+            each_theta = [self.policy.logit_derivatives(theta, order) for theta in flat]
+            stacked = [np.stack(parts) for parts in zip(*each_theta, strict=True)]
+            derivatives = tuple(
+                part.reshape(self._theta_leading + part.shape[1:]) for part in stacked
+            )
+            self._cache[order] = derivatives
+        return derivatives
 
     def _along(self, order: int, directions: Sequence[FloatArray]) -> FloatArray:
-        """The derivative of that order of the logits, contracted with directions from the last
-        axis on: ``[..., n]``, or ``[..., n, p]`` where one axis is left.
+        """The logits' derivative of that order, contracted with directions from the last axis on:
+        ``[..., n]``, or ``[..., n, p]`` if there is one direction less than the order.
         """
         if isinstance(self.policy, LinearSoftmax) and order == 1:
-            found = self.policy.features.reshape(-1, *self.shape)
+            tensor = self.policy.features.reshape(-1, *self.shape)
         else:
-            found = self._derivatives(order)[order - 1]
-        for left, v in zip(range(order, 0, -1), directions, strict=False):
+            tensor = self._derivatives(order)[order - 1]
+        for axes, v in zip(range(order, 0, -1), directions, strict=False):
             leading = v.shape[: v.ndim - len(self.shape)]
-            found = (found * v.reshape(leading + (1,) * left + (-1,))).sum(axis=-1)
-        return found
+            tensor = (tensor * v.reshape(leading + (1,) * axes + (-1,))).sum(axis=-1)
+        return tensor
 
     def logit_jet(self, directions: Sequence[FloatArray]) -> list[Part]:
         """The jet of the logits ``[..., S, A]`` along directions ``[..., *shape]``."""
@@ -104,15 +115,23 @@ class PolicyAt:
         return parts
 
     def jet(self, directions: Sequence[FloatArray]) -> list[Part]:
-        """The jet of the action probabilities ``[..., S, A]``."""
+        """The jet of the action probabilities ``[..., S, A]`` along directions."""
         return softmax_jet(self.logit_jet(directions))
 
-    def pulled(self, field: FloatArray) -> FloatArray:
-        """``z'(theta)^T g`` of ``g [..., S, A]``, shaped ``[..., *shape]``."""
-        return self.pulled_jet([field], [])
+    def vjp(self, field: FloatArray) -> FloatArray:
+        """The product ``z'(theta)^T g`` for ``g [..., S, A]``, shaped ``[..., *shape]``."""
+        return self.vjp_jet([field], [])
 
-    def pulled_jet(self, fields: Parts, directions: Sequence[FloatArray]) -> FloatArray:
-        """The last part of the jet of ``z'(theta)^T g``, from the jet of g ``[..., S, A]``."""
+    def vjp_jet(self, fields: Parts, directions: Sequence[FloatArray]) -> FloatArray:
+        """The mixed derivative of ``z'(theta)^T g(theta)`` along all directions.
+
+        Args:
+            fields: the jet of g ``[..., S, A]`` along the directions.
+            directions: each ``[..., *shape]``.
+
+        Returns:
+            ``[..., *shape]``.
+        """
         last = len(fields) - 1
         if isinstance(self.policy, TabularSoftmax):
             return required(fields[last])
@@ -121,12 +140,15 @@ class PolicyAt:
             chosen = [v for i, v in enumerate(directions) if mask >> i & 1]
             constant = chosen and isinstance(self.policy, LinearSoftmax)
             jacobians.append(None if constant else self._along(len(chosen) + 1, chosen))
-        found = required(leibniz(_transposed_product, jacobians, fields, last))
-        return found.reshape(found.shape[:-1] + self.shape)
+        flat = required(leibniz(_transposed_product, jacobians, fields, last))
+        return flat.reshape(flat.shape[:-1] + self.shape)
 
-    def pulled_hessian(self, gradient: FloatArray, hessian: FloatArray) -> FloatArray:
-        """The Hessian in the parameters from gradient ``[..., n]`` and Hessian ``[..., n, n]`` in
-        the logits: ``[..., *shape, *shape]``.
+    def hessian(self, gradient: FloatArray, hessian: FloatArray) -> FloatArray:
+        """The Hessian in the parameters, ``[..., *shape, *shape]``.
+
+        Args:
+            gradient: in the logits, ``[..., n]`` with n = S * A.
+            hessian: in the logits, ``[..., n, n]``.
         """
         if isinstance(self.policy, TabularSoftmax):
             flat = hessian
@@ -134,14 +156,14 @@ class PolicyAt:
             first = self.policy.features.reshape(-1, *self.shape)
             flat = np.matmul(first.T, np.matmul(hessian, first))
         else:
-            flat = pull_back([gradient, hessian], self._derivatives(2))[1]
+            flat = chain_rule([gradient, hessian], self._derivatives(2))[1]
         return flat.reshape(flat.shape[:-2] + self.shape * 2)
 
 
 def _transposed_product(jacobian: FloatArray, field: FloatArray) -> FloatArray:
+    """``z'^T g`` for ``z' [..., n, p]`` and ``g [..., S, A]``: ``[..., p]``."""
     flat = field.reshape(*field.shape[:-2], 1, -1)
-    found: FloatArray = np.matmul(flat, jacobian)[..., 0, :]
-    return found
+    return np.asarray(np.matmul(flat, jacobian)[..., 0, :])
 
 
 def policy_at(
@@ -152,15 +174,13 @@ def policy_at(
     leading: tuple[int, ...] = (),
     name: str = "theta",
 ) -> PolicyAt:
-    """The policy at ``theta [..., *shape]``; ``leading`` are the axes of many problems.
-
-    Raises:
-        ValueError: a wrong shape, an entry that is not finite, or leading axes that do not match.
+    """The policy at ``theta [..., *shape]``, where ``leading`` are the problems' leading axes.
+    Raises ValueError on a wrong shape, an infinite entry, or leading axes that do not match.
     """
     shape = policy.parameter_shape(n_states, n_actions)
     array = frozen_array(name, theta)
     check_leading(name, array, shape, leading)
     check_magnitude(name, array)
-    own = array.shape[: array.ndim - len(shape)]
-    longest = own if len(own) > len(leading) else leading
+    theta_leading = array.shape[: array.ndim - len(shape)]
+    longest = theta_leading if len(theta_leading) > len(leading) else leading
     return PolicyAt(policy, array, shape, (n_states, n_actions), longest)

@@ -1,12 +1,12 @@
 """Exact mixed directional derivatives of any order, by the product rule.
 
-A *jet* of order k holds a quantity and its derivatives along k directions: a list of 2^k parts,
-where part ``mask`` is the derivative along every direction whose bit is set in ``mask``, once each
-(part 0 is the value itself). This is arithmetic with k infinitesimals whose squares are 0. A part
-that is identically zero is None, so that what does not depend on a direction costs nothing.
+A *jet* of order k holds a quantity and its derivatives along k directions: a list of 2^k parts.
+Part ``mask`` is the derivative along each direction whose bit is set in ``mask``, taken once (part
+0 is the value itself). This is arithmetic with k infinitesimals whose squares are 0. A part that is
+identically zero is None, so that derivatives along directions without effect cost nothing.
 
-Every exact derivative here is a jet of the Bellman equations: the Hessian-vector product is a jet
-of order 1 of the gradient, the third derivative along two directions one of order 2.
+Every exact derivative of this package is a jet of the Bellman equations: a Hessian-vector product
+is a jet of order 1 of the gradient, a third derivative along two directions is one of order 2.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,31 +22,31 @@ Combine = Callable[[FloatArray, FloatArray], FloatArray]
 
 
 def submasks(mask: int) -> list[int]:
-    """All sets of directions within ``mask``, 0 first and ``mask`` last."""
+    """All subsets of the directions in ``mask``, 0 first and ``mask`` last."""
     return [part for part in range(mask + 1) if part & mask == part]
 
 
 def add(first: Part, second: Part) -> Part:
-    """The sum; None is zero."""
+    """The sum of two parts, where None stands for zero."""
     if first is None or second is None:
         return second if first is None else first
     return first + second
 
 
 def required(part: Part) -> FloatArray:
-    """A part that cannot be identically zero. Raises ValueError if it is."""
+    """The part as an array. Raises ValueError if it is None (identically zero)."""
     if part is None:
-        raise ValueError("expected a part of a jet that moves, got one that is identically 0")
+        raise ValueError("expected a part of a jet that is not identically 0, got None")
     return part
 
 
 def leibniz(
     combine: Combine, left: Parts, right: Parts, mask: int, *, value_on_left: bool = True
 ) -> Part:
-    """Part ``mask`` of the bilinear ``combine`` of two jets.
+    """Part ``mask`` of the bilinear ``combine`` of two jets, by the product rule.
 
-    ``value_on_left=False`` leaves out the term in which nothing on the left is differentiated:
-    the one that a linear equation is solved for.
+    ``value_on_left=False`` leaves out the term in which the left factor is not differentiated. That
+    term holds the unknown when a differentiated linear equation is solved.
     """
     total: Part = None
     for part in submasks(mask)[0 if value_on_left else 1 :]:
@@ -67,33 +67,35 @@ def softmax_jet(logits: Parts) -> list[Part]:
     ``d pi = pi (dz - sum_a pi dz)`` is differentiated once more for every further direction.
     """
     policy: list[Part] = [softmax(required(logits[0]))]
-    moved = pivoted(policy[0], logits)
+    shifted = pivoted(policy[0], logits)
     for mask in range(1, len(logits)):
         top = 1 << (mask.bit_length() - 1)
         rest = mask ^ top
         centred: list[Part] = [None] * (rest + 1)
         for part in submasks(rest):
-            shifted = [moved[other | top] for other in range(top)]
-            mean = leibniz(_mean, policy, shifted, part)
-            centred[part] = add(shifted[part], None if mean is None else -mean)
+            slopes = [shifted[other | top] for other in range(top)]
+            mean = leibniz(_mean, policy, slopes, part)
+            centred[part] = add(slopes[part], None if mean is None else -mean)
         policy.append(leibniz(np.multiply, policy, centred, rest))
     return policy
 
 
 def pivoted(policy: Part, values: Parts) -> list[Part]:
-    """Each part less its value at the most probable action.
+    """Each part minus its value at the most probable action, so that values there are exactly 0.
 
-    Means under a policy, or under a policy's derivatives, do not see a shift that is the same for
-    all actions; but where the policy is peaked, its rounding would drown what is left of them.
+    Advantages and means under a policy's derivatives do not change if a constant is added to all
+    actions' values. Where the policy is peaked, they are tiny differences of large values; taken
+    from the most probable action, those differences keep their relative accuracy.
     """
     probabilities = required(policy)
-    first = np.eye(probabilities.shape[-1])[probabilities.argmax(axis=-1)]
+    # Selecting by a one-hot row keeps leading axes of the policy and of the values broadcastable.
+    likeliest = np.eye(probabilities.shape[-1])[probabilities.argmax(axis=-1)]
     return [
-        None if part is None else part - (part * first).sum(axis=-1, keepdims=True)
+        None if part is None else part - (part * likeliest).sum(axis=-1, keepdims=True)
         for part in values
     ]
 
 
 def _mean(weights: FloatArray, values: FloatArray) -> FloatArray:
-    mean: FloatArray = (weights * values).sum(axis=-1, keepdims=True)
-    return mean
+    """``sum_a weights values`` in each state, ``[..., S, 1]``."""
+    return np.asarray((weights * values).sum(axis=-1, keepdims=True))

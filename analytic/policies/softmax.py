@@ -1,6 +1,6 @@
-"""Policies as logits with derivatives: pi(a|s) = softmax of logits(theta)[s, :].
+"""Policies ``pi(a|s) = softmax(logits(theta)[s, :])[a]``, given by their logits and derivatives.
 
-Everything exact is derived in the logits ``[S, A]``; a policy with other parameters enters through
+All exact derivatives are taken in the logits ``[S, A]``. A policy with other parameters enters by
 the chain rule, so it only has to say how its logits depend on them.
 """
 
@@ -11,25 +11,28 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gradbias.analytic.utils.validation import FloatArray, frozen_array
+from gradbias.analytic.utils.validation import FloatArray, frozen_array, set_fields
 
 
 class Policy(Protocol):
-    """What the exact and the stochastic side need of a policy."""
+    """A parametrisation of softmax policies.
+
+    Gradients, Hessians and estimators are all derived in the logits, where softmax's derivatives
+    are known in closed form; the chain rule does the rest. So a new parametrisation needs no
+    formula of its own: it gives its logits and their derivatives, and every exact result and every
+    estimator accepts it as ``policy=``.
+    """
 
     def parameter_shape(self, n_states: int, n_actions: int) -> tuple[int, ...]:
         """The shape of theta. Raises ValueError if the policy does not fit the problem."""
-        ...
 
     def logits(self, theta: FloatArray) -> FloatArray:
-        """``[S, A]``."""
-        ...
+        """The logits ``[S, A]`` at theta."""
 
     def logit_derivatives(self, theta: FloatArray, order: int) -> tuple[FloatArray, ...]:
         """Derivatives 1..order of the logits, the k-th ``[S * A, p, ..., p]`` with k axes of
         length p = theta.size.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -37,22 +40,24 @@ class TabularSoftmax:
     """The default policy: theta ``[S, A]`` are the logits themselves."""
 
     def parameter_shape(self, n_states: int, n_actions: int) -> tuple[int, ...]:
-        """``(S, A)``."""
+        """The shape ``(S, A)``."""
         return (n_states, n_actions)
 
     def logits(self, theta: FloatArray) -> FloatArray:
-        """Theta."""
+        """The parameters themselves."""
         return theta
 
     def logit_derivatives(self, theta: FloatArray, order: int) -> tuple[FloatArray, ...]:
-        """The identity, then zeros. Dense: callers that can, dispatch on the type instead."""
+        """The identity, then zeros. They are dense arrays: exact code avoids this call by asking
+        for the policy's type.
+        """
         p = theta.size
         return (np.eye(p), *(np.zeros((p,) * (k + 1)) for k in range(2, order + 1)))
 
 
 @dataclass(frozen=True, eq=False)
 class LinearSoftmax:
-    """Logits linear in the parameters: ``features [S, A, p]`` times theta ``[p]``.
+    """Logits that are linear in the parameters: ``features [S, A, p]`` times theta ``[p]``.
 
     Raises:
         ValueError: features without three axes, or not finite.
@@ -65,12 +70,10 @@ class LinearSoftmax:
     features: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "features", frozen_array("features", self.features, (None, None, None))
-        )
+        set_fields(self, features=frozen_array("features", self.features, (None, None, None)))
 
     def parameter_shape(self, n_states: int, n_actions: int) -> tuple[int, ...]:
-        """``(p,)``. Raises ValueError if the features are those of another problem."""
+        """The shape ``(p,)``. Raises ValueError if the features are those of another problem."""
         *size, p = self.features.shape
         if size != [n_states, n_actions]:
             raise ValueError(
@@ -79,7 +82,7 @@ class LinearSoftmax:
         return (p,)
 
     def logits(self, theta: FloatArray) -> FloatArray:
-        """``[..., S, A]`` of theta ``[..., p]``."""
+        """The logits ``[..., S, A]`` at theta ``[..., p]``."""
         return np.tensordot(theta, self.features, axes=(-1, -1))
 
     def logit_derivatives(self, theta: FloatArray, order: int) -> tuple[FloatArray, ...]:
@@ -91,59 +94,64 @@ class LinearSoftmax:
 
 TABULAR = TabularSoftmax()
 MAX_PARAMETER = 1e100
+"""Size up to which parameters are accepted: differences and products of them stay finite."""
 
 
 def softmax(theta: npt.ArrayLike) -> FloatArray:
-    """``[..., A]``: probabilities of logits ``[..., A]``; does not overflow.
+    """The action probabilities of given logits, computed without overflow.
 
-    Source: Bridle 1990.
+    Args:
+        theta: logits ``[..., A]``.
+
+    Returns:
+        ``[..., A]``, with sum 1 over the last axis.
 
     Raises:
         ValueError: theta is not real or not finite.
+
+    Source: Bridle 1990.
 
     >>> softmax([[0.0, 0.0], [1000.0, 0.0]]).tolist()
     [[0.5, 0.5], [1.0, 0.0]]
     """
     logits = frozen_array("theta", theta)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: FloatArray = weights / weights.sum(axis=-1, keepdims=True)
-    return probabilities
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
 def log_softmax(theta: npt.ArrayLike) -> FloatArray:
-    """``[..., A]``: log-probabilities of logits ``[..., A]``; finite wherever the logits are."""
+    """The log-probabilities ``[..., A]`` of logits ``[..., A]``, finite wherever the logits are."""
     logits = frozen_array("theta", theta)
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_probabilities: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return log_probabilities
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def checked_parameters(
     policy: Policy, theta: npt.ArrayLike, n_states: int, n_actions: int, name: str = "theta"
 ) -> FloatArray:
-    """Theta as a read-only array. Raises ValueError on a wrong shape or an infinite entry."""
+    """The parameters as a read-only array. Raises ValueError on a wrong shape or infinite entry."""
     array = frozen_array(name, theta, policy.parameter_shape(n_states, n_actions))
     check_magnitude(name, array)
     return array
 
 
 def check_magnitude(name: str, parameters: FloatArray) -> None:
-    """Raises ValueError for parameters so large that their differences overflow."""
+    """Raises ValueError for parameters above `MAX_PARAMETER` in size."""
     if np.abs(parameters).max(initial=0.0) > MAX_PARAMETER:
         raise ValueError(f"{name}: expected entries up to {MAX_PARAMETER:g} in size, got more")
 
 
-def pull_back(outer: Sequence[FloatArray], inner: Sequence[FloatArray]) -> tuple[FloatArray, ...]:
+def chain_rule(outer: Sequence[FloatArray], inner: Sequence[FloatArray]) -> tuple[FloatArray, ...]:
     """Derivatives 1..k of ``f(logits(theta))`` in theta, for k = len(outer) <= 3 (Faa di Bruno).
 
-    ``outer[j]`` are the derivatives of f in the logits, ``[..., L, ..., L]``; ``inner[j]`` those of
-    the logits in theta, ``[..., L, p, ..., p]``. Leading axes are batches and broadcast.
+    ``outer[j]`` is the (j+1)-th derivative of f in the logits, ``[..., L, ..., L]``; ``inner[j]``
+    that of the logits in theta, ``[..., L, p, ..., p]``. Leading axes broadcast.
     """
     first = inner[0]
     results = [np.einsum("...i,...ip->...p", outer[0], first)]
     if len(outer) > 1:
-        curved = np.einsum("...ij,...ip,...jq->...pq", outer[1], first, first, optimize=True)
-        results.append(curved + np.einsum("...i,...ipq->...pq", outer[0], inner[1]))
+        second = np.einsum("...ij,...ip,...jq->...pq", outer[1], first, first, optimize=True)
+        results.append(second + np.einsum("...i,...ipq->...pq", outer[0], inner[1]))
     if len(outer) > 2:
         cubic = np.einsum(
             "...ijk,...ip,...jq,...kr->...pqr", outer[2], first, first, first, optimize=True

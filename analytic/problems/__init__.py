@@ -1,6 +1,6 @@
-"""What is being solved and estimated: MDPs, games, reward chains, targets.
+"""The problems (MDPs, games, reward chains) and the targets of estimation.
 
-Open to estimators: nothing here is an answer.
+Estimators may import this room: it holds no value, gradient or other answer.
 """
 
 from gradbias.analytic.utils.lazy_imports import public_names

@@ -1,4 +1,4 @@
-"""A critic's values, as every part reads them: a row for each step, 0 where episodes have ended."""
+"""A critic's values in the one form that all code reads: a row for each step, 0 after the end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from gradbias.analytic.utils.validation import BoolArray, FloatArray
 
 
 def critic_rows(critic: FloatArray | None, steps: int | None, n_states: int) -> FloatArray:
-    """``[H + 1, S]`` from a critic ``[S]`` or ``[H + 1, S]``, or zeros; ``[1, S]`` for the infinite
-    horizon (``steps=None``), whose critic is ``[S]``. Raises ValueError on another shape.
+    """A critic ``[S]`` or ``[H + 1, S]`` (None: zeros) as rows ``[H + 1, S]``. For the infinite
+    horizon (``steps=None``) a critic ``[S]`` becomes ``[1, S]``. Raises ValueError on other shapes.
     """
     rows = 1 if steps is None else steps + 1
     if critic is None:

@@ -1,4 +1,8 @@
-"""Tables of toy-text environments, with their ends of episodes made terminal states."""
+"""Transition and reward tables of gymnasium's toy-text environments.
+
+Gymnasium marks the *transition* that ends an episode (``done``); an MDP has terminal *states*. So
+every state that is entered with ``done`` becomes terminal.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ from gradbias.analytic.utils.validation import BoolArray, FloatArray
 
 
 def gymnasium_table(env: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Transition and reward ``[S, A, S]`` and start law ``[S]`` of ``env.unwrapped.P`` and
-    ``env.unwrapped.initial_state_distrib``.
+    """Transition and reward ``[S, A, S]`` and initial distribution ``[S]`` of an environment, from
+    ``env.unwrapped.P`` and ``env.unwrapped.initial_state_distrib``.
 
     Raises:
         ValueError: no table, two rewards for one transition, or a state that is entered both ending
@@ -56,8 +60,8 @@ def gymnasium_table(env: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
 def _reachable_ends(
     start: BoolArray, ending: BoolArray, going_on: BoolArray, name: object
 ) -> BoolArray:
-    """``[S]``: where episodes end. Only what can be reached counts: Taxi's table has rows for
-    states no episode visits, and they contradict its own ends.
+    """``[S]``: True where episodes end. Only reachable states are checked, because Taxi's table has
+    rows for states that no episode visits, and they contradict where its episodes end.
     """
     steps: BoolArray = np.asarray(going_on.any(axis=1))
     ends: BoolArray = np.asarray(ending.any(axis=1))

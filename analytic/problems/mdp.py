@@ -1,11 +1,11 @@
 """Finite Markov decision processes with tabular dynamics.
 
-A problem is a transition kernel ``P(s'|s,a)``, a reward for each step, a start law, a discount and
-a horizon. Rewards are collected at t = 0..H-1, so a trajectory of H steps visits H + 1 states.
-A *terminal* state is one that every action leads back to with reward 0.
+A problem is a transition kernel ``P(s'|s,a)``, a reward for each step, an initial distribution, a
+discount gamma and a horizon H. Rewards are collected at t = 0..H-1, so a trajectory of H steps
+visits H + 1 states. In a *terminal* state every action leads back to it with reward 0.
 
-`TabularMDP` is the record that everything takes; `analytic.more_problems` has others, which the
-exact side alone takes.
+Every function of the project takes a `TabularMDP`. `analytic.problems.sparse` and
+`analytic.problems.batches` have records that only the exact side takes.
 """
 
 from __future__ import annotations
@@ -28,20 +28,23 @@ from gradbias.analytic.utils.validation import (
     frozen_array,
     probability_rows,
     real_number,
+    set_fields,
     whole_number,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class TabularMDP:
-    """A finite MDP: ``transition [S, A, S]``, ``reward [S, A]`` or ``[S, A, S]``, ``start [S]``.
+    """A finite MDP with dense tables; arrays are copied, checked and made read-only.
 
-    ``horizon=None`` is the infinite discounted problem (discount in [0, 1)); an int H >= 1 means
-    rewards at t = 0..H-1 (discount in [0, 1]). Rewards that depend on time, of a finite horizon,
-    are ``[H, S, A, S]``, or ``[H, S, A, 1]`` where the next state does not matter (with three axes
-    they could not be told from ``[S, A, S]``). Arrays are copied, checked and made read-only;
-    rows of probabilities are renormalised by rounding only. Rewards that depend on the next state
-    are kept as such: their means suffice for values, not for an estimator's variance.
+    Attributes:
+        transition: ``P(s'|s,a)``, ``[S, A, S]``; rows may be off from sum 1 by rounding only.
+        reward: ``[S, A]`` or ``[S, A, S]`` (which is kept as such: an estimator's variance needs
+            more than its mean). Rewards that depend on time are ``[H, S, A, S]``, or
+            ``[H, S, A, 1]``: with three axes they could not be told from ``[S, A, S]``.
+        discount: gamma, in [0, 1), or up to 1 with a finite horizon.
+        start: the initial distribution, ``[S]``.
+        horizon: H >= 1, the number of steps (None: the infinite discounted problem).
 
     Raises:
         ValueError: naming the argument, what was expected and what came.
@@ -75,25 +78,23 @@ class TabularMDP:
                 f"reward: expected shape {stationary[0]} or {stationary[1]}{over_time} to match "
                 f"transition, got {reward.shape}"
             )
-        object.__setattr__(self, "horizon", horizon)
-        object.__setattr__(self, "transition", transition)
-        object.__setattr__(self, "reward", reward)
-        object.__setattr__(self, "discount", discount)
-        object.__setattr__(self, "start", probability_rows("start", self.start, (n_states,)))
+        start = probability_rows("start", self.start, (n_states,))
+        set_fields(self, transition=transition, reward=reward, discount=discount, start=start)
+        set_fields(self, horizon=horizon)
 
     @property
     def n_states(self) -> int:
-        """S."""
+        """The number of states S."""
         return int(self.transition.shape[0])
 
     @property
     def n_actions(self) -> int:
-        """A."""
+        """The number of actions A."""
         return int(self.transition.shape[1])
 
     @cached_property
     def expected_reward(self) -> FloatArray:
-        """``[S, A]``, or ``[H, S, A]`` over time: the reward's mean over the next state."""
+        """The reward's mean over the next state, ``[S, A]``, or ``[H, S, A]`` over time."""
         if self.reward.ndim == 2:
             return self.reward
         mean: FloatArray = np.einsum("sat,...sat->...sa", self.transition, self.reward)
@@ -108,15 +109,15 @@ class TabularMDP:
         elsewhere[states, :, states] = False
         stays = ~elsewhere.any(axis=2)
         table = self.next_state_reward
-        own = states if table.shape[-1] > 1 else 0
-        pays = (table[:, states, :, own] != 0.0).any(axis=1)
-        ends: BoolArray = np.all(stays & ~pays, axis=1)
+        back = states if table.shape[-1] > 1 else 0
+        rewarded = (table[:, states, :, back] != 0.0).any(axis=1)
+        ends: BoolArray = np.all(stays & ~rewarded, axis=1)
         ends.setflags(write=False)
         return ends
 
     @cached_property
     def tables(self) -> Tables:
-        """What the exact side computes with."""
+        """The problem's tables, from which the exact side computes."""
         reward = self.expected_reward
         return Tables(
             kernel=DenseKernel(self.transition),
@@ -130,7 +131,7 @@ class TabularMDP:
 
     @cached_property
     def next_state_reward(self) -> FloatArray:
-        """``[H or 1, S, A, S or 1]``: every reward, with its axes for time and the next state."""
+        """Every reward, with axes for time and the next state: ``[H or 1, S, A, S or 1]``."""
         if self.reward.ndim == 2:
             return self.reward[None, :, :, None]
         return self.reward if self.reward.ndim == 4 else self.reward[None]
@@ -141,12 +142,20 @@ class TabularMDP:
         actions: npt.NDArray[np.integer[Any]],
         next_states: npt.NDArray[np.integer[Any]],
     ) -> FloatArray:
-        """The reward of each step, shaped like ``states [..., H]`` (the last axis is time)."""
+        """The reward of each step of sampled trajectories.
+
+        Args:
+            states: s_t, ``[..., H]`` (the last axis is time).
+            actions: a_t, ``[..., H]``.
+            next_states: s_{t+1}, ``[..., H]``.
+
+        Returns:
+            ``[..., H]``.
+        """
         table = self.next_state_reward
         times = np.arange(states.shape[-1]) if table.shape[0] > 1 else 0
         successors = next_states if table.shape[-1] > 1 else 0
-        rewards: FloatArray = table[times, states, actions, successors]
-        return rewards
+        return np.asarray(table[times, states, actions, successors])
 
     @classmethod
     def random(
@@ -159,10 +168,25 @@ class TabularMDP:
         concentration: float = 1.0,
         horizon: int | None = None,
     ) -> TabularMDP:
-        """A random MDP: rows ~ Dirichlet(concentration), rewards ~ Uniform(0, 1), start in state 0.
+        """A random MDP with rewards from Uniform(0, 1) that starts in state 0.
+
+        Args:
+            n_states: S >= 1.
+            n_actions: A >= 1.
+            rng: the generator that it is drawn from.
+            discount: gamma.
+            concentration: of the Dirichlet distribution of each row ``P(.|s,a)``; small values make
+                the problem nearly deterministic.
+            horizon: H, in steps (None: infinite).
+
+        Returns:
+            The problem, with ``reward [S, A]``.
+
+        Raises:
+            ValueError: a count or a number out of range.
 
         Source: the tabular experiments of *A Theoretical Understanding of Gradient Bias in
-        Meta-RL*, Sec. 5.1 (there concentration 0.001, nearly deterministic).
+        Meta-RL*, Sec. 5.1 (there with concentration 0.001).
 
         >>> mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9)
         >>> mdp.transition.shape, mdp.start.tolist()
@@ -181,10 +205,17 @@ class TabularMDP:
     def from_gymnasium(cls, env: Any, discount: float, horizon: int | None = None) -> TabularMDP:
         """The MDP of a gymnasium environment that publishes its table (toy text).
 
-        The table is ``env.unwrapped.P[s][a] = [(probability, next state, reward, done), ...]`` and
-        the start law ``env.unwrapped.initial_state_distrib``. ``done`` is honoured: a state that
-        an episode ends in becomes terminal even where the table lets it go on (CliffWalking,
-        Taxi). The environment's own step limit is not used: the horizon is an argument.
+        A state in which an episode ends (``done``) becomes terminal even where the table lets it go
+        on (CliffWalking, Taxi). The environment's own step limit is not used.
+
+        Args:
+            env: with ``env.unwrapped.P[s][a] = [(probability, next state, reward, done), ...]`` and
+                the initial distribution ``env.unwrapped.initial_state_distrib``.
+            discount: gamma.
+            horizon: H, in steps (None: infinite).
+
+        Returns:
+            The problem, with ``reward [S, A, S]``.
 
         Raises:
             ValueError: no table, or one that a `TabularMDP` cannot hold (two rewards for one
@@ -217,7 +248,9 @@ class TabularMDP:
 
 
 def checked_discount(discount: object, horizon: object) -> tuple[float, int | None]:
-    """The discount and the horizon. Raises ValueError unless they go together."""
+    """The discount as a float and the horizon as an int or None. Raises ValueError for a discount
+    outside [0, 1], for discount 1 without a horizon, or for a horizon below 1.
+    """
     factor = real_number("discount", discount, low=0.0, high=1.0)
     if horizon is None and factor == 1.0:
         raise ValueError("discount: 1 needs a finite horizon, got horizon None")
@@ -225,19 +258,17 @@ def checked_discount(discount: object, horizon: object) -> tuple[float, int | No
 
 
 def read_problem(path: str | Path) -> dict[str, Any]:
-    """A `TabularMDP`'s arguments from an npz archive, not yet checked against each other.
-
-    Raises:
-        ValueError: as `TabularMDP.load`.
+    """The arguments of a `TabularMDP` from an npz archive, not yet checked against each other.
+    Raises ValueError as `TabularMDP.load` does.
     """
     arrays = read_npz(path)
     missing = [n for n in ("transition", "reward", "discount", "start") if n not in arrays]
     if missing:
         raise ValueError(f"{path}: expected an array named {missing[0]}, got {sorted(arrays)}")
-    found: dict[str, Any] = {name: arrays[name] for name in ("transition", "reward", "start")}
+    arguments: dict[str, Any] = {name: arrays[name] for name in ("transition", "reward", "start")}
     for name in ("discount", "horizon"):
         if name in arrays:
             if arrays[name].size != 1:
                 raise ValueError(f"{path}: {name}: expected one number, got an array")
-            found[name] = arrays[name].reshape(()).item()
-    return found
+            arguments[name] = arrays[name].reshape(()).item()
+    return arguments

@@ -1,4 +1,5 @@
-"""How the i-step meta-gradients of one unroll are mixed, and on what data each is validated.
+"""How the i-step meta-gradients (i = 1..n) of one unroll of n inner steps are mixed, and on which
+batch the outer loss after each inner step is taken.
 
 Source: *One Step at a Time: Pros and Cons of Multi-Step Meta-Gradient RL*, eqs. (5) and (10).
 """
@@ -15,25 +16,30 @@ from gradbias.analytic.utils.validation import FloatArray, real_number, whole_nu
 class Validation(Enum):
     """Which batch the outer loss at the i-th inner iterate is taken on, i = 1..n.
 
-    Eq. (10) has one batch of its own for each i (tau-tilde^(i)), which is ``FRESH``; it also is
-    the default. One n-step meta-gradient alone is distributed alike under all three.
+    ``FRESH``, the default, is that of eq. (10). The choice matters for mixes only: the n-step
+    meta-gradient alone has the same distribution under all three.
     """
 
-    FRESH = "a batch of its own for each i"
+    FRESH = "a separate batch for each i"
     SHARED = "one batch for all i, apart from the inner ones"
     REUSED = "for each i the batch that the next inner step trains on"
 
 
 def mixing_weights(steps: int, kappa: float | None = None) -> FloatArray:
-    """The weights ``[n]`` of the i-step meta-gradients, proportional to kappa^(i-1) and of sum 1.
+    """The weights of the i-step meta-gradients, proportional to kappa^(i-1) and of sum 1.
 
-    ``kappa=None`` is the paper's automatic 1 - 1/n. At 0 the 1-step one is left, at 1 all weigh the
-    same.
+    Args:
+        steps: n, the number of inner steps.
+        kappa: in [0, 1]; 0 keeps only the 1-step meta-gradient, 1 weighs all equally (default: the
+            paper's automatic 1 - 1/n).
 
-    Source: *One Step at a Time*, eq. (10) and Sec. 3.5.
+    Returns:
+        ``[n]``, for i = 1..n.
 
     Raises:
-        ValueError: steps is no whole number >= 1, or kappa lies outside [0, 1].
+        ValueError: steps is no integer >= 1, or kappa lies outside [0, 1].
+
+    Source: *One Step at a Time*, eq. (10) and Sec. 3.5.
 
     >>> mixing_weights(3, 0.5).round(4).tolist()
     [0.5714, 0.2857, 0.1429]

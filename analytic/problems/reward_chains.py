@@ -1,12 +1,13 @@
 """Reward chains: value prediction with a discount factor for each state, to be meta-learned.
 
-States s_0, ..., s_{m-1} are passed from left to right, and s_j pays an independent reward r_j. The
-value of s_i is learned from the target
+States s_0, ..., s_{m-1} are passed from left to right, and s_j gives an independent reward r_j. The
+value v(s_i) is learned from the target
 
     g(s_i) = sum_{j >= i} gamma_j^(j-i+1) r_j,
 
-each reward with a power of its *own* state's factor, and judged by the undiscounted return. Values
-are a table, and an inner step is a plain gradient step on ``w/2 x mean of |g - v|^2`` over a batch:
+in which each reward has a power of the discount gamma_j of the state that gave it; the outer loss
+compares values with the undiscounted return. Values are a table, and an inner step is a plain
+gradient step of size alpha on the loss ``w/2 x mean of |g - v|^2`` over a batch:
 ``v <- v + alpha w (mean of g - v)``.
 
 Source: *One Step at a Time: Pros and Cons of Multi-Step Meta-Gradient RL*, App. B.1 and C.1 (there
@@ -15,14 +16,17 @@ with a network and Adam); the chain is that of Xu et al. 2018.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import numpy as np
 
-from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_number, whole_number
-
-_ANY = sys.float_info.max
+from gradbias.analytic.utils.validation import (
+    FloatArray,
+    finite_number,
+    frozen_array,
+    set_fields,
+    whole_number,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,20 +56,17 @@ class RewardChain:
             raise ValueError(
                 f"deviations: expected numbers >= 0, got {deviations[worst]} at index {worst}"
             )
-        object.__setattr__(self, "means", means)
-        object.__setattr__(self, "deviations", deviations)
+        set_fields(self, means=means, deviations=deviations)
 
     @property
     def n_states(self) -> int:
-        """How many states there are, m."""
+        """The number of states m."""
         return len(self.means)
 
     @classmethod
     def alternating(cls, n_states: int = 10) -> RewardChain:
-        """The paper's chain: even states pay 0.1, odd ones N(0, 1).
-
-        Raises:
-            ValueError: n_states is no whole number >= 1.
+        """The paper's chain: the reward is 0.1 in even states and drawn from N(0, 1) in odd ones.
+        Raises ValueError if n_states is no integer >= 1.
         """
         even = np.arange(whole_number("n_states", n_states, at_least=1)) % 2 == 0
         return cls(np.where(even, 0.1, 0.0), np.where(even, 0.0, 1.0))
@@ -73,11 +74,16 @@ class RewardChain:
 
 @dataclass(frozen=True, eq=False)
 class ChainLearner:
-    """Who learns the values of ``chain``: from ``values [m]``, with ``discounts [m]``, both any
-    real numbers, in steps of ``step_size`` on batches of ``batch_size`` trajectories.
+    """A learner of a reward chain's values.
 
-    The outer loss is taken on ``outer_batch_size``. ``loss_weight`` is w: 1 for a loss that sums
-    over the states, 1/m for their mean; inner and outer loss share it.
+    Attributes:
+        chain: the chain of m states.
+        discounts: gamma_j of each state, ``[m]``, any real numbers.
+        values: v before the first step, ``[m]``, any real numbers.
+        step_size: alpha > 0.
+        loss_weight: w > 0, of inner and outer loss: 1 sums over the states, 1/m averages.
+        batch_size: trajectories in each inner batch.
+        outer_batch_size: trajectories in the outer loss's batch.
 
     Source: *One Step at a Time*, eq. (5) and App. C.1.
 
@@ -102,46 +108,45 @@ class ChainLearner:
             raise ValueError(f"chain: expected a RewardChain, got {type(self.chain).__name__}")
         for name in ("discounts", "values"):
             array = frozen_array(name, getattr(self, name), (self.chain.n_states,))
-            object.__setattr__(self, name, array)
+            set_fields(self, **{name: array})
         for name in ("step_size", "loss_weight"):
-            number = real_number(name, getattr(self, name), low=-_ANY, high=_ANY)
+            number = finite_number(name, getattr(self, name))
             if number <= 0.0:
                 raise ValueError(f"{name}: expected a number > 0, got {number}")
-            object.__setattr__(self, name, number)
+            set_fields(self, **{name: number})
         for name in ("batch_size", "outer_batch_size"):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), at_least=1))
+            set_fields(self, **{name: whole_number(name, getattr(self, name), at_least=1)})
 
     @property
     def pace(self) -> float:
-        """The share of the way to the target that one step goes, alpha w."""
+        """The fraction alpha w of the distance to the target that one step covers."""
         return self.step_size * self.loss_weight
 
     @property
     def contraction(self) -> float:
-        """How much of the values an inner step keeps, b = 1 - alpha w: its derivative is b I."""
+        """B = 1 - alpha w: the derivative of an inner step in the values is b I."""
         return 1.0 - self.pace
 
     @property
-    def _ahead(self) -> FloatArray:
-        """``j - i + 1``, ``[m, m]``: how many factors reward j has in the target of state i."""
+    def _exponents(self) -> FloatArray:
+        """``j - i + 1``, ``[m, m]``: the power of gamma_j that r_j has in the target of state i."""
         states = np.arange(self.chain.n_states)
         return np.asarray(states[None, :] - states[:, None] + 1.0)
 
     @property
     def target_weights(self) -> FloatArray:
-        """``W [m, m]``: the inner targets are W r."""
-        ahead = np.maximum(self._ahead, 0.0)
-        return np.triu(self.discounts**ahead)
+        """The matrix ``W [m, m]`` for which the inner targets are ``W r``."""
+        return np.triu(self.discounts ** np.maximum(self._exponents, 0.0))
 
     @property
     def target_slopes(self) -> FloatArray:
-        """``[m, m]``, in column k the derivative of W's column k in gamma_k, the only one that
-        moves with it.
+        """The derivative of W's column k in gamma_k, in column k of ``[m, m]``; W's other columns
+        do not depend on gamma_k.
         """
-        ahead = np.maximum(self._ahead, 1.0)
-        return np.triu(ahead * self.discounts ** (ahead - 1.0))
+        exponents = np.maximum(self._exponents, 1.0)
+        return np.triu(exponents * self.discounts ** (exponents - 1.0))
 
     @property
     def outer_weights(self) -> FloatArray:
-        """``[m, m]``: the outer targets, undiscounted returns, are this times the rewards."""
+        """The matrix ``[m, m]`` that turns rewards into outer targets (undiscounted returns)."""
         return np.triu(np.ones((self.chain.n_states, self.chain.n_states)))

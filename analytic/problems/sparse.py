@@ -1,4 +1,4 @@
-"""Problems with sparse transitions, for the exact side alone."""
+"""Problems with sparse transitions, which only the exact side takes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from gradbias.analytic.utils.validation import (
     FloatArray,
     frozen_array,
     probability_rows,
+    set_fields,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class SparseMDP:
-    """A finite MDP with one ``scipy.sparse`` matrix ``[S, S]`` for each action.
+    """A finite MDP with sparse transitions; parameters have no leading axes here.
 
-    ``reward [S, A]``, or ``[H, S, A]`` over time: means over the next state. Discount, start and
-    horizon as in `TabularMDP`. Rows of probabilities are renormalised by rounding only. One policy
-    at a time: parameters have no leading axes here.
+    Attributes:
+        transition: one ``scipy.sparse`` matrix ``[S, S]`` for each action; rows may be off from sum
+            1 by rounding only.
+        reward: its mean over the next state, ``[S, A]``, or ``[H, S, A]`` over time.
+        discount, start, horizon: as in `TabularMDP`.
 
     Raises:
         ValueError: naming the argument, what was expected and what came.
@@ -50,7 +53,7 @@ class SparseMDP:
         discount, horizon = checked_discount(self.discount, self.horizon)
         try:
             matrices = list(self.transition)
-        except TypeError:  # one matrix
+        except TypeError:  # a single matrix, which `_stacked_rows` refuses with its message
             matrices = [None]
         table = _stacked_rows(matrices)
         n_actions, n_states = len(matrices), int(table.shape[1])
@@ -61,25 +64,18 @@ class SparseMDP:
         if reward.shape not in shapes:
             wanted = " or ".join(str(shape) for shape in shapes)
             raise ValueError(f"reward: expected shape {wanted}, got {reward.shape}")
-        fields = {
-            "transition": tuple(matrices),
-            "reward": reward,
-            "discount": discount,
-            "horizon": horizon,
-            "start": probability_rows("start", self.start, (n_states,)),
-            "_table": table,
-        }
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
+        start = probability_rows("start", self.start, (n_states,))
+        set_fields(self, transition=tuple(matrices), reward=reward, discount=discount, start=start)
+        set_fields(self, horizon=horizon, _table=table)
 
     @property
     def n_states(self) -> int:
-        """S."""
+        """The number of states S."""
         return int(self.start.shape[0])
 
     @property
     def n_actions(self) -> int:
-        """A."""
+        """The number of actions A."""
         return len(self.transition)
 
     @cached_property
@@ -88,12 +84,12 @@ class SparseMDP:
         edges = self._table.tocoo()
         states = edges.row // self.n_actions
         leaves = np.bincount(states[states != edges.col], minlength=self.n_states) > 0
-        unpaid = (self.reward == 0.0).reshape(-1, self.n_states, self.n_actions).all(axis=(0, 2))
-        return np.asarray(~leaves & unpaid)
+        zero = (self.reward == 0.0).reshape(-1, self.n_states, self.n_actions).all(axis=(0, 2))
+        return np.asarray(~leaves & zero)
 
     @cached_property
     def tables(self) -> Tables:
-        """What the exact side computes with."""
+        """The problem's tables, from which the exact side computes."""
         return Tables(
             kernel=SparseKernel(self._table, self.n_actions),
             reward=self.reward if self.reward.ndim == 3 else self.reward[None],
@@ -123,6 +119,7 @@ def _stacked_rows(transition: list[Any]) -> Any:
     n_actions = len(transition)
     stacked = sparse.vstack(transition, format="csr", dtype=np.float64)
     stacked.sum_duplicates()
+    # vstack gives row a * S + s; a policy's probabilities, flattened, need row s * A + a.
     order = np.arange(n_actions * shape[0]).reshape(n_actions, shape[0]).T.ravel()
     table = sparse.csr_array(stacked)[order]
     if not np.isfinite(table.data).all() or (table.data < 0).any():

@@ -1,4 +1,8 @@
-"""A decision problem as the exact side computes with it, whatever its public record looks like."""
+"""The one form of a decision problem that the exact side computes with.
+
+Public records (`TabularMDP`, `SparseMDP`, `MDPBatch`) and the problems derived from them (another
+reward, another horizon, final values) are all `Tables`, so that each formula is written once.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,18 @@ from gradbias.analytic.utils.validation import BoolArray, FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Mean rewards, kernel and start law; leading axes are problems of one size.
+    """A decision problem's arrays; leading axes ``...`` are problems of one size.
 
-    ``reward [..., T, S, A]`` with T = H, or 1 where rewards do not depend on time; ``discount
-    [...]``; ``start [..., S]``; ``terminal [..., S]``; ``final_values [..., S]`` are collected at
-    the end of a finite horizon (None: nothing is). ``timed`` says that rewards are given for each
-    of the horizon's steps, even if that is only one.
+    Attributes:
+        kernel: ``P(s'|s,a)``.
+        reward: its mean over the next state, ``[..., T, S, A]``; T = H, or 1 if it does not depend
+            on time.
+        discount: gamma, ``[...]``.
+        start: the initial distribution, ``[..., S]``.
+        terminal: which states are terminal, ``[..., S]``.
+        horizon: H, in steps, or None.
+        final_values: ``[..., S]``, added at s_H of a finite horizon (None: nothing is).
+        timed: whether rewards were given for each step of the horizon, even if H is 1.
     """
 
     kernel: Kernel
@@ -32,21 +42,20 @@ class Tables:
 
     @property
     def leading(self) -> tuple[int, ...]:
-        """The axes of many problems; () for one."""
+        """The shape of the leading axes; () for a single problem."""
         return self.start.shape[:-1]
 
     @property
     def steps(self) -> int:
-        """T: the horizon, or 1 for the infinite one."""
+        """T, the length of the time axis: the horizon, or 1 for the infinite one."""
         return 1 if self.horizon is None else self.horizon
 
-    def paying(self, reward: FloatArray) -> Tables:
+    def with_reward(self, reward: FloatArray) -> Tables:
         """The same problem with mean rewards ``[..., T, S, A]``, T = H or 1, and no final values.
-
-        A state that is paid for ever is not terminal any more.
+        A terminal state in which the new reward is not 0 is terminal no more.
         """
-        unpaid = (reward == 0.0).all(axis=(-3, -1))
-        return replace(self, reward=reward, terminal=self.terminal & unpaid, final_values=None)
+        zero = (reward == 0.0).all(axis=(-3, -1))
+        return replace(self, reward=reward, terminal=self.terminal & zero, final_values=None)
 
     def per_step(self, factor: FloatArray | None = None) -> FloatArray:
         """The discount (or ``factor [...]``) shaped to multiply ``[..., T, S]``."""
@@ -54,24 +63,26 @@ class Tables:
 
 
 class Problem(Protocol):
-    """Anything with tables: one problem, one with sparse transitions, or many of one size."""
+    """A decision problem that the exact side can solve.
+
+    Values and derivatives are computed from `Tables` alone, so any record that can give them is a
+    problem: `TabularMDP`, `SparseMDP` (whose kernel is sparse), `MDPBatch` (whose tables have a
+    leading axis), or a record of yours. Estimators do not take this protocol: they sample, and need
+    a `TabularMDP`.
+    """
 
     @property
     def tables(self) -> Tables:
-        """What the exact side computes with."""
-        ...
+        """The problem's tables, from which the exact side computes."""
 
     @property
     def n_states(self) -> int:
-        """S."""
-        ...
+        """The number of states S."""
 
     @property
     def n_actions(self) -> int:
-        """A."""
-        ...
+        """The number of actions A."""
 
     @property
     def horizon(self) -> int | None:
-        """H, or None for the infinite discounted problem."""
-        ...
+        """The horizon H in steps, or None for the infinite discounted problem."""

@@ -1,8 +1,8 @@
-"""What is being estimated, as plain records.
+"""Records that say what is being estimated.
 
 The same estimator is biased for one target and unbiased for another, so a verdict names its target.
-These records only *say* what the target is; `analytic.returns.derivatives.evaluate_target` computes
-those that have a closed form here, and a `GivenTarget` carries a value that the caller derived.
+These records only *name* the target: `analytic.returns.target_values.evaluate_target` computes the
+value of one that has a closed form, and a `GivenTarget` carries a value that the caller derived.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from gradbias.analytic.utils.validation import FloatArray, frozen_array, whole_number
+from gradbias.analytic.utils.validation import FloatArray, frozen_array, set_fields, whole_number
 
 
 @dataclass(frozen=True)
 class FiniteHorizon:
-    """Rewards at t = 0..steps-1."""
+    """The sum of the discounted rewards at t = 0..steps-1."""
 
     steps: int
 
@@ -31,7 +31,7 @@ class FiniteHorizon:
 
 @dataclass(frozen=True)
 class InfiniteHorizon:
-    """All rewards, discounted."""
+    """The sum of all discounted rewards."""
 
     def __str__(self) -> str:
         return "infinite-horizon discounted return"
@@ -39,7 +39,9 @@ class InfiniteHorizon:
 
 @dataclass(frozen=True)
 class BootstrappedHorizon:
-    """Rewards at t = 0..steps-1, then ``values[s_H]`` (held fixed), one value a state."""
+    """The discounted rewards at t = 0..steps-1, plus ``gamma^steps values[s_steps]``; ``values``
+    has one number for each state and is held fixed in derivatives.
+    """
 
     steps: int
     values: tuple[float, ...]
@@ -56,12 +58,11 @@ Horizon = FiniteHorizon | InfiniteHorizon | BootstrappedHorizon
 
 @dataclass(frozen=True)
 class Discounted:
-    """State s_t counts gamma^t, as the derivative of the return requires."""
+    """Step t has the weight gamma^t, as the derivative of the return requires."""
 
     def step_weights(self, discount: float, steps: int) -> FloatArray:
-        """``[steps]``: gamma^t."""
-        powers: FloatArray = discount ** np.arange(steps, dtype=np.float64)
-        return powers
+        """The weights gamma^t, ``[steps]``."""
+        return np.asarray(discount ** np.arange(steps, dtype=np.float64))
 
     def __str__(self) -> str:
         return "discounted state weighting"
@@ -69,10 +70,12 @@ class Discounted:
 
 @dataclass(frozen=True)
 class Undiscounted:
-    """Every step counts 1, as in most code (the gamma^t dropped): in general no gradient."""
+    """Every step has the weight 1, as in most code, which drops gamma^t: in general the result is
+    the gradient of no function.
+    """
 
     def step_weights(self, discount: float, steps: int) -> FloatArray:
-        """``[steps]``: ones, whatever the discount."""
+        """Ones ``[steps]``, whatever the discount."""
         return np.ones(steps)
 
     def __str__(self) -> str:
@@ -81,12 +84,12 @@ class Undiscounted:
 
 @dataclass(frozen=True)
 class GivenWeights:
-    """Step t counts ``weights[t]``."""
+    """Step t has the weight ``weights[t]``."""
 
     weights: tuple[float, ...]
 
     def step_weights(self, discount: float, steps: int) -> FloatArray:
-        """``[steps]``. Raises ValueError if as many are not given."""
+        """The weights ``[steps]``. Raises ValueError if their number is another one."""
         if len(self.weights) != steps:
             raise ValueError(f"state weighting: expected {steps} weights, got {len(self.weights)}")
         return frozen_array("state weighting", self.weights, (steps,))
@@ -101,10 +104,13 @@ DISCOUNTED = Discounted()
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """The inner steps that the outer objective is taken after.
+    """The inner loop after which the outer objective is taken.
 
-    ``batch_size=None`` are expected steps, an int N steps from N sampled trajectories each
-    (E-MAML's objective). ``steps=None`` unrolls to the end of training.
+    Attributes:
+        steps: the number of inner steps (None: up to the end of training).
+        batch_size: N, the trajectories that each step is sampled from, as in E-MAML's objective
+            (None: expected steps).
+        optimiser: its name, in words.
     """
 
     steps: int | None
@@ -118,7 +124,7 @@ class InnerLoop:
 
 
 class Kind(Enum):
-    """Whether the target is a derivative of an objective, or merely a field that is followed."""
+    """Whether the target is a derivative of an objective, or an update that need not be one."""
 
     DERIVATIVE = "derivative"
     UPDATE_FIELD = "update field"
@@ -130,7 +136,16 @@ _ORDER_NAMES = {1: "gradient", 2: "Hessian", 3: "third derivative"}
 
 @dataclass(frozen=True)
 class Target:
-    """A derivative of a return (or an update field), spelled out.
+    """A derivative of a return, or an update field.
+
+    Attributes:
+        order: 1 for the gradient, 2 for the Hessian, and so on.
+        horizon: which return.
+        weighting: the weight of each step; a derivative's is `Discounted`.
+        with_respect_to: the variable, in words.
+        inner: the inner loop after which the return is taken (None: there is none).
+        regulariser: a term added to the return, in words.
+        kind: a derivative or an update field.
 
     Raises:
         ValueError: order below 1, or a derivative with a weighting that makes it none.
@@ -171,9 +186,12 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class GivenTarget:
-    """A target whose value the caller derived, with the words that name it.
+    """A target whose value the caller derived.
 
-    ``value`` has the shape of the estimate: theta's axes, ``order`` times.
+    Attributes:
+        description: the words that name it in reports.
+        value: shaped like the estimate: theta's axes, ``order`` times.
+        order: 1 for a gradient, 2 for a Hessian, and so on.
     """
 
     description: str
@@ -182,7 +200,7 @@ class GivenTarget:
 
     def __post_init__(self) -> None:
         whole_number("order", self.order, at_least=1)
-        object.__setattr__(self, "value", frozen_array("target value", self.value))
+        set_fields(self, value=frozen_array("target value", self.value))
 
     def __str__(self) -> str:
         return self.description
@@ -192,13 +210,19 @@ AnyTarget = Target | GivenTarget
 
 
 def return_derivative(order: int, *, horizon: int | None) -> Target:
-    """The derivative of that order of the H-step return (None: of the infinite discounted one); its
-    value has theta's axes ``order`` times, ``[S, A]`` for a tabular gradient.
+    """The target that is a derivative of the return in the policy's parameters.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3.
+    Args:
+        order: 1 for the gradient, 2 for the Hessian, and so on.
+        horizon: H, in steps (None: the infinite discounted return).
+
+    Returns:
+        The target; its value has theta's axes ``order`` times, ``[S, A]`` for a tabular gradient.
 
     Raises:
         ValueError: an order or a horizon below 1.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3.
 
     >>> print(return_derivative(1, horizon=None))
     the gradient of the infinite-horizon discounted return, discounted state weighting
@@ -207,12 +231,19 @@ def return_derivative(order: int, *, horizon: int | None) -> Target:
 
 
 def bootstrapped_gradient(steps: int, values: npt.ArrayLike) -> Target:
-    """The gradient of the ``steps``-step return plus gamma^H E[values[s_H]], values ``[S]``.
+    """The target that is the gradient of a return bootstrapped with fixed values.
 
-    Source: Sutton and Barto 2018, ch. 7 (n-step returns).
+    Args:
+        steps: H, the number of rewards before the bootstrap.
+        values: ``[S]``; gamma^H values[s_H] is added to the return and held fixed.
+
+    Returns:
+        The target; its value is shaped like theta.
 
     Raises:
         ValueError: steps below 1, or values that are not finite numbers ``[S]``.
+
+    Source: Sutton and Barto 2018, ch. 7 (n-step returns).
 
     >>> print(bootstrapped_gradient(3, [0.0, 1.0]))
     the gradient of the 3-step return bootstrapped with given values, discounted state weighting
@@ -222,13 +253,19 @@ def bootstrapped_gradient(steps: int, values: npt.ArrayLike) -> Target:
 
 
 def update_field(*, horizon: int, weighting: StateWeighting | None = None) -> Target:
-    """The policy-gradient update, ``[S, A]`` for a tabular policy, with another state weighting
-    (default: undiscounted).
+    """The target that is the policy-gradient update with other weights than gamma^t.
 
-    Source: Nota and Thomas 2020, *Is the Policy Gradient a Gradient?*
+    Args:
+        horizon: H, in steps.
+        weighting: the weight of each step (default: undiscounted).
+
+    Returns:
+        The target; its value is shaped like theta, ``[S, A]`` for a tabular policy.
 
     Raises:
         ValueError: a horizon below 1.
+
+    Source: Nota and Thomas 2020, *Is the Policy Gradient a Gradient?*
 
     >>> print(update_field(horizon=3))
     the policy-gradient update field of the 3-step return, undiscounted state weighting

@@ -1,17 +1,17 @@
-"""Solving the Bellman equations of one policy, forwards and backwards.
+"""Solvers of the Bellman equations of one policy, backwards and forwards in time.
 
-With ``M = gamma P_pi`` every exact quantity is a solution of one of two linear systems:
+With ``M = gamma P_pi`` every exact quantity is the solution of one of two linear systems:
 
 - backwards, ``x_t = b_t + M x_{t+1}``: values, and derivatives of values;
 - forwards, ``y_{t+1} = b_{t+1} + M^T y_t``: occupancies, and derivatives of occupancies.
 
-With H steps these are recursions. Over the infinite horizon both are solved with one factorisation
-of ``I - M``, a row diagonally dominant M-matrix: inverted where it is small (or there are many), LU
-factors where it is large, sparse LU or Krylov iteration where it is sparse.
+Over H steps these are recursions. Over the infinite horizon one factorisation of ``I - M``, a row
+diagonally dominant M-matrix, solves both: the inverse if it is small (or there are many), LU
+factors if it is large, sparse LU or Krylov iteration if it is sparse.
 
 ``I - M`` is badly conditioned when the discount is close to 1. As ``(I - M)^-1`` has no negative
 entry, its norm is the largest expected discounted time before a terminal state, so the condition
-number is exact and cheap; where it spoils the tenth digit, `IllConditionedWarning` names it.
+number is exact and cheap; if it spoils the tenth digit, there is an `IllConditionedWarning`.
 """
 
 from __future__ import annotations
@@ -52,49 +52,51 @@ class IllConditionedWarning(RuntimeWarning):
 
 
 class System(Protocol):
-    """Both systems of one policy; time is the axis before the last."""
+    """Both Bellman systems of one policy, solved for any right-hand side.
+
+    Values, occupancies and all their derivatives solve the same two systems with other right-hand
+    sides, so whoever holds a `System` differentiates at the price of a substitution. Finite
+    horizons (`Recursion`) and each factorisation of the infinite one (`Stationary`) offer it, and
+    no formula has to know which. The time axis is the one before the last.
+    """
 
     def solve(self, own: FloatArray) -> FloatArray:
         """The x ``[..., T, S]`` with ``x_t = own_t + M x_{t+1}``."""
-        ...
 
     def solve_adjoint(self, own: FloatArray) -> FloatArray:
         """The y ``[..., T, S]`` with ``y_{t+1} = own_{t+1} + M^T y_t``."""
-        ...
 
     def later(self, values: FloatArray) -> FloatArray:
-        """``x_{t+1}`` at t: the values that a step leads to."""
-        ...
+        """``x_{t+1}`` in row t: the values at the next step."""
 
     def earlier(self, visits: FloatArray) -> FloatArray:
-        """``y_{t-1}`` at t: the visits that a step comes from."""
-        ...
+        """``y_{t-1}`` in row t: the visits at the previous step."""
 
 
 def bellman_system(tables: Tables, policy: FloatArray, discount: FloatArray) -> System:
     """The systems of action probabilities ``policy [..., S, A]`` with ``discount [...]``.
 
     Warns:
-        IllConditionedWarning: where a solution may be off by more than 1e-10 relative.
+        IllConditionedWarning: if a solution may be off by more than 1e-10 relative.
     """
     matrix = tables.kernel.under(policy).scaled(discount)
     if tables.horizon is not None:
         return Recursion(matrix, tables.horizon)
     if isinstance(matrix, SparseMatrix):
-        found: Stationary = SparseFactors(matrix) if _is_local(matrix) else Krylov(matrix)
+        system: Stationary = SparseFactors(matrix) if _is_local(matrix) else Krylov(matrix)
     elif isinstance(matrix, DenseMatrix):
-        one = matrix.entries.ndim == 2
-        large = one and tables.kernel.n_states > MAX_INVERSE
-        found = DenseFactors(matrix) if large else Inverse(matrix)
+        large = matrix.entries.ndim == 2 and tables.kernel.n_states > MAX_INVERSE
+        system = DenseFactors(matrix) if large else Inverse(matrix)
     else:
         raise TypeError(f"transition: expected dense or sparse, got {type(matrix).__name__}")
-    _check_condition(found, tables, discount)
-    return found
+    _check_condition(system, tables, discount)
+    return system
 
 
 def _is_local(matrix: SparseMatrix) -> bool:
-    """Whether factors of ``I - M`` stay sparse, judged by the bandwidth (reverse Cuthill-McKee) of
-    its pattern. Edges into absorbing states do not count: such a state is eliminated last.
+    """Whether factors of ``I - M`` stay sparse, judged by the bandwidth of its pattern in the
+    reverse Cuthill-McKee order. Edges into absorbing states do not count: such a state is
+    eliminated last.
     """
     from scipy import sparse
     from scipy.sparse.csgraph import reverse_cuthill_mckee
@@ -115,8 +117,8 @@ def _is_local(matrix: SparseMatrix) -> bool:
 
 
 def condition_of(system: Stationary, tables: Tables) -> FloatArray:
-    """``[...]``: the condition number of ``I - M`` in the maximum norm, of what happens before
-    terminal states.
+    """The condition number ``[...]`` of ``I - M`` in the maximum norm, restricted to states that
+    are not terminal.
     """
     alive = (~tables.terminal).astype(np.float64)[..., None, :]
     lifetimes = system.solve(alive)
@@ -128,6 +130,7 @@ def condition_of(system: Stationary, tables: Tables) -> FloatArray:
 def _check_condition(system: Stationary, tables: Tables, factor: FloatArray) -> None:
     """Warns of an ill-conditioned system."""
     limit, discount = PROMISED_ACCURACY / _EPSILON, float(np.max(factor))
+    # (1 + gamma) / (1 - gamma) bounds the condition number, and costs nothing.
     if (1.0 + discount) <= limit * (1.0 - discount):
         return
     condition = float(np.max(condition_of(system, tables)))
@@ -141,17 +144,17 @@ def _check_condition(system: Stationary, tables: Tables, factor: FloatArray) -> 
 
 @dataclass(frozen=True, eq=False)
 class Recursion:
-    """H steps: substitution, backwards and forwards."""
+    """The systems of a horizon of H steps, solved by substitution."""
 
     matrix: Matrix
     steps: int
 
     def solve(self, own: FloatArray) -> FloatArray:
-        """As `System.solve`, with ``x_H = 0``."""
+        """The x ``[..., T, S]`` with ``x_t = own_t + M x_{t+1}`` and ``x_H = 0``."""
         return self._swept(own, range(self.steps - 1, 0, -1), -1, self.matrix.apply)
 
     def solve_adjoint(self, own: FloatArray) -> FloatArray:
-        """As `System.solve_adjoint`, with ``y_0 = own_0``."""
+        """The y ``[..., T, S]`` with ``y_{t+1} = own_{t+1} + M^T y_t`` and ``y_0 = own_0``."""
         return self._swept(own, range(self.steps - 1), 1, self.matrix.apply_transposed)
 
     def _swept(
@@ -161,27 +164,28 @@ class Recursion:
         direction: int,
         product: Callable[[FloatArray], FloatArray],
     ) -> FloatArray:
-        """Adds to each step, in place, the product of the one before it."""
+        """``own`` with, step after step, M times the row just computed added to the next one."""
         leading = np.broadcast_shapes(own.shape[:-2], self.matrix.leading)
-        found = np.array(np.broadcast_to(own, (*leading, *own.shape[-2:])))
+        rows = np.array(np.broadcast_to(own, (*leading, *own.shape[-2:])))
         for t in steps:
-            found[..., t + direction, :] += product(found[..., t : t + 1, :])[..., 0, :]
-        return found
+            rows[..., t + direction, :] += product(rows[..., t : t + 1, :])[..., 0, :]
+        return rows
 
     def later(self, values: FloatArray) -> FloatArray:
-        """The next step's; 0 at the end."""
+        """The values at the next step, 0 after the last."""
         return np.concatenate([values[..., 1:, :], np.zeros_like(values[..., :1, :])], axis=-2)
 
     def earlier(self, visits: FloatArray) -> FloatArray:
-        """The previous step's; 0 at the start."""
+        """The visits at the previous step, 0 before the first."""
         return np.concatenate([np.zeros_like(visits[..., :1, :]), visits[..., :-1, :]], axis=-2)
 
 
 class Stationary:
-    """The infinite horizon: one step that leads to itself.
+    """The systems of the infinite horizon, in which one step leads to itself.
 
-    Solutions are checked by their residuals, and refined where those are more than rounding. Of a
-    factorisation the first solution is, in either direction; after that it is trusted.
+    A solution is checked by its residual and refined until that is rounding. After the first
+    solution in a direction (plain or transposed) needed no refinement, the factorisation is trusted
+    there.
     """
 
     def __init__(self, matrix: Matrix) -> None:
@@ -189,52 +193,52 @@ class Stationary:
         self._trusted: set[bool] = set()
 
     def later(self, values: FloatArray) -> FloatArray:
-        """The same values."""
+        """The same values: every step is alike."""
         return values
 
     def earlier(self, visits: FloatArray) -> FloatArray:
-        """The same visits."""
+        """The same visits: every step is alike."""
         return visits
 
     def solve(self, own: FloatArray) -> FloatArray:
-        """``(I - M)^-1 b``."""
+        """The solution of ``(I - M) x = own``."""
         return self._refined(own, transposed=False)
 
     def solve_adjoint(self, own: FloatArray) -> FloatArray:
-        """``(I - M)^-T b``."""
+        """The solution of ``(I - M)^T y = own``."""
         return self._refined(own, transposed=True)
 
     def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
-        """An approximate solution."""
+        """An approximate solution for the right-hand side ``residual``."""
         raise NotImplementedError
 
     def _trust(self, *, transposed: bool) -> None:
-        """Takes further solutions in this direction without a check."""
+        """Marks a direction whose further solutions need no check."""
         self._trusted.add(transposed)
 
     def _refined(self, own: FloatArray, *, transposed: bool) -> FloatArray:
-        """Solves, and solves again for the residual, until that is rounding."""
-        found = self._correction(own, transposed=transposed)
+        """The solution, improved by solving again for its residual until that is rounding."""
+        solution = self._correction(own, transposed=transposed)
         if transposed in self._trusted:
-            return found
+            return solution
         product = self.matrix.apply_transposed if transposed else self.matrix.apply
         for refinements in range(_REFINEMENTS + 1):
-            residual = own - (found - product(found))
-            scale = _largest(own) + 2.0 * _largest(found)
+            residual = own - (solution - product(solution))
+            scale = _largest(own) + 2.0 * _largest(solution)
             unsolved = _largest(residual) > _BACKWARD_STABLE * scale
             if not unsolved.any():
-                if refinements == 0 and found.any():
+                if refinements == 0 and solution.any():
                     self._trust(transposed=transposed)
-                return found
+                return solution
             if refinements < _REFINEMENTS:
-                found = found + self._correction(residual, transposed=transposed)
+                solution = solution + self._correction(residual, transposed=transposed)
         worst = float((_largest(residual)[unsolved] / scale[unsolved]).max())
         _warn(f"a Bellman system was not solved to rounding: relative residual {worst:.1e}")
-        return found
+        return solution
 
 
 def _warn(message: str) -> None:
-    """Warns where the package was called from."""
+    """Warns at the line outside the package from which it was called."""
     frame, depth = sys._getframe(), 1
     inside = ("gradbias.analytic.", "functools")
     while frame.f_back is not None and frame.f_globals["__name__"].startswith(inside):
@@ -243,13 +247,13 @@ def _warn(message: str) -> None:
 
 
 def _largest(vectors: FloatArray) -> FloatArray:
-    """``[...]``: the largest entry in size of each vector."""
+    """The largest entry in size of each vector, ``[...]``."""
     sizes: FloatArray = np.abs(vectors).max(axis=-1)
     return sizes
 
 
 class Inverse(Stationary):
-    """``(I - M)^-1 [..., S, S]`` itself."""
+    """Solutions by the inverse ``(I - M)^-1 [..., S, S]`` itself."""
 
     matrix: DenseMatrix
 
@@ -265,13 +269,14 @@ class Inverse(Stationary):
 
 
 class DenseFactors(Stationary):
-    """LU factors of ``I - M [S, S]``."""
+    """Solutions by LU factors of ``I - M [S, S]``."""
 
     matrix: DenseMatrix
 
     @cached_property
     def _factors(self) -> Any:
-        from scipy.linalg import lu_factor  # here: it costs the command line a fifth of a second
+        # Imported here because scipy.linalg would cost every command 0.2 s at start-up.
+        from scipy.linalg import lu_factor
 
         entries = self.matrix.entries
         return lu_factor(np.eye(len(entries)) - entries, overwrite_a=True, check_finite=False)
@@ -280,12 +285,12 @@ class DenseFactors(Stationary):
         from scipy.linalg import lu_solve
 
         columns = residual.reshape(-1, residual.shape[-1]).T
-        found = lu_solve(self._factors, columns, trans=int(transposed), check_finite=False)
-        return np.asarray(found).T.reshape(residual.shape)
+        solution = lu_solve(self._factors, columns, trans=int(transposed), check_finite=False)
+        return np.asarray(solution).T.reshape(residual.shape)
 
 
 class SparseFactors(Stationary):
-    """Sparse LU factors of ``I - M``."""
+    """Solutions by sparse LU factors of ``I - M``."""
 
     matrix: SparseMatrix
 
@@ -296,7 +301,8 @@ class SparseFactors(Stationary):
 
         entries = self.matrix.entries
         system = sparse.csc_array(sparse.eye_array(entries.shape[0]) - entries)
-        # Diagonally dominant: no pivoting is needed, and the ordering may keep to the pattern.
+        # I - M is diagonally dominant, so elimination is stable without pivoting. Pivots on the
+        # diagonal keep the fill-reducing order that was chosen for the pattern.
         return splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0)
 
     @property
@@ -306,37 +312,37 @@ class SparseFactors(Stationary):
 
     def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
         columns = np.ascontiguousarray(residual.reshape(-1, residual.shape[-1]).T)
-        found = self._factors.solve(columns, "T" if transposed else "N")
-        return np.asarray(found).T.reshape(residual.shape)
+        solution = self._factors.solve(columns, "T" if transposed else "N")
+        return np.asarray(solution).T.reshape(residual.shape)
 
 
 class Krylov(SparseFactors):
-    """GMRES, which needs no factors; those of a sparse LU where it does not converge."""
+    """Solutions by GMRES, which needs no factors; by sparse LU if it does not converge."""
 
     def __init__(self, matrix: SparseMatrix) -> None:
         super().__init__(matrix)
         self._stalled = False
 
     def _trust(self, *, transposed: bool) -> None:
-        """Every iteration is checked."""
+        """Does nothing: every iterative solution is checked."""
 
     def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
         rows = residual.reshape(-1, residual.shape[-1])
-        found = np.zeros_like(rows)
+        solutions = np.zeros_like(rows)
         for row, own in enumerate(rows):
             if not self._stalled:
-                found[row] = self._iterated(own, transposed=transposed)
+                solutions[row] = self._iterated(own, transposed=transposed)
         if self._stalled:
             return super()._correction(residual, transposed=transposed)
-        return found.reshape(residual.shape)
+        return solutions.reshape(residual.shape)
 
     def _iterated(self, own: FloatArray, *, transposed: bool) -> FloatArray:
         from scipy.sparse.linalg import LinearOperator, gmres
 
         product = self.matrix.apply_transposed if transposed else self.matrix.apply
         operator = LinearOperator((len(own), len(own)), lambda x: x - product(x), dtype=np.float64)
-        found, status = gmres(
+        solution, status = gmres(
             operator, own, rtol=1e-8, restart=_KRYLOV_DIMENSION, maxiter=_KRYLOV_RESTARTS
         )
         self._stalled = status != 0
-        return np.asarray(found)
+        return np.asarray(solution)

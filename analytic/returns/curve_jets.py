@@ -1,11 +1,10 @@
-"""Gradients along curves in the parameters, to any order: jets whose parameters are jets.
+"""Gradients along curves in the parameters, to any order.
 
-Elsewhere the directions of a jet are straight lines in theta. Parameters that an inner loop has
-moved bend, so their jet has parts of second and higher order too, and the chain rule sums over all
-ways to share a set of directions out (Faa di Bruno): the logits' part ``mask`` is the sum over
-partitions of ``mask`` into blocks of ``z^(k)(theta)[theta_block 1, ..., theta_block k]``.
-
-Part 0 of a jet of parameters is where the policy stands; a part that is None does not move.
+Elsewhere the directions of a jet are straight lines in theta. Parameters that come out of an inner
+loop are curves: their jet has parts of second and higher order, too. By Faa di Bruno's formula the
+logits' part ``mask`` is the sum over partitions of ``mask`` into blocks b_1, ..., b_k of
+``z^(k)(theta)[theta_{b_1}, ..., theta_{b_k}]``, where z are the logits and theta_b is part b of the
+jet of the parameters (None if it is zero).
 """
 
 from __future__ import annotations
@@ -25,7 +24,13 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The return of ``tables`` along the parameters ``theta`` (a jet around those of ``at``)."""
+    """The return along a curve of parameters.
+
+    Attributes:
+        tables: the problem.
+        at: the policy at the point where the curve starts.
+        theta: the jet of the parameters; its part 0 is that point.
+    """
 
     tables: Tables
     at: PolicyAt
@@ -47,45 +52,47 @@ class Curve:
         return logits
 
     def _blocks(self, mask: int) -> Iterator[list[FloatArray]]:
-        """The directions of every way to share ``mask`` out; none in which something stays."""
+        """For every partition of ``mask``, the theta parts of its blocks; skipped if one of them is
+        zero.
+        """
         for blocks in partitions(mask):
             parts = [self.theta[block] for block in blocks]
-            moving = [part for part in parts if part is not None]
-            if len(moving) == len(parts):
-                yield moving
+            nonzero = [part for part in parts if part is not None]
+            if len(nonzero) == len(parts):
+                yield nonzero
 
     @cached_property
     def gradient(self) -> list[Part]:
-        """The jet of dJ/dtheta, shaped ``[..., *shape]``."""
+        """The jet of dJ/dtheta, each part ``[..., *shape]``."""
         fields = self.expansion.gradient
-        found: list[Part] = []
+        jet: list[Part] = []
         for mask in range(len(fields)):
             total: Part = None
-            for own in submasks(mask):
-                total = add(total, self._pulled(fields[mask ^ own], own))
-            found.append(total)
-        return found
+            for part in submasks(mask):
+                total = add(total, self._vjp(fields[mask ^ part], part))
+            jet.append(total)
+        return jet
 
-    def _pulled(self, field: Part, mask: int) -> Part:
-        """The part ``mask`` of the logits' Jacobian, transposed, times a field ``[..., S, A]``."""
+    def _vjp(self, field: Part, mask: int) -> Part:
+        """Part ``mask`` of the logits' Jacobian, transposed, times a field ``[..., S, A]``."""
         if field is None or mask == 0:
-            return None if field is None else self.at.pulled(field)
+            return None if field is None else self.at.vjp(field)
         if isinstance(self.at.policy, TabularSoftmax | LinearSoftmax):
             return None
         total: Part = None
         for blocks in self._blocks(mask):
-            still: list[Part] = [None] * ((1 << len(blocks)) - 1)
-            total = add(total, self.at.pulled_jet([field, *still], blocks))
+            constant: list[Part] = [None] * ((1 << len(blocks)) - 1)
+            total = add(total, self.at.vjp_jet([field, *constant], blocks))
         return total
 
     @cached_property
     def visits(self) -> list[Part]:
-        """The jet of discounted visits summed over time, ``[..., S, A]``: of dJ/dreward."""
+        """The jet of ``dJ/dreward`` (discounted visits summed over time), ``[..., S, A]``."""
         return [None if part is None else part.sum(axis=-3) for part in self.expansion.visits]
 
 
 def partitions(mask: int) -> Iterator[list[int]]:
-    """All ways to share the directions of ``mask`` out over blocks that are not empty."""
+    """All partitions of the directions in ``mask`` into non-empty blocks."""
     if mask == 0:
         yield []
         return

@@ -36,12 +36,20 @@ from gradbias.analytic.utils.validation import FloatArray, check_leading, frozen
 
 
 def gradient(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
-    """dJ/dtheta, shaped like theta (``[S, A]`` for the tabular softmax).
+    """The gradient ``dJ/dtheta`` of the expected return.
 
-    Source: the policy gradient theorem, Sutton et al. 2000.
+    Args:
+        mdp: the problem.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        Shaped like theta.
 
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
+
+    Source: the policy gradient theorem, Sutton et al. 2000.
 
     >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -49,18 +57,24 @@ def gradient(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) ->
     [[0.25, -0.25]]
     """
     at = policy_of(mdp, theta, policy)
-    return at.pulled(logit_gradient(Evaluation(mdp.tables, at.probabilities)))
+    return at.vjp(logit_gradient(Evaluation(mdp.tables, at.probabilities)))
 
 
 def hessian(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> FloatArray:
-    """d2J/dtheta2, theta's axes twice (``[S, A, S, A]`` for the tabular softmax).
+    """The Hessian ``d2J/dtheta2`` of the expected return, as a dense matrix; `hvp` needs none.
 
-    Dense: a few times 8 (SA)^2 bytes. `hvp` needs no matrix.
+    Args:
+        mdp: the problem.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        policy: maps theta to logits (default: the tabular softmax).
 
-    Source: the policy Hessian theorem, Furmston et al. 2016; `analytic.returns.hessians`.
+    Returns:
+        Theta's axes twice, ``[S, A, S, A]``; it takes a few times 8 (SA)^2 bytes.
 
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
+
+    Source: the policy Hessian theorem, Furmston et al. 2016; `analytic.returns.hessians`.
 
     >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -74,14 +88,21 @@ def hessian(mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR) -> 
 def hvp(
     mdp: Problem, theta: npt.ArrayLike, v: npt.ArrayLike, *, policy: Policy = TABULAR
 ) -> FloatArray:
-    """The Hessian of the expected return times ``v``, shaped like theta; no Hessian is formed.
+    """The Hessian of the expected return times ``v``; no Hessian is formed.
 
-    Many directions at once are leading axes of ``v``.
+    Args:
+        mdp: the problem.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        v: the direction, shaped like theta; leading axes are many directions.
+        policy: maps theta to logits (default: the tabular softmax).
 
-    Source: the derivative of the policy gradient theorem; `analytic.returns.value_jets`.
+    Returns:
+        Shaped like v.
 
     Raises:
         ValueError: theta or v does not fit the policy and the problem, or is not finite.
+
+    Source: the derivative of the policy gradient theorem; `analytic.returns.value_jets`.
 
     >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -100,15 +121,23 @@ def third_derivative(
     *,
     policy: Policy = TABULAR,
 ) -> FloatArray:
-    """``D^3 J[v, w, .]``, the Hessian's change along ``w`` times ``v``, shaped like theta.
+    """The third derivative ``D^3 J[v, w, .]``: the derivative of ``hvp(v)`` along ``w``.
 
-    Leading axes of v and w are directions: ``D^3 J[C]`` for ``C = sum_k q_k q_k^T`` is the sum over
-    ``third_derivative(mdp, theta, q, q)``.
+    Args:
+        mdp: the problem.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        v: the first direction, shaped like theta; leading axes are many directions.
+        w: the second direction, likewise. ``D^3 J[C]`` for ``C = sum_k q_k q_k^T`` is the sum over
+            k of the result for ``v = w = q_k``.
+        policy: maps theta to logits (default: the tabular softmax).
 
-    Source: the second derivative of the policy gradient theorem; `analytic.returns.value_jets`.
+    Returns:
+        Shaped like v and w.
 
     Raises:
         ValueError: theta, v or w does not fit the policy and the problem, or is not finite.
+
+    Source: the second derivative of the policy gradient theorem; `analytic.returns.value_jets`.
 
     >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -117,21 +146,29 @@ def third_derivative(
     """
     at = policy_of(mdp, theta, policy)
     first, second = at.direction(v), at.direction(w, "w")
-    shortest = first.ndim - len(at.shape)
-    check_leading("w", second, at.shape, first.shape[:shortest])
+    check_leading("w", second, at.shape, first.shape[: first.ndim - len(at.shape)])
     return gradient_along(mdp.tables, at, [first, second])
 
 
 def state_action_occupancy(
     mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
 ) -> FloatArray:
-    """Discounted visits to each state and action ``[S, A]``, summed over time: dJ/dr, the gradient
-    of the return in a reward added at every step (an intrinsic reward).
+    """The discounted visits to each state and action, summed over time.
 
-    Source: Puterman 1994, sec. 6.9.
+    They are ``dJ/dr``, the gradient of the return in a reward that is added at every step.
+
+    Args:
+        mdp: the problem.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        ``[S, A]``.
 
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
+
+    Source: Puterman 1994, sec. 6.9.
 
     >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -139,23 +176,30 @@ def state_action_occupancy(
     [[0.5, 0.5]]
     """
     exact = evaluate_parameters(mdp, theta, policy)
-    visits: FloatArray = exact.occupancy.sum(axis=-2)[..., None] * exact.policy
-    return visits
+    return np.asarray(exact.occupancy.sum(axis=-2)[..., None] * exact.policy)
 
 
 def reward_jvp(
     mdp: Problem, theta: npt.ArrayLike, w: npt.ArrayLike, *, policy: Policy = TABULAR
 ) -> FloatArray:
-    """How dJ/dtheta changes along a reward change ``w [S, A]`` at every step, shaped like theta.
+    """The derivative of ``dJ/dtheta`` along a change ``w`` of the reward at every step.
 
-    The return is linear in the reward, so this is the gradient where w alone is paid (at terminal
-    states too, for ever, if it is not 0 there).
+    The return is linear in the reward, so this is the policy gradient with w as the only reward.
 
-    Source: LIRPG, Zheng et al. 2018; *A Theoretical Understanding of Gradient Bias in Meta-RL*,
-    Sec. 3.
+    Args:
+        mdp: the problem; its reward does not matter.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        w: ``[S, A]``; at a terminal state it is added at all later steps, too.
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        Shaped like theta.
 
     Raises:
         ValueError: theta or w does not fit, or is not finite.
+
+    Source: LIRPG, Zheng et al. 2018; *A Theoretical Understanding of Gradient Bias in Meta-RL*,
+    Sec. 3.
 
     >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -164,20 +208,30 @@ def reward_jvp(
     """
     at = policy_of(mdp, theta, policy)
     change = checked_reward("w", w, mdp, at.leading)
-    paid = mdp.tables.paying(change[..., None, :, :])
-    return at.pulled(logit_gradient(Evaluation(paid, at.probabilities)))
+    tables = mdp.tables.with_reward(change[..., None, :, :])
+    return at.vjp(logit_gradient(Evaluation(tables, at.probabilities)))
 
 
 def reward_vjp(
     mdp: Problem, theta: npt.ArrayLike, v: npt.ArrayLike, *, policy: Policy = TABULAR
 ) -> FloatArray:
-    """``(d/dr) (v^T dJ/dtheta)``, ``[S, A]``: the change of the state-action occupancy along ``v``.
+    """The transpose of `reward_jvp`: ``(d/dr) (v^T dJ/dtheta)``, the derivative of the state-action
+    occupancy along ``v``.
 
-    The transpose of `reward_jvp`; it does not depend on the reward. Source: the mixed derivative of
-    LIRPG in *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3.
+    Args:
+        mdp: the problem; its reward does not matter.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        v: the direction, shaped like theta.
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        ``[S, A]``.
 
     Raises:
         ValueError: theta or v does not fit, or is not finite.
+
+    Source: the mixed derivative of LIRPG in *A Theoretical Understanding of Gradient Bias in
+    Meta-RL*, Sec. 3.
 
     >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -186,21 +240,29 @@ def reward_vjp(
     """
     at = policy_of(mdp, theta, policy)
     base = Evaluation(mdp.tables, at.probabilities)
-    moved = Expansion(base, at.jet([at.direction(v)]))
-    visits: FloatArray = required(moved.visits[1]).sum(axis=-3)
-    return visits
+    tangent = Expansion(base, at.jet([at.direction(v)]))
+    return np.asarray(required(tangent.visits[1]).sum(axis=-3))
 
 
 def discount_derivative(
     mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
 ) -> FloatArray:
-    """``d/dgamma dJ/dtheta``, shaped like theta: the gradient's change with the discount, which
-    both the values and the state weighting use.
+    """The derivative ``d/dgamma dJ/dtheta`` of the gradient in the discount.
 
-    Source: the derivative of the policy gradient theorem; `analytic.returns.value_jets`.
+    The discount enters the values and the weights gamma^t of the states; both are differentiated.
+
+    Args:
+        mdp: the problem.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        Shaped like theta.
 
     Raises:
         ValueError: theta does not fit the policy and the problem, or is not finite.
+
+    Source: the derivative of the policy gradient theorem; `analytic.returns.value_jets`.
 
     >>> from gradbias.analytic import TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.5, [1.0])
@@ -209,36 +271,36 @@ def discount_derivative(
     """
     at = policy_of(mdp, theta, policy)
     discount = mdp.tables.discount
-    moved = Expansion(
+    tangent = Expansion(
         Evaluation(mdp.tables, at.probabilities),
         policy=[at.probabilities, None],
         discount=[discount, np.ones_like(discount)],
     )
-    return at.pulled(required(moved.gradient[1]))
+    return at.vjp(required(tangent.gradient[1]))
 
 
 def logit_gradient(exact: Evaluation) -> FloatArray:
-    """dJ/dlogits ``[..., S, A]``."""
+    """The gradient in the logits, ``[..., S, A]``."""
     return field_over_time(exact.occupancy, exact)
 
 
 def gradient_along(tables: Tables, at: PolicyAt, directions: list[FloatArray]) -> FloatArray:
-    """The gradient's mixed derivative along all directions, in the parameters."""
-    moved = Expansion(Evaluation(tables, at.probabilities), at.jet(directions))
-    return at.pulled_jet(moved.gradient, directions)
+    """The gradient's mixed derivative along all directions, shaped like the parameters."""
+    expansion = Expansion(Evaluation(tables, at.probabilities), at.jet(directions))
+    return at.vjp_jet(expansion.gradient, directions)
 
 
 def hessian_at(at: PolicyAt, exact: Evaluation) -> FloatArray:
-    """The Hessian in the parameters, their axes twice."""
+    """The Hessian in the parameters, ``[..., *shape, *shape]``."""
     gradient = logit_gradient(exact)
     flat = gradient.reshape(*gradient.shape[:-2], -1)
-    return at.pulled_hessian(flat, logit_hessian(exact))
+    return at.hessian(flat, logit_hessian(exact))
 
 
 def checked_reward(
     name: str, reward: npt.ArrayLike, mdp: Problem, leading: tuple[int, ...]
 ) -> FloatArray:
-    """``[..., S, A]``. Raises ValueError on a wrong shape or entry."""
+    """The reward as an array ``[..., S, A]``. Raises ValueError on a wrong shape or entry."""
     array = frozen_array(name, reward)
     check_leading(name, array, (mdp.n_states, mdp.n_actions), leading)
     check_one_policy(name, mdp, array.shape[:-2])

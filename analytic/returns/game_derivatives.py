@@ -1,9 +1,9 @@
-"""Values, gradients and Hessian products of two-player games, own and across players.
+"""Values, gradients and Hessian-vector products of two-player games, within and across players.
 
-With ``Q_i^(1)(s, a)`` the mean of ``Q_i(s, a, b)`` over player 2's action, ``dJ_i/dtheta_1`` is
-``sum_t m_t pi_1 (Q_i^(1) - V_i)``: the policy gradient of the problem whose actions are pairs,
-summed over the other player's action. So every derivative is a jet of that problem's policy
-gradient, along directions in either player's parameters. Players are 1 and 2.
+Let ``V_i`` and ``Q_i(s, a, b)`` be player i's values and ``Q_i^(1)(s, a)`` the mean of ``Q_i`` over
+player 2's action. Then ``dJ_i/dtheta_1 = sum_t m_t pi_1 (Q_i^(1) - V_i)``: the policy gradient of
+the MDP whose actions are pairs, summed over the other player's action. So every derivative is a jet
+of that MDP's policy gradient, along directions in either player's parameters. Players are 1 and 2.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.policies.at_parameters import PolicyAt, policy_at
@@ -25,7 +26,7 @@ from gradbias.analytic.utils.validation import FloatArray, check_leading
 
 @dataclass(frozen=True, eq=False)
 class GameAt:
-    """A game under both players' parameters; one factorisation for all its derivatives."""
+    """A game at both players' parameters; one factorisation serves all its derivatives."""
 
     game: StochasticGame
     players: tuple[PolicyAt, PolicyAt]
@@ -35,31 +36,33 @@ class GameAt:
         joint = _pairs(*(player.probabilities for player in self.players))
         tables, other = self.game.joint_tables
         first = Evaluation(tables, joint)
-        return first, first.paying(other.reward)
+        return first, first.with_reward(other.reward)
 
     def value(self, of: int) -> FloatArray:
-        """J_of ``[...]``."""
+        """The expected return J of player ``of``, ``[...]``."""
         return self._evaluations[of - 1].expected_return
 
     def gradient(self, of: int, wrt: int) -> FloatArray:
-        """dJ_of/dtheta_wrt, shaped like it."""
-        still = Expansion(self._evaluations[of - 1], [self._evaluations[of - 1].policy])
-        return self.players[wrt - 1].pulled(self._marginal(still.gradient[0], wrt))
+        """The gradient ``dJ_of/dtheta_wrt``, shaped like player ``wrt``'s parameters."""
+        value = Expansion(self._evaluations[of - 1], [self._evaluations[of - 1].policy])
+        return self.players[wrt - 1].vjp(self._marginal(value.gradient[0], wrt))
 
     def tangent(self, of: int, along: int, v: FloatArray) -> GameTangent:
-        """How player ``of``'s gradients move along ``v`` in player ``along``'s parameters."""
-        turned = self.players[along - 1].jet([v])
+        """The derivatives of player ``of``'s gradients along ``v`` in player ``along``'s
+        parameters.
+        """
         jets: list[list[Part]] = [[player.probabilities, None] for player in self.players]
-        jets[along - 1] = turned
+        jets[along - 1] = self.players[along - 1].jet([v])
         joint = [leibniz(_pairs, jets[0], jets[1], mask) for mask in range(2)]
         return GameTangent(self, Expansion(self._evaluations[of - 1], joint), along, v)
 
     def _marginal(self, field: Part, player: int) -> FloatArray:
-        """``[..., S, A_player]`` of a derivative in the pairs' logits ``[..., S, A1 * A2]``."""
+        """A derivative in the pairs' logits ``[..., S, A1 * A2]``, summed over the other player's
+        actions: ``[..., S, A_player]``.
+        """
         flat = required(field)
         pairs = flat.reshape(*flat.shape[:-1], *self.game.n_actions)
-        summed: FloatArray = pairs.sum(axis=-1 if player == 1 else -2)
-        return summed
+        return np.asarray(pairs.sum(axis=-1 if player == 1 else -2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,24 +70,22 @@ class GameTangent:
     """``(d/dtheta_along) (dJ_of/dtheta_wrt)`` times a direction, for either ``wrt``."""
 
     base: GameAt
-    moved: Expansion
+    expansion: Expansion
     along: int
     v: FloatArray
 
     def gradient(self, wrt: int) -> FloatArray:
-        """The change of the gradient in player ``wrt``'s parameters, shaped like them."""
-        fields = [self.base._marginal(part, wrt) for part in self.moved.gradient]
+        """The derivative of the gradient in player ``wrt``'s parameters, shaped like them."""
+        fields = [self.base._marginal(part, wrt) for part in self.expansion.gradient]
         player = self.base.players[wrt - 1]
         if wrt == self.along:
-            return player.pulled_jet(fields, [self.v])
-        return player.pulled(fields[1])
+            return player.vjp_jet(fields, [self.v])
+        return player.vjp(fields[1])
 
 
 def game_at(game: StochasticGame, theta1: npt.ArrayLike, theta2: npt.ArrayLike) -> GameAt:
-    """The game under parameters of both players; leading axes of one, or the same ones of both.
-
-    Raises:
-        ValueError: parameters that do not fit their player's policy, or are not finite.
+    """The game at the parameters of both players, which share the leading axes of either. Raises
+    ValueError for parameters that do not fit their player's policy, or are not finite.
     """
     thetas = {"theta1": theta1, "theta2": theta2}
     first, second = (
@@ -97,7 +98,7 @@ def game_at(game: StochasticGame, theta1: npt.ArrayLike, theta2: npt.ArrayLike) 
 
 
 def together(first: PolicyAt, second: PolicyAt, name: str = "theta2") -> tuple[PolicyAt, PolicyAt]:
-    """Both players, who share the leading axes of either. Raises ValueError where they differ."""
+    """Both players with the leading axes of either. Raises ValueError if those do not match."""
     check_leading(name, second.theta, second.shape, first.leading)
     leading = max(first.leading, second.leading, key=len)
     return replace(first, leading=leading), replace(second, leading=leading)
@@ -106,13 +107,20 @@ def together(first: PolicyAt, second: PolicyAt, name: str = "theta2") -> tuple[P
 def game_values(
     game: StochasticGame, theta1: npt.ArrayLike, theta2: npt.ArrayLike
 ) -> tuple[float | FloatArray, float | FloatArray]:
-    """Both players' expected (discounted, not normalised) returns; arrays where parameters have
-    leading axes.
+    """Both players' expected discounted returns.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
+    Args:
+        game: the game.
+        theta1: player 1's parameters; ``[S, A1]`` for the tabular softmax.
+        theta2: player 2's parameters; ``[S, A2]`` for the tabular softmax.
+
+    Returns:
+        Two numbers, or two arrays ``[...]`` if parameters have leading axes.
 
     Raises:
         ValueError: parameters that do not fit.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
 
     >>> from gradbias.analytic import prisoners_dilemma
     >>> cooperate, defect = [1000.0] * 5, [-1000.0] * 5
@@ -127,12 +135,22 @@ def game_values(
 def game_gradient(
     game: StochasticGame, theta1: npt.ArrayLike, theta2: npt.ArrayLike, *, of: int, wrt: int
 ) -> FloatArray:
-    """The gradient of player ``of``'s return in player ``wrt``'s parameters, shaped like them.
+    """The gradient of one player's return in one player's parameters.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
+    Args:
+        game: the game.
+        theta1: player 1's parameters; ``[S, A1]`` for the tabular softmax.
+        theta2: player 2's parameters; ``[S, A2]`` for the tabular softmax.
+        of: whose return, 1 or 2.
+        wrt: whose parameters, 1 or 2.
+
+    Returns:
+        Shaped like player ``wrt``'s parameters.
 
     Raises:
         ValueError: parameters that do not fit, or a player other than 1 or 2.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
 
     >>> from gradbias.analytic import prisoners_dilemma
     >>> once = prisoners_dilemma(horizon=1)
@@ -154,13 +172,24 @@ def game_hvp(
     wrt: int,
     along: int,
 ) -> FloatArray:
-    """``(d/dtheta_along dJ_of/dtheta_wrt) v``, shaped like player ``wrt``'s parameters; ``v`` is
-    shaped like player ``along``'s. No matrix is formed.
+    """The product ``(d/dtheta_along dJ_of/dtheta_wrt) v``; no matrix is formed.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
+    Args:
+        game: the game.
+        theta1: player 1's parameters; ``[S, A1]`` for the tabular softmax.
+        theta2: player 2's parameters; ``[S, A2]`` for the tabular softmax.
+        v: the direction, shaped like player ``along``'s parameters.
+        of: whose return, 1 or 2.
+        wrt: in whose parameters the gradient is taken, 1 or 2.
+        along: along whose parameters it is differentiated, 1 or 2.
+
+    Returns:
+        Shaped like player ``wrt``'s parameters.
 
     Raises:
         ValueError: parameters or v that do not fit, or a player other than 1 or 2.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
 
     >>> from gradbias.analytic import prisoners_dilemma
     >>> once, v = prisoners_dilemma(horizon=1), [1.0, 0.0, 0.0, 0.0, 0.0]
@@ -174,6 +203,6 @@ def game_hvp(
 
 
 def _pairs(first: FloatArray, second: FloatArray) -> FloatArray:
-    """``[..., S, A1 * A2]`` of ``[..., S, A1]`` and ``[..., S, A2]``."""
+    """The joint ``[..., S, A1 * A2]`` of ``[..., S, A1]`` and ``[..., S, A2]``."""
     both = first[..., :, None] * second[..., None, :]
     return both.reshape(*both.shape[:-2], -1)

@@ -1,4 +1,4 @@
-"""Expected policy-gradient updates from lambda-returns: update fields, in general no gradients.
+"""Expected policy-gradient updates from lambda-returns.
 
 With a critic v ``[S]``, held fixed, the lambda-return's action values are
 
@@ -6,9 +6,9 @@ With a critic v ``[S]``, held fixed, the lambda-return's action values are
 
 (over H steps the last one is bootstrapped with v alone), and the expected update in the logits is
 ``u = sum_t w_t pi (Q_t - V_t)`` with on-policy state weights w_t: discounted, undiscounted (as in
-most code, where gamma^t is dropped) or given. The weights' own discount is the problem's, a
-constant: it does not move with the update's gamma. u is the gradient of no function, so its
-Jacobian is not symmetric, and both its products are needed.
+most code, which drops gamma^t) or given. The weights' discount is the problem's, a constant that
+does not change with the update's gamma. In general u is the gradient of no function, so its
+Jacobian is not symmetric, and products with it and with its transpose are two things.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (MGRL); the Jacobian
 products follow by differentiation.
@@ -31,15 +31,24 @@ from gradbias.analytic.problems.targets import DISCOUNTED, StateWeighting
 from gradbias.analytic.returns.evaluation import Evaluation, policy_of
 from gradbias.analytic.returns.state_weighting import weighted_visits
 from gradbias.analytic.returns.value_jets import Expansion, policy_gradient
-from gradbias.analytic.utils.validation import BoolArray, FloatArray, frozen_array, real_number
+from gradbias.analytic.utils.validation import (
+    BoolArray,
+    FloatArray,
+    frozen_array,
+    real_number,
+    set_fields,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class LambdaReturns:
-    """The lambda-return update of ``mdp`` with ``critic [S]`` (or ``[H + 1, S]``), not moving.
+    """The lambda-return update of a problem with a fixed critic.
 
-    ``weighting`` says how a state visited at step t counts; the discounted one uses the problem's
-    discount. The update's own discount and lambda are given to `at`.
+    Attributes:
+        mdp: the problem.
+        critic: v, ``[S]`` or ``[H + 1, S]``, 0 at terminal states.
+        weighting: the weight of each step; the discounted one uses the problem's discount.
+        policy: maps theta to logits (default: the tabular softmax).
 
     Raises:
         ValueError: a critic of a wrong shape or not 0 at terminal states; a weighting that needs a
@@ -62,10 +71,18 @@ class LambdaReturns:
         critic = frozen_array("critic", self.critic)
         check_ends(critic_rows(critic, tables.horizon, self.mdp.n_states), tables.terminal)
         weighted_visits(tables, np.ones((self.mdp.n_states, self.mdp.n_actions)), self.weighting)
-        object.__setattr__(self, "critic", critic)
+        set_fields(self, critic=critic)
 
     def at(self, theta: npt.ArrayLike, *, discount: float, gae_lambda: float) -> LambdaUpdate:
-        """The update at theta, with gamma = ``discount`` and lambda = ``gae_lambda``.
+        """The update at given parameters, discount and lambda.
+
+        Args:
+            theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+            discount: the update's gamma, in [0, 1].
+            gae_lambda: the update's lambda, in [0, 1].
+
+        Returns:
+            The update, its derivatives and its Jacobian's products.
 
         Raises:
             ValueError: theta does not fit; discount (or discount x lambda over the infinite
@@ -80,7 +97,14 @@ class LambdaReturns:
 
 @dataclass(frozen=True, eq=False)
 class LambdaUpdate:
-    """The expected update at one point, its Jacobian's products and its meta-derivatives."""
+    """The expected update u at one point, its Jacobian's products and its meta-derivatives.
+
+    Attributes:
+        returns: the problem, critic, weighting and policy.
+        at: the policy at theta.
+        discount: the update's gamma.
+        gae_lambda: the update's lambda.
+    """
 
     returns: LambdaReturns
     at: PolicyAt
@@ -103,15 +127,15 @@ class LambdaUpdate:
 
     @cached_property
     def values(self) -> Evaluation:
-        """The lambda-return's values: those of a problem with discount gamma lambda, in which each
-        step also pays the critic's share.
+        """The lambda-return's values. They are those of an MDP with the discount gamma lambda,
+        whose reward includes the critic's share ``gamma (1 - lambda) P v``.
         """
         tables = self.returns.mdp.tables
         share = np.where(self._last, 1.0, 1.0 - self.gae_lambda)
         reward = tables.reward + self.discount * share * self._critic_ahead
         factor = np.full_like(tables.discount, self.discount * self.gae_lambda)
-        folded = replace(tables.paying(reward), discount=factor)
-        return Evaluation(folded, self.at.probabilities)
+        tables = replace(tables.with_reward(reward), discount=factor)
+        return Evaluation(tables, self.at.probabilities)
 
     @cached_property
     def _visits(self) -> tuple[Evaluation, FloatArray]:
@@ -119,6 +143,7 @@ class LambdaUpdate:
         return weighted_visits(self.returns.mdp.tables, policy, self.returns.weighting)
 
     def _field(self, values: Expansion, occupancy: Parts) -> list[Part]:
+        """The jet of the update in the logits, from those of lambda-values and of visits."""
         factors = self._visits[1]
         weighted = [None if part is None else factors * part for part in occupancy]
         timed = [None if part is None else part[..., None, :, :] for part in values.policy]
@@ -126,33 +151,31 @@ class LambdaUpdate:
 
     @cached_property
     def _update(self) -> FloatArray:
-        """The update in the logits."""
-        still = Expansion(self.values, [self.at.probabilities])
-        return required(self._field(still, [self._visits[0].occupancy])[0])
+        """The update in the logits, ``[..., S, A]``."""
+        values = Expansion(self.values, [self.at.probabilities])
+        return required(self._field(values, [self._visits[0].occupancy])[0])
 
     @property
     def update(self) -> FloatArray:
-        """The update, shaped like theta."""
-        return self.at.pulled(self._update)
+        """The update u, shaped like theta."""
+        return self.at.vjp(self._update)
 
     def jvp(self, v: npt.ArrayLike) -> FloatArray:
         """``(du/dtheta) v``, shaped like theta. Raises ValueError if v does not fit."""
         direction = self.at.direction(v)
         policy = self.at.jet([direction])
-        visited = Expansion(self._visits[0], policy).occupancy
-        fields = self._field(Expansion(self.values, policy), visited)
-        return self.at.pulled_jet(fields, [direction])
+        occupancy = Expansion(self._visits[0], policy).occupancy
+        fields = self._field(Expansion(self.values, policy), occupancy)
+        return self.at.vjp_jet(fields, [direction])
 
     def vjp(self, cotangent: npt.ArrayLike) -> FloatArray:
-        """``(du/dtheta)^T cotangent``, shaped like theta. Raises ValueError if it does not fit.
-
-        u depends on theta by the policy at each state, by the values ahead, and by the visits.
-        """
+        """``(du/dtheta)^T cotangent``, shaped like theta. Raises ValueError if it does not fit."""
         direction = self.at.direction(cotangent, "cotangent")
-        moved = required(self.at.logit_jet([direction])[1])
-        return self.at.pulled_jet([self._update, self._logit_vjp(moved)], [direction])
+        logit_cotangent = required(self.at.logit_jet([direction])[1])
+        return self.at.vjp_jet([self._update, self._logit_vjp(logit_cotangent)], [direction])
 
     def _logit_vjp(self, cotangent: FloatArray) -> FloatArray:
+        """The product in the logits; u depends on the policy at each state, values and visits."""
         pi = self.at.probabilities
         visits, factors = self._visits
         weights = (factors * visits.occupancy)[..., None]
@@ -167,32 +190,34 @@ class LambdaUpdate:
         ahead = system.solve_adjoint(system.earlier(arriving))[..., None] * pi * advantages
 
         system, tables = visits.system, visits.tables
-        prices = system.later(system.solve(factors * covariance[..., 0]))
-        priced = tables.per_step()[..., None] * tables.kernel.expect(prices)
-        priced = priced - (pi * priced).sum(axis=-1, keepdims=True)
-        by_visits = visits.occupancy[..., None] * pi * priced
-        total: FloatArray = (here + ahead + by_visits).sum(axis=-3)
-        return total
+        # The occupancy's adjoint is a value recursion with the covariance as its reward.
+        adjoint_values = system.later(system.solve(factors * covariance[..., 0]))
+        adjoint = tables.per_step()[..., None] * tables.kernel.expect(adjoint_values)
+        adjoint = adjoint - (pi * adjoint).sum(axis=-1, keepdims=True)
+        by_visits = visits.occupancy[..., None] * pi * adjoint
+        return np.asarray((here + ahead + by_visits).sum(axis=-3))
 
     @cached_property
     def discount_derivative(self) -> FloatArray:
-        """``du/dgamma`` (the state weights' discount stays), shaped like theta."""
+        """``du/dgamma`` (the state weights' discount is constant), shaped like theta."""
         share = np.where(self._last, 1.0, 1.0 - self.gae_lambda)
-        return self._moved(share * self._critic_ahead, self.gae_lambda)
+        return self._meta_derivative(share * self._critic_ahead, self.gae_lambda)
 
     @cached_property
     def lambda_derivative(self) -> FloatArray:
         """``du/dlambda``, shaped like theta."""
         share = np.where(self._last, 0.0, -self.discount)
-        return self._moved(share * self._critic_ahead, self.discount)
+        return self._meta_derivative(share * self._critic_ahead, self.discount)
 
-    def _moved(self, reward: FloatArray, factor: float) -> FloatArray:
-        """The update's change with what the folded problem pays, and with its discount."""
+    def _meta_derivative(self, reward: FloatArray, factor: float) -> FloatArray:
+        """The update's derivative if the problem of `values` has ``reward`` and ``factor`` as the
+        derivatives of its reward and its discount.
+        """
         base = self.values
-        moved = Expansion(
+        tangent = Expansion(
             base,
             policy=[self.at.probabilities, None],
             reward=[base.reward, reward],
             discount=[base.tables.discount, np.full_like(base.tables.discount, factor)],
         )
-        return self.at.pulled(required(self._field(moved, [self._visits[0].occupancy, None])[1]))
+        return self.at.vjp(required(self._field(tangent, [self._visits[0].occupancy, None])[1]))

@@ -1,4 +1,4 @@
-"""On-policy state weights of an update: discounted, undiscounted, or given for each step."""
+"""State weights of an update on policy: discounted, undiscounted, or given for each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from gradbias.analytic.utils.validation import FloatArray
 def weighted_visits(
     tables: Tables, policy: FloatArray, weighting: StateWeighting
 ) -> tuple[Evaluation, FloatArray]:
-    """An evaluation, and factors ``[T, 1]``, whose product ``factors * occupancy`` weighs states.
+    """An evaluation and factors ``[T, 1]``; ``factors * evaluation.occupancy`` are the state
+    weights.
 
     Raises:
         ValueError: a weighting that needs a finite horizon, or weights for another one.

@@ -26,21 +26,30 @@ from gradbias.analytic.returns.value_jets import field_over_time
 from gradbias.analytic.utils.validation import FloatArray, frozen_array
 
 MAX_THIRD_DERIVATIVE = 1_000_000
+"""Entries up to which a third derivative is computed."""
 
 
 def evaluate_target(
     target: AnyTarget, mdp: Problem, theta: npt.ArrayLike, *, policy: Policy = TABULAR
 ) -> FloatArray:
-    """The target's exact value, theta's axes ``order`` times. The target's horizon is used, not
-    the problem's.
+    """The exact value of a target; the target's horizon is used, not the problem's.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, App. B (targets); the
-    policy gradient and Hessian theorems.
+    Args:
+        target: what is to be estimated, as a record.
+        mdp: the problem.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        Theta's axes, ``target.order`` times.
 
     Raises:
         ValueError: a target without a closed form here (derive it and pass a `GivenTarget`), or
             with a horizon, weights or bootstrap values that do not fit the problem; a third
             derivative that is too large, or of many policies at once.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, App. B (targets); the
+    policy gradient and Hessian theorems.
 
     >>> from gradbias.analytic import TabularMDP, return_derivative
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0])
@@ -49,20 +58,21 @@ def evaluate_target(
     """
     if isinstance(target, GivenTarget):
         return target.value
-    elsewhere = target.with_respect_to != POLICY_PARAMETERS
-    if elsewhere or target.inner or target.regulariser or target.order > 3:
+    other_variable = target.with_respect_to != POLICY_PARAMETERS
+    if other_variable or target.inner or target.regulariser or target.order > 3:
         raise ValueError(f"no closed form for {target}: derive it and pass a GivenTarget")
     tables = _with_horizon(mdp.tables, target)
     at = policy_of(mdp, theta, policy)
     exact = Evaluation(tables, at.probabilities)
     if not isinstance(target.weighting, Discounted):
-        return at.pulled(_update_field(exact, target))
+        return at.vjp(_update_field(exact, target))
     if target.order == 1:
-        return at.pulled(logit_gradient(exact))
+        return at.vjp(logit_gradient(exact))
     return hessian_at(at, exact) if target.order == 2 else _third(tables, at)
 
 
 def _with_horizon(tables: Tables, target: Target) -> Tables:
+    """The problem with the target's horizon and final values."""
     horizon, values, steps = target.horizon, None, None
     if isinstance(horizon, BootstrappedHorizon):
         values = frozen_array("bootstrap values", horizon.values, tables.start.shape[-1:])
@@ -78,7 +88,7 @@ def _with_horizon(tables: Tables, target: Target) -> Tables:
 
 
 def _update_field(exact: Evaluation, target: Target) -> FloatArray:
-    """The policy gradient with the target's own weights in place of gamma^t."""
+    """The policy gradient in the logits with the target's weights in place of gamma^t."""
     if target.order != 1:
         raise ValueError(f"no closed form for {target}: derive it and pass a GivenTarget")
     base, weights = weighted_visits(exact.tables, exact.policy, target.weighting)
@@ -96,5 +106,5 @@ def _third(tables: Tables, at: PolicyAt) -> FloatArray:
     if at.leading or tables.leading:
         raise ValueError("theta: expected one policy and one problem for a third derivative")
     basis = np.eye(size).reshape(size, *at.shape)
-    found = [gradient_along(tables, at, [v, basis]) for v in basis]
-    return np.reshape(found, at.shape * 3)
+    rows = [gradient_along(tables, at, [v, basis]) for v in basis]
+    return np.reshape(rows, at.shape * 3)

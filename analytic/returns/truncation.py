@@ -1,18 +1,17 @@
-"""What T-step samples miss of the infinite-horizon derivatives, in closed form.
+"""The exact bias of T-step samples for infinite-horizon derivatives, in closed form.
 
 Samples of T steps, bootstrapped with values v held fixed, are at best unbiased for the derivatives
-of ``J_T + gamma^T E[v(s_T)]``, where those of ``J = J_T + gamma^T E[V(s_T)]`` are wanted. With the
-discounted law m_T of s_T the missing part is ``sum_s m_T(s) (V - v)(s)``, in which m_T and V move
-with the parameters and v does not:
+of ``J_T + gamma^T E[v(s_T)]``; wanted are those of ``J = J_T + gamma^T E[V(s_T)]``, where J_T is
+the T-step return and V the policy's values. With m_T, gamma^T times the distribution of s_T, the
+difference is ``sum_s m_T(s) (V - v)(s)``, in which m_T and V depend on the parameters:
 
 - its gradient is ``m_T^T DV + (V - v)^T Dm_T``;
 - its Hessian ``sum_s m_T(s) D^2 V(s) + Dm_T^T DV + DV^T Dm_T + sum_s (V - v)(s) D^2 m_T(s)``.
 
-So exact values (v = V) do not undo the truncation: they are right at these parameters only. As a
-difference of two derivatives of J this would drown in rounding where gamma^T is small.
-
-What a particular estimator makes of T steps is its mean on ``replace(mdp, horizon=T)``, with the
-values as its critic and ``gae_lambda``: see `gradient_moments` and `hessian_estimate_mean`.
+So exact values (v = V) do not remove the bias, as they are exact at these parameters only. A
+difference of two derivatives of J would drown in rounding where gamma^T is small; these terms do
+not. The mean of a particular estimator from T steps is that on ``replace(mdp, horizon=T)`` with v
+as its critic: see `gradient_moments` and `hessian_estimate_mean`.
 """
 
 from __future__ import annotations
@@ -40,18 +39,27 @@ def truncation_bias(
     critic: npt.ArrayLike | None = None,
     policy: Policy = TABULAR,
 ) -> FloatArray:
-    """The derivative of the ``steps``-step return, bootstrapped with ``critic [S]`` (default 0)
-    held fixed, less that of the infinite-horizon return: theta's axes ``order`` (1 or 2) times,
-    ``[S, A]`` for a tabular gradient.
+    """The derivative of the bootstrapped T-step return minus that of the infinite-horizon return.
 
-    Accurate relative to itself, however many steps there are.
+    It is accurate relative to itself, however many steps there are.
 
-    Source: the policy gradient theorem applied to what follows step T; for exact values the order-1
-    case is minus ``gamma^T E[grad V(s_T)]``.
+    Args:
+        mdp: the problem, with an infinite horizon.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        steps: T, the number of sampled steps.
+        order: 1 for the gradient, 2 for the Hessian.
+        critic: the bootstrap values v ``[S]``, held fixed and 0 at terminal states (default: 0).
+        policy: maps theta to logits (default: the tabular softmax).
+
+    Returns:
+        Theta's axes, ``order`` times.
 
     Raises:
         ValueError: theta or the critic does not fit, a critic that is not 0 at terminal states, a
             finite horizon, or an order other than 1 and 2.
+
+    Source: the policy gradient theorem applied to what follows step T; for exact values the order-1
+    case is minus ``gamma^T E[grad V(s_T)]``.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.5, [1.0])
     >>> truncation_bias(bandit, [[0.0, 0.0]], 3).tolist()  # 2^-3 of the gradient
@@ -67,39 +75,42 @@ def truncation_bias(
     at = single_policy(mdp, theta, policy)
     values = frozen_array("critic", np.zeros(mdp.n_states) if critic is None else critic)
     check_ends(critic_rows(values, None, mdp.n_states), mdp.terminal)
-    slope, curved = _missing(mdp, at.probabilities, length, values, order)
+    first, second = _missing(mdp, at.probabilities, length, values, order)
     if order == 1:
-        return at.pulled(-slope.reshape(at.size))
-    return at.pulled_hessian(-slope, -curved)
+        return at.vjp(-first.reshape(at.size))
+    return at.hessian(-first, -second)
 
 
 def _missing(
     mdp: TabularMDP, policy: FloatArray, steps: int, values: FloatArray, order: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Gradient ``[n]`` and Hessian ``[n, n]`` (``[0, 0]`` to order 1) of what is missing, in the
-    logits.
+    """The gradient ``[n]`` and the Hessian ``[n, n]`` (empty for order 1) in the logits of
+    ``sum_s m_T(s) (V - v)(s)``.
     """
     tables = mdp.tables
     gap = Evaluation(tables, policy).step_values[0] - values
-    law, law_jacobian = _law(mdp, policy, steps)
+    visits, visits_jacobian = _final_visits(mdp, policy, steps)
+    # A batch of problems, one starting in each state, has the rows of DV as its gradients.
     from_each = Evaluation(replace(tables, start=np.eye(mdp.n_states)), policy)
     value_jacobian = logit_gradient(from_each).reshape(mdp.n_states, -1)
-    slope = law @ value_jacobian + law_jacobian @ gap
+    gradient = visits @ value_jacobian + visits_jacobian @ gap
     if order == 1:
-        return slope, np.zeros((0, 0))
-    from_law = Evaluation(replace(tables, start=law), policy)
-    unpaid = replace(tables.paying(np.zeros_like(tables.reward)), horizon=steps)
-    paid_last = Evaluation(replace(unpaid, final_values=gap), policy)
-    cross = law_jacobian @ value_jacobian
-    return slope, logit_hessian(from_law) + logit_hessian(paid_last) + cross + cross.T
+        return gradient, np.zeros((0, 0))
+    # sum m_T D^2 V is the Hessian of the problem that starts from m_T with V; sum (V - v) D^2 m_T
+    # that of the T-step problem whose only reward is V - v, held fixed, at its end.
+    from_visits = Evaluation(replace(tables, start=visits), policy)
+    unrewarded = replace(tables.with_reward(np.zeros_like(tables.reward)), horizon=steps)
+    gap_at_end = Evaluation(replace(unrewarded, final_values=gap), policy)
+    cross = visits_jacobian @ value_jacobian
+    return gradient, logit_hessian(from_visits) + logit_hessian(gap_at_end) + cross + cross.T
 
 
-def _law(mdp: TabularMDP, policy: FloatArray, steps: int) -> tuple[FloatArray, FloatArray]:
-    """``m_T [S]``, gamma^T times the law of s_T, and its derivative in the logits ``[n, S]``."""
+def _final_visits(mdp: TabularMDP, policy: FloatArray, steps: int) -> tuple[FloatArray, FloatArray]:
+    """``m_T [S]`` and its derivative in the logits ``[n, S]``."""
     kernel = np.einsum("sa,sax->sx", policy, mdp.transition)
-    turned = policy[:, :, None] * (mdp.transition - kernel[:, None, :])
-    law, jacobian = mdp.start, np.zeros((policy.size, mdp.n_states))
+    kernel_jacobian = policy[:, :, None] * (mdp.transition - kernel[:, None, :])
+    visits, jacobian = mdp.start, np.zeros((policy.size, mdp.n_states))
     for _ in range(steps):
-        own = (law[:, None, None] * turned).reshape(jacobian.shape)
-        law, jacobian = mdp.discount * law @ kernel, mdp.discount * (jacobian @ kernel + own)
-    return law, jacobian
+        new = (visits[:, None, None] * kernel_jacobian).reshape(jacobian.shape)
+        visits, jacobian = mdp.discount * visits @ kernel, mdp.discount * (jacobian @ kernel + new)
+    return visits, jacobian

@@ -1,4 +1,4 @@
-"""Values, derivatives and meta-gradients as rational functions."""
+"""Values, derivatives and meta-gradients as expressions, exact for every policy."""
 
 from gradbias.analytic.utils.lazy_imports import public_names
 

@@ -19,8 +19,10 @@ _DIGITS = 100
 class Expression:
     """An array of sympy expressions in the probabilities of one or two players.
 
-    ``entries`` is an object array (shape () for a number). Probabilities are symbols ``pi_s_a``,
-    the last action's written as 1 minus the others'; parameters are ``theta_s_a``.
+    Attributes:
+        entries: an object array (shape () for a number). Probabilities are symbols ``pi_s_a``, the
+            last action's is written as 1 minus the others'; parameters are ``theta_s_a``.
+        players: the players' symbols.
     """
 
     entries: np.ndarray[Any, np.dtype[np.object_]]
@@ -28,7 +30,7 @@ class Expression:
 
     @property
     def expression(self) -> Any:
-        """As one sympy object: an expression, or an array of them."""
+        """The entries as one sympy object: an expression, or an array of them."""
         import sympy
 
         if self.entries.ndim == 0:
@@ -36,25 +38,23 @@ class Expression:
         return sympy.ImmutableDenseNDimArray(self.entries.tolist())
 
     def in_logits(self) -> Expression:
-        """The same with every probability as a softmax of the parameters."""
+        """The same expressions with every probability as a softmax of the parameters."""
         softmaxes: dict[Any, Any] = {}
         for player in self.players:
             softmaxes.update(player.in_parameters())
         return Expression(each(lambda entry: entry.xreplace(softmaxes), self.entries), self.players)
 
     def latex(self) -> str:
-        """For print."""
+        """The LaTeX source of `expression`."""
         import sympy
 
-        found: str = sympy.latex(self.expression)
-        return found
+        return str(sympy.latex(self.expression))
 
     def function(self, *symbols: Any) -> Callable[..., FloatArray]:
-        """A numerical function of each player's parameters, then of numbers for ``symbols``;
-        common subexpressions are computed once.
+        """A numerical function of each player's parameters, then of numbers for ``symbols``.
 
-        It computes with 100 digits and rounds at the end: sums of many terms cancel where a policy
-        is peaked.
+        It computes with 100 digits and rounds at the end, because sums of many terms cancel where a
+        policy is peaked. Common subexpressions are computed once.
 
         Raises:
             ValueError: symbols that are missing, repeated, or none of the expression's.
@@ -70,8 +70,8 @@ class Expression:
         def evaluate(*arguments: npt.ArrayLike) -> FloatArray:
             check_count(arguments, len(players), len(symbols))
             with high_precision():
-                own = zip(players, arguments, strict=False)
-                numbers = [x for player, theta in own for x in player_numbers(player, theta)]
+                pairs = zip(players, arguments, strict=False)
+                numbers = [x for player, theta in pairs for x in player_numbers(player, theta)]
                 values = [wide(x) for x in arguments[len(players) :]]
                 return rounded(compiled(*numbers, *values), shape)
 
@@ -103,7 +103,7 @@ def check_count(arguments: Sequence[Any], players: int, numbers: int) -> None:
 
 
 def high_precision() -> Any:
-    """The context in which expressions are evaluated."""
+    """The context of 100 digits in which expressions are evaluated."""
     import mpmath
 
     return mpmath.workdps(_DIGITS)
@@ -122,7 +122,7 @@ def rounded(values: Sequence[Any], shape: tuple[int, ...]) -> FloatArray:
 
 
 def player_numbers(player: PolicySymbols, theta: npt.ArrayLike) -> list[Any]:
-    """`probabilities_at` parameters ``theta``. Raises ValueError if they do not fit."""
+    """The numbers of `probabilities_at` for parameters. Raises ValueError if they do not fit."""
     import mpmath
 
     parameters = frozen_array("theta", theta, player.shape).ravel()
@@ -130,17 +130,17 @@ def player_numbers(player: PolicySymbols, theta: npt.ArrayLike) -> list[Any]:
 
 
 def probabilities_at(player: PolicySymbols, theta: list[Any]) -> list[Any]:
-    """The independent probabilities at high-precision parameters, then those themselves."""
+    """The independent probabilities at high-precision parameters, then the parameters."""
     import mpmath
 
-    found = []
+    probabilities = []
     for row in player.weights:
-        logits = [mpmath.fdot(zip(own.tolist(), theta, strict=True)) for own in row]
+        logits = [mpmath.fdot(zip(weights.tolist(), theta, strict=True)) for weights in row]
         largest = max(logits)
-        weights = [mpmath.exp(z - largest) for z in logits]
-        total = mpmath.fsum(weights)
-        found += [weight / total for weight in weights[:-1]]
-    return [*found, *theta]
+        exponentials = [mpmath.exp(z - largest) for z in logits]
+        total = mpmath.fsum(exponentials)
+        probabilities += [exponential / total for exponential in exponentials[:-1]]
+    return [*probabilities, *theta]
 
 
 def as_expression(
@@ -149,18 +149,18 @@ def as_expression(
     shape: tuple[int, ...],
     players: tuple[PolicySymbols, ...],
 ) -> Expression:
-    """Quotients as an array of expressions."""
+    """An array of expressions, from quotients."""
     entries = np.empty(len(quotients), dtype=object)
     entries[:] = [quotients_field.expression(quotient) for quotient in quotients]
     return Expression(entries.reshape(shape), players)
 
 
 def symmetric(quotients_field: QuotientField, first: list[Quotient], player: int) -> Any:
-    """The matrix of second derivatives, each unordered pair once."""
+    """The matrix of second derivatives, computed once for each unordered pair."""
     n = len(first)
-    found = np.empty((n, n), dtype=object)
+    matrix = np.empty((n, n), dtype=object)
     for i in range(n):
         for j in range(i, n):
             second = quotients_field.derivative(first[i], player, j)
-            found[i, j] = found[j, i] = quotients_field.expression(second)
-    return found
+            matrix[i, j] = matrix[j, i] = quotients_field.expression(second)
+    return matrix

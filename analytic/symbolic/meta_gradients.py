@@ -1,13 +1,13 @@
 """K-step meta-gradients as expressions.
 
-After an inner step the policy is a softmax of ``theta + alpha g``, whose probabilities are no
-rational function of the first ones. They get symbols of their own: the policy before step i is
-``pi^(i)``, and the meta-gradient is a rational function of all of them and of the step size alpha,
+After an inner step the policy is a softmax of ``theta + alpha g``, whose probabilities are not
+rational functions of the earlier ones. So the policy before step i has symbols ``pi^(i)`` of its
+own, and the meta-gradient is a rational function of all of them and of the step size alpha, by the
+adjoint recursion (`analytic.meta.meta_gradients`) from the last step back,
 
-    out += alpha (dg/dphi)^T lambda,    lambda += alpha (dg/dtheta)^T lambda,
+    out += alpha (dg/dphi)^T lambda,    lambda += alpha (dg/dtheta)^T lambda.
 
-from the last step back. The products are left as such, not multiplied out; and
-`StagedExpression.in_logits` puts the steps back in.
+The products are not multiplied out. `StagedExpression.in_logits` puts the steps back in.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
 """
@@ -40,9 +40,15 @@ MAX_STEPS = 4
 
 @dataclass(frozen=True, eq=False)
 class StagedExpression:
-    """A meta-gradient in the probabilities of ``stages`` (the moving policy before each inner step
-    and after the last) and of ``still`` players; ``update`` is the inner step's direction, in those
-    of the still players and of ``moving``. ``step_size`` is the symbol alpha.
+    """A meta-gradient in the probabilities of the policies along the inner loop.
+
+    Attributes:
+        entries: an object array of sympy expressions.
+        update: the inner step's direction, in the symbols of the still players and of ``moving``.
+        moving: the policy that takes the inner steps.
+        stages: its symbols before each inner step and after the last.
+        still: the players whose parameters do not change.
+        step_size: the symbol alpha.
     """
 
     entries: np.ndarray[Any, np.dtype[np.object_]]
@@ -54,30 +60,30 @@ class StagedExpression:
 
     @property
     def expression(self) -> Any:
-        """As one sympy array."""
+        """The entries as one sympy array."""
         return Expression(self.entries, (*self.still, *self.stages)).expression
 
     def latex(self) -> str:
-        """For print."""
+        """The LaTeX source of `expression`."""
         return Expression(self.entries, (*self.still, *self.stages)).latex()
 
     def in_logits(self) -> Expression:
-        """In the parameters that the inner loop starts from, with every step put in."""
-        found: dict[Any, Any] = {}
+        """The meta-gradient in the parameters that the inner loop starts from, all steps put in."""
+        replacements: dict[Any, Any] = {}
         for player in self.still:
-            found.update(player.in_parameters())
+            replacements.update(player.in_parameters())
         theta = list(self.moving.parameters)
         for stage in self.stages:
-            found.update(stage.in_parameters(theta))
-            here = found | self.moving.in_parameters(theta)
+            replacements.update(stage.in_parameters(theta))
+            here = replacements | self.moving.in_parameters(theta)
             steps = [entry.xreplace(here) for entry in self.update.entries.ravel()]
             theta = [t + self.step_size * step for t, step in zip(theta, steps, strict=True)]
-        entries = each(lambda entry: entry.xreplace(found), self.entries)
+        entries = each(lambda entry: entry.xreplace(replacements), self.entries)
         return Expression(entries, (*self.still, self.moving))
 
     def function(self, *symbols: Any) -> Callable[..., FloatArray]:
         """A numerical function of the still players' parameters, the moving one's, the step size,
-        and numbers for ``symbols``; common subexpressions are computed once.
+        and numbers for ``symbols``, as `Expression.function`.
         """
         import sympy
 
@@ -101,8 +107,8 @@ class StagedExpression:
                 path = list(here)
                 for _ in self.stages[1:]:
                     theta = here[len(self.moving.flat) :]
-                    moved = update(*still, *here, *numbers)
-                    theta = [t + step_size * g for t, g in zip(theta, moved, strict=True)]
+                    slopes = update(*still, *here, *numbers)
+                    theta = [t + step_size * g for t, g in zip(theta, slopes, strict=True)]
                     here = probabilities_at(self.moving, theta)
                     path += here
                 return rounded(compiled(*still, *path, step_size, *numbers), shape)
@@ -111,41 +117,53 @@ class StagedExpression:
 
 
 def maml_expression(mdp: SymbolicMDP, *, steps: int) -> StagedExpression:
-    """The meta-gradient of `analytic.meta.bilevel.Maml`, shaped like theta.
+    """The meta-gradient of `analytic.meta.bilevel.Maml` as an expression.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+    Args:
+        mdp: the problem, with exact entries.
+        steps: K, the number of inner steps, at most 4.
+
+    Returns:
+        Shaped like theta, ``[S, A]`` for the tabular softmax.
 
     Raises:
         ValueError: steps below 1 or above 4, or an expression that would be too large.
 
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+
     >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
-    >>> found = maml_expression(bandit, steps=1)
-    >>> found.function()([[0.0, 0.0]], 1.0).round(4).tolist()
+    >>> staged = maml_expression(bandit, steps=1)
+    >>> staged.function()([[0.0, 0.0]], 1.0).round(4).tolist()
     [[0.235, -0.235]]
     """
     gradient, hessian = mdp.gradient(), mdp.hessian()
     loop = _Loop.of(mdp.player, _checked_steps(steps))
-    cotangent = loop.at(gradient.entries.ravel(), loop.count)
-    for i in reversed(range(loop.count)):
-        cotangent = cotangent + loop.step_size * loop.at(_matrix(hessian), i) @ cotangent
+    cotangent = loop.carried_back(gradient.entries.ravel(), _matrix(hessian))
     return loop.staged(cotangent.reshape(gradient.entries.shape), gradient)
 
 
 def lirpg_expression(
     mdp: SymbolicMDP, meta_parameters: Any = None, *, steps: int
 ) -> StagedExpression:
-    """The meta-gradient of `analytic.meta.bilevel.Lirpg` at an intrinsic reward ``meta_parameters
-    [S][A]`` (numbers or symbols; default 0), shaped ``[S, A]``.
+    """The meta-gradient of `analytic.meta.bilevel.Lirpg` as an expression.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+    Args:
+        mdp: the problem, with exact entries.
+        meta_parameters: the intrinsic reward ``[S][A]``, numbers or symbols (default: 0).
+        steps: K, the number of inner steps, at most 4.
+
+    Returns:
+        Shaped ``[S, A]``.
 
     Raises:
         ValueError: steps below 1 or above 4, meta_parameters of a wrong shape, or an expression
             that would be too large.
 
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+
     >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
-    >>> found = lirpg_expression(bandit, steps=1)
-    >>> found.function()([[0.0, 0.0]], 1.0).round(4).tolist()
+    >>> staged = lirpg_expression(bandit, steps=1)
+    >>> staged.function()([[0.0, 0.0]], 1.0).round(4).tolist()
     [[0.1175, -0.1175]]
     """
     inner = mdp if meta_parameters is None else mdp.with_reward(meta_parameters)
@@ -153,48 +171,47 @@ def lirpg_expression(
     mixed = _matrix(jacobian, rows=mdp.shape[0] * mdp.shape[1])
     loop = _Loop.of(mdp.player, _checked_steps(steps))
     hessian = _matrix(inner.hessian()) if loop.count > 1 else None
-    cotangent = loop.at(mdp.gradient().entries.ravel(), loop.count)
-    found: Any = 0
-    for i in reversed(range(loop.count)):
-        found = found + loop.step_size * loop.at(mixed, i) @ cotangent
-        if i > 0:
-            cotangent = cotangent + loop.step_size * loop.at(hessian, i) @ cotangent
-    return loop.staged(found.reshape(mdp.shape), update)
+    total = loop.carried_back(mdp.gradient().entries.ravel(), hessian, mixed)
+    return loop.staged(total.reshape(mdp.shape), update)
 
 
 def lola_expression(game: SymbolicGame, *, steps: int, player: int = 1) -> StagedExpression:
-    """The meta-gradient of `analytic.meta.bilevel.Lola`, shaped like the parameters of ``player``.
+    """The meta-gradient of `analytic.meta.bilevel.Lola` as an expression.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+    Args:
+        game: the game, with exact entries.
+        steps: K, the number of inner steps, at most 4.
+        player: 1 or 2, the player who looks ahead.
+
+    Returns:
+        Shaped like the player's parameters, ``[S, A]`` for the tabular softmax.
 
     Raises:
         ValueError: steps below 1 or above 4, a player other than 1 or 2, or an expression that
             would be too large.
 
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+
     >>> from gradbias.analytic import prisoners_dilemma
-    >>> found = lola_expression(SymbolicGame.of(prisoners_dilemma(horizon=1)), steps=1)
-    >>> found.function()([0.0] * 5, [0.0] * 5, 1.0).round(4).tolist()
+    >>> staged = lola_expression(SymbolicGame.of(prisoners_dilemma(horizon=1)), steps=1)
+    >>> staged.function()([0.0] * 5, [0.0] * 5, 1.0).round(4).tolist()
     [-0.25, 0.0, 0.0, 0.0, 0.0]
     """
-    own = game.gradient(of=player, wrt=player)
+    direct = game.gradient(of=player, wrt=player)
     other = 3 - player
     update = game.gradient(of=other, wrt=other)
-    across = _matrix(game.hessian(of=other, wrt=player, along=other), rows=own.entries.size)
+    mixed = _matrix(game.hessian(of=other, wrt=player, along=other), rows=direct.entries.size)
     still, moving = game.players[player - 1], game.players[other - 1]
     loop = _Loop.of(moving, _checked_steps(steps), still)
     hessian = _matrix(game.hessian(of=other, wrt=other, along=other)) if loop.count > 1 else None
     shaping = game.gradient(of=player, wrt=other)
-    cotangent = loop.at(shaping.entries.ravel(), loop.count)
-    found = loop.at(own.entries.ravel(), loop.count)
-    for i in reversed(range(loop.count)):
-        found = found + loop.step_size * loop.at(across, i) @ cotangent
-        if i > 0:
-            cotangent = cotangent + loop.step_size * loop.at(hessian, i) @ cotangent
-    return loop.staged(found.reshape(own.entries.shape), update)
+    start = loop.at(direct.entries.ravel(), loop.count)
+    total = loop.carried_back(shaping.entries.ravel(), hessian, mixed, start)
+    return loop.staged(total.reshape(direct.entries.shape), update)
 
 
 def _checked_steps(steps: int) -> int:
-    """Expressions of more steps grow out of hand. Raises ValueError beyond `MAX_STEPS`."""
+    """The number of steps. Raises ValueError beyond `MAX_STEPS`, where expressions explode."""
     if whole_number("steps", steps, at_least=1) > MAX_STEPS:
         raise ValueError(f"steps: expected at most {MAX_STEPS} in an expression, got {steps}")
     return steps
@@ -224,6 +241,18 @@ class _Loop:
         """Entries with the moving policy's probabilities replaced by those of a stage."""
         renamed = dict(zip(self.moving.flat, self.stages[stage].flat, strict=True))
         return each(lambda entry: entry.xreplace(renamed), entries)
+
+    def carried_back(self, outer: Any, hessian: Any, mixed: Any = None, total: Any = 0) -> Any:
+        """The adjoint recursion from the outer gradient: ``out``, which starts as ``total``; or
+        lambda, if phi is theta^0 (``mixed``, the derivative dg/dphi, is None).
+        """
+        cotangent = self.at(outer, self.count)
+        for i in reversed(range(self.count)):
+            if mixed is not None:
+                total = total + self.step_size * self.at(mixed, i) @ cotangent
+            if i > 0 or mixed is None:
+                cotangent = cotangent + self.step_size * self.at(hessian, i) @ cotangent
+        return cotangent if mixed is None else total
 
     def staged(self, entries: Any, update: Expression) -> StagedExpression:
         moving = Expression(update.entries, (*self.still, self.moving))

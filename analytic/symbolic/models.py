@@ -1,4 +1,4 @@
-"""A problem or a game in the algebra: polynomial entries; values and visits as quotients."""
+"""A problem or a game in exact algebra: polynomial entries; values and visits as quotients."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from gradbias.analytic.symbolic.policy_rings import (
 )
 from gradbias.analytic.utils.validation import FloatArray
 
-_TAKEN = ("pi_", "theta_")
+_RESERVED = ("pi_", "theta_")
 OPERATIONS_A_TERM = 5
 """How many operations the values may take for each term that is allowed."""
-LONGEST = 100
+MAX_HORIZON = 100
 """Steps of a finite horizon up to which there are expressions."""
 
 
 @dataclass(frozen=True, eq=False)
 class SymbolicModel:
-    """What a problem or a game is to the algebra: entries ``transition[s][joint action][s']``,
-    ``rewards[i][t][s][joint action]`` and ``policy[s][joint action]``, all in the rational ring.
+    """A problem's or a game's entries as elements of the rational ring: ``transition[s][joint
+    action][s']``, ``rewards[i][t][s][joint action]`` and ``policy[s][joint action]``.
     """
 
     ring: PolicyRing
@@ -89,17 +89,19 @@ class SymbolicModel:
         return Quotient(numerator, power, sympy.Rational(1, int(scale)))
 
     def values(self, player: int) -> tuple[QuotientField, list[Quotient]]:
-        """V_0(s) of each state, with the field that they live in."""
+        """V_0(s) of each state, with their field of quotients."""
         return self._field.reduced(self._values(player))
 
     def _values(self, player: int) -> list[Quotient]:
         ring, n, rewards = self.ring, self._n_states, self.rewards[player]
         if self.horizon is None:
             _, adjugate, scales = self._system
-            own = [self._mean(s, rewards[0][s]) * scales[s] for s in range(n)]
+            means = [self._mean(s, rewards[0][s]) * scales[s] for s in range(n)]
             rational = [[entry.set_ring(ring.rational) for entry in row] for row in adjugate]
-            found = [ring.total([a * b for a, b in zip(row, own, strict=True)]) for row in rational]
-            return [self._quotient(element, 1) for element in found]
+            sums = [
+                ring.total([a * b for a, b in zip(row, means, strict=True)]) for row in rational
+            ]
+            return [self._quotient(element, 1) for element in sums]
         values = [ring.rational.zero] * n
         for t in reversed(range(self.horizon)):
             reward = rewards[t if len(rewards) > 1 else 0]
@@ -110,7 +112,7 @@ class SymbolicModel:
         return [self._quotient(element, 0) for element in values]
 
     def expected_return(self, player: int) -> tuple[QuotientField, Quotient]:
-        """J, from the start law, with the field that it lives in."""
+        """J, from the initial distribution, with its field of quotients."""
         values, start = self._values(player), self.start
         rational = self.ring.rational
         total = self.ring.total(
@@ -121,15 +123,15 @@ class SymbolicModel:
                 for weight, value in zip(start, values, strict=True)
             ]
         )
-        field, (found,) = self._field.reduced([self._quotient(total, values[0].power)])
-        return field, found
+        field, (value,) = self._field.reduced([self._quotient(total, values[0].power)])
+        return field, value
 
     def visits(self) -> tuple[QuotientField, list[Quotient]]:
         """Discounted visits to each state and joint action, over all time, with their field."""
         ring, n = self.ring, self._n_states
         if self.horizon is None:
             _, adjugate, scales = self._system
-            law = [
+            states = [
                 ring.total(
                     [
                         w * row[s].set_ring(ring.rational)
@@ -141,15 +143,15 @@ class SymbolicModel:
             ]
             power = 1
         else:
-            law, power, step = [ring.rational.zero] * n, 0, list(self.start)
+            states, power, step = [ring.rational.zero] * n, 0, list(self.start)
             for _ in range(self.horizon):
-                law = [total + now for total, now in zip(law, step, strict=True)]
+                states = [total + now for total, now in zip(states, step, strict=True)]
                 step = [
                     self.discount * ring.total([step[u] * self._kernel[u][s] for u in range(n)])
                     for s in range(n)
                 ]
-        found = [self._quotient(law[s] * p, power) for s in range(n) for p in self.policy[s]]
-        return self._field.reduced(found)
+        visits = [self._quotient(states[s] * p, power) for s in range(n) for p in self.policy[s]]
+        return self._field.reduced(visits)
 
 
 def check_expression_size(
@@ -161,13 +163,13 @@ def check_expression_size(
     count: int,
     largest: int,
 ) -> None:
-    """Raises ValueError, with the estimate, where ``count`` derivatives of that order would have
-    too many terms, or the values that they start from would take too long.
+    """Raises ValueError, with the estimate, if ``count`` derivatives of that order would have too
+    many terms, or the values from which they are derived would take too long.
 
-    Upper bounds. Terms: after k derivatives a numerator has degree at most k + 1 in each state's
-    probabilities, one more for each derivative taken there; with H steps, H + k in all; and the
-    degrees of the entries in their own symbols. Operations: those of a determinant of polynomials,
-    or of H backward steps.
+    The estimates are upper bounds. After k derivatives a numerator has degree at most k + 1 in each
+    state's probabilities, one more for each derivative taken there; over H steps, H + k in all; and
+    the degrees of the entries in their symbols. Operations are those of a determinant of
+    polynomials, or of H backward steps.
     """
     n_states = len(entries["transition"])
     independent = [len(player.probabilities[0]) for player in players]
@@ -182,7 +184,7 @@ def check_expression_size(
     else:
         variables, total = n_states * sum(independent), len(independent) * horizon
         terms = math.comb(variables + total + order, total + order)
-        # The steps twice: coefficients get longer as well.
+        # The horizon is squared because the coefficients get longer with every step as well.
         operations = horizon**2 * n_states**2 * math.comb(variables + total, total)
         degree = horizon * a_step + degrees["rewards"]
     symbols = math.comb(len(free_symbols(entries)) + degree, degree)
@@ -199,11 +201,11 @@ def _degree(entries: Any) -> int:
     """The largest total degree of the entries in their symbols."""
     import sympy
 
-    found = 0
+    degree = 0
     for entry in np.ravel(np.array(entries, dtype=object)):
         if entry.free_symbols and entry.is_polynomial():
-            found = max(found, sympy.Poly(entry, *entry.free_symbols).total_degree())
-    return found
+            degree = max(degree, sympy.Poly(entry, *entry.free_symbols).total_degree())
+    return degree
 
 
 def exact_entries(
@@ -218,28 +220,28 @@ def exact_entries(
     """
     factor = exact(discount)
     checked_discount(float(factor) if factor.is_number else 0.0, horizon)
-    if horizon is not None and horizon > LONGEST:
-        raise ValueError(f"horizon: expected at most {LONGEST} for expressions, got {horizon}")
+    if horizon is not None and horizon > MAX_HORIZON:
+        raise ValueError(f"horizon: expected at most {MAX_HORIZON} for expressions, got {horizon}")
     kernel = _object_array("transition", transition, players + 2)
     n_states = len(kernel)
     if kernel.shape[-1] != n_states:
         raise ValueError(f"transition: expected as many next states as states, got {kernel.shape}")
     _check_rows("transition", kernel)
-    law = _object_array("start", start, 1)
-    if law.shape != (n_states,):
-        raise ValueError(f"start: expected shape ({n_states},), got {law.shape}")
-    _check_rows("start", law)
+    initial = _object_array("start", start, 1)
+    if initial.shape != (n_states,):
+        raise ValueError(f"start: expected shape ({n_states},), got {initial.shape}")
+    _check_rows("start", initial)
     table = _object_array("rewards", rewards, players + 3)
     if table.shape[0] != players or table.shape[2:] != kernel.shape[:-1]:
         raise ValueError(
             f"rewards: expected shape {kernel.shape[:-1]} to match transition, got "
             f"{table.shape[2:]}"
         )
-    entries = {"transition": kernel, "rewards": table, "discount": factor, "start": law}
+    entries = {"transition": kernel, "rewards": table, "discount": factor, "start": initial}
     names = [str(symbol) for symbol in free_symbols(entries)]
     if len(set(names)) < len(names):
         raise ValueError(f"entries: expected one symbol of a name, got {names}")
-    taken = [s for s in free_symbols(entries) if str(s).startswith(_TAKEN) or str(s) == "alpha"]
+    taken = [s for s in free_symbols(entries) if str(s).startswith(_RESERVED) or str(s) == "alpha"]
     if taken:
         raise ValueError(
             f"entries: expected symbols other than pi_..., theta_... and alpha, got {taken[0]}"
@@ -256,8 +258,8 @@ def _object_array(name: str, value: Any, dimension: int) -> Any:
 
 def exact_rows(rows: FloatArray) -> Any:
     """Rationals, each row divided by its exact sum."""
-    found = each(exact, rows)
-    return found / found.sum(axis=-1, keepdims=True)
+    rationals = each(exact, rows)
+    return rationals / rationals.sum(axis=-1, keepdims=True)
 
 
 def _check_rows(name: str, rows: Any) -> None:
@@ -278,11 +280,11 @@ def _check_rows(name: str, rows: Any) -> None:
 
 def free_symbols(entries: dict[str, Any]) -> tuple[Any, ...]:
     """All symbols of a problem's entries, by name."""
-    found = set()
+    symbols = set()
     for value in entries.values():
         for entry in np.ravel(np.array(value, dtype=object)):
-            found |= entry.free_symbols
-    return tuple(sorted(found, key=str))
+            symbols |= entry.free_symbols
+    return tuple(sorted(symbols, key=str))
 
 
 def nested(ring: PolicyRing, array: Any) -> Any:

@@ -45,10 +45,10 @@ def exact(entry: object) -> Any:
     if isinstance(entry, int | np.integer | Fraction) and not isinstance(entry, bool):
         number = entry if isinstance(entry, Fraction) else Fraction(int(entry))
         return sympy.Rational(number.numerator, number.denominator)
-    found = _parsed(entry) if isinstance(entry, str) else entry
-    if not isinstance(found, sympy.Expr):
+    value = _parsed(entry) if isinstance(entry, str) else entry
+    if not isinstance(value, sympy.Expr):
         raise ValueError(f"entry: expected a number or an expression, got {entry!r}")
-    return found.xreplace({number: _fraction(float(number)) for number in found.atoms(sympy.Float)})
+    return value.xreplace({number: _fraction(float(number)) for number in value.atoms(sympy.Float)})
 
 
 def _fraction(number: float) -> Any:
@@ -57,8 +57,8 @@ def _fraction(number: float) -> Any:
     if not math.isfinite(number):
         raise ValueError(f"entry: expected a finite number, got {number}")
     simple = Fraction(number).limit_denominator(_SIMPLEST)
-    found = simple if float(simple) == number else Fraction(number)
-    return sympy.Rational(found.numerator, found.denominator)
+    fraction = simple if float(simple) == number else Fraction(number)
+    return sympy.Rational(fraction.numerator, fraction.denominator)
 
 
 def _parsed(text: str) -> Any:
@@ -76,20 +76,20 @@ def _parsed(text: str) -> Any:
 
 def each(function: Callable[[Any], Any], array: Any) -> Any:
     """An object array of the function's values at the entries of an array."""
-    found = np.empty(np.shape(array), dtype=object)
+    values = np.empty(np.shape(array), dtype=object)
     for index in np.ndindex(*np.shape(array)):
-        found[index] = function(array[index])
-    return found
+        values[index] = function(array[index])
+    return values
 
 
-def _small_whole(features: FloatArray) -> bool:
+def _small_integers(features: FloatArray) -> bool:
     return bool(((features % 1 == 0) & (np.abs(features) <= 1e6)).all())
 
 
 @dataclass(frozen=True, eq=False)
 class PolicySymbols:
-    """One player's policy in symbols, ``probabilities [S][A - 1]`` (the last one is eliminated) and
-    ``parameters``, whose logits are whole-number combinations ``weights [S, A, p]``.
+    """One player's policy in symbols: ``probabilities [S][A - 1]`` (the last one is eliminated) and
+    ``parameters``; the logits are integer combinations of these, with ``weights [S, A, p]``.
     """
 
     probabilities: tuple[tuple[Any, ...], ...]
@@ -104,18 +104,18 @@ class PolicySymbols:
         ``mark``.
 
         Raises:
-            ValueError: another policy, or features that are not whole numbers.
+            ValueError: another policy, or features that are not integers.
         """
         shape = policy.parameter_shape(n_states, n_actions)
         size = math.prod(shape)
         if isinstance(policy, TabularSoftmax):
             weights = np.eye(size, dtype=np.int64)
-        elif isinstance(policy, LinearSoftmax) and _small_whole(policy.features):
+        elif isinstance(policy, LinearSoftmax) and _small_integers(policy.features):
             weights = policy.features.astype(np.int64)
         else:
             raise ValueError(
-                "policy: expected a tabular softmax, or linear logits with features that are whole "
-                "numbers up to a million"
+                "policy: expected a tabular softmax, or linear logits with features that are "
+                "integers up to a million"
             )
         return cls._named(shape, weights.reshape(n_states, n_actions, size), mark)
 
@@ -141,23 +141,23 @@ class PolicySymbols:
 
     @property
     def flat(self) -> list[Any]:
-        """All independent probabilities."""
+        """The symbols of all independent probabilities."""
         return [symbol for row in self.probabilities for symbol in row]
 
     def in_parameters(self, parameters: Sequence[Any] | None = None) -> dict[Any, Any]:
-        """Each independent probability as a softmax of (given expressions for) the parameters."""
+        """Each independent probability as a softmax of ``parameters`` (default: the symbols)."""
         import sympy
 
         theta = self.parameters if parameters is None else parameters
-        found = {}
+        softmaxes = {}
         for s, row in enumerate(self.probabilities):
             logits = [
                 sum(int(w) * t for w, t in zip(ws, theta, strict=True) if w)
                 for ws in self.weights[s]
             ]
             total = sum(sympy.exp(z) for z in logits)
-            found.update({symbol: sympy.exp(logits[a]) / total for a, symbol in enumerate(row)})
-        return found
+            softmaxes.update({symbol: sympy.exp(logits[a]) / total for a, symbol in enumerate(row)})
+        return softmaxes
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,57 +199,56 @@ class PolicyRing:
     @cached_property
     def policies(self) -> list[list[list[Any]]]:
         """``[player][S][A]``: every probability in the rational ring, the last one included."""
-        found = []
+        policies = []
         for player in self.players:
             rows = [[self.rational.from_expr(p) for p in row] for row in player.probabilities]
-            found.append([[*row, self.rational.one - self.total(row)] for row in rows])
-        return found
+            policies.append([[*row, self.rational.one - self.total(row)] for row in rows])
+        return policies
 
     def total(self, terms: Sequence[Any]) -> Any:
-        """The sum; 0 of nothing."""
-        found = self.rational.zero
-        for term in terms:
-            found = found + term
-        return found
+        """The sum of ring elements."""
+        return sum(terms, self.rational.zero)
 
     def cleared(self, element: Any) -> tuple[Any, Any]:
-        """The integer polynomial and the whole number that it is to be divided by."""
+        """The integer polynomial and the integer that it is to be divided by."""
         scale, cleared = element.clear_denoms()
         return cleared.set_ring(self.whole), scale
 
     @cached_property
     def _drifts(self) -> list[list[list[tuple[Any, Any]]]]:
-        """``[player][parameter]``: the generators that move, each with its derivative."""
-        found = []
+        """``[player][parameter]``: the generators that depend on it, each with its derivative."""
+        by_player = []
         for player, policy in zip(self.players, self.policies, strict=True):
             drifts = []
             for weights in np.moveaxis(player.weights, -1, 0):
-                moving = []
+                pairs = []
                 for s in np.flatnonzero(weights.any(axis=1)):
                     mean = self.total(
                         [int(w) * p for w, p in zip(weights[s], policy[s], strict=True)]
                     )
-                    for own, w in zip(policy[s][:-1], weights[s], strict=False):
-                        moved = (own * (int(w) - mean)).set_ring(self.whole)
-                        if moved:
-                            moving.append((own.set_ring(self.whole), moved))
-                drifts.append(moving)
-            found.append(drifts)
-        return found
+                    for p, w in zip(policy[s][:-1], weights[s], strict=False):
+                        slope = (p * (int(w) - mean)).set_ring(self.whole)
+                        if slope:
+                            pairs.append((p.set_ring(self.whole), slope))
+                drifts.append(pairs)
+            by_player.append(drifts)
+        return by_player
 
     def derivative(self, element: Any, player: int, parameter: int) -> Any:
         """The derivative of an integer polynomial in one parameter of a player."""
-        found = self.whole.zero
-        for generator, moved in self._drifts[player][parameter]:
+        derivative = self.whole.zero
+        for generator, drift in self._drifts[player][parameter]:
             slope = element.diff(generator)
             if slope:
-                found = found + slope * moved
-        return found
+                derivative = derivative + slope * drift
+        return derivative
 
 
 @dataclass(frozen=True, eq=False)
 class Quotient:
-    """``factor * numerator / denominator^power``, the numerator an integer polynomial."""
+    """The number ``factor * numerator / denominator^power``; the numerator is an integer polynomial
+    and the denominator that of the `QuotientField`.
+    """
 
     numerator: Any
     power: int
@@ -258,9 +257,10 @@ class Quotient:
 
 @dataclass(frozen=True, eq=False)
 class QuotientField:
-    """Quotients over one common ``denominator``, an integer polynomial (1 for finite horizons);
-    ``unit`` is the number by which expressions divide it, so that its coefficients are moderate
-    (those of ``det(I - gamma P_pi)`` where nothing cancels).
+    """Quotients over powers of one ``denominator``, an integer polynomial (1 for finite horizons).
+
+    Expressions divide it by the number ``unit``, so that its coefficients are moderate: those of
+    ``det(I - gamma P_pi)`` if nothing cancels.
     """
 
     ring: PolicyRing
@@ -268,8 +268,8 @@ class QuotientField:
     unit: Any
 
     def reduced(self, quotients: list[Quotient]) -> tuple[QuotientField, list[Quotient]]:
-        """Without what the denominator (to the power 1) and all numerators have in common, such as
-        ``1 - gamma`` of an absorbing state.
+        """The field and the quotients after cancelling a common factor of the denominator and all
+        numerators, such as ``1 - gamma`` of an absorbing state.
         """
         import sympy
 
@@ -293,7 +293,7 @@ class QuotientField:
         }
 
     def derivative(self, quotient: Quotient, player: int, parameter: int) -> Quotient:
-        """The quotient rule."""
+        """The derivative in one parameter of a player, by the quotient rule."""
         slope = self.ring.derivative(quotient.numerator, player, parameter)
         if quotient.power == 0:
             return Quotient(slope, 0, quotient.factor)
@@ -307,7 +307,7 @@ class QuotientField:
         return [self.derivative(quotient, player, k) for k in range(count)]
 
     def expression(self, quotient: Quotient) -> Any:
-        """As a sympy expression, with denominators as powers of ``det(I - gamma P_pi)``."""
+        """The quotient as a sympy expression, with powers of ``det(I - gamma P_pi)`` below."""
         import sympy
 
         if not quotient.numerator:

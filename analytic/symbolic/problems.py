@@ -39,16 +39,22 @@ MAX_EXPRESSION = 600_000
 
 @dataclass(frozen=True, eq=False)
 class SymbolicMDP:
-    """A finite MDP with exact entries: ``transition [S][A][S]``, mean rewards ``[S][A]`` (or
-    ``[H][S][A]`` over time), discount, start ``[S]``, horizon.
+    """A finite MDP with exact entries, its values and derivatives as expressions.
 
-    Entries are whole numbers, fractions, sympy expressions or strings of them (polynomials in any
+    Entries are integers, fractions, sympy expressions or strings of them (polynomials in any
     symbols), or floats, which become rationals (`analytic.symbolic.policy_rings.exact`).
-    ``largest`` bounds the terms of an expression.
+
+    Attributes:
+        transition: ``[S][A][S]``.
+        reward: its mean over the next state, ``[S][A]``, or ``[H][S][A]`` over time.
+        discount: gamma.
+        start: the initial distribution, ``[S]``.
+        horizon: H, in steps (None: infinite).
+        policy: a `TabularSoftmax`, or a `LinearSoftmax` with integer features.
+        largest: the largest number of terms of an expression.
 
     Raises:
-        ValueError: wrong shapes; rows that do not sum to one identically; a policy that is neither
-            tabular nor linear with whole-number features.
+        ValueError: wrong shapes; rows that do not sum to one identically; another policy.
 
     >>> from sympy import Symbol, factor
     >>> gamma = Symbol("gamma")
@@ -69,7 +75,12 @@ class SymbolicMDP:
     def of(
         cls, mdp: TabularMDP, policy: Policy = TABULAR, *, largest: int = MAX_EXPRESSION
     ) -> SymbolicMDP:
-        """The problem with its entries as rationals, rows renormalised exactly.
+        """A `TabularMDP` with its entries as rationals, rows renormalised exactly.
+
+        Args:
+            mdp: the problem.
+            policy: a `TabularSoftmax`, or a `LinearSoftmax` with integer features.
+            largest: the largest number of terms of an expression.
 
         >>> mdp = TabularMDP([[[0.1, 0.9]], [[0.0, 1.0]]], [[1.0], [0.0]], 0.5, [1.0, 0.0])
         >>> SymbolicMDP.of(mdp).expected_return().expression
@@ -84,41 +95,41 @@ class SymbolicMDP:
         return cls(transition, reward, discount, start, mdp.horizon, policy, largest=largest)
 
     def expected_return(self) -> Expression:
-        """J, shape ()."""
+        """The expected return J, of shape ()."""
         self._check_size(0)
         quotients, value = self._model.expected_return(0)
         return as_expression(quotients, [value], (), (self.player,))
 
     def state_values(self) -> Expression:
-        """V_0 ``[S]``."""
+        """The state values V_0, ``[S]``."""
         self._check_size(0, self.shape[0])
         quotients, values = self._model.values(0)
         return as_expression(quotients, values, self.shape[:1], (self.player,))
 
     def gradient(self) -> Expression:
-        """dJ/dtheta, shaped like theta."""
+        """The gradient dJ/dtheta, shaped like theta."""
         self._check_size(1)
         quotients, value = self._model.expected_return(0)
-        found = quotients.gradient(value, 0)
-        return as_expression(quotients, found, self.player.shape, (self.player,))
+        slopes = quotients.gradient(value, 0)
+        return as_expression(quotients, slopes, self.player.shape, (self.player,))
 
     def hessian(self) -> Expression:
-        """d2J/dtheta2, theta's axes twice. Computed once for each unordered pair."""
+        """The Hessian d2J/dtheta2, theta's axes twice."""
         self._check_size(2)
         quotients, value = self._model.expected_return(0)
         entries = symmetric(quotients, quotients.gradient(value, 0), 0)
         return Expression(entries.reshape(self.player.shape * 2), (self.player,))
 
     def mixed_jacobian(self) -> Expression:
-        """``d/dphi dJ/dtheta`` for a reward phi ``[S, A]`` that is added at every step: axes S, A,
-        then theta's. The derivative of the state-action visits.
+        """``d/dphi dJ/dtheta`` for a reward phi ``[S, A]`` that is added at every step (the
+        derivative of the state-action visits): axes S, A, then theta's.
         """
         n_states, n_actions = self.shape
         self._check_size(1, n_states * n_actions * self.player.weights.shape[-1])
         quotients, visits = self._model.visits()
-        found = [slope for visit in visits for slope in quotients.gradient(visit, 0)]
+        slopes = [slope for visit in visits for slope in quotients.gradient(visit, 0)]
         shape = (*self.shape, *self.player.shape)
-        return as_expression(quotients, found, shape, (self.player,))
+        return as_expression(quotients, slopes, shape, (self.player,))
 
     @cached_property
     def _entries(self) -> dict[str, Any]:
@@ -129,20 +140,12 @@ class SymbolicMDP:
                 f"reward: expected [S][A], or [H][S][A] over a finite horizon, got {reward.shape}"
             )
         rewards = reward[None] if timed else reward[None, None]
-        return exact_entries(
-            self.transition,
-            rewards,
-            self.discount,
-            self.start,
-            players=1,
-            horizon=self.horizon,
-        )
+        tables = (self.transition, rewards, self.discount, self.start)
+        return exact_entries(*tables, players=1, horizon=self.horizon)
 
     def with_reward(self, phi: Any) -> SymbolicMDP:
-        """The problem that pays ``phi [S][A]`` (numbers or expressions) on top, at every step.
-
-        Raises:
-            ValueError: phi of a wrong shape.
+        """The problem with ``phi [S][A]`` (numbers or expressions) added to the reward of every
+        step. Raises ValueError if phi has another shape.
         """
         extra = np.array(phi, dtype=object)
         if extra.shape != self.shape:
@@ -155,25 +158,19 @@ class SymbolicMDP:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(S, A)."""
+        """The numbers of states and actions (S, A)."""
         n_states, n_actions, _ = self._entries["transition"].shape
         return n_states, n_actions
 
     @cached_property
     def player(self) -> PolicySymbols:
-        """The policy's symbols."""
+        """The symbols of the policy."""
         return PolicySymbols.of(self.policy, *self.shape)
 
     def _check_size(self, order: int, count: int | None = None) -> None:
-        found = self.player.weights.shape[-1] ** order if count is None else count
-        check_expression_size(
-            self._entries,
-            [self.player],
-            self.horizon,
-            order=order,
-            count=found,
-            largest=self.largest,
-        )
+        count = self.player.weights.shape[-1] ** order if count is None else count
+        sizes = {"order": order, "count": count, "largest": self.largest}
+        check_expression_size(self._entries, [self.player], self.horizon, **sizes)
 
     @cached_property
     def _model(self) -> SymbolicModel:
@@ -192,9 +189,14 @@ class SymbolicMDP:
 
 @dataclass(frozen=True, eq=False)
 class SymbolicGame:
-    """A two-player game with exact entries: ``transition [S][A1][A2][S]``, ``rewards
-    [2][S][A1][A2]``; else as `SymbolicMDP`. The players' symbols are ``pi__1_s_a`` and
-    ``pi__2_s_a``, printed with the player above.
+    """A two-player game with exact entries, its values and derivatives as expressions.
+
+    Attributes:
+        transition: ``[S][A1][A2][S]``.
+        rewards: ``[2][S][A1][A2]``.
+        discount, start, horizon, largest: as in `SymbolicMDP`.
+        policies: one for each player; their symbols are ``pi__1_s_a`` and ``pi__2_s_a``, printed
+            with the player as a superscript.
 
     Raises:
         ValueError: as `SymbolicMDP`.
@@ -215,7 +217,9 @@ class SymbolicGame:
 
     @classmethod
     def of(cls, game: StochasticGame, *, largest: int = MAX_EXPRESSION) -> SymbolicGame:
-        """The game with its entries as rationals. Raises ValueError for rewards over time."""
+        """A `StochasticGame` with its entries as rationals; ``largest`` as in `SymbolicMDP`. Raises
+        ValueError for rewards over time.
+        """
         if game.rewards.ndim == 5:
             raise ValueError("rewards: expected ones that do not depend on time")
         return cls(
@@ -229,23 +233,40 @@ class SymbolicGame:
         )
 
     def expected_return(self, *, of: int) -> Expression:
-        """J_of, shape ()."""
+        """The expected return J of player ``of``, of shape ()."""
         check_player("of", of)
         self._check_size(0)
         quotients, value = self._model.expected_return(of - 1)
         return as_expression(quotients, [value], (), self.players)
 
     def gradient(self, *, of: int, wrt: int) -> Expression:
-        """dJ_of/dtheta_wrt, shaped like theta_wrt."""
+        """The gradient of player ``of``'s return.
+
+        Args:
+            of: whose return, 1 or 2.
+            wrt: whose parameters, 1 or 2.
+
+        Returns:
+            Shaped like player ``wrt``'s parameters.
+        """
         check_player("of", of)
         check_player("wrt", wrt)
         self._check_size(1)
         quotients, value = self._model.expected_return(of - 1)
-        found = quotients.gradient(value, wrt - 1)
-        return as_expression(quotients, found, self.players[wrt - 1].shape, self.players)
+        slopes = quotients.gradient(value, wrt - 1)
+        return as_expression(quotients, slopes, self.players[wrt - 1].shape, self.players)
 
     def hessian(self, *, of: int, wrt: int, along: int) -> Expression:
-        """``d/dtheta_along dJ_of/dtheta_wrt``: the axes of theta_wrt, then of theta_along."""
+        """The second derivatives ``d/dtheta_along dJ_of/dtheta_wrt``.
+
+        Args:
+            of: whose return, 1 or 2.
+            wrt: in whose parameters the gradient is taken, 1 or 2.
+            along: in whose parameters it is differentiated, 1 or 2.
+
+        Returns:
+            The axes of player ``wrt``'s parameters, then those of player ``along``'s.
+        """
         for name, player in (("of", of), ("wrt", wrt), ("along", along)):
             check_player(name, player)
         self._check_size(2)
@@ -254,30 +275,23 @@ class SymbolicGame:
         shape = (*self.players[wrt - 1].shape, *self.players[along - 1].shape)
         if wrt == along:
             return Expression(symmetric(quotients, first, wrt - 1).reshape(shape), self.players)
-        found = [second for slope in first for second in quotients.gradient(slope, along - 1)]
-        return as_expression(quotients, found, shape, self.players)
+        second = [entry for slope in first for entry in quotients.gradient(slope, along - 1)]
+        return as_expression(quotients, second, shape, self.players)
 
     @cached_property
     def _entries(self) -> dict[str, Any]:
         rewards = np.array(self.rewards, dtype=object)
         if rewards.ndim != 4:
             raise ValueError(f"rewards: expected [2][S][A1][A2], got shape {rewards.shape}")
-        timed = rewards[:, None]
-        return exact_entries(
-            self.transition,
-            timed,
-            self.discount,
-            self.start,
-            players=2,
-            horizon=self.horizon,
-        )
+        tables = (self.transition, rewards[:, None], self.discount, self.start)
+        return exact_entries(*tables, players=2, horizon=self.horizon)
 
     def __post_init__(self) -> None:
         self.players  # noqa: B018 (checks entries and policies)
 
     @cached_property
     def players(self) -> tuple[PolicySymbols, PolicySymbols]:
-        """Both players' symbols."""
+        """The symbols of both players' policies."""
         n_states, first, second, _ = self._entries["transition"].shape
         return (
             PolicySymbols.of(self.policies[0], n_states, first, "1"),
@@ -286,14 +300,8 @@ class SymbolicGame:
 
     def _check_size(self, order: int) -> None:
         count = max(player.weights.shape[-1] for player in self.players) ** order
-        check_expression_size(
-            self._entries,
-            self.players,
-            self.horizon,
-            order=order,
-            count=count,
-            largest=self.largest,
-        )
+        sizes = {"order": order, "count": count, "largest": self.largest}
+        check_expression_size(self._entries, self.players, self.horizon, **sizes)
 
     @cached_property
     def _model(self) -> SymbolicModel:

@@ -1,1 +1,1 @@
-"""Checks of arrays and numbers, files, lazy imports. No mathematics."""
+"""Checks of arrays and numbers, reading of files, lazy imports. There is no mathematics here."""

@@ -20,6 +20,12 @@ ROW_SUM_TOLERANCE = 1e-9
 _AS_GOOD_AS_ONE = 1e-14
 
 
+def set_fields(record: object, **values: object) -> None:
+    """Sets fields of a frozen dataclass, which only its own ``__post_init__`` may do."""
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
+
+
 def frozen_array(
     name: str, value: npt.ArrayLike, shape: Sequence[int | None] | None = None
 ) -> FloatArray:
@@ -52,20 +58,17 @@ def frozen_array(
 def check_leading(
     name: str, array: FloatArray, shape: tuple[int, ...], leading: tuple[int, ...]
 ) -> None:
-    """That ``array`` has ``shape``, but for leading axes which match ``leading``: either may be
-    absent, or the end of the other.
-
-    Raises:
-        ValueError: it does not.
+    """Raises ValueError unless ``array`` has the shape ``[..., *shape]``, where its leading axes
+    match ``leading``: either may be absent, or the end of the other.
     """
-    own = array.shape[: max(array.ndim - len(shape), 0)]
-    if array.shape[len(own) :] != shape:
+    extra = array.shape[: max(array.ndim - len(shape), 0)]
+    if array.shape[len(extra) :] != shape:
         wanted = ", ".join(str(n) for n in shape) + ("," if len(shape) == 1 else "")
-        any_leading = "..., " if own else ""
+        any_leading = "..., " if extra else ""
         raise ValueError(f"{name}: expected shape ({any_leading}{wanted}), got {array.shape}")
-    shared = min(len(own), len(leading))
-    if own[len(own) - shared :] != leading[len(leading) - shared :]:
-        raise ValueError(f"{name}: expected leading axes {leading} (or none), got {own}")
+    shared = min(len(extra), len(leading))
+    if extra[len(extra) - shared :] != leading[len(leading) - shared :]:
+        raise ValueError(f"{name}: expected leading axes {leading} (or none), got {extra}")
 
 
 def probability_rows(
@@ -90,7 +93,7 @@ def probability_rows(
             f"{name}: expected probabilities that sum to one (within {ROW_SUM_TOLERANCE:g}), "
             f"got a sum of {sums[row]:.12g}{at}"
         )
-    # Rows that are as good as normalised are left as they are, so that saved ones stay the same.
+    # Dividing a row whose sum is 1 + 1e-16 would change its last digits each time it is loaded.
     divisors = np.where(off > _AS_GOOD_AS_ONE, sums, 1.0)
     rows: FloatArray = array / divisors[..., None]
     rows.setflags(write=False)
@@ -98,14 +101,14 @@ def probability_rows(
 
 
 def whole_number(name: str, value: object, *, at_least: int) -> int:
-    """``value`` as an int. Raises ValueError unless it is a whole number >= ``at_least``."""
+    """``value`` as an int. Raises ValueError unless it is an integer >= ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
-        raise ValueError(f"{name}: expected a whole number >= {at_least}, got {value!r}")
+        raise ValueError(f"{name}: expected an integer >= {at_least}, got {value!r}")
     return int(value)
 
 
 def finite_number(name: str, value: object) -> float:
-    """``value`` as a float. Raises ValueError unless it is a real number, not infinite."""
+    """``value`` as a float. Raises ValueError unless it is a finite real number."""
     largest = float(np.finfo(np.float64).max)
     return real_number(name, value, low=-largest, high=largest)
 
@@ -126,10 +129,20 @@ def real_number(name: str, value: object, *, low: float, high: float) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def choice(name: str, value: str | E, kind: type[E]) -> E:
-    """The member of ``kind`` that ``value`` is or names. Raises ValueError if there is none."""
+def choice(name: str, value: str | E, kind: type[E], *, also: Sequence[str] = ()) -> E:
+    """The member of the Enum ``kind`` that ``value`` is, or whose value it is.
+
+    Raises:
+        ValueError: there is none; the message lists all values, and those ``also`` accepted by the
+            caller.
+
+    >>> class Fruit(Enum):
+    ...     APPLE = "apple"
+    >>> choice("fruit", "apple", Fruit)
+    <Fruit.APPLE: 'apple'>
+    """
     try:
         return kind(value)
     except ValueError:
-        options = ", ".join(str(member.value) for member in kind)
-        raise ValueError(f"{name}: expected one of {options}, got {value!r}") from None
+        known = ", ".join([*also, *(str(member.value) for member in kind)])
+        raise ValueError(f"{name}: expected one of {known}, got {value!r}") from None

@@ -6,8 +6,8 @@ import torch
 def rewards_to_go(record):
     """gamma^t (r_t + gamma r_{t+1} + ...), ``[N, H]``."""
     steps = torch.arange(record.rewards.shape[-1], dtype=torch.float64)
-    paid = record.discount**steps * record.rewards
-    return paid.flip(-1).cumsum(-1).flip(-1)
+    discounted = record.discount**steps * record.rewards
+    return discounted.flip(-1).cumsum(-1).flip(-1)
 
 
 def policy_gradient_loss(record):
@@ -16,14 +16,14 @@ def policy_gradient_loss(record):
 
 
 def lvc_loss(record):
-    """Ratios in place of log-probabilities. Its Hessian keeps the terms of single steps alone."""
+    """Ratios in place of log-probabilities. Its Hessian has no terms between different steps."""
     ratios = torch.exp(record.log_probs - record.log_probs.detach())
     return (ratios * rewards_to_go(record) * record.alive).sum(-1).mean()
 
 
 def dice_loss(record):
-    """Each reward times the ratio of the whole path to it: derivatives of every order are right."""
+    """Each reward times the ratio of the path so far. Derivatives of every order are right."""
     path = (record.log_probs * record.alive).cumsum(-1)
     steps = torch.arange(record.rewards.shape[-1], dtype=torch.float64)
-    paid = record.discount**steps * record.rewards
-    return (torch.exp(path - path.detach()) * paid).sum(-1).mean()
+    discounted = record.discount**steps * record.rewards
+    return (torch.exp(path - path.detach()) * discounted).sum(-1).mean()

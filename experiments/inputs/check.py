@@ -7,35 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.analytic.utils.validation import FloatArray, whole_number
+from gradbias.analytic.utils.validation import whole_number
 from gradbias.experiments.inputs.commands import Check
 from gradbias.experiments.inputs.problems import generators, load_critic, load_problem, load_theta
 from gradbias.experiments.inputs.progress import shown_progress
 from gradbias.experiments.inputs.user_files import UserFile, load_file
-from gradbias.stochastic.estimators.kinds import (
-    CallableEstimator,
-    DrawEstimator,
-    Estimator,
-    SurrogateEstimator,
-    from_surrogate,
-)
+from gradbias.stochastic.estimators.kinds import Estimator, from_surrogate
 from gradbias.stochastic.surrogates.catalogue import CATALOGUE
 from gradbias.verification.evidence.reports import BiasReport
+from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.measurement.measure import measure_bias
 from gradbias.verification.sequential.measure import measure_bias_sequentially
 
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """A report with what it was made from."""
+    """A report, and the files that its estimator comes from: the user's file first, then those of
+    its neighbours that it needs; none for a built-in.
+    """
 
     report: BiasReport
-    mdp: TabularMDP
-    theta: FloatArray
-    critic: FloatArray | None
     sources: tuple[Path, ...]
-    """The user's file, and those of its neighbours that it needs; empty for a built-in."""
+
+    @property
+    def setting(self) -> Setting:
+        """Where the report was measured."""
+        assert self.report.setting is not None
+        return self.report.setting
 
 
 def run_check(command: Check) -> Checked:
@@ -70,7 +68,7 @@ def run_check(command: Check) -> Checked:
             **options,
         )
     sources = () if user_file is None else user_file.sources
-    return Checked(report, mdp, theta, critic, sources)
+    return Checked(report, sources)
 
 
 def _measure(command: Check) -> tuple[Callable[..., BiasReport], dict[str, Any]]:
@@ -98,7 +96,7 @@ def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
     file, _, attribute = name.rpartition(":")
     user_file = load_file(Path(file))
     found = user_file.named(attribute)
-    if isinstance(found, SurrogateEstimator | CallableEstimator | DrawEstimator):
+    if isinstance(found, Estimator):
         if found.order != order:
             raise ValueError(f"--order: expected {found.order}, the order of {name}, got {order}")
         return found, user_file

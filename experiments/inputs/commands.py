@@ -1,96 +1,117 @@
-"""What the command line can be asked, as frozen records."""
+"""The commands and their options, as frozen records; the comment above a field is its help text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
+
+
+def _shown(metavar: str, default: str | None = None) -> Any:
+    """How `--help` shows an option that may be left out: its value, and its default if any."""
+    hint = "" if default is None else f"(default: {default})"
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """A tabular problem, named in one of three ways."""
 
-    npz: str | None = None
-    """The problem: an archive with arrays transition, reward, discount, start[, horizon]."""
-    gym: str | None = None
-    """The problem: a gymnasium environment with a table (FrozenLake-v1, CliffWalking-v1, Taxi-v4).
-    """
-    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """An option of the environment, KEY=VALUE (may be repeated)."""
-    random: str | None = None
-    """The problem: a random MDP of SxA, such as 3x2 (see --seed)."""
+    #: A problem from a file: arrays transition [S, A, S], reward [S, A] or [S, A, S], discount,
+    #: start [S] and, for a finite horizon, horizon.
+    npz: Annotated[str | None, _shown("FILE.npz")] = None
+    #: A problem from gymnasium: an environment that has a transition table, such as FrozenLake-v1,
+    #: CliffWalking-v1 or Taxi-v4.
+    gym: Annotated[str | None, _shown("NAME")] = None
+    #: An argument of the gymnasium environment, such as is_slippery=False.
+    env_option: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], _shown("KEY=VALUE", "none; may be repeated")
+    ] = ()
+    #: A random problem with S states and A actions, such as 3x2 (see --seed).
+    random: Annotated[str | None, _shown("SxA")] = None
+    #: The seed of the random problem, of random logits and of all samples.
     seed: int = 0
-    """Of the random problem, random logits and samples."""
-    discount: float | None = None
-    """Between 0 and 1; default 0.9, or what the npz file says."""
-    horizon: int | None = None
-    """Steps with rewards; without it the horizon is infinite, or what the npz file says."""
-    start: str | None = None
-    """'uniform' over states, or a state's number; default: the problem's own."""
+    #: The discount, from 0 to 1.
+    discount: Annotated[float | None, _shown("GAMMA", "the npz file's, or 0.9")] = None
+    #: The number of steps of an episode.
+    horizon: Annotated[int | None, _shown("H", "the npz file's, or infinite")] = None
+    #: The initial state: its number, or 'uniform' for all states with equal probability.
+    start: Annotated[str | None, _shown("STATE|uniform", "the problem's own distribution")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Problem):
-    """What a bias is measured at, and on what evidence."""
+    """A bias measurement: the policy, the estimate, and the evidence."""
 
-    length: int | None = None
-    """For an infinite horizon: steps after which trajectories are cut."""
-    theta: str = "uniform"
-    """The policy's logits: 'uniform', 'random' (standard normal, see --seed) or FILE.npy."""
-    order: int = 1
-    """1 for the gradient, 2 for the Hessian."""
-    batch_size: int | None = None
-    """N, the batch size; needed where the estimator couples the trajectories of a batch."""
-    critic: str = "zero"
-    """The values that the record carries: 'zero', 'exact' or FILE.npy."""
+    #: The number of steps after which trajectories are truncated, if the horizon is infinite.
+    length: Annotated[int | None, _shown("STEPS")] = None
+    #: The policy's logits [S, A]: all 0, standard normal (see --seed), or those of a file.
+    theta: Annotated[str, _shown("uniform|random|FILE.npy", "uniform")] = "uniform"
+    #: The derivative that is estimated: 1 for the gradient, 2 for the Hessian.
+    order: Annotated[int, _shown("1|2", "1")] = 1
+    #: The number of trajectories in one estimate. It is needed if the estimator couples the
+    #: trajectories of a batch, as a baseline from the batch's mean reward does.
+    batch_size: Annotated[int | None, _shown("N")] = None
+    #: The state values that the estimator is given: 0, the policy's own, or those of a file.
+    critic: Annotated[str, _shown("zero|exact|FILE.npy", "zero")] = "zero"
+    #: The way the estimator's expectation is found. Exact: symbolic (a proof for all policies),
+    #: enumeration (a sum over all trajectories), moments (recursions for built-in estimators). By
+    #: samples: sampling (a fixed number), sequential (until the verdict is clear). auto takes
+    #: enumeration or moments where they are feasible, and sampling elsewhere.
     evidence: Literal["auto", "symbolic", "enumeration", "moments", "sampling", "sequential"] = (
         "auto"
     )
-    """Where the expectation comes from; 'sequential' samples until it is decided."""
-    bounds: tuple[float, float] | None = None
-    """Sequential evidence: the range that every component of an estimate keeps to."""
-    second_moment: float | None = None
-    """Sequential evidence: at least E[x^2] of every component of an estimate."""
+    #: For sequential evidence: a range that contains every component of every estimate.
+    bounds: Annotated[tuple[float, float] | None, _shown("LOW HIGH")] = None
+    #: For sequential evidence: an upper bound of E[x^2] for every component x of an estimate.
+    second_moment: Annotated[float | None, _shown("BOUND")] = None
+    #: The largest bias, relative to the target's norm, that sampled evidence calls unbiased.
     tolerance: float = 0.01
-    """The largest relative bias that sampled evidence still calls unbiased."""
+    #: The type I error rate of sampled evidence: the probability that it calls an unbiased
+    #: estimator biased.
     false_alarm: float = 1e-3
-    """Probability that sampled evidence is wrong about an unbiased estimator."""
+    #: The largest number of trajectories that sampled evidence draws.
     budget: int = 200_000
-    """Trajectories that sampled evidence may draw."""
-    out: str | None = None
-    """A folder for the report, its pictures and numbers, and all that is needed to repeat it."""
+    #: A folder for the report, its numbers and pictures, and everything that repeats it.
+    out: Annotated[str | None, _shown("DIR", "nothing is written")] = None
+    #: Print one JSON object instead of text.
     json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print one JSON object instead of text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check(Measurement):
-    """Is an estimator biased? Exit status: 0 unbiased, 1 biased, 2 bad input, 3 undecided or
-    vacuous; where a certificate is there to compare with: 0 unchanged, 1 changed.
+    """Measures the bias of one estimator on a problem (--npz, --gym or --random).
+
+    Exit status: 0 unbiased, 1 biased, 2 bad input, 3 undecided or vacuous (no reward is reached).
+    With --certificate and an existing file: 0 unchanged, 1 changed.
     """
 
+    #: The estimator: a function in your own file, or a name from `gradbias list` such as ad.
     estimator: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.py:NAME|BUILTIN")]
-    """A surrogate in your own file, or a name that `gradbias list` prints (ad, lvc, dice, ...)."""
-    certificate: str | None = None
-    """A file to keep the answer in, or, where it exists, to compare it with."""
-    checkpoint: str | None = None
-    """Sequential evidence: a file that a killed run goes on from."""
+    #: A file with the answer: written if there is none, else compared with the new answer.
+    certificate: Annotated[str | None, _shown("FILE")] = None
+    #: For sequential evidence: a file that keeps the progress, from which a run that was stopped
+    #: continues.
+    checkpoint: Annotated[str | None, _shown("FILE")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey(Measurement):
-    """Which of several estimators are biased? Exit status: 0 none, 1 some, 2 bad input, 3 none for
-    certain.
+    """Measures the biases of several estimators on one problem (--npz, --gym or --random) and says
+    which of them are findings.
+
+    Exit status: 0 all are unbiased, 1 at least one finding, 2 bad input, 3 no finding, but not all
+    are unbiased.
     """
 
+    #: The estimators: functions in your own files, or names from `gradbias list` such as ad.
     estimators: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="FILE.py:NAME|BUILTIN ...")
     ]
-    """Surrogates in your own files, or names that `gradbias list` prints."""
+    #: The false-discovery rate: the largest expected share of false findings among all findings
+    #: that rest on samples.
     false_discovery: float = 0.05
-    """Share of the biases that are found by sampling which may be false, in expectation."""
 
     def checks(self) -> list[Check]:
         """One for each estimator, with a folder of its own."""
@@ -109,54 +130,88 @@ class Survey(Measurement):
 
 @dataclass(frozen=True)
 class Report:
-    """Draws report.html again from the data that `check --out DIR` left."""
+    """Draws report.html again from the numbers in a check's folder."""
 
-    folder: tyro.conf.Positional[str]
-    """The folder."""
+    #: The folder that `gradbias check --out DIR` wrote.
+    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
 
 
 @dataclass(frozen=True)
 class List:
-    """Lists the built-in estimators and the environments that are known to have a table."""
+    """Lists the built-in estimators, and gymnasium environments that have a transition table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds(Problem):
-    """The bias of a sampled meta-gradient beside theory's bounds, over a sweep of one number."""
+    """Compares the bias of a sampled meta-gradient with its theoretical bounds, as one setting is
+    varied, on a problem (--npz, --gym or --random) or on a reward chain (--loop chain).
+    """
 
-    horizon: int | None = None
-    """Steps with rewards; needed, but where the npz file says it. Exact biases need few."""
-    theta: str = "random"
-    """Where the inner loop starts: 'uniform', 'random' (standard normal) or FILE.npy."""
+    #: The number of steps of an episode, which has to be finite. Exact biases need few steps.
+    horizon: Annotated[int | None, _shown("H", "the npz file's")] = None
+    #: The logits [S, A] that the inner loop starts from: all 0, standard normal (see --seed), or
+    #: those of a file.
+    theta: Annotated[str, _shown("uniform|random|FILE.npy", "random")] = "random"
+    #: The inner loop. maml: the meta-parameters are its initial logits. reuse: the same for one
+    #: step whose trajectories are used again for its Hessian. lirpg: the meta-parameters are an
+    #: intrinsic reward (0 here). chain: they are the discounts of the reward chain of a paper, and
+    #: multi-step meta-gradients are mixed (give no problem).
     loop: Literal["maml", "reuse", "lirpg", "chain"] = "maml"
-    """What the meta-parameters are: theta^0 (with 'reuse': of one step whose trajectories are used
-    again for its Hessian), an intrinsic reward (0 here), or the discounts of the reward chain,
-    whose multi-step meta-gradients are mixed (no problem is given then)."""
+    #: The setting that is varied: the number of inner steps K, the step size, the batch size, or a
+    #: factor of the Hessian's error. The chain has kappa and K.
     sweep: Literal["K", "step-size", "batch-size", "hessian-error", "kappa"] = "batch-size"
-    """What is varied; the Hessian's error by factors; kappa or K on the chain."""
-    values: tuple[float, ...] = ()
-    """Of what is varied; there are defaults."""
-    steps: int | None = None
-    """K, the inner steps; default 2, or 1 with 'reuse'."""
-    step_size: float = 0.1
-    """alpha."""
-    batch_size: int | None = None
-    """N, trajectories a step; default 2, or expected steps where the Hessian's error is swept."""
-    curvature: Literal["exact", "dice", "lvc", "ad"] | None = None
-    """Whose mean the Hessians have; default exact ones, or AD's where their error is swept."""
-    kappa: float | None = None
-    """How the chain's steps are mixed; default 1 - 1/K."""
+    #: The values of the varied setting.
+    values: Annotated[tuple[float, ...], _shown("X [X ...]", "a grid that suits it")] = ()
+    #: The number of inner steps.
+    steps: Annotated[int | None, _shown("K", "2, or 1 with --loop reuse")] = None
+    #: The step size of the inner steps.
+    step_size: Annotated[float, _shown("ALPHA", "0.1")] = 0.1
+    #: The number of trajectories in each batch of an inner step.
+    batch_size: Annotated[
+        int | None, _shown("N", "2; 32 on the chain; expected steps with --sweep hessian-error")
+    ] = None
+    #: The Hessian estimator whose mean replaces the exact Hessian.
+    curvature: Annotated[
+        Literal["exact", "dice", "lvc", "ad"] | None,
+        _shown("exact|dice|lvc|ad", "exact; ad with --sweep hessian-error"),
+    ] = None
+    #: On the chain: the ratio of the weights of i + 1 and of i steps in the mix, from 0 to 1.
+    kappa: Annotated[float | None, _shown("KAPPA", "1 - 1/K")] = None
+    #: The number of inner loops that are sampled where there are too many batches to enumerate;
+    #: with 0 no bias is given there.
     replications: int = 0
-    """Sampled loops that are drawn where batches are too many to enumerate (0: none)."""
-    out: str | None = None
-    """A folder for results.csv, slopes.csv, bounds.png, bounds.svg and what repeats it."""
+    #: A folder for results.csv, slopes.csv, bounds.png, bounds.svg and what repeats the study.
+    out: Annotated[str | None, _shown("DIR", "nothing is written")] = None
+    #: Print one JSON object instead of a table.
     json: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print one JSON object instead of a table."""
 
+    @property
+    def inner_steps(self) -> int:
+        """K, the number of inner steps, 2 by default."""
+        return 2 if self.steps is None else self.steps
 
-def steps_of(command: Bounds) -> int:
-    """Inner steps, unless said 2."""
-    return 2 if command.steps is None else command.steps
+    def swept(self, defaults: tuple[float, ...], *, integers: bool) -> list[float]:
+        """The values of the varied quantity; as integers where it is a number of things."""
+        values = self.values or defaults
+        return [int(v) if integers and float(v).is_integer() else v for v in values]
+
+    def refuse(self, names: tuple[str, ...]) -> None:
+        """Raises ValueError if one of these options, which the loop does not have, was given."""
+        for name in names:
+            if getattr(self, name):
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option}: expected none with --loop {self.loop}")
+
+    def repeated(self) -> list[str]:
+        """The options that were given, but for those of the problem and of the output."""
+        skipped = {"theta", "out", "json", *(f.name for f in fields(Problem))} - {"discount"}
+        arguments = []
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if name not in skipped and value is not None and value != ():
+                values = value if isinstance(value, tuple) else (value,)
+                arguments += [f"--{name.replace('_', '-')}", *map(str, values)]
+        return arguments
 
 
 Command = Check | Survey | Bounds | Report | List

@@ -14,7 +14,7 @@ from gradbias.analytic.problems.mdp import TabularMDP, read_problem
 from gradbias.analytic.returns.evaluation import state_values
 from gradbias.analytic.utils.numpy_files import read_npy
 from gradbias.analytic.utils.validation import FloatArray, whole_number
-from gradbias.experiments.inputs.commands import Problem
+from gradbias.experiments.inputs.commands import Bounds, Problem
 
 KNOWN_ENVIRONMENTS = ("CliffWalking-v1", "FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4")
 DEFAULT_DISCOUNT = 0.9
@@ -24,7 +24,7 @@ MAX_TABLE = 200_000_000
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
     """Independent generators for the problem, the policy and the samples."""
     if seed < 0:
-        raise ValueError(f"--seed: expected a whole number >= 0, got {seed}")
+        raise ValueError(f"--seed: expected an integer >= 0, got {seed}")
     return tuple(np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
 
 
@@ -54,6 +54,19 @@ def load_problem(command: Problem, rng: np.random.Generator) -> TabularMDP:
             n_states, n_actions, rng=rng, discount=discount, horizon=command.horizon
         )
     return mdp if command.start is None else replace(mdp, start=_start(command.start, mdp))
+
+
+def load_loop_start(command: Bounds) -> tuple[TabularMDP, FloatArray]:
+    """The problem of an inner loop, with a finite horizon, and the logits that it starts from.
+
+    Raises:
+        ValueError: as `load_problem` and `load_theta`, or an infinite horizon.
+    """
+    problem_rng, policy_rng, _ = generators(command.seed)
+    mdp = load_problem(command, problem_rng)
+    if mdp.horizon is None:
+        raise ValueError("--horizon: expected a number of steps, as whole trajectories are sampled")
+    return mdp, load_theta(command.theta, mdp, policy_rng)
 
 
 def load_theta(source: str, mdp: TabularMDP, rng: np.random.Generator) -> FloatArray:

@@ -89,11 +89,11 @@ def _write_folder(folder: Path, command: Check, checked: Checked) -> Path:
     summary["command"] = shlex.join(["gradbias", *_repeated_arguments(command, checked)])
     arrays = {"mean": report.mean, "exact": report.exact, "variance": report.variance}
     _replace(folder / "arrays.npz", lambda path: _save_arrays(path, arrays))
-    _replace(folder / "problem.npz", checked.mdp.save)
-    _replace(folder / "theta.npy", lambda path: _save_array(path, checked.theta))
+    _replace(folder / "problem.npz", checked.setting.mdp.save)
+    _replace(folder / "theta.npy", lambda path: _save_array(path, checked.setting.theta))
     (folder / "critic.npy").unlink(missing_ok=True)
-    if checked.critic is not None:
-        critic = checked.critic
+    critic = checked.setting.critic
+    if critic is not None:
         _replace(folder / "critic.npy", lambda path: _save_array(path, critic))
     _copy_sources(folder, checked.sources)
     _write_text(folder / "command.txt", summary["command"] + "\n")
@@ -188,7 +188,7 @@ def write_components(path: Path, mean: FloatArray, exact: FloatArray, variance: 
 
 
 _REPEATED = (
-    *("seed", "length", "order", "trajectories", "evidence", "bounds", "second_moment"),
+    *("seed", "length", "order", "batch_size", "evidence", "bounds", "second_moment"),
     *("tolerance", "false_alarm", "budget"),
 )
 
@@ -199,7 +199,7 @@ def _repeated_arguments(command: Check, checked: Checked) -> list[str]:
     if checked.sources:
         estimator = f"./{checked.sources[0].name}:{estimator.rpartition(':')[2]}"
     arguments = ["check", estimator, "--npz", "problem.npz", "--theta", "theta.npy"]
-    if checked.critic is not None:
+    if checked.setting.critic is not None:
         arguments += ["--critic", "critic.npy"]
     for field in dataclasses.fields(command):
         value = getattr(command, field.name)

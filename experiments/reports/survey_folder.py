@@ -19,6 +19,7 @@ from gradbias.experiments.inputs.commands import Survey
 from gradbias.experiments.reports.check_folder import claimed, written_check
 from gradbias.experiments.reports.figures import as_svg, new_figure
 from gradbias.verification.evidence.reports import BiasReport
+from gradbias.verification.sequential.stream import Stopped
 from gradbias.verification.sequential.surveys import Survey as Found
 from gradbias.verification.sequential.surveys import survey
 from gradbias.verification.sequential.verdict import SequentialReport
@@ -64,7 +65,7 @@ def run_survey(command: Survey) -> Found:
 
 def is_interrupted(report: BiasReport) -> bool:
     """Whether sampling was stopped from outside."""
-    return isinstance(report, SequentialReport) and report.stopped == "interrupted"
+    return isinstance(report, SequentialReport) and report.stopped is Stopped.INTERRUPTED
 
 
 def _write(folder: Path, found: Found) -> None:

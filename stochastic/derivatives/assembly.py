@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradbias.analytic.policies.softmax import Policy, TabularSoftmax, pull_back
+from gradbias.analytic.policies.softmax import Policy, TabularSoftmax, chain_rule
 from gradbias.analytic.utils.validation import BoolArray, FloatArray, IntArray
 from gradbias.stochastic.derivatives.coefficients import Coefficients
 
@@ -219,7 +219,7 @@ def assemble(
         Rows(*_tabular_entries(derivative, visits, k), (n,) * k, largest).dense()
         for k, derivative in enumerate(derivatives, start=1)
     ]
-    pulled = pull_back(dense, policy.logit_derivatives(theta, order))[-1]
+    pulled = chain_rule(dense, policy.logit_derivatives(theta, order))[-1]
     return Rows(pulled.reshape(len(pulled), -1), None, shape, largest)
 
 

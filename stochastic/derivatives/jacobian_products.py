@@ -140,12 +140,12 @@ class SurrogateBatch:
 
     def gradient(self) -> FloatArray:
         """The estimates, ``[B, *shape]``."""
-        return self.own.at.pulled(self._in_logits(self._first, "", self.own))
+        return self.own.at.vjp(self._in_logits(self._first, "", self.own))
 
     def other_gradient(self) -> FloatArray:
         """The estimates in the other player's parameters. Raises ValueError without one."""
         other = self._other
-        return other.at.pulled(self._in_logits(self._first, OTHER, other))
+        return other.at.vjp(self._in_logits(self._first, OTHER, other))
 
     def meta_gradient(self, name: str) -> FloatArray:
         """The surrogates' gradients in a meta-parameter, ``[B, *its shape]``."""
@@ -165,9 +165,9 @@ class SurrogateBatch:
         d_in_logits = self._in_logits(second, "", self.own) - totals * d_probabilities
         other = None
         if self.other is not None:
-            other = self.other.at.pulled(self._in_logits(second, OTHER, self.other))
+            other = self.other.at.vjp(self._in_logits(second, OTHER, self.other))
         meta = {name: self._in_meta(second, name) for name in self.meta}
-        return PulledEstimate(at.pulled_jet([in_logits, d_in_logits], [v]), other, meta)
+        return PulledEstimate(at.vjp_jet([in_logits, d_in_logits], [v]), other, meta)
 
     def probe(self) -> None:
         """Checks the surrogate on each batch by itself.

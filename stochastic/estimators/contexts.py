@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from gradbias.analytic.policies.softmax import TABULAR, Policy, TabularSoftmax, log_softmax
@@ -15,6 +16,9 @@ from gradbias.analytic.utils.validation import FloatArray, IntArray, frozen_arra
 from gradbias.stochastic.derivatives.assembly import Visits
 from gradbias.stochastic.rollouts.records import PlayerTables
 from gradbias.stochastic.rollouts.trajectories import Trajectories
+
+Draw = Callable[[npt.ArrayLike, int], Trajectories]
+"""``draw(theta, n)``: a fresh batch ``[n, H]`` from the policy with parameters ``theta``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,8 @@ class Context:
     ``theta`` are the parameters of ``policy`` at which the estimate is taken; ``critic`` is ``[S]``
     or, one row a step, ``[H + 1, S]`` (None: zeros); ``reference`` are the parameters of a
     reference policy; ``meta`` are named meta-parameter tensors. With ``other``, estimates are in
-    both players' logits, concatenated: own first, then the other's.
+    both players' logits, concatenated: own first, then the other's. ``draw`` is where an estimate
+    made by `from_draws` gets its batches (None: it cannot be evaluated).
 
     Raises:
         ValueError: an array that is not finite, a discount outside [0, 1], or two players with
@@ -65,6 +70,7 @@ class Context:
     reference: FloatArray | None = None
     meta: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
     other: OtherPlayer | None = None
+    draw: Draw | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "theta", frozen_array("theta", self.theta))

@@ -7,7 +7,9 @@ Three kinds, one for each way of writing one:
 - `from_draws`: an estimate ``(draw, theta) -> array`` that asks for batches itself, at parameters
   that it computes (a meta-gradient through sampled inner steps).
 
-The same object is evaluated on sampled batches and on enumerated ones.
+Each kind answers ``prepare(batch, context)`` with an `Evaluator`, which is evaluated on sampled
+batches and on enumerated ones alike. ``draws_itself`` says that an estimator takes no batch: it
+looks only at how many estimates are wanted, and asks ``context.draw`` for its batches.
 """
 
 from __future__ import annotations
@@ -15,10 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from gradbias.analytic.utils.validation import FloatArray, frozen_array, whole_number
@@ -31,7 +32,7 @@ from gradbias.stochastic.derivatives.coefficients import (
     name_of,
     probe,
 )
-from gradbias.stochastic.estimators.contexts import Context, batch_visits, player_tables
+from gradbias.stochastic.estimators.contexts import Context, Draw, batch_visits, player_tables
 from gradbias.stochastic.rollouts.records import Surrogate, record_tensors
 from gradbias.stochastic.rollouts.trajectories import Trajectories
 
@@ -86,6 +87,7 @@ class SurrogateEstimator:
     function: Surrogate
     order: int
     name: str
+    draws_itself: ClassVar[Literal[False]] = False
 
     def prepare(self, batch: Trajectories, context: Context) -> SurrogateEvaluator:
         """Checks the surrogate on some replications of ``batch [B, N, H]`` and chooses vmap or
@@ -106,6 +108,7 @@ class CallableEstimator:
     function: Callable[[Trajectories, FloatArray], Any]
     order: int
     name: str
+    draws_itself: ClassVar[Literal[False]] = False
 
     def prepare(self, batch: Trajectories, context: Context) -> CallableEvaluator:
         """Calls the function twice on some replications, to see that it is one."""
@@ -137,11 +140,7 @@ class CallableEvaluator:
 
 
 class UnansweredDrawError(ValueError):
-    """A draw that the measure cannot answer: nothing that the estimate did wrong."""
-
-
-Draw = Callable[[npt.ArrayLike, int], Trajectories]
-"""``draw(theta, n)``: a batch ``[n, H]`` from the policy with those parameters."""
+    """A draw that cannot be answered, through no fault of the estimate."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +150,46 @@ class DrawEstimator:
     function: Callable[[Draw, FloatArray], Any]
     order: int
     name: str
+    draws_itself: ClassVar[Literal[True]] = True
+
+    def prepare(self, batch: Trajectories, context: Context) -> DrawEvaluator:
+        """Runs the function with ``context.draw``; of the batch nothing is used.
+
+        Raises:
+            ValueError: the context has no ``draw``.
+        """
+        if context.draw is None:
+            raise ValueError(f"{self.name}: draws its own batches; call its function with a draw")
+        return DrawEvaluator(self, context, context.draw)
 
     def run(self, draw: Draw, context: Context) -> FloatArray:
         """One estimate."""
         shape = context.theta.shape * self.order
         return checked_estimate(self.name, lambda: self.function(draw, context.theta), shape)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawEvaluator:
+    """Runs an estimate that draws its own batches, once a replication."""
+
+    estimator: DrawEstimator
+    context: Context
+    draw: Draw
+    notes: tuple[str, ...] = ()
+    most: int | None = MAX_LOOPED
+
+    def rows(self, batch: Trajectories) -> Rows:
+        """As many estimates as ``batch`` has replications; see `empty_batches`."""
+        runs = [self.estimator.run(self.draw, self.context) for _ in range(len(batch.actions))]
+        return Rows.of_dense(np.stack(runs))
+
+
+def empty_batches(replications: int) -> Trajectories:
+    """As many batches without a step: what an estimate that draws itself is evaluated on."""
+    actions = np.zeros((replications, 1, 0), dtype=np.int64)
+    states = np.zeros((replications, 1, 1), dtype=np.int64)
+    rewards = np.zeros((replications, 1, 0))
+    return Trajectories(states, actions, rewards, actions.astype(bool), rewards)
 
 
 Estimator = SurrogateEstimator | CallableEstimator | DrawEstimator
@@ -209,10 +243,9 @@ def estimate(estimator: Estimator, batch: Trajectories, context: Context) -> Flo
     """The estimates of ``batch [..., N, H]``, one a replication: ``[..., *theta's axes x order]``.
 
     Raises:
-        ValueError: the estimator draws its own batches, or misbehaves (see `prepare`).
+        ValueError: the estimator draws its own batches and the context has no ``draw``, or it
+            misbehaves (see `prepare`).
     """
-    if isinstance(estimator, DrawEstimator):
-        raise ValueError(f"{estimator.name}: draws its own batches; call its function with a draw")
     leading = batch.shape[:-2]
     flat = batch.reshape(-1, batch.shape[-2])
     dense = estimator.prepare(flat, context).rows(flat).dense()

@@ -92,7 +92,9 @@ class ByProducts(ChainLearner):
 
     @property
     def target_weights(self):
-        factors = np.cumprod(np.triu(self.discounts, 0) + np.tril(np.ones_like(self._ahead), -1), 1)
+        factors = np.cumprod(
+            np.triu(self.discounts, 0) + np.tril(np.ones_like(self._exponents), -1), 1
+        )
         return np.triu(factors)
 
 
@@ -267,7 +269,7 @@ def test_a_target_takes_the_power_of_the_paying_state_s_own_factor():
     by_hand = [[0.9, 0.5**2, 0.3**3], [0.0, 0.5, 0.3**2], [0.0, 0.0, 0.3]]
     np.testing.assert_allclose(one.target_weights, by_hand, rtol=1e-15)
     step = 1e-30
-    complex_step = np.triu((gamma + 1j * step) ** np.maximum(one._ahead, 0.0)).imag / step
+    complex_step = np.triu((gamma + 1j * step) ** np.maximum(one._exponents, 0.0)).imag / step
     np.testing.assert_allclose(one.target_slopes, complex_step, rtol=1e-14)
     settings = {f: getattr(one, f) for f in one.__dataclass_fields__}
     assert not np.allclose(ByProducts(**settings).target_weights, by_hand)
@@ -381,23 +383,23 @@ def test_bad_input_is_named():
         (lambda: RewardChain([], []), "means: expected at least one state"),
         (lambda: RewardChain([0.0], [-1.0]), "deviations: expected numbers >= 0"),
         (lambda: RewardChain([0.0], [1.0, 1.0]), "deviations: expected shape"),
-        (lambda: RewardChain.alternating(0), "n_states: expected a whole number >= 1"),
+        (lambda: RewardChain.alternating(0), "n_states: expected an integer >= 1"),
         (lambda: ChainLearner("chain", [0.5], [0.0]), "chain: expected a RewardChain, got str"),
         (lambda: replace(one, discounts=[0.5]), "discounts: expected shape"),
         (lambda: replace(one, values=[0.0, np.nan]), "values: expected finite"),
         (lambda: replace(one, step_size=0.0), "step_size: expected a number > 0"),
         (lambda: replace(one, loss_weight=-1.0), "loss_weight: expected a number > 0"),
-        (lambda: replace(one, batch_size=0), "batch_size: expected a whole number"),
-        (lambda: chain_step_moments(one, 0), "steps: expected a whole number"),
+        (lambda: replace(one, batch_size=0), "batch_size: expected an integer"),
+        (lambda: chain_step_moments(one, 0), "steps: expected an integer"),
         (lambda: chain_step_moments(one, 10_000), "steps: expected at most 5,000,000"),
         (lambda: chain_step_moments(one, 2, trace_decay=1.1), "trace_decay: expected a number"),
         (lambda: chain_step_moments(uneven, 2, **reuse), "outer_batch_size: expected as many"),
         (lambda: chain_step_moments(one, 2).weighted([1.0]), "weights: expected shape"),
         (lambda: chain_step_moments(one, 2).mixed(2.0), "kappa: expected a number"),
-        (lambda: chain_step_moments(one, 2).last.averaged(0), "estimates: expected a whole"),
+        (lambda: chain_step_moments(one, 2).last.averaged(0), "estimates: expected an integer"),
         (lambda: chain_oracle(replace(one, step_size=20.0), steps=None), "step_size: expected"),
-        (lambda: chain_oracle(one, steps=0), "steps: expected a whole number"),
-        (lambda: mixing_weights(0), "steps: expected a whole number"),
+        (lambda: chain_oracle(one, steps=0), "steps: expected an integer"),
+        (lambda: mixing_weights(0), "steps: expected an integer"),
         (lambda: ChainRewards(np.zeros((2, 2)), np.zeros((2, 2, 2))), "inner: expected shape"),
         (lambda: ChainRewards(np.zeros((3, 2, 2)), np.zeros((2, 2, 2))), "outer: expected shape"),
         (

@@ -39,7 +39,7 @@ def size(array):
 def test_e_maml_alone_is_unbiased_for_sampled_steps():
     mdp, theta, loop = setting()
     wanted = sampled_step_objective(mdp, theta, batch_size=2, steps=1, step_size=0.9).gradient
-    options = {"steps": 1, "step_size": 0.9, "n": 2, "m": 1}
+    options = {"steps": 1, "step_size": 0.9, "batch_size": 2, "outer_batch_size": 1}
     assert size(mean(e_maml(loop, **options), theta) - wanted) < 1e-13
     others = {
         "half": e_maml(loop, **options, correction=0.5),

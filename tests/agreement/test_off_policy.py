@@ -20,8 +20,8 @@ from gradbias.stochastic.surrogates.off_policy import (
     off_policy_dice,
 )
 from gradbias.verification.evidence.enumeration import Enumeration
-from gradbias.verification.evidence.importance_weights import effective_share
 from gradbias.verification.evidence.reports import Verdict
+from gradbias.verification.evidence.setting import effective_share
 from gradbias.verification.measurement.measure import measure_bias
 from tests.oracles import brute_force as oracles
 

@@ -48,7 +48,7 @@ class Found:
 
 
 def of_bias(bound, exact, scale, label):
-    names = ("corrected", "compact", "second_order")
+    names = ("corrected", "second_order")
     return [Found(f"{name}, {label}", exact, getattr(bound, name), scale) for name in names]
 
 
@@ -219,13 +219,13 @@ def sampled_estimator(instance):
     return MetaGradient(SampledLoop(mdp), *loop, *slots)
 
 
-def instance_findings(instance, scopes=(Scope.GLOBAL, Scope.LOCAL)):
+def instance_findings(instance):
     """Every bound on one loop of a decision problem."""
     sampled, whole, size = found_biases(instance)
     shift = float(np.linalg.norm(sampled.iterate))
     square = math.sqrt(float(np.trace(sampled.iterate_covariance)) + shift**2)
     found = []
-    for scope in scopes:
+    for scope in Scope:
         label = scope.name.lower()
         given = (instance.problem, instance.phi, instance.theta)
         constants = loop_constants(

@@ -13,7 +13,6 @@ from scipy import stats
 
 from gradbias.analytic.policies.softmax import TABULAR
 from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.stochastic.estimators.contexts import Context
 from gradbias.stochastic.estimators.kinds import from_surrogate
 from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
 from gradbias.stochastic.surrogates.score_function import ad
@@ -27,8 +26,9 @@ from gradbias.verification.confidence.sequences import Asymptotic, Betting, Empi
 from gradbias.verification.evidence.enumeration import Enumeration
 from gradbias.verification.evidence.ranges import component_range
 from gradbias.verification.evidence.request import Request
+from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.evidence.verdicts import ErrorRates
-from gradbias.verification.sequential.functionals import Reading, pilot_direction
+from gradbias.verification.sequential.functionals import Functionals, pilot_direction
 from gradbias.verification.sequential.power import SequentialDesign, detectable_norm
 from gradbias.verification.sequential.simultaneous import box_of
 from gradbias.verification.sequential.stream import SampledBlock, Stream
@@ -77,10 +77,7 @@ def pareto(power):
 
 def asked_for(surrogate, mdp, theta, drawn):
     """A request for a surrogate's gradient."""
-    context = Context(theta, mdp.discount)
-    rng = np.random.default_rng(0)
-    estimator = from_surrogate(surrogate, order=1)
-    return Request(estimator, mdp, context, drawn, mdp.horizon, 10**6, 1000, rng, None, False)
+    return Request(from_surrogate(surrogate, order=1), Setting.of(mdp, theta, behaviour=drawn))
 
 
 def component_law(name, kind, surrogate, mdp, theta, entry, behaviour=None):
@@ -253,7 +250,7 @@ def norm_misses(rate, runs, seed, wrap=lambda s: s):
 
     missed = np.zeros(runs, dtype=bool)
     for run in range(runs):
-        reading = Reading(None, pilot_direction(draw(200).mean(axis=0) - mean))
+        reading = Functionals(None, pilot_direction(draw(200).mean(axis=0) - mean))
         ends = reading.range_of(known.low.ravel(), known.high.ravel())
         stream = Stream.empty(wrap(ScaledSequence.bounded(*ends, Method.BETTING, rate)), mean)
         for _ in range(2):
@@ -288,7 +285,7 @@ def sequential_misses(share, along, rates, tolerated, bias, runs, seed, looks=5)
         return values[np.searchsorted(cumulative, rng.random(count), side="right")]
 
     for run in range(runs):
-        reading = Reading(None, pilot_direction(draw(200).mean(axis=0) - target))
+        reading = Functionals(None, pilot_direction(draw(200).mean(axis=0) - target))
         ends = reading.range_of(low, high)
         stream = Stream.empty(ScaledSequence.bounded(*ends, Method.BETTING, 0.5), target)
         least, most = 0.0, math.inf

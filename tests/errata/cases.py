@@ -1,4 +1,4 @@
-"""What is printed and does not hold, each as a counterexample with its numbers.
+"""Printed statements that do not hold, each as a counterexample with its numbers.
 
 `python -m benchmarks.errata` writes them as docs/errata.md; `tests/errata/test_errata.py` says
 which number must be what. Exact values here are sums over all samples, or exact derivatives.
@@ -15,13 +15,15 @@ ERRATA = tuple(each for section in SECTIONS for each in section.ERRATA)
 
 HEADER = """# Errata
 
-What is printed in two papers and does not hold, each with a counterexample. All numbers are exact:
-sums over all samples, or exact derivatives; nothing is sampled. What is used in place of it has its
-own tests; `tests/errata/test_errata.py` has a test for each of these.
+The statements below are printed in two papers and do not hold; each has a counterexample. All
+numbers are exact: sums over all samples, or exact derivatives; nothing is sampled. The formulas
+that this project uses instead have their own tests, and `tests/errata/test_errata.py` has a test
+for each erratum.
 
     python -m benchmarks.errata
 
-writes this page, and a test compares. Differences below 1e-9 are shown as 0.
+writes this page, and a test compares it. Numbers below 1e-9 are shown as 0. K is the number of
+inner steps, N the number of trajectories in a batch, alpha (or eta) the inner step size.
 """
 
 

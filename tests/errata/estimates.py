@@ -1,4 +1,4 @@
-"""Of what is estimated and measured: labels, off-policy ratios, the published measure of bias."""
+"""Errata on estimates: labels, off-policy ratios, the published measure of bias."""
 
 import itertools
 import math
@@ -49,9 +49,9 @@ def off_policy_ratios():
             means["step"] += under["mu"] * paid * steps
             means["law"] += under["pi"] * paid * steps
     return {
-        "law mu, product of ratios": relative(means["product"], exact),
-        "law mu, ratio of each step": relative(means["step"], exact),
-        "law pi, ratio of each step (as printed)": relative(means["law"], exact),
+        "under mu, product of ratios": relative(means["product"], exact),
+        "under mu, ratio of each step": relative(means["step"], exact),
+        "under pi, ratio of each step (as printed)": relative(means["law"], exact),
     }
 
 
@@ -85,16 +85,16 @@ ERRATA = (
     Erratum(
         "Off-policy ratios",
         f"{BIAS_PAPER}, Sec. 4.4",
-        "an expectation under pi of the ratio of each step",
-        "an expectation under mu of the product of ratios so far",
+        "an expectation under pi, with the ratio of each step alone",
+        "an expectation under mu, with the product of all ratios so far",
         "three states, three steps; errors relative to the gradient",
         off_policy_ratios,
     ),
     Erratum(
         "The published measure of bias",
         f"{BIAS_PAPER}, the experiments' code",
-        "mean squared distance of the mean of 20 trials to the truth",
-        "its expectation is (|bias|^2 + variance / 20) / d",
+        "the bias is the mean squared distance from the mean of 20 trials to the exact value",
+        "its expectation is (|bias|^2 + variance / 20) / d, not 0 for an unbiased estimator",
         "two arms, an unbiased estimator",
         published_measure,
     ),

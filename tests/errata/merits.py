@@ -1,4 +1,4 @@
-"""Of the linearised estimate."""
+"""Errata on the linearised estimate."""
 
 import math
 
@@ -65,7 +65,9 @@ def adapted_rates():
             ("linearised estimate", moments.linearised.mean),
             ("sampled-step objective", moments.gradient),
         ):
-            found[f"N times the {label}'s, N = {n}"] = n * float(np.linalg.norm(value - limit))
+            found[f"N times the {label}'s distance, N = {n}"] = n * float(
+                np.linalg.norm(value - limit)
+            )
     return found
 
 
@@ -92,31 +94,31 @@ ERRATA = (
     Erratum(
         "The linearised estimate's rate",
         f"{MERITS_PAPER}, Lemma 4.2",
-        "bias of order N^(-1/2)",
-        "bias of order 1/N under the same condition",
+        "the bias is of order N^(-1/2)",
+        "the bias is of order 1/N under the same condition",
         "f = cos, a coin",
         linearised_rate,
     ),
     Erratum(
         "The linearised estimate's step size",
         f"{MERITS_PAPER}, eqs. (11) and (12)",
-        "no step size in the first terms",
-        "eta in front of them",
+        "the first terms have no step size",
+        "they have the factor eta",
         "two arms, eta = 0.3",
         linearised_step_size,
     ),
     Erratum(
         "The adapted gradients' rates",
         f"{MERITS_PAPER}, Prop. 6.2",
-        "both distances to the gradient after an expected step of order N^(-1/2)",
-        "both of order 1/N",
-        "two arms, eta = 0.8: what tends to a constant",
+        "two distances to the gradient after an expected step are of order N^(-1/2)",
+        "both are of order 1/N",
+        "two arms, eta = 0.8: products that tend to a constant",
         adapted_rates,
     ),
     Erratum(
         "The outer score",
         f"{MERITS_PAPER}, Algorithm 1",
-        "the score at theta, of trajectories that are drawn after the step",
+        "the score at theta, for trajectories that are drawn after the step",
         "the score at the parameters after the step",
         "two arms; errors relative to the gradient after the step",
         outer_score,

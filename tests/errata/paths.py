@@ -1,4 +1,4 @@
-"""Of Lemma 4.4: what sampled steps do, and its rates."""
+"""Errata on Lemma 4.4: the errors of sampled steps, and their rates."""
 
 import math
 
@@ -74,8 +74,8 @@ ERRATA = (
     Erratum(
         "Noise off the expected path",
         f"{BIAS_PAPER}, Lemma 4.4",
-        "sigma is the largest deviation at the expected iterates",
-        "at all points that sampled iterates can reach",
+        "sigma is the largest standard deviation at the expected iterates",
+        "sigma must be the largest one at all points that sampled iterates can reach",
         "no drift, noise 0.01 at 0 and 1 elsewhere, K = 2, N = 1",
         noise_off_the_path,
     ),
@@ -88,11 +88,11 @@ ERRATA = (
         abstract_rate,
     ),
     Erratum(
-        "An expected error is no bias",
+        "An expected error is not a bias",
         f"{BIAS_PAPER}, Sec. 4.1 and Lemma 4.4",
         "E|f(theta^K) - f|, of order N^(-1/2), is called the compositional bias",
         "the bias |E f(theta^K) - f| is of order 1/N",
-        "two arms, K = 1: what stays the same as N grows",
+        "two arms, K = 1: products that hardly change as N grows",
         error_is_no_bias,
     ),
 )

@@ -1,4 +1,4 @@
-"""What an erratum is."""
+"""The record of an erratum."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

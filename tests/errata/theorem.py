@@ -1,4 +1,4 @@
-"""Of Theorem 4.5: bounds of bias and variance."""
+"""Errata on Theorem 4.5: bounds of bias and variance."""
 
 import math
 
@@ -120,16 +120,16 @@ ERRATA = (
     Erratum(
         "A bound that does not vanish",
         f"{BIAS_PAPER}, eq. (9), K > 1",
-        "(K - 1) inside the bracket",
-        "(K - 1) alpha Delta_H: apparently a factor was lost",
-        "no error anywhere, alpha c_2 = 0.1",
+        "the bracket contains the term (K - 1)",
+        "the term is (K - 1) alpha Delta_H; apparently a factor was lost",
+        "all errors are 0, alpha c_2 = 0.1",
         constant_term,
     ),
     Erratum(
         "The abstract's second rate",
         f"{BIAS_PAPER}, abstract and Sec. 5.1",
         "Hessian bias of order (K - 1) Delta_H^(K - 1)",
-        "linear in Delta_H where that is small; the corrected bound is attained here",
+        "it is linear in small Delta_H; this example attains the corrected bound",
         "J_in = phi x + 0.15 x^2, J_out = x, alpha = 0.5, K = 3",
         hessian_rate,
     ),
@@ -144,8 +144,8 @@ ERRATA = (
     Erratum(
         "The variance of one step",
         f"{BIAS_PAPER}, eq. (10), K = 1",
-        "V_2 (Delta_J^2 + sigma_J^2), with m_1 in V_2",
-        "the outer gradient's noise times the Jacobian, and m_2 in place of m_1",
+        "the bound is V_2 (Delta_J^2 + sigma_J^2), where V_2 contains m_1",
+        "it also needs the noise of the outer gradient times the Jacobian, and m_2 in place of m_1",
         "one parameter, alpha = 1",
         variance_of_one_step,
     ),
@@ -160,16 +160,16 @@ ERRATA = (
     Erratum(
         "A Lipschitz assumption across arguments",
         f"{BIAS_PAPER}, Assumption 4.1 and eq. (9)",
-        "the outer gradient in phi is Lipschitz in phi alone",
-        "it must be in theta",
+        "the outer gradient in phi need only be Lipschitz in phi",
+        "it must be Lipschitz in theta",
         "J_out = phi x log(phi^2 + x^2) at phi = 0, K = 1, a step of 1 with probability p",
         cross_lipschitz,
     ),
     Erratum(
         "A Lipschitz assumption on the mixed derivative",
         f"{BIAS_PAPER}, Assumption 4.1 and eq. (9)",
-        "nothing on how J changes with theta",
-        "it must be Lipschitz, or the bias does not vanish with the errors",
+        "no assumption on how J changes with theta",
+        "J must be Lipschitz in theta; otherwise the bias does not vanish with the errors",
         "dJ_in/dx = phi exp(-x^2 / phi), J_out = x, K = 2; all printed constants are bounded",
         mixed_lipschitz,
     ),

@@ -1,4 +1,4 @@
-"""Of Proposition 3.1 and eq. (4): the unrolled loop, against exact meta-gradients."""
+"""Errata on Proposition 3.1 and eq. (4): the unrolled loop, against exact meta-gradients."""
 
 import itertools
 from functools import cache
@@ -105,7 +105,9 @@ def lipschitz_of_the_hessian():
     unpaid = TabularMDP(mdp.transition, np.zeros((3, 2)), 0.9, mdp.start)
     return {
         "m of J_out": float(np.linalg.norm(gradient(unpaid, here))),
-        "change of the inner Hessian over distance": float(moved / np.linalg.norm(here - there)),
+        "change of the inner Hessian divided by the distance": float(
+            moved / np.linalg.norm(here - there)
+        ),
     }
 
 
@@ -142,9 +144,9 @@ def hats():
 
 ERRATA = (
     Erratum(
-        "A step size too many, or too few",
+        "One step size too many, or too few",
         f"{BIAS_PAPER}, eq. (3)",
-        "alpha in front of the Jacobian of theta^K, by the symbol that elsewhere has alpha inside",
+        "alpha in front of the Jacobian of theta^K, whose symbol elsewhere includes alpha",
         "alpha once",
         "LIRPG, three states, K = 3, step size 0.8",
         proposition_steps,
@@ -160,8 +162,8 @@ ERRATA = (
     Erratum(
         "Where the product starts",
         f"{BIAS_PAPER}, eq. (8)",
-        "j = t + 1, for a t that is not bound",
-        "j = i + 1, with the sum's index",
+        "the product starts at j = t + 1, but t is not defined",
+        "it starts at j = i + 1, where i is the sum's index",
         "LIRPG, K = 4",
         equation_8,
     ),
@@ -169,23 +171,23 @@ ERRATA = (
         "The order of the product",
         f"{BIAS_PAPER}, eqs. (3) and (8)",
         "no order",
-        "j increases from left to right where rows are phi's: Hessians do not commute",
+        "j increases from left to right if rows belong to phi; Hessians do not commute",
         "LIRPG, K = 4",
         product_order,
     ),
     Erratum(
-        "MAML's identity",
+        "MAML's missing identity",
         f"{BIAS_PAPER}, eq. (3) read with phi = theta",
-        "the sum, which telescopes to the Jacobian minus the identity",
-        "the identity added: theta^0 depends on phi",
+        "only the sum, which telescopes to the Jacobian minus the identity",
+        "the sum plus the identity, because theta^0 depends on phi",
         "MAML, step size 0.8",
         maml_identity,
     ),
     Erratum(
-        "rho_2",
+        "The constant rho_2",
         f"{BIAS_PAPER}, Assumption 4.1",
         "rho_2 = max m_phi, a constant of the outer objective",
-        "rho_2 = max rho_phi, of the inner Hessian",
+        "rho_2 = max rho_phi, the Lipschitz constant of the inner Hessian",
         "an outer reward of 0",
         lipschitz_of_the_hessian,
     ),
@@ -193,7 +195,7 @@ ERRATA = (
         "Missing hats",
         f"{BIAS_PAPER}, eq. (4)",
         "exact derivatives of the inner objective inside the estimate",
-        "their estimates: what the mean sees is the mean of those",
+        "estimates of these derivatives; the mean of the whole depends on their means",
         "two arms, K = 2, AD's Hessian; errors relative to the mean of the estimate",
         hats,
     ),

@@ -19,8 +19,8 @@ NPZ = {
     "discount": ({"discount": 1.5}, "discount: expected a number in [0, 1]"),
     "discount 1": ({"discount": 1.0, "horizon": None}, "discount: 1 needs a finite horizon"),
     "start": ({"start": [0.5, 0.4]}, "start: expected probabilities that sum to one"),
-    "horizon": ({"horizon": -1}, "horizon: expected a whole number >= 1, got -1"),
-    "fractional horizon": ({"horizon": 2.5}, "horizon: expected a whole number"),
+    "horizon": ({"horizon": -1}, "horizon: expected an integer >= 1, got -1"),
+    "fractional horizon": ({"horizon": 2.5}, "horizon: expected an integer"),
     "missing array": ({"start": None}, "expected an array named start"),
     "strings": ({"reward": [["a", "b"], ["c", "d"]]}, "reward: expected real numbers"),
     "pickled": ({"reward": np.array([[{}, {}], [{}, {}]], dtype=object)}, "pickled"),
@@ -70,7 +70,7 @@ OPTIONS = {
     "order 0": (("ad", *SMALL, "--order", 0), "--order: expected 1 or 2, got 0"),
     "order 3": (("ad", *SMALL, "--order", 3), "--order: expected 1 or 2, got 3"),
     "negative horizon": (("ad", "--random", "2x2", "--horizon", -2), "got -2"),
-    "horizon 0": (("ad", "--random", "2x2", "--horizon", 0), "--horizon: expected a whole number"),
+    "horizon 0": (("ad", "--random", "2x2", "--horizon", 0), "--horizon: expected an integer"),
     "no horizon": (("ad", "--random", "2x2"), "the horizon is infinite"),
     "discount": (("ad", *SMALL, "--discount", 1.5), "discount: expected a number in [0, 1]"),
     "negative discount": (("ad", *SMALL, "--discount", -0.5), "discount"),
@@ -78,7 +78,7 @@ OPTIONS = {
     "discount nan": (("ad", *SMALL, "--discount", "nan"), "discount: expected a number"),
     "start": (("ad", *SMALL, "--start", 7), "--start: expected 'uniform' or a state from 0 to 1"),
     "start word": (("ad", *SMALL, "--start", "here"), "got 'here'"),
-    "seed": (("ad", *SMALL, "--seed", -1), "--seed: expected a whole number >= 0"),
+    "seed": (("ad", *SMALL, "--seed", -1), "--seed: expected an integer >= 0"),
     "too large": (
         ("ad", "--random", "5x5", "--horizon", 9, "--evidence", "enumeration"),
         "more than the limit of 1,000,000; use sampling",
@@ -90,7 +90,7 @@ OPTIONS = {
     "tolerance": (("ad", *SMALL, "--tolerance", 0), "tolerance"),
     "false alarm": (("ad", *SMALL, "--false-alarm", 2), "false_alarm"),
     "budget": (("ad", *SMALL, "--evidence", "sampling", "--budget", 5), "at least 100"),
-    "trajectories": (("ad", *SMALL, "--batch-size", 0), "batch_size: expected a whole number"),
+    "trajectories": (("ad", *SMALL, "--batch-size", 0), "batch_size: expected an integer"),
     "missing theta": (("ad", *SMALL, "--theta", "none.npy"), "--theta none.npy: no such file"),
     "missing critic": (("ad", *SMALL, "--critic", "none.npy"), "--critic none.npy: no such file"),
     "not a number": (("ad", *SMALL, "--order", "two"), "--order"),
@@ -104,7 +104,7 @@ OPTIONS = {
     "odd option": (("ad", "--gym", "FrozenLake-v1", "--env-option", "a={[]:1}"), "cannot be made"),
     "odd start": (("ad", *SMALL, "--start", "²"), "--start: expected"),
     "no folder": (("ad", *SMALL, "--out", ""), "--out: expected a folder"),
-    "no budget": (("ad", *SMALL, "--budget", 0), "--budget: expected a whole number"),
+    "no budget": (("ad", *SMALL, "--budget", 0), "--budget: expected an integer"),
     "unwritable": (("ad", *SMALL, "--out", "/proc/nowhere"), "--out /proc/nowhere: cannot be"),
 }
 
@@ -198,14 +198,14 @@ FILES = {
             "    total = r.rewards.sum(-1)\n"
             "    return (total / total.std() * r.log_probs.sum(-1)).mean()\n"
         ),
-        "if it needs a batch of several, give trajectories",
+        "if it needs a batch of several, give batch_size",
     ),
     "needs four": (
         (
             "def surrogate(r):\n"
             "    return (r.rewards.sum(-1) * r.log_probs.sum(-1)).reshape(-1, 4).max(1)[0].mean()\n"
         ),
-        "if it needs a batch of several, give trajectories",
+        "if it needs a batch of several, give batch_size",
     ),
     "missing import": ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind'"),
     "raises": ("def surrogate(r):\n    return 1 / 0\n", "raised ZeroDivisionError"),
@@ -248,5 +248,5 @@ def test_a_folder_without_a_check_is_no_report(capsys, tmp_path):
 def test_bad_input_leaves_no_folder(capsys, tmp_path):
     out = tmp_path / "out"
     result = run(capsys, "check", "ad", "--random", "2x2", "--horizon", 0, "--out", out)
-    assert_one_sentence(result, "--horizon: expected a whole number")
+    assert_one_sentence(result, "--horizon: expected an integer")
     assert not out.exists()

@@ -19,8 +19,8 @@ def every_outcome(learner, steps, validation, law=GAUSS_HERMITE):
     """(probability [P], inner [P, n, N, m], outer [P, n, N', m]) of every outcome."""
     chain, reused = learner.chain, validation is Validation.REUSED
     n_outer = {Validation.FRESH: steps, Validation.SHARED: 1, Validation.REUSED: 0}[validation]
-    slots = [("inner", j, b) for j in range(steps + reused) for b in range(learner.samples)]
-    slots += [("outer", j, b) for j in range(n_outer) for b in range(learner.outer_samples)]
+    slots = [("inner", j, b) for j in range(steps + reused) for b in range(learner.batch_size)]
+    slots += [("outer", j, b) for j in range(n_outer) for b in range(learner.outer_batch_size)]
     noisy = [(slot, c) for slot in slots for c in range(len(chain.means)) if chain.deviations[c]]
     points = np.array(list(itertools.product(law, repeat=len(noisy))))
     weights = np.array(list(itertools.product(law.values(), repeat=len(noisy)))).prod(axis=1)

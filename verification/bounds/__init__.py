@@ -1,4 +1,4 @@
-"""The theorems' bounds beside exact biases."""
+"""Bounds of the theorems, and the exact biases that they bound."""
 
 from gradbias.analytic.utils.lazy_imports import public_names
 

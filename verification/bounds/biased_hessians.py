@@ -1,8 +1,8 @@
-"""Bilevel problems whose Hessians are off by what an estimator's mean is, times a factor.
+"""Bilevel problems whose Hessians have the error of an estimator's mean, times a factor.
 
-The inner steps themselves are right; what is carried back through them is not. So the exact side
-gives what a meta-gradient with biased Hessians is on average, along the expected path and over
-sampled ones.
+The inner steps themselves are exact; only the Hessians of the backward pass are biased. The exact
+meta-gradient of such a problem is the mean of one with biased Hessians, along the expected path and
+over sampled ones.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 5.1 (which multiplies the
 Hessian's error by coefficients).
@@ -24,37 +24,36 @@ from gradbias.analytic.returns.derivatives import hessian
 from gradbias.analytic.utils.validation import FloatArray
 
 _Error = Callable[[FloatArray], FloatArray]
-"""theta ``[..., S, A]`` to the Hessian's error there, ``[..., p, p]``."""
+"""A map from theta ``[..., S, A]`` to the Hessian's error at theta, ``[..., p, p]``."""
 
 
 def with_hessian_error(
     problem: Maml | Lirpg, inner: TabularMDP, curvature: Curvature | None, times: float
 ) -> Maml | Lirpg:
-    """The problem with ``times`` the error of ``curvature``'s mean in its Hessians; ``inner`` is
-    what pays the inner steps.
+    """The problem with ``times`` the error of ``curvature``'s mean added to its Hessians; ``inner``
+    is the MDP whose return the inner steps ascend.
     """
     if curvature is None or times == 0.0:
         return problem
-
     shape = (inner.n_states, inner.n_actions)
     p = inner.n_states * inner.n_actions
 
     def error(theta: FloatArray) -> FloatArray:
-        each = theta.reshape(-1, *shape)
-        means = [hessian_estimate_mean(inner, one, curvature) for one in each]
-        off = np.stack(means) - hessian(inner, each)
-        found: FloatArray = times * off.reshape(*theta.shape[:-2], p, p)
-        return found
+        policies = theta.reshape(-1, *shape)
+        means = [hessian_estimate_mean(inner, policy, curvature) for policy in policies]
+        difference = np.stack(means) - hessian(inner, policies)
+        scaled: FloatArray = times * difference.reshape(*theta.shape[:-2], p, p)
+        return scaled
 
     if isinstance(problem, Maml):
-        return _ErringMaml(problem.mdp, problem.policy, error=error)
-    paid = problem.paid_at_end
-    return _ErringLirpg(problem.mdp, problem.policy, paid_at_end=paid, error=error)
+        return _BiasedMaml(problem.mdp, problem.policy, error=error)
+    at_end = problem.paid_at_end
+    return _BiasedLirpg(problem.mdp, problem.policy, paid_at_end=at_end, error=error)
 
 
 @dataclass(frozen=True, eq=False)
-class _ErringStep:
-    """A step whose Hessian is off by ``error [..., p, p]``."""
+class _BiasedStep:
+    """An inner step with ``error [..., p, p]`` added to its Hessian."""
 
     exact: InnerStep
     error: FloatArray
@@ -65,19 +64,19 @@ class _ErringStep:
         return self.exact.update
 
     def jvp(self, v: FloatArray) -> FloatArray:
-        """The Hessian, error included, times v."""
-        return self.exact.jvp(v) + self._off(v)
+        """The biased Hessian times v."""
+        return self.exact.jvp(v) + self._error_times(v)
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
-        """The same, as the Hessian is symmetric; the rest is exact."""
+        """The vector-Jacobian product with the biased (symmetric) Hessian; the rest is exact."""
         exact = self.exact.pull_back(cotangent)
-        off = self._off(cotangent)
-        return replace(exact, state=lambda: exact.state() + off)
+        added = self._error_times(cotangent)
+        return replace(exact, state=lambda: exact.state() + added)
 
-    def _off(self, v: FloatArray) -> FloatArray:
+    def _error_times(self, v: FloatArray) -> FloatArray:
         flat = v.reshape(*v.shape[:-2], -1, 1)
-        found: FloatArray = (self.error @ flat).reshape(v.shape)
-        return found
+        product: FloatArray = (self.error @ flat).reshape(v.shape)
+        return product
 
 
 def _no_error(theta: FloatArray) -> FloatArray:
@@ -86,16 +85,16 @@ def _no_error(theta: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False)
-class _ErringMaml(Maml):
+class _BiasedMaml(Maml):
     error: _Error = _no_error
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
-        return _ErringStep(super().inner_step(meta_parameters, theta), self.error(theta))
+        return _BiasedStep(super().inner_step(meta_parameters, theta), self.error(theta))
 
 
 @dataclass(frozen=True, eq=False)
-class _ErringLirpg(Lirpg):
+class _BiasedLirpg(Lirpg):
     error: _Error = _no_error
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
-        return _ErringStep(super().inner_step(meta_parameters, theta), self.error(theta))
+        return _BiasedStep(super().inner_step(meta_parameters, theta), self.error(theta))

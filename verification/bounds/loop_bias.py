@@ -1,23 +1,24 @@
 """The bias of one sampled loop: by enumeration of its batches, its leading term, or by sampling.
 
-The bias splits exactly into what the Hessians' error does along the expected path, and what sampled
-steps add to that. Where all batches can be enumerated both are exact; the leading term keeps the
-first and the 1/N part of the second (with the same Hessians). When sampled, the inner steps alone
-are: what follows has its mean, which leaves the bias as it is.
+*MAML and LIRPG*: the bias splits exactly into what the Hessians' error does along the expected path
+and what sampled steps add to that. Where all batches can be enumerated both are exact; the leading
+term keeps the first and the 1/N part of the second (with the same Hessians).
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4) and Sec. 5.1.
+*LOLA and MGRL*: DiCE's Hessians and mixed derivatives of a game are unbiased, and MGRL's are exact
+here, so the bias is what sampled steps add.
 
-The bias of one sampled LOLA or MGRL loop: by enumeration of the batches, or by sampling.
+Only the inner steps are ever sampled: Hessians, Jacobians and outer gradients are replaced by their
+means, which leaves the bias as it is.
 
-DiCE's Hessians and mixed derivatives of a game are unbiased, MGRL's are exact ones here, so the
-bias is what sampled steps add: they alone are drawn, and what follows has its mean.
-
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA, MGRL) and eq. (4).
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA, MGRL), eq. (4) and
+Sec. 5.1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,19 +37,36 @@ from gradbias.analytic.moments.trajectory_classes import Credit, TrajectoryClass
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.bounds.biased_hessians import with_hessian_error
 
-OUTCOMES = 1_000_000
-"""Of the inner loop, up to which they are enumerated unless said."""
+# torch, which estimators need, is imported where they are made: its import takes longer than most
+# sweeps.
+if TYPE_CHECKING:
+    from gradbias.stochastic.meta.meta_gradients import MetaGradient
 
-_INNER_OUTCOMES = 4_000
-"""Before the last step: each costs a call."""
+OUTCOMES = 1_000_000
+"""The largest number of outcomes of the inner loop that is enumerated by default."""
+
+_MAX_INNER_OUTCOMES = 4_000
+"""The largest number of outcomes before the last step: each costs a call."""
+
+_MAX_PATHS = 50_000
+"""The largest number of sampled LOLA or MGRL loops that is enumerated: each costs memory."""
 
 _ROUNDING = 1e-14
+_PROGRAM_ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
-class LoopAsked:
-    """A loop whose bias is asked for; ``replications`` of it are drawn where it cannot be
-    enumerated.
+class SweptLoop:
+    """One loop of a sweep: its settings, and how its bias may be found.
+
+    Attributes:
+        steps: K, the number of inner steps.
+        step_size: alpha.
+        batch_size: N, the number of trajectories in a batch; None takes expected inner steps.
+        hessian_error: multiplies the error of the Hessians' mean.
+        curvature: the Hessian estimator with that mean (None: exact Hessians).
+        max_outcomes: the largest number of outcomes of the loop that is enumerated.
+        replications: the number of loops sampled where there are more outcomes (0: none).
     """
 
     steps: int
@@ -62,9 +80,12 @@ class LoopAsked:
 
 @dataclass(frozen=True)
 class SweptBias:
-    """Norms of the ``bias`` (None where it was neither enumerated nor sampled) and of its
-    ``leading`` term (None where that is not known), 0 where they are rounding; a sampled one has an
-    ``interval``, by a normal mean.
+    """The bias of one loop, as norms that are 0 where they are rounding.
+
+    Attributes:
+        bias: the norm of the bias; None where it was neither enumerated nor sampled.
+        leading: the norm of its leading term; None where that is not known.
+        interval: a confidence interval of a sampled bias, which relies on a normal mean.
     """
 
     bias: float | None
@@ -72,157 +93,162 @@ class SweptBias:
     interval: tuple[float, float] | None = None
 
 
+@singledispatch
 def swept_bias(
-    problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None, asked: LoopAsked
+    problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None, loop: SweptLoop
 ) -> SweptBias:
-    """The bias of a `Maml` or `Lirpg` loop. Raises ValueError as `compositional_bias`, for what is
-    too large.
+    """The bias of a loop; the one place where bounds ask what kind of problem it is.
+
+    This version is for `Maml` and `Lirpg`. Raises ValueError as `compositional_bias`, and for
+    problems that are too large.
     """
-    k, alpha, n = asked.steps, asked.step_size, asked.batch_size
-    loop = expected_path(problem, phi, theta, k, alpha, Credit.REWARD_TO_GO, None)
-    erring = with_hessian_error(loop.problem, loop.inner, asked.curvature, asked.hessian_error)
+    k, alpha, n = loop.steps, loop.step_size, loop.batch_size
+    path = expected_path(problem, phi, theta, k, alpha, Credit.REWARD_TO_GO, None)
+    biased = with_hessian_error(path.problem, path.inner, loop.curvature, loop.hessian_error)
     exact = meta_gradient(problem, phi, theta, steps=k, step_size=alpha)
-    expected = meta_gradient(erring, phi, theta, steps=k, step_size=alpha) - exact
-    floor = _rounding(loop, exact, k)
+    by_hessians = meta_gradient(biased, phi, theta, steps=k, step_size=alpha) - exact
+    floor = _rounding(path, exact, k)
     if n is None:
-        return SweptBias(*(_norm(expected, floor),) * 2)
+        return SweptBias(*(_norm(by_hessians, floor),) * 2)
     first = leading_compositional_bias(
         problem,
         phi,
         theta,
         steps=k,
         step_size=alpha,
-        curvature=asked.curvature,
-        hessian_error=asked.hessian_error,
+        curvature=loop.curvature,
+        hessian_error=loop.hessian_error,
     )
-    leading = _norm(expected + first.meta_gradient / n, floor)
-    if _fits(loop, asked, n):
-        every = compositional_bias(erring, phi, theta, steps=k, step_size=alpha, batch_size=n)
-        return SweptBias(_norm(expected + every.meta_gradient, floor), leading)
-    if not asked.replications:
+    leading = _norm(by_hessians + first.meta_gradient / n, floor)
+    if _can_be_enumerated(path, loop, n):
+        by_steps = compositional_bias(biased, phi, theta, steps=k, step_size=alpha, batch_size=n)
+        return SweptBias(_norm(by_hessians + by_steps.meta_gradient, floor), leading)
+    if not loop.replications:
         return SweptBias(None, leading)
-    bias, interval = _sampled(loop, erring, asked, n)
+    start = (path.phi, None if path.problem.starts_at_meta else path.path[0])
+    bias, interval = _sampled(_estimator(path, biased, loop, n), start, path.problem, loop)
     return SweptBias(bias, leading, interval)
 
 
-def _rounding(loop: ExpectedPath, exact: FloatArray, steps: int) -> float:
-    """Below this a bias is rounding: of the meta-gradient, or of what it would be if nothing in the
-    outer gradient cancelled (equal rewards).
+def _rounding(path: ExpectedPath, exact: FloatArray, steps: int) -> float:
+    """The size below which a bias is rounding: relative to the meta-gradient, and to what it would
+    be if nothing in the outer gradient cancelled (as equal rewards do).
     """
-    uncancelled = largest_estimate(loop.outer)
-    if not loop.problem.starts_at_meta:
-        uncancelled *= steps * loop.step_size * mixed_constants(loop.inner).slope
+    uncancelled = largest_estimate(path.outer)
+    if not path.problem.starts_at_meta:
+        uncancelled *= steps * path.step_size * mixed_constants(path.inner).slope
     return _ROUNDING * (float(np.linalg.norm(exact)) + uncancelled)
 
 
 def _norm(bias: FloatArray, floor: float) -> float:
-    found = float(np.linalg.norm(bias))
-    return found if found > floor else 0.0
+    norm = float(np.linalg.norm(bias))
+    return norm if norm > floor else 0.0
 
 
-def _fits(loop: ExpectedPath, asked: LoopAsked, n: int) -> bool:
+def _can_be_enumerated(path: ExpectedPath, loop: SweptLoop, n: int) -> bool:
     try:
-        classes = TrajectoryClasses.of(loop.inner, to_go=True)
-        count = classes.counted(n, asked.steps)
-    except ValueError:  # too many even for that
+        classes = TrajectoryClasses.of(path.inner, to_go=True)
+        count = classes.counted(n, loop.steps)
+    except ValueError:  # there are too many to count
         return False
-    before = count ** ((asked.steps - 1) / asked.steps)
-    return count <= asked.max_outcomes and before <= _INNER_OUTCOMES
+    before_last = count ** ((loop.steps - 1) / loop.steps)
+    return count <= loop.max_outcomes and before_last <= _MAX_INNER_OUTCOMES
 
 
-def _sampled(
-    loop: ExpectedPath, erring: Maml | Lirpg, asked: LoopAsked, n: int
-) -> tuple[float, tuple[float, float] | None]:
-    # Here, as drawing needs torch, whose import takes longer than most sweeps.
+def _estimator(path: ExpectedPath, biased: Maml | Lirpg, loop: SweptLoop, n: int) -> MetaGradient:
+    """The meta-gradient with sampled inner steps, and ``biased``'s exact derivatives."""
     from gradbias.stochastic.meta.inner_loops import SampledLoop
     from gradbias.stochastic.meta.meta_gradients import MetaGradient
     from gradbias.stochastic.meta.slots import Given, Sampled
     from gradbias.stochastic.surrogates.catalogue import CATALOGUE
     from gradbias.stochastic.surrogates.meta_losses import IntrinsicReward
+
+    from_phi, surrogate = path.problem.starts_at_meta, CATALOGUE["ad"]
+    if not from_phi:
+        # Sampled trajectories are rewarded until they end; the exact side adds phi for ever.
+        if path.phi[path.outer.terminal].any():
+            raise ValueError(
+                "meta_parameters: expected 0 at terminal states to sample trajectories"
+            )
+        surrogate = IntrinsicReward(surrogate)
+    return MetaGradient(
+        SampledLoop(path.outer, starts_at_meta=from_phi),
+        loop.steps,
+        loop.step_size,
+        value=Sampled(surrogate, n),
+        hessian=Given(biased),
+        outer=Given(biased),
+        jacobian=None if from_phi else Given(biased),
+    )
+
+
+def _sampled(
+    estimator: MetaGradient,
+    start: tuple[npt.ArrayLike, npt.ArrayLike | None],
+    problem: BilevelProblem,
+    loop: SweptLoop,
+) -> tuple[float, tuple[float, float] | None]:
+    """The norm of a sampled bias with its interval."""
     from gradbias.verification.measurement.meta_gradients import measure_meta_gradient
 
-    from_phi, surrogate = loop.problem.starts_at_meta, CATALOGUE["ad"]
-    if not from_phi:
-        _check_ends(loop)
-        surrogate = IntrinsicReward(surrogate)
-    estimator = MetaGradient(
-        SampledLoop(loop.outer, starts_at_meta=from_phi),
-        asked.steps,
-        asked.step_size,
-        value=Sampled(surrogate, n),
-        hessian=Given(erring),
-        outer=Given(erring),
-        jacobian=None if from_phi else Given(erring),
-    )
     report = measure_meta_gradient(
-        estimator,
-        loop.phi,
-        None if from_phi else loop.path[0],
-        exact=loop.problem,
-        evidence="sampling",
-        replications=asked.replications,
+        estimator, *start, exact=problem, evidence="sampling", replications=loop.replications
     )
     return report.bias_norm, report.interval
 
 
-def _check_ends(loop: ExpectedPath) -> None:
-    """Sampled trajectories are paid until they end, the exact side's phi for ever."""
-    paid: FloatArray = loop.phi[loop.outer.terminal]
-    if paid.any():
-        raise ValueError("meta_parameters: expected 0 at terminal states to sample trajectories")
-
-
-_PATHS = 50_000
-"""Sampled inner loops up to which they are enumerated: each costs memory."""
-
-_ROUNDING = 1e-13
-
-
-def swept_program_bias(
-    problem: Lola | Mgrl, phi: npt.ArrayLike, theta: npt.ArrayLike | None, asked: LoopAsked
-) -> SweptBias:
-    """The bias; its leading term is not known but for expected steps, which have none. Raises
-    ValueError for parameters that do not fit.
-    """
-    if asked.batch_size is None:
+@swept_bias.register
+def _(problem: Lola, phi: npt.ArrayLike, theta: npt.ArrayLike | None, loop: SweptLoop) -> SweptBias:
+    if loop.batch_size is None:
         return SweptBias(0.0, 0.0)
-    # Here, as drawing needs torch, whose import takes longer than most sweeps.
     from gradbias.stochastic.meta.game_loops import SampledGame
+    from gradbias.stochastic.surrogates.catalogue import CATALOGUE
+
+    game = SampledGame(problem.game, problem.player)
+    return _program_bias(problem, (phi, theta), loop, game, CATALOGUE["ad"])
+
+
+@swept_bias.register
+def _(problem: Mgrl, phi: npt.ArrayLike, theta: npt.ArrayLike | None, loop: SweptLoop) -> SweptBias:
+    if loop.batch_size is None:
+        return SweptBias(0.0, 0.0)
     from gradbias.stochastic.meta.inner_loops import SampledLoop
+    from gradbias.stochastic.surrogates.meta_losses import LambdaReturn
+
+    sampled = SampledLoop(problem.mdp, critic=np.asarray(problem.critic))  # type: ignore[arg-type]
+    surrogate = LambdaReturn(weighting=problem.weighting)
+    return _program_bias(problem, (phi, theta), loop, sampled, surrogate)
+
+
+def _program_bias(
+    problem: Lola | Mgrl,
+    start: tuple[npt.ArrayLike, npt.ArrayLike | None],
+    loop: SweptLoop,
+    sampled: Any,
+    surrogate: Any,
+) -> SweptBias:
+    """The bias of a LOLA or MGRL loop whose inner updates ``surrogate`` estimates; its leading term
+    is not known. Raises ValueError for parameters that do not fit.
+    """
     from gradbias.stochastic.meta.meta_gradients import MetaGradient
     from gradbias.stochastic.meta.slots import Given, Sampled
-    from gradbias.stochastic.surrogates.catalogue import CATALOGUE
-    from gradbias.stochastic.surrogates.meta_losses import LambdaReturn
     from gradbias.verification.evidence.enumeration import EnumerationSizeError
     from gradbias.verification.measurement.meta_gradients import measure_meta_gradient
 
-    loop: SampledGame | SampledLoop
-    if isinstance(problem, Lola):
-        loop, surrogate = SampledGame(problem.game, problem.player), CATALOGUE["ad"]
-    else:
-        loop = SampledLoop(problem.mdp, critic=np.asarray(problem.critic))  # type: ignore[arg-type]
-        surrogate = LambdaReturn(weighting=problem.weighting)
-    given, value = Given(problem), Sampled(surrogate, asked.batch_size)
-    steps = (asked.steps, asked.step_size)
-    estimator = MetaGradient(loop, *steps, value, given, given, jacobian=given)
-    limit = max(1, min(asked.max_outcomes, _PATHS))
+    exact, value = Given(problem), Sampled(surrogate, loop.batch_size or 1)
+    settings = (loop.steps, loop.step_size)
+    estimator = MetaGradient(sampled, *settings, value, exact, exact, jacobian=exact)
+    limit = max(1, min(loop.max_outcomes, _MAX_PATHS))
     try:
-        if asked.max_outcomes == 0:
+        if loop.max_outcomes == 0:
             raise EnumerationSizeError("none is to be enumerated")
         report = measure_meta_gradient(
-            estimator, phi, theta, exact=problem, evidence="enumeration", max_outcomes=limit
+            estimator, *start, exact=problem, evidence="enumeration", max_outcomes=limit
         )
     except EnumerationSizeError:
-        if not asked.replications:
+        if not loop.replications:
             return SweptBias(None, None)
-        report = measure_meta_gradient(
-            estimator,
-            phi,
-            theta,
-            exact=problem,
-            evidence="sampling",
-            replications=asked.replications,
-        )
-        return SweptBias(report.bias_norm, None, report.interval)
-    floor = _ROUNDING * report.target_norm
+        bias, interval = _sampled(estimator, start, problem, loop)
+        return SweptBias(bias, None, interval)
+    floor = _PROGRAM_ROUNDING * report.target_norm
     return SweptBias(report.bias_norm if report.bias_norm > floor else 0.0, None)

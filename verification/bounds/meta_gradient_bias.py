@@ -1,15 +1,17 @@
-"""Bounds of what sampled inner steps and biased Hessians do to a K-step meta-gradient.
+"""Bounds of the bias that sampled inner steps and biased Hessians cause in a K-step meta-gradient.
 
-With ``B = 1 + alpha c_2``, ``Bb = B + alpha Delta_H`` and ``S_n(x) = 1 + x + .. + x^{n-1}``, the
-iterates' errors ``e_i`` obey ``|e_{i+1}| <= B |e_i| + alpha |noise|``, where the noise has mean 0
-given what came before. So, with sigma the deviation of one trajectory's gradient,
+The symbols: alpha is the step size; c_2 bounds the inner Hessian and rho_2 is its Lipschitz
+constant; Delta_H bounds the error of the Hessian estimate's mean; N is the batch size; sigma is the
+standard deviation of one trajectory's gradient; e_i is the error of the i-th iterate. Let
+``B = 1 + alpha c_2``, ``Bb = B + alpha Delta_H`` and ``S_n(x) = 1 + x + .. + x^{n-1}``. Then
+``|e_{i+1}| <= B |e_i| + alpha |noise|``, where the noise has mean 0 given what came before, so
 
     E|e_K|             <= alpha sigma / sqrt(N) S_K(B)            (Lemma 4.4, eq. 6),
     sqrt(E|e_K|^2)     <= alpha sigma / sqrt(N) sqrt(S_K(B^2))    (orthogonality: never larger),
     |E e_K|            <= alpha rho_2 / 2 sum_i B^{K-1-i} E|e_i|^2 = O(1/N).
 
-The first two are errors; a bias is of the third kind. ``sigma`` must bound the deviation wherever
-iterates may go: on the expected path alone, as printed, it bounds nothing.
+The first two are errors; a bias is of the third kind. ``sigma`` must hold wherever iterates may go:
+the standard deviation on the expected path alone, as printed, bounds nothing.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4 and Theorem 4.5,
 corrected where they do not hold (docs/errata.md).
@@ -34,12 +36,13 @@ from gradbias.verification.bounds.second_order import second_order_bound
 
 @dataclass(frozen=True)
 class CompositionalErrorBound:
-    """Of a function f of theta^K, with Lipschitz constant C_0; each bounds what it says.
+    """Bounds for a function f of theta^K, with Lipschitz constant C_0 and f its exact value.
 
-    - ``printed``: ``E|f(theta^K) - f|``, by eq. (6);
-    - ``root_mean_square``: the root of ``E|f(theta^K) - f|^2``, and so ``printed``'s too;
-    - ``iterate_bias``: ``|E theta^K - theta^K|`` (whatever f);
-    - ``bias``: ``|E f(theta^K) - f|``; of order 1/N where f's derivative has a Lipschitz constant.
+    Attributes:
+        printed: bounds ``E|f(theta^K) - f|``, by eq. (6).
+        root_mean_square: bounds the root of ``E|f(theta^K) - f|^2``, and so what ``printed`` does.
+        iterate_bias: bounds ``|E theta^K - theta^K|`` (whatever f is).
+        bias: bounds ``|E f(theta^K) - f|``; of order 1/N if f's derivative is Lipschitz.
     """
 
     printed: float
@@ -50,30 +53,30 @@ class CompositionalErrorBound:
 
 @dataclass(frozen=True)
 class BiasBound:
-    """Of the norm of a meta-gradient's bias.
+    """Bounds of the norm of a meta-gradient's bias.
 
-    - ``printed``: eq. (9) with 1 for the constant that it leaves out. No bound: for K > 1 it does
-      not vanish with the errors, and lacks step sizes;
-    - ``corrected``: Theorem 4.5 with its constants; ``compact`` is the same simplified;
-    - ``second_order``: the same for the Hessian's and the Jacobian's errors, and what sampled steps
-      add by second derivatives: of order 1/N, where ``corrected`` is of order ``1/sqrt(N)``;
-    - ``estimates``: the part of ``corrected`` that the errors of J's and H's means have.
+    Attributes:
+        printed: eq. (9) with 1 for the constant that it leaves out. It is no bound: for K > 1 it
+            does not vanish with the errors, and it lacks step sizes.
+        corrected: Theorem 4.5 with its constants, of order ``1/sqrt(N)``.
+        second_order: the same for the Hessian's and the Jacobian's errors, while second derivatives
+            bound what sampled steps add: of order 1/N.
+        estimates: the part of ``corrected`` that comes from the errors of J's and H's means.
     """
 
     printed: float
     corrected: float
-    compact: float
     second_order: float
     estimates: float
 
     @property
     def smallest(self) -> float:
-        """The smallest of those that hold."""
-        return min(self.corrected, self.compact, self.second_order)
+        """The smaller of the two that hold."""
+        return min(self.corrected, self.second_order)
 
 
 LARGEST = sys.float_info.max
-"""Of what is given; what comes of it is infinite where floats do not reach."""
+"""The largest constant that is accepted. A bound that overflows is returned as ``inf``."""
 
 
 def compositional_error_bound(
@@ -85,64 +88,84 @@ def compositional_error_bound(
     lipschitz: float = 1.0,
     slope_lipschitz: float | None = None,
 ) -> CompositionalErrorBound:
-    """Bounds of what ``steps`` inner steps from ``batch_size`` trajectories each do to f(theta^K).
+    """Bounds of the error that sampled inner steps cause in a function f of theta^K.
 
-    ``lipschitz`` is f's constant, ``slope_lipschitz`` that of its derivative, if it has one;
-    without samples (None) the steps are expected ones.
+    Args:
+        constants: the loop's constants, such as those of `loop_constants`.
+        steps: K, the number of inner steps.
+        step_size: alpha, at least 0.
+        batch_size: N, the number of trajectories in a batch; None takes expected steps.
+        lipschitz: f's Lipschitz constant.
+        slope_lipschitz: the Lipschitz constant of f's derivative, if it has one.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4.
+    Returns:
+        Four bounds, each of another kind of error.
 
     Raises:
         ValueError: steps or batch_size below 1, or a negative number.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4.
 
     >>> constants = LoopConstants(c2=0.5, m2=1.0, sigma=1.0, rho2=0.2)
     >>> found = compositional_error_bound(constants, steps=2, step_size=1.0, batch_size=100)
     >>> round(found.printed, 4), round(found.root_mean_square, 4), round(found.iterate_bias, 4)
     (0.25, 0.1803, 0.001)
     """
-    loop = Asked.of(constants, steps, step_size, batch_size)
+    loop = LoopSettings.of(constants, steps, step_size, batch_size)
     first = real_number("lipschitz", lipschitz, low=0.0, high=LARGEST)
     errors = loop.errors()
     shift = loop.iterate_bias(errors)
-    bias = saturating_product(first, errors[-1])
+    square = saturating_product(first, errors[-1])
+    bias = square
     if slope_lipschitz is not None:
         second = real_number("slope_lipschitz", slope_lipschitz, low=0.0, high=LARGEST)
-        bent = saturating_product(first, shift) + 0.5 * saturating_product(
-            second, errors[-1], errors[-1]
-        )
-        bias = min(bias, bent)
-    square = saturating_product(first, errors[-1])
+        by_curvature = 0.5 * saturating_product(second, errors[-1], errors[-1])
+        bias = min(bias, saturating_product(first, shift) + by_curvature)
     return CompositionalErrorBound(saturating_product(first, loop.printed()), square, shift, bias)
 
 
 def meta_gradient_bias_bound(
     constants: LoopConstants, *, steps: int, step_size: float, batch_size: int | None
 ) -> BiasBound:
-    """Bounds of the bias of a meta-gradient whose four sample sets a step are independent.
+    """Bounds of the bias of a meta-gradient whose four sample sets in a step are independent.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5, eq. (9).
+    Args:
+        constants: the loop's constants, such as those of `loop_constants`.
+        steps: K, the number of inner steps.
+        step_size: alpha, at least 0.
+        batch_size: N, the number of trajectories in a batch; None takes expected steps.
+
+    Returns:
+        The paper's expression, and two bounds that hold.
 
     Raises:
         ValueError: steps or batch_size below 1, or a negative number.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5, eq. (9).
 
     >>> exact = LoopConstants(c2=0.1, m2=1.0, c1=1.0)  # no noise, no error anywhere
     >>> found = meta_gradient_bias_bound(exact, steps=3, step_size=1.0, batch_size=None)
     >>> round(found.printed, 4), found.corrected, found.second_order
     (2.42, 0.0, 0.0)
     """
-    loop = Asked.of(constants, steps, step_size, batch_size)
+    loop = LoopSettings.of(constants, steps, step_size, batch_size)
     errors = loop.errors()
-    sampled, estimates, compact = (_from_phi if constants.starts_at_meta else _general)(
-        loop, errors
-    )
+    sampled, estimates = (_from_phi if constants.starts_at_meta else _general)(loop, errors)
     variance = saturating_product(loop.noise, loop.noise)
-    bent = estimates + second_order_bound(constants, loop.steps, loop.step_size, variance)
-    return BiasBound(_printed(loop, errors), sampled + estimates, compact, bent, estimates)
+    by_steps = second_order_bound(constants, loop.steps, loop.step_size, variance)
+    return BiasBound(_printed(loop, errors), sampled + estimates, estimates + by_steps, estimates)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Constants and a loop: ``noise`` is sigma over the root of N."""
+class LoopSettings:
+    """A loop whose bounds are computed.
+
+    Attributes:
+        constants: the loop's constants.
+        steps: K, the number of inner steps.
+        step_size: alpha.
+        noise: the standard deviation of a batch's inner gradient, ``sigma / sqrt(N)``.
+    """
 
     constants: LoopConstants
     steps: int
@@ -152,8 +175,8 @@ class Asked:
     @classmethod
     def of(
         cls, constants: LoopConstants, steps: int, step_size: float, batch_size: int | None
-    ) -> Asked:
-        """Checked. Raises ValueError where something does not fit."""
+    ) -> LoopSettings:
+        """The settings, checked. Raises ValueError where something does not fit."""
         if not isinstance(constants, LoopConstants):
             raise ValueError(f"constants: expected LoopConstants, got {type(constants).__name__}")
         k = whole_number("steps", steps, at_least=1)
@@ -165,78 +188,65 @@ class Asked:
 
     @property
     def growth(self) -> float:
-        """B."""
+        """B = 1 + alpha c_2, by which an error can grow in one step."""
         return 1.0 + self.step_size * self.constants.c2
 
     @property
     def estimated_growth(self) -> float:
-        """B with the Hessian's error: Bb."""
+        """Bb = B + alpha Delta_H, the same with the Hessian's error."""
         return self.growth + self.step_size * self.constants.delta_h
 
     def errors(self) -> list[float]:
-        """What bounds ``sqrt(E|e_i|^2)`` for i = 0 .. K."""
+        """Bounds of ``sqrt(E|e_i|^2)`` for i = 0 .. K."""
         scale, square = self.step_size * self.noise, self.growth * self.growth
         return [
             saturating_product(scale, math.sqrt(powers(square, i))) for i in range(self.steps + 1)
         ]
 
     def printed(self) -> float:
-        """Eq. (6), for C_0 = 1."""
+        """The right-hand side of eq. (6), for C_0 = 1."""
         return saturating_product(self.step_size, self.noise, powers(self.growth, self.steps))
 
     def iterate_bias(self, errors: list[float]) -> float:
-        """What bounds ``|E e_K|``."""
-        bent = 0.0
+        """The bound of ``|E e_K|``, given those of `errors`."""
+        squares = 0.0
         for error in errors[1 : self.steps]:
-            bent = saturating_product(self.growth, bent) + error * error
-        return 0.5 * saturating_product(self.step_size, self.constants.rho2, bent)
+            squares = saturating_product(self.growth, squares) + error * error
+        return 0.5 * saturating_product(self.step_size, self.constants.rho2, squares)
 
 
-def _general(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
-    """Theorem 4.5 for theta^0 that does not depend on phi: the iterates' part, the estimates'
-    part, and both in compact form.
+def _general(loop: LoopSettings, errors: list[float]) -> tuple[float, float]:
+    """Theorem 4.5 for theta^0 that does not depend on phi: the part of the iterates' errors, and
+    the part of the estimates' errors.
     """
     c, k, alpha = loop.constants, loop.steps, loop.step_size
     b, bb = loop.growth, loop.estimated_growth
-    plain, erring = powers(b, k), powers(bb, k)
-    turned_off = sum(power_difference(b, alpha * c.delta_h, i) for i in range(1, k))
-    estimates = saturating_product(alpha, c.m2, c.delta_j, erring) + saturating_product(
-        alpha, c.m2, c.c1, turned_off
+    by_hessians = sum(power_difference(b, alpha * c.delta_h, i) for i in range(1, k))
+    estimates = saturating_product(alpha, c.m2, c.delta_j, powers(bb, k)) + saturating_product(
+        alpha, c.m2, c.c1, by_hessians
     )
     sampled = saturating_product(c.mu12, errors[k]) + saturating_product(
-        alpha, c.c1, c.mu2, plain, errors[k]
+        alpha, c.c1, c.mu2, powers(b, k), errors[k]
     )
     for i in range(1, k):
         sampled += saturating_product(alpha, c.m2, c.rho1, power(bb, k - 1 - i), errors[i])
         inside = power(b, k - 1 - i) * powers(b, i)
         sampled += saturating_product(alpha, alpha, c.m2, c.c1, c.rho2, errors[i], inside)
-    whole, largest = k * power(bb, k - 1), max(errors)
-    twice = (0.5 * k * (k - 1), alpha, alpha, power(bb, max(k - 2, 0)), c.m2, c.c1)
-    compact = saturating_product(power(bb, k - 1), c.mu12, largest)
-    compact += saturating_product(whole, alpha, c.c1, c.mu2, largest)
-    compact += saturating_product(whole, alpha, c.m2, c.rho1, largest) + saturating_product(
-        whole, alpha, c.m2, c.delta_j
-    )
-    compact += saturating_product(*twice, c.rho2, largest) + saturating_product(*twice, c.delta_h)
-    return sampled, estimates, compact
+    return sampled, estimates
 
 
-def _from_phi(loop: Asked, errors: list[float]) -> tuple[float, float, float]:
+def _from_phi(loop: LoopSettings, errors: list[float]) -> tuple[float, float]:
     """Theorem 4.5 for MAML, which the printed one does not cover: as `_general`."""
     c, k, alpha = loop.constants, loop.steps, loop.step_size
-    b, bb, largest = loop.growth, loop.estimated_growth, max(errors)
+    b = loop.growth
     estimates = saturating_product(c.m2, power_difference(b, alpha * c.delta_h, k))
-    moved = saturating_product(alpha, c.m2, c.rho2, power(b, k - 1))
-    turned = saturating_product(c.mu2, power(b, k))
-    sampled = saturating_product(turned, errors[k]) + sum(
-        saturating_product(moved, error) for error in errors[1:k]
-    )
-    compact = saturating_product(turned, largest) + saturating_product(k - 1, moved, largest)
-    compact += saturating_product(k, power(bb, k - 1), alpha, c.m2, c.delta_h)
-    return sampled, estimates, compact
+    by_hessian = saturating_product(alpha, c.m2, c.rho2, power(b, k - 1))
+    sampled = saturating_product(saturating_product(c.mu2, power(b, k)), errors[k])
+    sampled += sum(saturating_product(by_hessian, error) for error in errors[1:k])
+    return sampled, estimates
 
 
-def _printed(loop: Asked, errors: list[float]) -> float:
+def _printed(loop: LoopSettings, errors: list[float]) -> float:
     """Eq. (9) with 1 for its constant; MAML's Jacobian is its Hessian."""
     c, k = loop.constants, loop.steps
     delta_j = c.delta_h if c.starts_at_meta else c.delta_j

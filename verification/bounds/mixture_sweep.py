@@ -1,4 +1,5 @@
-"""A mix's bias and variance beside its bounds and the n-step estimate's, over kappa or n.
+"""The bias and variance of a mix of i-step meta-gradients, beside its bounds and the n-step
+estimate's bias and variance, as kappa or n is varied.
 
 Source: *One Step at a Time: Pros and Cons of Multi-Step Meta-Gradient RL*, eq. (10), Sec. 3.5 and
 App. C.1.
@@ -15,25 +16,38 @@ import numpy as np
 from gradbias.analytic.moments.reward_chains import chain_step_moments
 from gradbias.analytic.problems.mixing import Validation
 from gradbias.analytic.problems.reward_chains import ChainLearner
-from gradbias.analytic.utils.validation import real_number, whole_number
+from gradbias.analytic.utils.validation import choice, real_number, whole_number
 from gradbias.verification.bounds.mixtures import mixture_bias, mixture_bound
 
 
 class MixtureSweep(Enum):
-    """What is varied."""
+    """The setting that a sweep varies, by the name of its argument."""
 
     KAPPA = "kappa"
-    STEPS = "inner steps n"
+    STEPS = "steps"
+
+    @property
+    def label(self) -> str:
+        """The quantity in words, with its symbol."""
+        return "kappa" if self is MixtureSweep.KAPPA else "inner steps n"
 
 
 @dataclass(frozen=True)
 class MixtureRow:
-    """One mix (``kappa`` None: 1 - 1/n): the norm of its ``bias`` against the limit of many steps,
-    its total ``variance``, both of the n-step estimate alone (``last_bias``, ``last_variance``),
-    and bounds. Everything is exact.
+    """One mix; everything in it is exact.
 
-    ``aligned`` and ``decreasing``: of the i-step biases. Where both hold, the mix's bias is never
-    below the n-step one.
+    Attributes:
+        steps: n, the largest number of inner steps.
+        kappa: the ratio of successive weights; None stands for 1 - 1/n.
+        bias: the norm of the mix's bias against the limit of many steps.
+        last_bias: the same for the n-step estimate alone.
+        bias_bound: the bound of ``bias``.
+        variance: the total variance of the mix.
+        last_variance: the same for the n-step estimate alone.
+        variance_bound: the bound of ``variance``.
+        aligned: whether the i-step biases point the same way.
+        decreasing: whether no i-step bias is smaller than the n-step one. If both
+            hold, the mix's bias is never below the n-step one.
     """
 
     steps: int
@@ -51,31 +65,40 @@ class MixtureRow:
 def mixture_versus_bounds(
     learner: ChainLearner,
     *,
-    sweep: MixtureSweep,
+    sweep: MixtureSweep | str,
     values: Sequence[float],
     steps: int = 10,
     kappa: float | None = None,
     validation: Validation = Validation.FRESH,
 ) -> tuple[MixtureRow, ...]:
-    """Biases, variances and bounds of mixes, for each of ``values`` in place of the argument that
-    ``sweep`` names.
+    """Biases, variances and bounds of mixes on a reward chain, as one setting is varied.
 
-    Source: *One Step at a Time*, eq. (10).
+    Args:
+        learner: the reward chain and its inner learner.
+        sweep: the varied setting: "kappa" or "steps".
+        values: its values, in place of the argument of that name.
+        steps: n, the largest number of inner steps.
+        kappa: the ratio of successive weights, from 0 to 1 (default: 1 - 1/n).
+        validation: which samples the outer loss is computed from.
+
+    Returns:
+        One row for each value.
 
     Raises:
         ValueError: as `chain_step_moments` and `mixture_bound`; no values.
 
+    Source: *One Step at a Time*, eq. (10).
+
     >>> from gradbias.analytic import RewardChain
     >>> learner = ChainLearner(RewardChain.alternating(10), np.full(10, 0.5), np.zeros(10))
-    >>> rows = mixture_versus_bounds(learner, sweep=MixtureSweep.KAPPA, values=[0.0, 1.0])
+    >>> rows = mixture_versus_bounds(learner, sweep="kappa", values=[0.0, 1.0])
     >>> [(round(row.bias, 4), round(row.last_bias, 4)) for row in rows]
     [(0.0162, 0.0056), (0.01, 0.0056)]
     """
-    if not isinstance(sweep, MixtureSweep):
-        raise ValueError(f"sweep: expected a MixtureSweep, got {sweep!r}")
+    kind = choice("sweep", sweep, MixtureSweep)
     if np.ndim(values) != 1 or len(values) == 0:
         raise ValueError(f"values: expected at least one number in a sequence, got {values!r}")
-    if sweep is MixtureSweep.KAPPA:
+    if kind is MixtureSweep.KAPPA:
         ratios = [real_number("values", value, low=0.0, high=1.0) for value in values]
         return tuple(_row(learner, steps, ratio, validation) for ratio in ratios)
     counts = [whole_number("values", value, at_least=1) for value in values]
@@ -85,17 +108,17 @@ def mixture_versus_bounds(
 def _row(
     learner: ChainLearner, steps: int, kappa: float | None, validation: Validation
 ) -> MixtureRow:
-    found, bound = mixture_bias(learner, steps, kappa), mixture_bound(learner, steps, kappa)
+    exact, bound = mixture_bias(learner, steps, kappa), mixture_bound(learner, steps, kappa)
     moments = chain_step_moments(learner, steps, validation=validation)
     return MixtureRow(
         steps=steps,
         kappa=kappa,
-        bias=found.norm,
-        last_bias=found.last,
+        bias=exact.norm,
+        last_bias=exact.last,
         bias_bound=bound.bias,
         variance=float(np.trace(moments.mixed(kappa).covariance)),
         last_variance=float(np.trace(moments.last.covariance)),
         variance_bound=bound.variance,
-        aligned=found.aligned,
-        decreasing=found.decreasing,
+        aligned=exact.aligned,
+        decreasing=exact.decreasing,
     )

@@ -1,13 +1,13 @@
 """One inner step whose trajectories are used again for the Hessian: its bias, bounded.
 
 MAML's code with an unbiased Hessian and the same N trajectories for step and Hessian computes the
-linearised estimate of the sampled-step objective's gradient (E-MAML's; `step_objectives`). With phi
-one trajectory's inner estimate, u its score, and mu_2 the Lipschitz constant of the outer gradient
-wherever a step may lead,
+linearised estimate of the sampled-step objective's gradient (E-MAML's; `step_objectives`). Let phi
+be one trajectory's inner estimate, u its score, alpha the step size, and mu_2 the Lipschitz
+constant of the outer gradient wherever a step may lead. Then
 
     |E[linearised] - gradient| <= alpha^2 mu_2 / (2 N) E[|phi|^2 |u|]
 
-for every N: of order 1/N, where the source has 1/sqrt(N).
+for every N. The bound is of order 1/N, where the source's is of order 1/sqrt(N).
 
 Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Lemma 4.2 and Prop. 6.2.
 """
@@ -30,13 +30,19 @@ from gradbias.analytic.constants.returns import return_constants
 from gradbias.analytic.moments.trajectory_classes import Credit
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.returns.derivatives import hessian
-from gradbias.analytic.utils.validation import real_number
+from gradbias.analytic.utils.validation import choice, real_number
 
 
 @dataclass(frozen=True)
 class LinearisedRow:
-    """Norms at N = ``batch_size``: of the exact ``bias``, of its ``leading`` term in 1/N, and
-    bounds with constants that are ``reachable`` or hold ``everywhere``.
+    """Norms for one batch size.
+
+    Attributes:
+        batch_size: N, the number of trajectories in a batch.
+        bias: the norm of the exact bias.
+        leading: the norm of its leading term, of order 1/N.
+        reachable: the bound whose constants hold on the ball that a step can reach.
+        everywhere: the bound whose constants hold for all theta.
     """
 
     batch_size: int
@@ -53,35 +59,44 @@ def linearised_step_bound(
     step_size: float,
     batch_size: int,
     credit: Credit = Credit.TOTAL_RETURN,
-    scope: Scope = Scope.LOCAL,
+    scope: Scope | str = Scope.LOCAL,
 ) -> float:
-    """What the norm of the bias cannot exceed, of one step from ``batch_size`` trajectories that
-    are used again for its Hessian, with respect to the sampled-step objective.
+    """A bound of the norm of the bias of one inner step whose batch is used again for its Hessian,
+    with respect to the sampled-step objective.
 
-    Its mu_2 holds on the ball that a step can reach (``Scope.LOCAL``) or for all theta.
-    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Lemma 4.2, sharpened.
+    Args:
+        mdp: the problem, with a finite horizon.
+        theta: the policy's logits ``[S, A]``.
+        step_size: alpha, at least 0.
+        batch_size: N, the number of trajectories in a batch.
+        credit: the weight of each score in the inner estimate.
+        scope: "local" (mu_2 holds on the ball that a step can reach) or "global" (for all theta).
+
+    Returns:
+        The bound, of order 1/N.
 
     Raises:
-        ValueError: theta ``[S, A]`` does not fit, an infinite horizon, too many trajectories, a
-            negative step size, no samples, or another scope.
+        ValueError: theta does not fit, an infinite horizon, too many trajectories, a negative step
+            size, no samples, or another scope.
+
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Lemma 4.2, sharpened.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> asked = {"step_size": 1.0, "scope": Scope.GLOBAL}
-    >>> bounds = [linearised_step_bound(bandit, [[0, 0]], batch_size=n, **asked) for n in (1, 10)]
+    >>> step = {"step_size": 1.0, "scope": "global"}
+    >>> bounds = [linearised_step_bound(bandit, [[0, 0]], batch_size=n, **step) for n in (1, 10)]
     >>> [round(bound, 5) for bound in bounds]
     [0.01701, 0.0017]
     """
-    if scope not in (Scope.LOCAL, Scope.GLOBAL):
-        raise ValueError(f"scope: expected LOCAL or GLOBAL, as a step may lead off, got {scope!r}")
+    where = choice("scope", scope, Scope)
     size = real_number("step_size", step_size, low=0.0, high=1e12)
     law = trajectory_law(mdp, theta, credit=credit)
     constants = return_constants(mdp)
     mu_2 = constants.curvature
-    if scope is Scope.LOCAL:
+    if where is Scope.LOCAL:
         p = law.features.shape[1]
-        here = float(np.linalg.norm(hessian(mdp, theta).reshape(p, p), 2))
+        at_theta = float(np.linalg.norm(hessian(mdp, theta).reshape(p, p), 2))
         radius = size * float(np.linalg.norm(law.features, axis=1).max())
-        mu_2 = min(mu_2, here + radius * constants.third)
+        mu_2 = min(mu_2, at_theta + radius * constants.third)
     return linearised_bias_bound(law, lipschitz=size**2 * mu_2, batch_size=batch_size)
 
 
@@ -93,24 +108,36 @@ def linearised_step_rows(
     batch_size: Sequence[int],
     credit: Credit = Credit.TOTAL_RETURN,
 ) -> tuple[LinearisedRow, ...]:
-    """The exact bias for each number of trajectories, beside its leading term and bounds.
+    """The exact bias of that step for each batch size, beside its leading term and bounds.
+
+    Args:
+        mdp: the problem, with a finite horizon.
+        theta: the policy's logits ``[S, A]``.
+        step_size: alpha, at least 0.
+        batch_size: the values of N, the number of trajectories in a batch.
+        credit: the weight of each score in the inner estimate.
+
+    Returns:
+        One row for each batch size.
 
     Raises:
         ValueError: as `linearised_step_bound`, or batches that are too many to enumerate.
+
+    Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Sec. 3.4 and Prop. 6.2.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> few, many = linearised_step_rows(bandit, [[0.5, 0.0]], step_size=0.1, batch_size=[2, 64])
     >>> few.bias < few.reachable < few.everywhere, round(many.leading / many.bias, 2)
     (True, 1.0)
     """
-    asked: dict[str, Any] = {"step_size": step_size, "credit": credit}
+    step: dict[str, Any] = {"step_size": step_size, "credit": credit}
     everywhere, reachable = (
-        linearised_step_bound(mdp, theta, batch_size=1, scope=scope, **asked)
+        linearised_step_bound(mdp, theta, batch_size=1, scope=scope, **step)
         for scope in (Scope.GLOBAL, Scope.LOCAL)
     )
     law = trajectory_law(mdp, theta, credit=credit)
     function = adapted_return(mdp, theta, step_size=step_size)
-    limits = step_expansion(mdp, theta, **asked)
+    limits = step_expansion(mdp, theta, **step)
     leading = float(np.linalg.norm(limits.linearised - limits.objective))
     rows = []
     for n in batch_size:

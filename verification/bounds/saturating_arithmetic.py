@@ -1,8 +1,8 @@
-"""Products and powers that bounds are made of, for numbers >= 0.
+"""Products and powers of numbers >= 0 that never underflow to 0, for bounds.
 
-What is too large for floats is infinite: a bound that says nothing, and holds. A product that is
-too small for them is the smallest of them; 0 it is where a factor is, so that a bound still
-vanishes with its errors.
+A result that is too large for floats is infinite: a bound that says nothing, but holds. A product
+that is too small for them is the smallest positive float. It is 0 only if a factor is 0, so that a
+bound still vanishes with its errors.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ _SMALLEST = math.nextafter(0.0, 1.0)
 
 
 def saturating_product(*factors: float) -> float:
-    """Of numbers >= 0; 0 where one of them is, even beside an infinite one, and only there."""
+    """The product of non-negative floats, saturating: 0 only if a factor is 0 (even if another one
+    is infinite), ``inf`` on overflow, the smallest positive float instead of 0 on underflow.
+    """
     if 0.0 in factors:
         return 0.0
-    # Powers of two apart, so that neither part of a product is too small or too large before all.
+    # Mantissas and powers of two are multiplied separately: no intermediate result over- or
+    # underflows, in whatever order the factors come.
     parts = [math.frexp(factor) for factor in factors]
     try:
-        found = math.ldexp(math.prod(m for m, _ in parts), sum(e for _, e in parts))
+        product = math.ldexp(math.prod(m for m, _ in parts), sum(e for _, e in parts))
     except OverflowError:
         return math.inf
-    return max(found, _SMALLEST)
+    return max(product, _SMALLEST)
 
 
 def power(base: float, n: int) -> float:
-    """``base^n``, for base >= 0."""
+    """``base^n`` for base >= 0, infinite on overflow."""
     try:
         return base**n
     except OverflowError:
@@ -43,8 +46,9 @@ def powers(base: float, n: int) -> float:
 
 def power_difference(base: float, rise: float, n: int) -> float:
     """``(base + rise)^n - base^n``, without the cancellation."""
-    found, own = 0.0, 1.0
+    difference, base_power = 0.0, 1.0
     for _ in range(n):
-        found = saturating_product(base + rise, found) + saturating_product(rise, own)
-        own = saturating_product(own, base)
-    return found
+        added = saturating_product(rise, base_power)
+        difference = saturating_product(base + rise, difference) + added
+        base_power = saturating_product(base_power, base)
+    return difference

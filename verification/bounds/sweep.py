@@ -1,4 +1,4 @@
-"""Each bound beside what it bounds, as one number of the loop is swept.
+"""Each bound beside the bias that it bounds, as one setting of the loop is varied.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4, Theorem 4.5 and
 Sec. 5.1, Fig. 2.
@@ -10,39 +10,58 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.constants.loops import Scope, loop_constants
-from gradbias.analytic.meta.bilevel import BilevelProblem, Lola, Mgrl
+from gradbias.analytic.meta.bilevel import BilevelProblem
 from gradbias.analytic.moments.estimators import Curvature
-from gradbias.analytic.utils.validation import FloatArray, real_number, whole_number
-from gradbias.verification.bounds.loop_bias import (
-    OUTCOMES,
-    LoopAsked,
-    swept_bias,
-    swept_program_bias,
-)
+from gradbias.analytic.utils.validation import FloatArray, choice, real_number, whole_number
+from gradbias.verification.bounds.loop_bias import OUTCOMES, SweptLoop, swept_bias
 from gradbias.verification.bounds.meta_gradient_bias import meta_gradient_bias_bound
 
 
 class Sweep(Enum):
-    """What is varied."""
+    """The setting of the loop that a sweep varies, by the name of its argument."""
 
-    STEPS = "inner steps K"
-    STEP_SIZE = "step size alpha"
-    BATCH_SIZE = "trajectories N"
-    HESSIAN_ERROR = "multiple of the Hessian's error"
+    STEPS = "steps"
+    STEP_SIZE = "step_size"
+    BATCH_SIZE = "batch_size"
+    HESSIAN_ERROR = "hessian_error"
+
+    @property
+    def label(self) -> str:
+        """The quantity in words, with its symbol."""
+        return _LABELS[self]
+
+
+_LABELS = {
+    Sweep.STEPS: "inner steps K",
+    Sweep.STEP_SIZE: "step size alpha",
+    Sweep.BATCH_SIZE: "trajectories N",
+    Sweep.HESSIAN_ERROR: "multiple of the Hessian's error",
+}
 
 
 @dataclass(frozen=True)
 class BoundRow:
-    """One loop: norms of the ``bias`` (exact, or sampled with an approximate ``interval``, or None)
-    and its ``leading`` term (None for LOLA and MGRL), both 0 where they are rounding, and bounds:
-    ``second_order``, ``corrected`` and ``compact`` with local constants, ``everywhere`` (corrected,
-    with global ones), and eq. (9) as ``printed`` (see `BiasBound`). A bound is infinite where
-    floats do not reach.
+    """One loop: norms of its bias, and bounds of them (infinite where floats overflow).
+
+    Attributes:
+        steps: K, the number of inner steps.
+        step_size: alpha.
+        batch_size: N, the number of trajectories in a batch; None for expected inner steps.
+        hessian_error: the factor of the Hessians' error.
+        bias: the norm of the bias, exact or sampled, 0 where it is rounding; None where neither
+            was possible.
+        leading: the norm of the bias's leading term; None for LOLA and MGRL.
+        second_order: `BiasBound.second_order` with local constants.
+        corrected: `BiasBound.corrected` with local constants.
+        everywhere: `BiasBound.corrected` with global constants.
+        printed: `BiasBound.printed` with global constants.
+        interval: an approximate confidence interval of a sampled bias.
     """
 
     steps: int
@@ -53,14 +72,13 @@ class BoundRow:
     leading: float | None
     second_order: float
     corrected: float
-    compact: float
     everywhere: float
     printed: float
     interval: tuple[float, float] | None = None
 
     @property
-    def told(self) -> tuple[float, float] | None:
-        """An interval of the bias (a point, if exact); None where it is 0, or reaches 0."""
+    def positive_interval(self) -> tuple[float, float] | None:
+        """The bias's interval (a point, if exact); None where it contains 0."""
         if not self.bias:
             return None
         low, high = (self.bias, self.bias) if self.interval is None else self.interval
@@ -68,20 +86,24 @@ class BoundRow:
 
     @property
     def looseness(self) -> float | None:
-        """The smallest bound over the bias, if that is told from 0."""
-        if self.bias is None or self.told is None:
+        """The smallest bound over the bias; None where the bias may be 0."""
+        if self.bias is None or self.positive_interval is None:
             return None
-        return min(self.second_order, self.corrected, self.compact) / self.bias
+        return min(self.second_order, self.corrected) / self.bias
 
 
-MEASURES = ("bias", "leading", "second_order", "corrected", "compact", "everywhere", "printed")
+MEASURES = ("bias", "leading", "second_order", "corrected", "everywhere", "printed")
 
 
 @dataclass(frozen=True)
 class Slope:
-    """On log-log axes: ``value`` by least squares over all points; ``low`` and ``high`` are the
-    smallest and largest slope between neighbours, over the intervals of sampled ones. Without those
-    nothing is random: a wide interval is a curve.
+    """The slope of a curve on log-log axes. Exact measures have no noise: there a wide range from
+    ``low`` to ``high`` means that the curve is no straight line.
+
+    Attributes:
+        value: the slope by least squares over all points.
+        low: the smallest slope between neighbours, over the intervals of sampled ones.
+        high: the largest one.
     """
 
     value: float
@@ -91,15 +113,21 @@ class Slope:
 
 @dataclass(frozen=True)
 class BoundSweep:
-    """The rows of a sweep, and the slope of each measure that has two positive points."""
+    """A sweep of biases and bounds.
+
+    Attributes:
+        sweep: the setting that is varied.
+        rows: one `BoundRow` for each of its values.
+        slopes: the `Slope` of each measure that has two positive points, by name.
+    """
 
     sweep: Sweep
     rows: tuple[BoundRow, ...]
     slopes: dict[str, Slope]
 
     def swept(self, row: BoundRow) -> float:
-        """The swept number of a row."""
-        return float(getattr(row, self.sweep.name.lower()))
+        """The value of the varied setting in a row."""
+        return float(getattr(row, self.sweep.value))
 
 
 def bound_versus_empirical(
@@ -107,95 +135,108 @@ def bound_versus_empirical(
     meta_parameters: npt.ArrayLike,
     theta: npt.ArrayLike | None = None,
     *,
-    sweep: Sweep,
+    sweep: Sweep | str,
     values: Sequence[float],
     steps: int = 1,
     step_size: float = 0.1,
     batch_size: int | None = 4,
-    curvature: Curvature | None = None,
+    curvature: Curvature | str | None = None,
     hessian_error: float = 1.0,
     max_outcomes: int = OUTCOMES,
     replications: int = 0,
 ) -> BoundSweep:
-    """The bias of a sampled meta-gradient (of a `Maml`, `Lirpg`, `Lola` or `Mgrl`; independent
-    sample sets, rewards-to-go) and its bounds, for each of ``values`` in place of the argument that
-    ``sweep`` names.
+    """The bias of a sampled meta-gradient and its bounds, as one setting of the loop is varied.
 
-    ``batch_size=None`` takes expected inner steps. ``curvature`` says whose mean the Hessians have
-    (None: exact), ``hessian_error`` multiplies its error. Biases are exact where a loop has at most
-    ``max_outcomes``; beyond, the mean of ``replications`` sampled loops is compared (by default,
-    none).
+    Sample sets are independent, and gradients are estimated with rewards-to-go.
+
+    Args:
+        problem: a `Maml`, `Lirpg`, `Lola` or `Mgrl`.
+        meta_parameters: phi, as for `meta_gradient`.
+        theta: the parameters that the inner loop starts from; None for MAML.
+        sweep: the varied setting: "steps", "step_size", "batch_size" or "hessian_error".
+        values: its values, in place of the argument of that name.
+        steps: K, the number of inner steps.
+        step_size: alpha, at least 0.
+        batch_size: N, the number of trajectories in a batch; None takes expected inner steps.
+        curvature: the Hessian estimator whose mean replaces the exact Hessian (default: exact).
+        hessian_error: multiplies the error of that mean.
+        max_outcomes: the largest number of outcomes of a loop that is enumerated (exact biases).
+        replications: the number of loops sampled where there are more outcomes (0: none).
+
+    Returns:
+        A row for each value, and the slopes on log-log axes.
+
+    Raises:
+        ValueError: as `loop_constants`; no values, or values that do not fit the swept setting; a
+            sweep of the Hessian's error without a curvature.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 5.1, Fig. 2.
 
-    Raises:
-        ValueError: as `loop_constants`; no values, or values that do not fit what is swept; a sweep
-            of the Hessian's error without a curvature.
-
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> asked = {"sweep": Sweep.BATCH_SIZE, "values": [4, 8, 16], "step_size": 0.1}
-    >>> found = bound_versus_empirical(Maml(bandit), [[0.5, 0.0]], **asked)
+    >>> options = {"sweep": "batch_size", "values": [4, 8, 16], "step_size": 0.1}
+    >>> found = bound_versus_empirical(Maml(bandit), [[0.5, 0.0]], **options)
     >>> round(found.slopes["bias"].value, 2), round(found.slopes["corrected"].value, 2)
     (-1.0, -0.5)
     """
-    if not isinstance(sweep, Sweep):
-        raise ValueError(f"sweep: expected a Sweep, got {sweep!r}")
+    kind = choice("sweep", sweep, Sweep)
+    means = None if curvature is None else choice("curvature", curvature, Curvature)
     if np.ndim(values) != 1 or len(values) == 0:
         raise ValueError(f"values: expected at least one number in a sequence, got {values!r}")
-    if sweep is Sweep.HESSIAN_ERROR and curvature is None:
-        raise ValueError("curvature: expected whose error is swept, got None")
+    if kind is Sweep.HESSIAN_ERROR and means is None:
+        raise ValueError(
+            "curvature: expected the estimator whose error is swept (DiCE, LVC or AD), got None"
+        )
     largest = whole_number("max_outcomes", max_outcomes, at_least=0)
     drawn = whole_number("replications", replications, at_least=0)
-    asked = LoopAsked(steps, step_size, batch_size, hessian_error, curvature, largest, drawn)
-    each = [_with_swept(asked, sweep, value) for value in values]
-    rows = [_measured(problem, meta_parameters, theta, loop) for loop in each]
-    found = BoundSweep(sweep, tuple(rows), {})
-    x = np.array([found.swept(row) for row in rows])
+    loop = SweptLoop(steps, step_size, batch_size, hessian_error, means, largest, drawn)
+    loops = [_with_swept(loop, kind, value) for value in values]
+    rows = [_measured(problem, meta_parameters, theta, each) for each in loops]
+    result = BoundSweep(kind, tuple(rows), {})
+    x = np.array([result.swept(row) for row in rows])
     slopes = {name: slope_of(x, [_interval(row, name) for row in rows]) for name in MEASURES}
-    return replace(found, slopes={name: s for name, s in slopes.items() if s is not None})
+    return replace(result, slopes={name: s for name, s in slopes.items() if s is not None})
 
 
 def _interval(row: BoundRow, name: str) -> tuple[float, float, float] | None:
-    """A measure and the ends of its interval."""
+    """A measure's value and the ends of its interval; None where it may be 0."""
     value = float(getattr(row, name) or 0.0)
-    ends = row.told if name == "bias" else (value, value)
+    ends = row.positive_interval if name == "bias" else (value, value)
     return None if ends is None or value <= 0.0 else (value, *ends)
 
 
 def slope_of(x: FloatArray, y: Sequence[tuple[float, float, float] | None]) -> Slope | None:
-    """The `Slope` in x of y, each with the ends of its interval (itself, if exact), over the points
-    where both are positive and finite; None without two.
+    """The log-log `Slope` of y over x, at the points where both are positive and finite; None with
+    fewer than two. Each y is (value, low, high), with the ends of its interval.
     """
     points = [
-        (math.log(place), *(math.log(one) for one in each))
-        for place, each in zip(x.tolist(), y, strict=True)
-        if each is not None and place > 0.0 and math.isfinite(each[2])
+        (math.log(place), *(math.log(number) for number in numbers))
+        for place, numbers in zip(x.tolist(), y, strict=True)
+        if numbers is not None and place > 0.0 and math.isfinite(numbers[2])
     ]
-    across, up, low, high = np.array(sorted(points, key=lambda each: each[0])).reshape(-1, 4).T
-    centred = across - across.mean() if len(across) else across
+    log_x, log_y, low, high = np.array(sorted(points, key=lambda point: point[0])).reshape(-1, 4).T
+    centred = log_x - log_x.mean() if len(log_x) else log_x
     if not (centred != 0.0).any():
         return None
-    value = float(centred @ up / (centred @ centred))
-    apart = np.diff(across) > 0.0
-    gaps = np.diff(across)[apart]
+    value = float(centred @ log_y / (centred @ centred))
+    distinct = np.diff(log_x) > 0.0
+    gaps = np.diff(log_x)[distinct]
     lows, highs = low[1:] - high[:-1], high[1:] - low[:-1]
-    return Slope(value, float((lows[apart] / gaps).min()), float((highs[apart] / gaps).max()))
+    return Slope(value, float((lows[distinct] / gaps).min()), float((highs[distinct] / gaps).max()))
 
 
-def _with_swept(asked: LoopAsked, sweep: Sweep, value: float) -> LoopAsked:
-    if sweep is Sweep.STEPS:
-        return replace(asked, steps=whole_number("values", value, at_least=1))
-    if sweep is Sweep.BATCH_SIZE:
-        return replace(asked, batch_size=whole_number("values", value, at_least=1))
-    number = real_number("values", value, low=0.0, high=1e12)
-    if sweep is Sweep.STEP_SIZE:
-        return replace(asked, step_size=number)
-    return replace(asked, hessian_error=number)
+def _with_swept(loop: SweptLoop, sweep: Sweep, value: float) -> SweptLoop:
+    number: float
+    if sweep in (Sweep.STEPS, Sweep.BATCH_SIZE):
+        number = whole_number("values", value, at_least=1)
+    else:
+        number = real_number("values", value, low=0.0, high=1e12)
+    changed: dict[str, Any] = {sweep.value: number}
+    return replace(loop, **changed)
 
 
 def _measured(
-    problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None, asked: LoopAsked
+    problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None, loop: SweptLoop
 ) -> BoundRow:
     bounds = {}
     for scope in (Scope.GLOBAL, Scope.LOCAL):
@@ -203,31 +244,27 @@ def _measured(
             problem,
             phi,
             theta,
-            steps=asked.steps,
-            step_size=asked.step_size,
+            steps=loop.steps,
+            step_size=loop.step_size,
             scope=scope,
-            curvature=asked.curvature,
-            hessian_error=asked.hessian_error,
+            curvature=loop.curvature,
+            hessian_error=loop.hessian_error,
         )
         bounds[scope] = meta_gradient_bias_bound(
-            constants, steps=asked.steps, step_size=asked.step_size, batch_size=asked.batch_size
+            constants, steps=loop.steps, step_size=loop.step_size, batch_size=loop.batch_size
         )
     local = bounds[Scope.LOCAL]
-    if isinstance(problem, Lola | Mgrl):
-        found = swept_program_bias(problem, phi, theta, asked)
-    else:
-        found = swept_bias(problem, phi, theta, asked)
+    measured = swept_bias(problem, phi, theta, loop)
     return BoundRow(
-        steps=asked.steps,
-        step_size=asked.step_size,
-        batch_size=asked.batch_size,
-        hessian_error=asked.hessian_error,
-        bias=found.bias,
-        leading=found.leading,
+        steps=loop.steps,
+        step_size=loop.step_size,
+        batch_size=loop.batch_size,
+        hessian_error=loop.hessian_error,
+        bias=measured.bias,
+        leading=measured.leading,
         second_order=local.second_order,
         corrected=local.corrected,
-        compact=local.compact,
         everywhere=bounds[Scope.GLOBAL].corrected,
         printed=bounds[Scope.GLOBAL].printed,
-        interval=found.interval,
+        interval=measured.interval,
     )

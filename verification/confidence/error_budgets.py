@@ -1,4 +1,4 @@
-"""The false-alarm rate of a suite of claims, shared out among them."""
+"""The false-alarm rate of a suite of claims, divided among them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class ErrorBudget:
-    """The probability ``total`` that any of a suite's claims is a false alarm.
+    """An upper bound of the probability that any of a suite's claims is a false alarm.
 
-    By the union bound: whatever the claims have to do with each other, rates that sum to at most
-    ``total`` keep it. `split` shares it among a known number, `share` among an unknown one.
+    By the union bound, claims whose rates sum to at most ``total`` keep it, however they depend on
+    each other. `split` divides it among a known number of claims, `share` among an unknown one.
+
+    Args:
+        total: that bound, in (0, 0.5].
 
     Raises:
         ValueError: a total outside (0, 0.5].
@@ -30,34 +33,33 @@ class ErrorBudget:
         check_rate("total", self.total)
 
     def split(self, **counts: int) -> float:
-        """The rate of each of ``claims * examples * ...`` claims; names are the caller's own."""
+        """The rate of each of ``claims * examples * ...`` claims; the names are free."""
         pieces = math.prod(_whole(name, count, 1) for name, count in counts.items())
         return self._part(Fraction(1, pieces))
 
     def share(self, index: int) -> float:
-        """The rate of claim number ``index`` = 0, 1, ... of any number: total / ((k + 1) (k + 2)),
-        which sums to the total over all of them.
+        """The rate of claim k = ``index``, from 0 on: ``total / ((k + 1) (k + 2))``; their sum over
+        all k is the total.
         """
         k = _whole("index", index, 0)
         return self._part(Fraction(1, (k + 1) * (k + 2)))
 
     def _part(self, part: Fraction) -> float:
-        """Rounded down, so that no sum is above the total by rounding."""
+        """That part of the total, rounded down, so that no sum exceeds the total by rounding."""
         exact = Fraction(self.total) * part
         rate = float(exact)
         return rate if Fraction(rate) <= exact else math.nextafter(rate, 0.0)
 
 
 def check_rate(name: str, rate: object) -> float:
-    """``rate``. Raises ValueError unless it is a number above 0 and at most 0.5."""
+    """The rate as a float. Raises ValueError unless it is a number above 0 and at most 0.5."""
     if not (isinstance(rate, int | float) and 0.0 < rate <= 0.5):
         raise ValueError(f"{name}: expected a rate above 0 and at most 0.5, got {rate!r}")
     return float(rate)
 
 
 def _whole(name: str, count: int, at_least: int) -> int:
-    from gradbias.analytic.utils.validation import (
-        whole_number,  # here: a pytest plugin starts without numpy
-    )
+    # Imported here, so that the pytest plugin starts without numpy.
+    from gradbias.analytic.utils.validation import whole_number
 
     return whole_number(name, count, at_least=at_least)

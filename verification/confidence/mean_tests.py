@@ -1,20 +1,22 @@
-"""Tests of a bounded mean with both error rates designed: assert, smallest detectable, samples.
+"""Tests of bounded means, with the sample size or the smallest detectable bias that a test has.
 
-The test is `Betting`'s interval. Its power follows from its wealth: after n observations of mean
-m + b and variance at most v in [0, 1], for each fraction f (`BETS`, J of them),
+The test is `Betting`'s interval. Its power follows from its wealth. For n observations x in [0, 1]
+with mean m + b and variance at most v, the log wealth against the wrong mean m satisfies, for each
+fraction f (`BETS`, J of them), with c = `QUARTIC`,
 
-    log wealth >= f (sum (x - m)) - (1/2 + f/3 + c f^2) f^2 sum (x - m)^2 - log J,
+    log wealth >= f (sum (x - m)) - (1/2 + f/3 + c f^2) f^2 sum (x - m)^2 - log J.
 
-and both sums are bounded by Bernstein's inequality, each but for half of the missed-bias rate. So
-the design holds for every distribution with that range and variance, not for normal ones alone.
+Bernstein's inequality bounds both sums, each but for half of the missed-bias rate. So the design
+holds for every distribution with that range and variance, not only for normal ones.
 
-Source: for the grammar of the three, *TensorFlow Probability*, ``statistical_testing``; Bernstein's
-inequality: Boucheron, Lugosi and Massart 2013, Cor. 2.11.
+Source: *TensorFlow Probability*, ``statistical_testing``, for the three methods; Boucheron, Lugosi
+and Massart 2013, Cor. 2.11, for Bernstein's inequality.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,19 +25,24 @@ import numpy.typing as npt
 from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_number, whole_number
 from gradbias.verification.confidence.sequences import BETS, QUARTIC, Betting
 
-_MOST = 10**15
+MAX_SAMPLES = 10**15
+"""The largest sample size that is looked for."""
 
 
 @dataclass(frozen=True)
 class MeanTest:
-    """The design of a test of means in [low, high] with ``variance`` at most (None: the largest
-    that the range allows), ``claims`` of them at once.
+    """A test of means of observations in a range, of one or of several at once.
 
-    ``false_alarm`` is the probability that any of the claims fails wrongly, ``missed_bias`` that a
-    given wrong one passes.
+    Args:
+        low: the smallest possible observation.
+        high: the largest possible observation.
+        false_alarm: the type I error rate: the probability that any correct mean is refused.
+        missed_bias: the type II error rate: the probability that a given wrong mean passes.
+        variance: an upper bound of an observation's variance (None: the range's).
+        claims: the largest number of means that are tested at once.
 
     Raises:
-        ValueError: numbers that do not fit.
+        ValueError: an empty range, a rate outside (0, 0.5], or a negative variance.
 
     >>> test = MeanTest(low=0.0, high=1.0, false_alarm=0.01, missed_bias=0.05)
     >>> n = test.samples_needed(0.1)
@@ -60,27 +67,31 @@ class MeanTest:
             real_number("variance", self.variance, low=0.0, high=1e200)
 
     def assert_mean(self, samples: npt.ArrayLike, expected: npt.ArrayLike) -> None:
-        """That the means of ``samples [n, ...]`` may be ``expected [...]``, all ``claims`` at once.
+        """Asserts that the samples' means may be the expected ones, all at once.
+
+        Args:
+            samples: n observations of each mean, ``[n, ...]``.
+            expected: the means, ``[...]``, or one number for all.
 
         Raises:
-            AssertionError: one is not, with its interval.
+            AssertionError: a mean is outside its interval, which the message states.
             ValueError: samples out of range, or more means than ``claims``.
         """
         array = frozen_array("samples", samples)
         _check_samples(array, "(n, ...)", fits=array.ndim >= 1)
-        wanted = frozen_array("expected", expected)
-        if wanted.shape not in ((), array.shape[1:]):
-            raise ValueError(f"expected: expected shape {array.shape[1:]}, got {wanted.shape}")
-        wanted = np.broadcast_to(wanted, array.shape[1:]).ravel()
-        if wanted.size > self.claims:
-            raise ValueError(f"claims: expected at least {wanted.size}, got {self.claims}")
+        means = frozen_array("expected", expected)
+        if means.shape not in ((), array.shape[1:]):
+            raise ValueError(f"expected: expected shape {array.shape[1:]}, got {means.shape}")
+        means = np.broadcast_to(means, array.shape[1:]).ravel()
+        if means.size > self.claims:
+            raise ValueError(f"claims: expected at least {means.size}, got {self.claims}")
         low, high = self.interval(array.reshape(len(array), -1))
-        wrong = np.flatnonzero((wanted < low) | (wanted > high))
+        wrong = np.flatnonzero((means < low) | (means > high))
         if wrong.size:
             k = wrong[0]
             raise AssertionError(
                 f"the mean of component {k} is in [{low[k]:.6g}, {high[k]:.6g}], not "
-                f"{wanted[k]:.6g} ({len(array):,} samples, false alarm {self.false_alarm:g})"
+                f"{means[k]:.6g} ({len(array):,} samples, false alarm {self.false_alarm:g})"
             )
 
     def interval(self, samples: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -93,14 +104,12 @@ class MeanTest:
         sequence = Betting.empty(samples.shape[1]).updated(np.clip(unit, 0.0, 1.0))
         low, high = sequence.bounds(self.false_alarm / self.claims)
         width = self.high - self.low
-        # An end of the range is itself, not what rounding makes of it.
+        # Rounding must not move the upper end of the range: a mean can be there.
         upper = np.where(high == 1.0, self.high, self.low + width * high)
         return self.low + width * low, upper
 
     def smallest_detectable_bias(self, n: int) -> float:
-        """The smallest bias that n samples find but for the probability ``missed_bias``; infinite
-        where not even the whole range is.
-        """
+        """The smallest bias that n samples find with probability 1 - ``missed_bias`` (or inf)."""
         whole_number("n", n, at_least=1)
         if not self._finds(n, 1.0):
             return math.inf
@@ -111,45 +120,58 @@ class MeanTest:
         return high * (self.high - self.low)
 
     def samples_needed(self, bias: float) -> int:
-        """The samples that find a ``bias`` but for the probability ``missed_bias``.
+        """The number of samples that find a ``bias`` with probability 1 - ``missed_bias``.
 
         Raises:
-            ValueError: a bias that no mean in the range can have, or that 1e15 do not find.
+            ValueError: a bias larger than the range, or so small that 1e15 samples do not find it.
         """
         width = self.high - self.low
         unit = abs(real_number("bias", bias, low=-width, high=width)) / width
         real_number("bias", unit, low=1e-300, high=1.0)
-        high = 1
-        while not self._finds(high, unit):
-            high *= 2
-            if high > _MOST:
-                raise ValueError(f"bias: {bias:g} takes more than {_MOST:.0e} samples")
-        low = high // 2
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._finds(middle, unit) else (middle, high)
-        # Rounding of `smallest_detectable_bias` is not to make it smaller than the bias again.
-        return high
+        samples = fewest_samples(lambda n: self._finds(n, unit), 1)
+        if samples is None:
+            raise ValueError(f"bias: {bias:g} takes more than {MAX_SAMPLES:.0e} samples")
+        return samples
 
     def _finds(self, n: int, bias: float) -> bool:
-        """Whether n samples in [0, 1] refute a mean that is wrong by ``bias``."""
+        """Whether n samples in [0, 1] refute a mean that is wrong by ``bias`` (see the module)."""
         variance = 0.25
         if self.variance is not None:
             variance = min(self.variance / (self.high - self.low) ** 2, 0.25)
-        size = math.log(2.0 / self.missed_bias)
-        second = variance + bias**2
-        first = n * bias - _bernstein(n * variance, size)
-        squares = min(n * second + _bernstein(n * second, size), float(n))
+        exponent = math.log(2.0 / self.missed_bias)
+        second_moment = variance + bias**2
+        first = n * bias - _bernstein(n * variance, exponent)
+        squares = min(n * second_moment + _bernstein(n * second_moment, exponent), float(n))
         losses = (0.5 + BETS / 3 + QUARTIC * BETS**2) * BETS**2 * squares
         wealth = (BETS * first - losses).max() - math.log(len(BETS))
         return bool(wealth >= math.log(2.0 * self.claims / self.false_alarm))
 
 
-def _check_samples(array: FloatArray, wanted: str, *, fits: bool) -> None:
+def fewest_samples(
+    suffices: Callable[[int], bool], start: int, *, accuracy: int = MAX_SAMPLES
+) -> int | None:
+    """The fewest samples, at least ``start``, that suffice, too many by at most one part in
+    ``accuracy``; None if `MAX_SAMPLES` do not suffice. If n suffice, so must all more than n.
+    """
+    high = start
+    while not suffices(high):
+        high *= 2
+        if high > MAX_SAMPLES:
+            return None
+    low = high // 2
+    while high - low > max(1, low // accuracy):
+        middle = (low + high) // 2
+        low, high = (low, middle) if suffices(middle) else (middle, high)
+    return high
+
+
+def _check_samples(array: FloatArray, shape: str, *, fits: bool) -> None:
     if not fits or len(array) == 0:
-        raise ValueError(f"samples: expected shape {wanted}, n >= 1, got {array.shape}")
+        raise ValueError(f"samples: expected shape {shape}, n >= 1, got {array.shape}")
 
 
-def _bernstein(variance: float, size: float) -> float:
-    """Beyond which a sum of numbers, each at most 1 above its mean, is with probability e^-size."""
-    return math.sqrt(2.0 * variance * size) + size / 3.0
+def _bernstein(variance: float, exponent: float) -> float:
+    """What a sum of that variance, of numbers at most 1 above their means, exceeds its mean by with
+    probability at most ``e^-exponent``.
+    """
+    return math.sqrt(2.0 * variance * exponent) + exponent / 3.0

@@ -1,7 +1,8 @@
-"""Intervals for the norm of a bias from sampled estimates, and their design.
+"""Intervals for the norm of a bias from sampled estimates, and the sample sizes that they take.
 
-Let x be the mean of n estimates of covariance S, and z = x - E x, taken for normal. Two statements
-are made, each at half the false-alarm rate, and the interval is where both hold:
+Let x be the mean of n estimates of covariance S, t the target, b = E x - t the bias, and z = x - E
+x, assumed to be normal; f bounds the largest eigenvalue and the Frobenius norm of S. The interval
+is where two statements hold, each of them with half of the false-alarm rate:
 
 - *triangle*: ``| |x - t| - |b| | <= |z|``, and ``|z| <= sqrt(tr S / n) + sqrt(2 f L / n)`` but for
   probability exp(-L) (Gaussian concentration);
@@ -9,8 +10,7 @@ are made, each at half the false-alarm rate, and the interval is where both hold
   ``D - |b|^2 = 2 <b, z> + (|z|^2 - tr S / n)`` the two terms stay below ``2 |b| sqrt(2 f L / n)``
   and ``2 f (sqrt(L) + L) / n`` (Laurent and Massart 2000, Lemma 1).
 
-t is the target, b the bias, f bounds the largest eigenvalue and the Frobenius norm of S. The first
-is sharper in few dimensions, the second in many, where ``|x - t|`` alone would call noise bias.
+The first is sharper in few dimensions, the second in many, where noise makes ``|x - t|`` large.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ import numpy as np
 
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.stochastic.derivatives.assembly import Rows
+from gradbias.verification.confidence.mean_tests import fewest_samples
 
 ASSUMPTION = (
     "the mean of the estimates is taken for normal (central limit theorem): an approximation, not "
     "a bound; heavy-tailed estimates exceed the stated false-alarm rate"
 )
 _SIDES = 4
-"""One-sided events in the debiased statement; the triangle's is one."""
+"""The number of one-sided events in the debiased statement; the triangle's is one."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class NormInterval:
 
 @dataclass(frozen=True)
 class Spread:
-    """How estimates scatter: ``trace`` and ``frobenius`` norm of one estimate's covariance."""
+    """The size of the noise: ``trace`` and ``frobenius`` norm of one estimate's covariance."""
 
     trace: float
     frobenius: float
 
     def interval(self, distance: float, n: int, false_alarm: float) -> NormInterval:
-        """For the bias norm, given the distance of the mean of n estimates from the target."""
+        """The interval for the bias norm, from the distance of n estimates' mean to the target."""
         excess = distance**2 - self.trace / n
         radius = self._radius(n, false_alarm / 2)
         linear, offset = self._margins(n, false_alarm / 2)
@@ -64,8 +65,8 @@ class Spread:
     def smallest_detectable(
         self, n: int, tolerance: float, false_alarm: float, missed_bias: float
     ) -> float:
-        """The smallest bias norm found to be above ``tolerance`` (a norm) by n estimates, but for
-        the probability ``missed_bias``.
+        """The smallest bias norm that n estimates find to be above ``tolerance`` (a norm), with
+        probability 1 - ``missed_bias``.
         """
         by_triangle = tolerance + self._radius(n, false_alarm / 2) + self._radius(n, missed_bias)
         linear, offset = self._margins(n, false_alarm / 2)
@@ -76,8 +77,8 @@ class Spread:
     def samples_to_decide(
         self, bias: float, tolerance: float, false_alarm: float, missed_bias: float
     ) -> int | None:
-        """Estimates that decide whether a bias norm is above the tolerance, but for the probability
-        ``missed_bias``; None: no number up to 1e15 does (the bias is as good as at it).
+        """The number of estimates, to 1%, that decide whether a bias norm is above the tolerance,
+        with probability 1 - ``missed_bias``; None if 1e15 do not (the bias is almost equal to it).
         """
 
         def decides(n: int) -> bool:
@@ -85,20 +86,12 @@ class Spread:
                 return self.smallest_detectable(n, tolerance, false_alarm, missed_bias) <= bias
             return self._largest_upper_end(n, bias, false_alarm, missed_bias) <= tolerance
 
-        high = 2
-        while not decides(high):
-            high *= 2
-            if high > 10**15:
-                return None
-        low = high // 2
-        while high - low > max(1, low // 100):
-            middle = (low + high) // 2
-            low, high = (low, middle) if decides(middle) else (middle, high)
-        return high
+        return fewest_samples(decides, 2, accuracy=100)
 
     def _largest_upper_end(
         self, n: int, bias: float, false_alarm: float, missed_bias: float
     ) -> float:
+        """The upper end of the interval, but for the probability ``missed_bias``."""
         by_triangle = bias + self._radius(n, missed_bias) + self._radius(n, false_alarm / 2)
         missed, slack = self._margins(n, missed_bias)
         worst = bias**2 + 2 * bias * missed + slack
@@ -106,21 +99,24 @@ class Spread:
         return min(by_triangle, linear + math.sqrt(linear**2 + worst + offset))
 
     def _radius(self, n: int, rate: float) -> float:
+        """The bound of ``|z|`` in the triangle statement."""
         return math.sqrt(self.trace / n) + math.sqrt(2 * self.frobenius * math.log(1 / rate) / n)
 
     def _margins(self, n: int, rate: float) -> tuple[float, float]:
-        size = math.log(_SIDES / rate)
-        linear = math.sqrt(2 * self.frobenius * size / n)
-        return linear, 2 * self.frobenius * (math.sqrt(size) + size) / n
+        """The bounds in the debiased statement: the factor of ``2 |b|``, and the other term."""
+        exponent = math.log(_SIDES / rate)
+        linear = math.sqrt(2 * self.frobenius * exponent / n)
+        return linear, 2 * self.frobenius * (math.sqrt(exponent) + exponent) / n
 
 
 def estimate_spread(trace: float, kept: list[Rows]) -> Spread:
-    """The spread, its Frobenius norm from differences y of m independent pairs of kept estimates.
+    """The spread, with a Frobenius norm from the differences y of m pairs of kept estimates.
 
-    That of their own second moment, ``sqrt(sum_ij <y_i, y_j>^2) / m``: too large by up to tr S /
-    sqrt(m) in many dimensions, but not small where a single outcome carries the variance (as an
-    unbiased estimate, without i = j, would be). What the kept ones do not show of the trace (of all
-    estimates), a rare outcome's share, is taken to lie in one direction, where it counts most.
+    ``trace`` is that of all estimates. The norm is that of the differences' second moment,
+    ``sqrt(sum_ij <y_i, y_j>^2) / m``. In many dimensions it is too large, by up to tr S / sqrt(m);
+    but it is not too small where a single outcome carries the variance, as an unbiased estimate
+    (without i = j) would be. The part of the trace that the kept estimates do not show, such as a
+    rare outcome's, is assumed to lie in one direction, where it counts most.
     """
     matrix = _stacked(kept)
     pairs = matrix.shape[0] // 2

@@ -1,8 +1,8 @@
-"""Confidence sequences in the estimates' own units, and what each of them rests on.
+"""Confidence sequences in the estimates' own units.
 
-Betting and empirical Bernstein want a range ``[low, high]`` of each component. Estimates without
-one, but with a second moment of at most v, are cut off at +-T: the mean moves by at most
-``E (|x| - T)^+ <= v / (4 T)`` (as (u - T)^+ <= u^2 / (4 T)), by which intervals are widened.
+Betting and empirical Bernstein need a range ``[low, high]`` of each component. Estimates that have
+none, but a second moment of at most v, are truncated at +-T. That changes the mean by at most
+``E (|x| - T)^+ <= v / (4 T)``, as (u - T)^+ <= u^2 / (4 T); intervals are widened by this slack.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from gradbias.verification.confidence.sequences import (
 
 _BEYOND = 1e-9
 _ROUNDED = 1e-12
-"""Of a range's width, and of its ends' size: what is outside by less is rounding."""
+"""Shares of a range's width, and of its ends' size: an estimate outside by less is rounding."""
 
 
 class Method(Enum):
-    """How means are bounded; all but `ASYMPTOTIC` hold for every number of samples."""
+    """How an interval for a mean is made; all but `ASYMPTOTIC` hold for every number of samples."""
 
     BETTING = "betting"
     EMPIRICAL_BERNSTEIN = "empirical Bernstein"
@@ -41,9 +41,13 @@ class Method(Enum):
 
 @dataclass(frozen=True, eq=False)
 class ScaledSequence:
-    """A sequence on ``(x - low) / width``, or on x itself where ``low`` is None; ``slack [D]`` is
-    added on both sides. Components without width are known, and are no claims. What is outside by
-    ``rounding [D]`` is taken for the end.
+    """A confidence sequence for D components of an estimate x, in the estimate's own units.
+
+    Attributes:
+        sequence: the sequence of ``(x - low) / (high - low)``, or of x itself if ``low`` is None.
+        low, high: the components' ranges, ``[D]``. A range without width gives the mean.
+        slack: widens intervals on both sides, ``[D]``.
+        rounding: an observation outside of its range by this much or less is moved to the end.
     """
 
     sequence: Sequence
@@ -61,7 +65,7 @@ class ScaledSequence:
         rate: float,
         rounding: FloatArray | float = 0.0,
     ) -> ScaledSequence:
-        """By betting, or by empirical Bernstein intervals tuned for ``rate``."""
+        """Betting, or empirical Bernstein intervals tuned for ``rate``, in the given ranges."""
         size = len(low)
         empty: Sequence = Betting.empty(size)
         if method is Method.EMPIRICAL_BERNSTEIN:
@@ -70,16 +74,16 @@ class ScaledSequence:
 
     @classmethod
     def truncated(cls, level: FloatArray, slack: FloatArray) -> ScaledSequence:
-        """By betting on numbers that are cut off at +-``level [D]`` already."""
+        """Betting on observations that are already truncated at +-``level [D]``."""
         return cls(Betting.empty(len(level)), -level, level, slack)
 
     @classmethod
     def asymptotic(cls, size: int, intended: int) -> ScaledSequence:
-        """By a boundary for normal means."""
+        """Approximate intervals for ``size`` components without a range (see `Asymptotic`)."""
         return cls(Asymptotic.empty(size, intended))
 
     def updated(self, observed: FloatArray) -> ScaledSequence:
-        """With ``[B, D]`` more. Raises ValueError for what is out of range."""
+        """The sequence after the observations ``[B, D]`` too; ValueError if one is out of range."""
         if self.low is None or self.high is None:
             return replace(self, sequence=self.sequence.updated(observed))
         size = np.maximum(np.abs(self.low), np.abs(self.high))
@@ -95,17 +99,19 @@ class ScaledSequence:
         return replace(self, sequence=self.sequence.updated(np.clip(unit, 0.0, 1.0)))
 
     def bounds(self, rates: Rates) -> tuple[FloatArray, FloatArray]:
-        """``[D]`` each: a mean is outside its own, at any time, with its rate at most."""
+        """The lower and upper ends ``[D]`` of `Sequence.bounds`, in the estimates' units."""
         low, high = self.sequence.bounds(rates)
         if self.low is not None and self.high is not None:
             low = np.minimum(self.low + self._width * low, self.high)
-            # An end of the range is itself, not what rounding makes of it.
+            # Rounding must not move the upper end of the range: a mean can be there.
             within = np.minimum(self.low + self._width * high, self.high)
             high = np.where(high == 1.0, self.high, within)
         return low - self.slack, high + self.slack
 
     def log_wealth(self, values: FloatArray, sign: float) -> FloatArray | None:
-        """Against means at most (``sign`` 1) or at least (-1) ``values``; None if none is kept."""
+        """The log wealth ``[D]`` of betting (else None) against means at most (``sign`` 1) or at
+        least (-1) ``values``.
+        """
         if self.low is None or not isinstance(self.sequence, Betting):
             return None
         shifted = values + sign * self.slack
@@ -114,7 +120,7 @@ class ScaledSequence:
 
     @property
     def claims(self) -> npt.NDArray[np.bool_]:
-        """``[D]``: the components whose mean is not known from their range."""
+        """Whether each component's mean is unknown, ``[D]``: its range has a width."""
         if self.low is None or self.high is None:
             size = len(self.sequence.bounds(0.5)[0])
             return np.ones(size, dtype=np.bool_)
@@ -126,19 +132,21 @@ class ScaledSequence:
         return np.where(gap > 0, gap, 1.0)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What `restored` takes."""
+        """The observations seen, as `restored` takes them."""
         return self.sequence.arrays()
 
     def restored(self, arrays: State) -> ScaledSequence:
-        """This one as it was when it had ``arrays``."""
+        """A sequence with the same settings that has seen the saved observations."""
         return replace(self, sequence=self.sequence.restored(arrays))
 
 
 def truncation_level(second_moment: FloatArray, samples: int, rate: float) -> FloatArray:
-    """T ``[D]``, near the best for an interval at ``rate`` after ``samples`` observations."""
+    """The level T ``[D]`` to truncate at, nearly the best one for an interval at ``rate`` after
+    ``samples`` observations: noise and slack are then of the same order.
+    """
     return np.sqrt(second_moment * samples / (2.0 * math.log(2.0 / rate)))
 
 
 def truncation_slack(second_moment: FloatArray, level: FloatArray) -> FloatArray:
-    """``v / (4 T)``: how far cutting off at +-T moves a mean at most."""
+    """The largest change of a mean by truncation at +-T: ``v / (4 T)``."""
     return second_moment / (4.0 * np.where(level > 0, level, 1.0))

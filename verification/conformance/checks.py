@@ -38,7 +38,7 @@ def runs(trial: Trial) -> int:
     """Estimates have theta's axes, once for each order, and are finite, whatever R and N, on any
     problem, also where nothing or always the same is earned.
     """
-    if isinstance(trial.estimator, DrawEstimator):
+    if trial.estimator.draws_itself:
         return _runs_that_draw(trial, trial.estimator)
     cases = [*_batches(trial), *_other_problems(trial)]
     for batch, setup in cases:
@@ -83,7 +83,7 @@ def _runs_that_draw(trial: Trial, estimator: DrawEstimator) -> int:
 
 def purity(trial: Trial) -> int:
     """The same estimate again, whatever came between; nothing is changed, nothing random."""
-    if isinstance(trial.estimator, DrawEstimator):
+    if trial.estimator.draws_itself:
         estimator = trial.estimator
         return _same_runs(trial, estimator) + undisturbed(lambda: trial.one_run(estimator, 0)[0])
     other = Setup.random(trial.rng(3), (2, 3, 2))
@@ -177,7 +177,7 @@ def identical(trial: Trial) -> int:
 def relabelling(trial: Trial) -> int:
     """Under other names of states and actions, the same estimate under those names."""
     names, order = Relabelling.random(trial.rng(9), trial.setup), trial.estimator.order
-    if isinstance(trial.estimator, DrawEstimator):
+    if trial.estimator.draws_itself:
         setup = trial.enumerable
         names = Relabelling.random(trial.rng(9), setup)
         wanted = names.estimates(drawn_moments(trial.estimator, setup).mean, order)

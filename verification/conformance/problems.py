@@ -16,6 +16,7 @@ from gradbias.verification.evidence.accumulated_moments import Moments
 from gradbias.verification.evidence.draw_trees import explored_moments
 from gradbias.verification.evidence.enumeration import Enumeration, EnumerationSizeError
 from gradbias.verification.evidence.request import Request
+from gradbias.verification.evidence.setting import Setting
 
 OUTCOMES = 4096
 """Batches that are enumerated at most."""
@@ -122,19 +123,8 @@ def distribution(found: FloatArray, weights: FloatArray) -> Distribution:
 
 def drawn_moments(estimator: DrawEstimator, setup: Setup) -> Moments:
     """Over all outcomes of an estimate's own draws. Raises EnumerationSizeError."""
-    asked = Request(
-        estimator,
-        setup.mdp,
-        setup.context,
-        behaviour=setup.theta,
-        length=setup.steps,
-        max_outcomes=LEAVES,
-        budget=1,
-        rng=np.random.default_rng(0),
-        progress=None,
-        covariance=False,
-    )
-    return explored_moments(asked, estimator, LEAVES)
+    setting = Setting.of(setup.mdp, setup.theta, critic=setup.critic)
+    return explored_moments(Request(estimator, setting), estimator, LEAVES)
 
 
 def enumerable(
@@ -146,7 +136,7 @@ def enumerable(
     for which, sizes in enumerate(_SIZES):
         plain = which == _DETERMINISTIC
         setup = Setup.random(rng, sizes, one_start=True, deterministic=plain)
-        if isinstance(estimator, DrawEstimator):
+        if estimator.draws_itself:
             try:
                 drawn_moments(estimator, setup)
             except EnumerationSizeError:

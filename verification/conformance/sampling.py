@@ -27,7 +27,7 @@ _FAR = 0.2
 def sampling(trial: Trial) -> int:
     """The mean of sampled estimates is that of enumerated ones."""
     setup, rng = trial.enumerable, trial.rng(20)
-    if isinstance(trial.estimator, DrawEstimator):
+    if trial.estimator.draws_itself:
         moments = drawn_moments(trial.estimator, setup)
         reach = np.full(moments.mean.shape, 2 * moments.largest)
         exact = Distribution(moments.mean, moments.variance, reach)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gradbias.analytic.utils.validation import real_number, whole_number
 from gradbias.stochastic.derivatives.process_state import put_back
-from gradbias.stochastic.estimators.kinds import DrawEstimator, Estimator
+from gradbias.stochastic.estimators.kinds import Estimator
 from gradbias.stochastic.meta.meta_gradients import MetaGradient
 from gradbias.verification.conformance import checks, precision
 from gradbias.verification.conformance import claims as claimed_checks
@@ -166,8 +166,8 @@ def _claims(claims: object) -> set[Claim]:
 def _check_kind(estimator: object) -> None:
     if isinstance(estimator, MetaGradient):
         raise ValueError("estimator: give a meta-gradient to check_meta_gradient, got one")
-    whole = hasattr(estimator, "prepare") or isinstance(estimator, DrawEstimator)
-    if not (whole and hasattr(estimator, "order") and hasattr(estimator, "name")):
+    wanted = ("prepare", "order", "name", "draws_itself")
+    if not all(hasattr(estimator, name) for name in wanted):
         raise ValueError(
             "estimator: expected what from_surrogate, from_callable or from_draws make, got a "
             f"{type(estimator).__name__}"

@@ -54,7 +54,7 @@ class Trial:
     @cached_property
     def ordered(self) -> bool:
         """Whether the order of a batch's trajectories was seen to matter."""
-        if self.n == 1 or isinstance(self.estimator, DrawEstimator):
+        if self.n == 1 or self.estimator.draws_itself:
             return False
         found, rng = self.estimates(self.batch), self.rng(21)
         for _ in range(_ORDERS):
@@ -75,7 +75,7 @@ class Trial:
 
     def estimates(self, batch: Trajectories, setup: Setup | None = None) -> FloatArray:
         """``[..., *shape]``. Raises NotApplicable for estimates that draw their own batches."""
-        if isinstance(self.estimator, DrawEstimator):
+        if self.estimator.draws_itself:
             raise NotApplicable("the estimate draws its own batches")
         where = self.setup if setup is None else setup
         flat = batch.reshape(-1, batch.shape[-2])

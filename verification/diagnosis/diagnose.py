@@ -16,12 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from gradbias.analytic.policies.softmax import TABULAR, Policy
-from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.diagnosis.gradient_errors import gradient_families, gradient_mistakes
 from gradbias.verification.diagnosis.hessian_errors import hessian_families, hessian_mistakes
-from gradbias.verification.diagnosis.known_errors import Mistake, Setting, best_number
+from gradbias.verification.diagnosis.known_errors import ExactQuantities, Mistake, best_number
 from gradbias.verification.diagnosis.matching import EXACT, Case, Cases, Explanation
 from gradbias.verification.evidence.reports import BiasReport, Evidence, Verdict
 
@@ -59,56 +57,55 @@ class Diagnosis:
         return "\n".join(lines)
 
 
-def diagnose(
-    report: BiasReport,
-    mdp: TabularMDP,
-    theta: npt.ArrayLike,
-    *,
-    critic: npt.ArrayLike | None = None,
-    action_baseline: npt.ArrayLike | None = None,
-    policy: Policy = TABULAR,
-    length: int | None = None,
-) -> Diagnosis:
-    """The known mistakes that give the report's mean, at the problem and policy it is of.
+def diagnose(report: BiasReport, *, action_baseline: npt.ArrayLike | None = None) -> Diagnosis:
+    """The known errors that give the report's mean, at the setting that it was measured at.
 
-    ``critic`` is what the estimator was given, ``action_baseline [S, A]`` a baseline of its own
-    that depends on the action, ``length`` the steps of its trajectories where the horizon is
-    infinite. Exact evidence: what matches does so to rounding. Sampling: the mistake's mean lies in
-    the confidence region of the measured one, at the report's false-alarm rate. Trajectories are
-    taken to be drawn on policy.
+    With exact evidence an error matches to rounding. With sampling the error's mean lies in the
+    confidence region of the measured one, at the report's false-alarm rate. Trajectories are taken
+    to be drawn on policy.
+
+    Args:
+        report: from `measure_bias` or `measure_bias_sequentially`.
+        action_baseline: a baseline ``[S, A]`` of the estimator's own that depends on the action.
+
+    Returns:
+        A `Diagnosis`: its ``matches`` are the errors that give the mean.
 
     Raises:
-        ValueError: theta, critic or baseline does not fit, or the report is of another problem.
+        ValueError: the report has no setting (as those of meta-gradients), or the baseline's shape
+            does not fit.
 
+    >>> from gradbias.analytic import TabularMDP
     >>> from gradbias.stochastic import from_surrogate, lvc
     >>> from gradbias.verification import measure_bias
     >>> mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=3)
     >>> theta = [[1.0, 0.0], [0.0, 0.5], [0.3, 0.0]]
     >>> report = measure_bias(from_surrogate(lvc, order=2), mdp, theta)
-    >>> [match.name for match in diagnose(report, mdp, theta).matches]
+    >>> [match.name for match in diagnose(report).matches]
     ['LVC']
     """
-    setting = Setting.of(
-        mdp,
-        theta,
-        critic=critic,
-        action_baseline=action_baseline,
-        policy=policy,
-        length=length,
-    )
-    shape = setting.at.shape * report.target.order
-    if report.mean.shape != shape:
-        raise ValueError(f"report: expected a mean of shape {shape}, got {report.mean.shape}")
-    return diagnose_all([Case(report, setting)])
+    return _explain(Cases((Case.of(report, action_baseline),)))
 
 
-def diagnose_all(cases: Iterable[Case]) -> Diagnosis:
-    """What explains the estimator in every one of these cases, the first of which is biased.
+def diagnose_all(reports: Iterable[BiasReport]) -> Diagnosis:
+    """The known errors that give the means of all reports on one estimator.
 
-    A mistake that cannot be made on some problem, as a shift by a step where there is only one, is
+    An error that cannot be made on some problem, as a shift by a step where there is only one, is
     compared on the others.
+
+    Args:
+        reports: from `measure_bias`, on several problems; the first is the biased one.
+
+    Returns:
+        A `Diagnosis`.
+
+    Raises:
+        ValueError: a report has no setting.
     """
-    found = Cases(tuple(cases))
+    return _explain(Cases(tuple(Case.of(report) for report in reports)))
+
+
+def _explain(found: Cases) -> Diagnosis:
     report = found.all[0].report
     tested = report.verdict is not Verdict.VACUOUS or report.relative_bias > report.tolerance
     if report.verdict is Verdict.UNBIASED or not tested:
@@ -146,22 +143,22 @@ def _match(found: Cases, one: Explanation) -> Match:
     return Match(one.name, one.what, found.residual(one), one.fitted)
 
 
-def _mistakes(setting: Setting, report: BiasReport) -> Iterable[Mistake]:
+def _mistakes(quantities: ExactQuantities, report: BiasReport) -> Iterable[Mistake]:
     if report.target.order == 1:
-        return gradient_mistakes(setting)
-    return hessian_mistakes(setting) if report.target.order == 2 else ()
+        return gradient_mistakes(quantities)
+    return hessian_mistakes(quantities) if report.target.order == 2 else ()
 
 
-def _scales(setting: Setting, report: BiasReport) -> Iterator[Mistake]:
+def _scales(quantities: ExactQuantities, report: BiasReport) -> Iterator[Mistake]:
     """The target times a number that a slip gives."""
-    steps, n, target = setting.steps, report.batch_size, report.exact
+    steps, n, target = quantities.steps, report.batch_size, report.exact
     yield Mistake("sign", "the target with the wrong sign", -target)
     what = f"a mean over the {steps} steps instead of a sum"
     yield Mistake("mean over steps", what, target / steps, "a mean over the steps, not a sum")
     what = f"the target times the {steps} steps"
     yield Mistake("times steps", what, steps * target, "the target times the number of steps")
     what = "steps that count gamma^(t + 1): the target times gamma"
-    yield Mistake("one gamma too many", what, setting.mdp.discount * target)
+    yield Mistake("one gamma too many", what, quantities.mdp.discount * target)
     if n == 1:
         return
     what = f"a sum over {n} trajectories, not a mean"

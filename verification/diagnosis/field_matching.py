@@ -19,63 +19,69 @@ from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.diagnosis.diagnose import Match
 from gradbias.verification.diagnosis.fixed_points import Field
 from gradbias.verification.diagnosis.gradient_errors import gradient_families, gradient_mistakes
-from gradbias.verification.diagnosis.known_errors import Mistake, Setting, best_number
+from gradbias.verification.diagnosis.known_errors import ExactQuantities, Mistake, best_number
 from gradbias.verification.evidence.reports import Direction
 
 _MATCHED = 1e-9
 
 
-def known_fields(mean: Field, setting: Setting, elsewhere: Setting) -> tuple[Match, ...]:
+def known_fields(
+    mean: Field, quantities: ExactQuantities, elsewhere: ExactQuantities
+) -> tuple[Match, ...]:
     """The known targets that the field is at both points."""
-    first, second = mean(setting.at.theta), mean(elsewhere.at.theta)
+    first, second = mean(quantities.at.theta), mean(elsewhere.at.theta)
     unit = float(np.linalg.norm(first)) or 1.0
     found = []
-    pairs = (setting, elsewhere)
+    pairs = (quantities, elsewhere)
     for known, other in zip(*(_known(one) for one in pairs), strict=True):
         residual = max(_gap(first, known.value), _gap(second, other.value)) / unit
         if residual <= _MATCHED:
             found.append(Match(known.name, known.what, residual))
     if found:
         return tuple(found)
-    return tuple(_fitted(first, second, setting, elsewhere, unit))
+    return tuple(_fitted(first, second, quantities, elsewhere, unit))
 
 
 def _gap(one: FloatArray, other: FloatArray) -> float:
     return float(np.linalg.norm(one - other))
 
 
-def _known(setting: Setting) -> Iterator[Mistake]:
-    target = return_derivative(1, horizon=setting.steps)
-    yield Mistake("gradient", str(target), _gradient(setting))
-    for known in gradient_mistakes(setting):
-        if known.name != f"horizon {setting.steps}":
+def _known(quantities: ExactQuantities) -> Iterator[Mistake]:
+    target = return_derivative(1, horizon=quantities.steps)
+    yield Mistake("gradient", str(target), _gradient(quantities))
+    for known in gradient_mistakes(quantities):
+        if known.name != f"horizon {quantities.steps}":
             yield known
 
 
-def _gradient(setting: Setting) -> FloatArray:
-    return gradient(setting.mdp, setting.at.theta, policy=setting.at.policy)
+def _gradient(quantities: ExactQuantities) -> FloatArray:
+    return gradient(quantities.mdp, quantities.at.theta, policy=quantities.at.policy)
 
 
 def _fitted(
-    first: FloatArray, second: FloatArray, setting: Setting, elsewhere: Setting, unit: float
+    first: FloatArray,
+    second: FloatArray,
+    quantities: ExactQuantities,
+    elsewhere: ExactQuantities,
+    unit: float,
 ) -> Iterator[Match]:
     """Targets with a number, fitted at the first point and tried at the second."""
-    families = zip(gradient_families(setting), gradient_families(elsewhere), strict=True)
+    families = zip(gradient_families(quantities), gradient_families(elsewhere), strict=True)
     for family, other in families:
         x = best_number(first, family)
         residual = max(_gap(first, family.value(x)), _gap(second, other.value(x))) / unit
         if residual <= _MATCHED:
             yield Match(family.name, family.what.format(x=f"{x:.6g}"), residual, x)
-    scale = Direction.of(first, _gradient(setting)).scale
+    scale = Direction.of(first, _gradient(quantities)).scale
     residual = max(
-        _gap(first, scale * _gradient(setting)), _gap(second, scale * _gradient(elsewhere))
+        _gap(first, scale * _gradient(quantities)), _gap(second, scale * _gradient(elsewhere))
     )
     if residual <= _MATCHED * unit:
         what = f"{scale:.6g} times the gradient of the return"
         yield Match("pure scale", what, residual / unit, scale)
-    for added, there in zip(_added(setting), _added(elsewhere), strict=True):
+    for added, there in zip(_added(quantities), _added(elsewhere), strict=True):
         size = float(np.vdot(added.value, added.value))
-        rest = [first - _gradient(setting), second - _gradient(elsewhere)]
+        rest = [first - _gradient(quantities), second - _gradient(elsewhere)]
         x = float(np.vdot(rest[0], added.value)) / size if size > 0 else 0.0
         residual = max(_gap(rest[0], x * added.value), _gap(rest[1], x * there.value)) / unit
         if residual <= _MATCHED:
@@ -83,22 +89,22 @@ def _fitted(
             yield Match(added.name, what, residual, x)
 
 
-def _added(setting: Setting) -> Iterator[Mistake]:
+def _added(quantities: ExactQuantities) -> Iterator[Mistake]:
     """What regularisers add to the gradient, for a coefficient of 1."""
-    exact, at = setting.exact, setting.at
+    exact, at = quantities.evaluation, quantities.at
     surprise = -log_softmax(at.logits)
-    surprise = np.where(setting.mdp.terminal[:, None], 0.0, surprise)
+    surprise = np.where(quantities.mdp.terminal[:, None], 0.0, surprise)
     paid = np.broadcast_to(surprise, exact.action_values.shape)
-    soft = Evaluation(setting.tables.paying(paid), at.probabilities)
+    soft = Evaluation(quantities.tables.with_reward(paid), at.probabilities)
     yield Mistake(
         "entropy in the return",
         "that of the discounted sum of entropies (entropy as a reward)",
-        setting.field(exact.occupancy, soft.action_values),
+        quantities.field(exact.occupancy, soft.action_values),
     )
     for name, visits in (
         ("entropy as a loss", exact.occupancy),
-        ("entropy as a loss, no gamma^t", setting.discounted(1.0).occupancy),
+        ("entropy as a loss, no gamma^t", quantities.discounted(1.0).occupancy),
     ):
         what = "that of the entropies at the visited states, with the visits held fixed"
-        yield Mistake(name, what, setting.field(visits, paid))
+        yield Mistake(name, what, quantities.field(visits, paid))
     yield Mistake("weight decay", "theta", np.array(at.theta))

@@ -16,7 +16,7 @@ from gradbias.analytic.policies.softmax import softmax
 from gradbias.analytic.returns.derivatives import gradient
 from gradbias.analytic.returns.evaluation import expected_return
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.verification.diagnosis.known_errors import Setting
+from gradbias.verification.diagnosis.known_errors import ExactQuantities
 
 Field = Callable[[FloatArray], FloatArray]
 """theta -> an update, shaped like theta."""
@@ -75,15 +75,19 @@ class Displacement:
         )
 
 
-def displacement(field: Field, setting: Setting, decay: float, steepness: float) -> Displacement:
-    """Both followed from the setting's theta; ``steepness`` bounds how fast the fields change."""
-    mdp, policy = setting.mdp, setting.at.policy
+def displacement(
+    field: Field, quantities: ExactQuantities, decay: float, steepness: float
+) -> Displacement:
+    """The stationary points of both fields, followed from the setting's theta; ``steepness`` bounds
+    how fast the fields change.
+    """
+    mdp, policy = quantities.mdp, quantities.at.policy
 
     def climbing(theta: FloatArray) -> FloatArray:
         return gradient(mdp, theta, policy=policy)
 
-    own = at_rest(field, setting.at.theta, decay, steepness)
-    climbed = at_rest(climbing, setting.at.theta, decay, steepness)
+    own = at_rest(field, quantities.at.theta, decay, steepness)
+    climbed = at_rest(climbing, quantities.at.theta, decay, steepness)
     rests = (own, climbed)
     policies = [softmax(policy.logits(rest.theta)) for rest in rests]
     returns = [float(expected_return(mdp, rest.theta, policy=policy)) for rest in rests]

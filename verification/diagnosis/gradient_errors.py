@@ -24,7 +24,7 @@ from gradbias.analytic.returns.evaluation import Evaluation
 from gradbias.analytic.returns.lambda_returns import LambdaReturns
 from gradbias.analytic.returns.target_values import evaluate_target
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.verification.diagnosis.known_errors import Family, Mistake, Setting
+from gradbias.verification.diagnosis.known_errors import ExactQuantities, Family, Mistake
 
 _OTHER_HORIZONS = {
     -1: "the derivative of the return of one step less",
@@ -33,158 +33,160 @@ _OTHER_HORIZONS = {
 }
 
 
-def gradient_mistakes(setting: Setting) -> Iterator[Mistake]:
+def gradient_mistakes(quantities: ExactQuantities) -> Iterator[Mistake]:
     """Those without a number to fit."""
-    yield from _discounts(setting)
-    yield from _credits(setting)
-    yield from _ends(setting)
-    yield Mistake("zero", "nothing: the mean is 0", np.zeros(setting.at.shape))
-    if setting.critic is not None:
-        yield from _critics(setting, setting.critic)
-    if setting.action_baseline is not None:
-        credit = setting.exact.action_values - setting.action_baseline
+    yield from _discounts(quantities)
+    yield from _credits(quantities)
+    yield from _ends(quantities)
+    yield Mistake("zero", "nothing: the mean is 0", np.zeros(quantities.at.shape))
+    if quantities.critic is not None:
+        yield from _critics(quantities, quantities.critic)
+    if quantities.action_baseline is not None:
+        credit = quantities.evaluation.action_values - quantities.action_baseline
         yield Mistake(
             "action baseline",
             "a baseline that depends on the action, whose mean is not taken off",
-            setting.field(setting.exact.occupancy, credit),
+            quantities.field(quantities.evaluation.occupancy, credit),
         )
 
 
-def gradient_families(setting: Setting) -> Iterator[Family]:
+def gradient_families(quantities: ExactQuantities) -> Iterator[Family]:
     """Those with one."""
-    exact = setting.exact
+    exact = quantities.evaluation
 
     def everywhere(x: float) -> FloatArray:
-        changed = setting.discounted(x)
-        return setting.field(changed.occupancy, changed.action_values)
+        changed = quantities.discounted(x)
+        return quantities.field(changed.occupancy, changed.action_values)
 
     def in_weights(x: float) -> FloatArray:
-        return setting.field(setting.discounted(x).occupancy, exact.action_values)
+        return quantities.field(quantities.discounted(x).occupancy, exact.action_values)
 
     def in_credits(x: float) -> FloatArray:
-        return setting.field(exact.occupancy, setting.discounted(x).action_values)
+        return quantities.field(exact.occupancy, quantities.discounted(x).action_values)
 
     yield Family("other discount", "the discount {x} instead of the problem's", everywhere)
     yield Family("other weights", "weights {x}^t of the steps instead of gamma^t", in_weights)
     yield Family("other credit", "rewards-to-go discounted by {x} instead of gamma", in_credits)
-    if setting.critic is not None:
-        returns = LambdaReturns(setting.mdp, setting.critic, policy=setting.at.policy)
+    if quantities.critic is not None:
+        returns = LambdaReturns(quantities.mdp, quantities.critic, policy=quantities.at.policy)
 
         def traced(x: float) -> FloatArray:
-            found = returns.at(setting.at.theta, discount=setting.mdp.discount, gae_lambda=x)
+            found = returns.at(quantities.at.theta, discount=quantities.mdp.discount, gae_lambda=x)
             return found.update
 
         yield Family("lambda-return", "lambda-returns of the critic, lambda = {x}", traced)
 
 
-def _discounts(setting: Setting) -> Iterator[Mistake]:
-    exact, steps = setting.exact, setting.steps
-    mdp, theta, policy = setting.mdp, setting.at.theta, setting.at.policy
+def _discounts(quantities: ExactQuantities) -> Iterator[Mistake]:
+    exact, steps = quantities.evaluation, quantities.steps
+    mdp, theta, policy = quantities.mdp, quantities.at.theta, quantities.at.policy
     dropped = evaluate_target(update_field(horizon=steps), mdp, theta, policy=policy)
     yield Mistake("no gamma^t", "steps that count 1 instead of gamma^t", dropped)
-    undiscounted = setting.discounted(1.0)
+    undiscounted = quantities.discounted(1.0)
     yield Mistake(
         "no discount",
         "the return without any discount",
-        setting.field(undiscounted.occupancy, undiscounted.action_values),
+        quantities.field(undiscounted.occupancy, undiscounted.action_values),
     )
     yield Mistake(
         "undiscounted credit",
         "rewards-to-go that are summed without discount",
-        setting.field(exact.occupancy, undiscounted.action_values),
+        quantities.field(exact.occupancy, undiscounted.action_values),
     )
     yield Mistake(
         "gamma^t twice",
         "steps that count gamma^2t: rewards-to-go discounted from the start, and gamma^t on top",
-        setting.field(setting.discounted(mdp.discount**2).occupancy, exact.action_values),
+        quantities.field(quantities.discounted(mdp.discount**2).occupancy, exact.action_values),
     )
 
 
-def _credits(setting: Setting) -> Iterator[Mistake]:
-    exact, tables = setting.exact, setting.tables
+def _credits(quantities: ExactQuantities) -> Iterator[Mistake]:
+    exact, tables = quantities.evaluation, quantities.tables
     visits, ahead = exact.occupancy, np.array(tables.kernel.expect(exact.values[1:]))
     yield Mistake(
         "own reward only",
         "steps credited with their own reward alone",
-        setting.field(visits, exact.reward),
+        quantities.field(visits, exact.reward),
     )
     yield Mistake(
         "own reward missing",
         "steps credited with what follows their own reward (r_t is missing)",
-        setting.field(visits, tables.per_step()[..., None] * ahead),
+        quantities.field(visits, tables.per_step()[..., None] * ahead),
     )
-    if setting.steps == 1:
+    if quantities.steps == 1:
         return
     yield Mistake(
         "shifted to t + 1",
         "rewards-to-go shifted by one: step t has that of step t + 1",
-        setting.field(visits, ahead),
+        quantities.field(visits, ahead),
     )
     wrapped = ahead.copy()
-    wrapped[-1] = setting.mdp.discount ** (setting.steps - 1) * exact.reward[-1]
+    wrapped[-1] = quantities.mdp.discount ** (quantities.steps - 1) * exact.reward[-1]
     yield Mistake(
         "rolled to t + 1",
         "rewards-to-go rolled by one: step t has that of step t + 1, the last step the first's",
-        setting.field(visits, wrapped),
+        quantities.field(visits, wrapped),
     )
-    earlier = setting.mdp.discount * np.array(exact.action_values)
+    earlier = quantities.mdp.discount * np.array(exact.action_values)
     earlier[0] = 0.0
     yield Mistake(
         "shifted to t - 1",
         "rewards-to-go shifted by one: step t has that of step t - 1, the first has none",
-        setting.field(visits, earlier),
+        quantities.field(visits, earlier),
     )
-    earlier[0] = _last_reward(setting).action_values[0]
+    earlier[0] = _last_reward(quantities).action_values[0]
     yield Mistake(
         "rolled to t - 1",
         "rewards-to-go rolled by one: step t has that of step t - 1, the first step the last's",
-        setting.field(visits, earlier),
+        quantities.field(visits, earlier),
     )
 
 
-def _last_reward(setting: Setting) -> Evaluation:
+def _last_reward(quantities: ExactQuantities) -> Evaluation:
     """The values of the last step's reward alone, not discounted."""
-    paid = np.zeros_like(setting.exact.reward)
-    paid[-1] = setting.exact.reward[-1]
-    tables = replace(setting.tables.paying(paid), discount=np.asarray(1.0))
-    return Evaluation(tables, setting.at.probabilities)
+    paid = np.zeros_like(quantities.evaluation.reward)
+    paid[-1] = quantities.evaluation.reward[-1]
+    tables = replace(quantities.tables.with_reward(paid), discount=np.asarray(1.0))
+    return Evaluation(tables, quantities.at.probabilities)
 
 
-def _ends(setting: Setting) -> Iterator[Mistake]:
-    exact, steps = setting.exact, setting.steps
+def _ends(quantities: ExactQuantities) -> Iterator[Mistake]:
+    exact, steps = quantities.evaluation, quantities.steps
     for index, which in ((0, "first"), (-1, "last")):
         if steps > 1:
             visits = np.array(exact.occupancy)
             visits[index] = 0.0
-            value = setting.field(visits, exact.action_values)
+            value = quantities.field(visits, exact.action_values)
             yield Mistake(f"no {which} score", f"a sum without the {which} step's score", value)
-    yield from shifted_horizons(setting, 1)
+    yield from shifted_horizons(quantities, 1)
 
 
-def shifted_horizons(setting: Setting, order: int) -> Iterator[Mistake]:
+def shifted_horizons(quantities: ExactQuantities, order: int) -> Iterator[Mistake]:
     """The derivatives of returns of one step less, of one more, and of the H steps themselves."""
-    steps = setting.steps
-    for more in (0,) if setting.tables.timed else (-1, 1, 0):
+    steps = quantities.steps
+    for more in (0,) if quantities.tables.timed else (-1, 1, 0):
         if (horizon := steps + more) < 1:
             continue
         target = return_derivative(order, horizon=horizon)
-        value = evaluate_target(target, setting.mdp, setting.at.theta, policy=setting.at.policy)
+        value = evaluate_target(
+            target, quantities.mdp, quantities.at.theta, policy=quantities.at.policy
+        )
         yield Mistake(f"horizon {horizon}", f"{target}", value, _OTHER_HORIZONS[more])
 
 
-def _critics(setting: Setting, critic: FloatArray) -> Iterator[Mistake]:
-    exact, mdp = setting.exact, setting.mdp
-    target = bootstrapped_gradient(setting.steps, critic[-1])
-    value = evaluate_target(target, mdp, setting.at.theta, policy=setting.at.policy)
+def _critics(quantities: ExactQuantities, critic: FloatArray) -> Iterator[Mistake]:
+    exact, mdp = quantities.evaluation, quantities.mdp
+    target = bootstrapped_gradient(quantities.steps, critic[-1])
+    value = evaluate_target(target, mdp, quantities.at.theta, policy=quantities.at.policy)
     yield Mistake("bootstrapped", f"{target} (the critic's after the last step)", value)
-    ahead = setting.tables.kernel.expect(critic[1:])
+    ahead = quantities.tables.kernel.expect(critic[1:])
     yield Mistake(
         "one-step actor-critic",
         "one-step differences of the critic, r + gamma v(s') - v(s)",
-        setting.field(exact.occupancy, exact.reward + mdp.discount * ahead),
+        quantities.field(exact.occupancy, exact.reward + mdp.discount * ahead),
     )
     yield Mistake(
         "next state's baseline",
         "the critic of the next state as baseline, which depends on the action",
-        setting.field(exact.occupancy, exact.action_values - ahead),
+        quantities.field(exact.occupancy, exact.action_values - ahead),
     )

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.policies.at_parameters import PolicyAt
-from gradbias.analytic.policies.softmax import TABULAR, Policy
-from gradbias.analytic.problems.critics import check_ends, critic_rows
+from gradbias.analytic.problems.critics import critic_rows
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.tables import Tables
 from gradbias.analytic.returns.evaluation import Evaluation, single_policy
 from gradbias.analytic.returns.value_jets import field_over_time
 from gradbias.analytic.utils.validation import FloatArray, frozen_array
+from gradbias.verification.evidence.setting import Setting
 
 _GRID = 33
 _REFINEMENTS = 40
@@ -56,9 +56,15 @@ class Family:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """Where the mean was measured: ``mdp`` with a finite horizon H, and what the estimator was
-    given: ``critic [H + 1, S]``, and ``action_baseline [S, A]`` where it has one.
+class ExactQuantities:
+    """The exact values, visits and critic of a setting, from which the means of known errors are
+    computed.
+
+    Attributes:
+        mdp: the problem, with a finite horizon H.
+        at: the policy at its parameters.
+        critic: ``[H + 1, S]``, or None.
+        action_baseline: a baseline ``[S, A]`` that depends on the action, or None.
     """
 
     mdp: TabularMDP
@@ -67,48 +73,34 @@ class Setting:
     action_baseline: FloatArray | None
 
     @classmethod
-    def of(
-        cls,
-        mdp: TabularMDP,
-        theta: npt.ArrayLike,
-        *,
-        critic: npt.ArrayLike | None = None,
-        action_baseline: npt.ArrayLike | None = None,
-        policy: Policy = TABULAR,
-        length: int | None = None,
-    ) -> Setting:
-        """Raises ValueError for what does not fit, or an infinite horizon without a length."""
-        if mdp.horizon is None and length is None:
-            raise ValueError("length: expected the trajectories' steps with horizon None, got none")
-        finite = mdp if mdp.horizon is not None else replace(mdp, horizon=length)
-        rows = None
-        if critic is not None:
-            rows = critic_rows(frozen_array("critic", critic), finite.horizon, mdp.n_states)
-            check_ends(rows, mdp.terminal)
-        baseline = None
+    def of(cls, setting: Setting, action_baseline: npt.ArrayLike | None = None) -> ExactQuantities:
+        """The quantities of a setting. Raises ValueError for a baseline of a wrong shape."""
+        mdp, rows, baseline = setting.finite_mdp, None, None
+        if setting.critic is not None:
+            rows = critic_rows(setting.critic, setting.steps, mdp.n_states)
         if action_baseline is not None:
             shape = (mdp.n_states, mdp.n_actions)
             baseline = np.array(frozen_array("action_baseline", action_baseline, shape))
             baseline[mdp.terminal] = 0.0  # nothing is chosen there
-        return cls(finite, single_policy(finite, theta, policy), rows, baseline)
+        return cls(mdp, single_policy(mdp, setting.theta, setting.policy), rows, baseline)
 
     @property
     def tables(self) -> Tables:
-        """Of the problem."""
+        """The problem's tables."""
         return self.mdp.tables
 
     @cached_property
-    def exact(self) -> Evaluation:
-        """The policy's values."""
+    def evaluation(self) -> Evaluation:
+        """The policy's values and occupancy."""
         return Evaluation(self.tables, self.at.probabilities)
 
     @property
     def steps(self) -> int:
-        """H."""
+        """The horizon H, in steps."""
         return self.tables.steps
 
     def discounted(self, discount: float) -> Evaluation:
-        """The policy's values and visits with another discount."""
+        """The policy's values and occupancy with another discount."""
         changed = replace(self.tables, discount=np.asarray(discount))
         return Evaluation(changed, self.at.probabilities)
 
@@ -116,9 +108,9 @@ class Setting:
         """The mean gradient estimate where a visit at step t, weighing ``visits [H, S]``, gives
         its action the mean ``credit [H, S, A]``.
         """
-        still = replace(self.tables.paying(np.asarray(credit)), discount=np.asarray(0.0))
+        still = replace(self.tables.with_reward(np.asarray(credit)), discount=np.asarray(0.0))
         credited = Evaluation(still, self.at.probabilities)
-        return self.at.pulled(field_over_time(visits, credited))
+        return self.at.vjp(field_over_time(visits, credited))
 
 
 def best_number(mean: FloatArray, family: Family) -> float:

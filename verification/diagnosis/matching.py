@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.confidence.norm_intervals import Spread
-from gradbias.verification.diagnosis.known_errors import Family, Mistake, Setting
+from gradbias.verification.diagnosis.known_errors import ExactQuantities, Family, Mistake
 from gradbias.verification.evidence.reports import BiasReport, Direction, Evidence
 
 EXACT = 1e-9
@@ -22,10 +23,20 @@ EXACT = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One measurement, and where it was made."""
+    """One measurement, with the exact quantities of its setting."""
 
     report: BiasReport
-    setting: Setting
+    quantities: ExactQuantities
+
+    @classmethod
+    def of(cls, report: BiasReport, action_baseline: npt.ArrayLike | None = None) -> Case:
+        """The case of a report. Raises ValueError for one that has no setting."""
+        if report.setting is None:
+            raise ValueError(
+                f"report: expected one of measure_bias, which says where it was measured, got one "
+                f"of {report.estimator} without a setting"
+            )
+        return cls(report, ExactQuantities.of(report.setting, action_baseline))
 
     @property
     def unit(self) -> float:
@@ -99,17 +110,17 @@ class Cases:
         return np.concatenate([case.report.mean.ravel() / case.unit for case in self.all])
 
     def collected(
-        self, mistakes: Callable[[Setting, BiasReport], Iterable[Mistake]]
+        self, mistakes: Callable[[ExactQuantities, BiasReport], Iterable[Mistake]]
     ) -> list[Explanation]:
         """The mistakes of all cases, those of one kind together, if they move any mean."""
-        found = [{m.kind: m for m in mistakes(c.setting, c.report)} for c in self.all]
+        found = [{m.kind: m for m in mistakes(c.quantities, c.report)} for c in self.all]
         kinds = dict.fromkeys(kind for each in found for kind in each)
         joined = [self._joined(kind, [each.get(kind) for each in found]) for kind in kinds]
         return [one for one in joined if self.told_from_target(one)]
 
-    def families(self, of: Callable[[Setting], Iterable[Family]]) -> list[Family]:
+    def families(self, of: Callable[[ExactQuantities], Iterable[Family]]) -> list[Family]:
         """Those that every case has, stacked."""
-        found = [{family.name: family for family in of(case.setting)} for case in self.all]
+        found = [{family.name: family for family in of(case.quantities)} for case in self.all]
         shared = [name for name in found[0] if all(name in each for each in found)]
         return [self._family([each[name] for each in found]) for name in shared]
 

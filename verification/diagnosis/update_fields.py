@@ -9,11 +9,10 @@ Source: Nota and Thomas 2020, *Is the Policy Gradient a Gradient?*
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +20,15 @@ import numpy.typing as npt
 from gradbias.analytic.policies.softmax import TABULAR, Policy
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_number
-from gradbias.stochastic.estimators.contexts import Context
-from gradbias.stochastic.estimators.kinds import (
-    CallableEstimator,
-    DrawEstimator,
-    Estimator,
-    SurrogateEstimator,
-    estimate,
-)
+from gradbias.stochastic.estimators.kinds import Estimator, estimate
 from gradbias.verification.diagnosis.diagnose import Match
 from gradbias.verification.diagnosis.field_matching import known_fields
 from gradbias.verification.diagnosis.fixed_points import Displacement, Field, displacement
-from gradbias.verification.diagnosis.known_errors import Setting
-from gradbias.verification.evidence.enumeration import Enumeration, check_outcomes
+from gradbias.verification.diagnosis.known_errors import ExactQuantities
+from gradbias.verification.evidence.enumeration import check_outcomes
 from gradbias.verification.evidence.reports import Evidence
-from gradbias.verification.measurement.measure import measure_bias
+from gradbias.verification.evidence.setting import Setting
+from gradbias.verification.measurement.measure import MeasureOptions, measure_bias
 
 _STEP = 0.02
 _BATCHES = 100_000
@@ -119,18 +112,20 @@ def field_report(
     ('SYMMETRIC', ['gradient'])
     """
     setting = Setting.of(mdp, theta, critic=critic, policy=policy, length=length)
+    quantities = ExactQuantities.of(setting)
     mean = _mean_field(field, setting, batch_size)
-    here = setting.at.theta
+    here = setting.theta
     jacobian, accuracy = differences(mean, here)
     second = here + _SECOND_POINT * np.cos(np.arange(here.size)).reshape(here.shape)
-    elsewhere = Setting.of(mdp, second, critic=critic, policy=policy, length=length)
-    matches = known_fields(mean, setting, elsewhere)
-    moved = None
+    moved = Setting.of(mdp, second, critic=critic, policy=policy, length=length)
+    elsewhere = ExactQuantities.of(moved)
+    matches = known_fields(mean, quantities, elsewhere)
+    apart = None
     if follow:
-        steepness = 2.0 * _steepness(jacobian, setting)
+        steepness = 2.0 * _steepness(jacobian, quantities)
         chosen = _DECAY * steepness if decay is None else decay
-        moved = displacement(
-            mean, setting, real_number("decay", chosen, low=0.0, high=1e100), steepness
+        apart = displacement(
+            mean, quantities, real_number("decay", chosen, low=0.0, high=1e100), steepness
         )
     return FieldReport(
         mean(here),
@@ -138,7 +133,7 @@ def field_report(
         accuracy,
         _asymmetry(jacobian, here.size),
         matches,
-        moved,
+        apart,
     )
 
 
@@ -147,35 +142,32 @@ def _mean_field(
     setting: Setting,
     batch_size: int | None,
 ) -> Field:
-    if not isinstance(field, SurrogateEstimator | CallableEstimator | DrawEstimator):
-        return lambda theta: frozen_array("field: its value", field(theta), setting.at.shape)
-    options = {"critic": setting.critic, "policy": setting.at.policy}
+    if not isinstance(field, Estimator):
+        return lambda theta: frozen_array("field: its value", field(theta), setting.theta.shape)
     if field.order != 1:
         raise ValueError(f"field: expected an estimator of order 1, got {field.order}")
-    given: dict[str, Any] = {**options, "batch_size": batch_size, "budget": 10**4}
-    first = measure_bias(field, setting.mdp, setting.at.theta, **given)
+    mdp = setting.finite_mdp
+    options: MeasureOptions = {"critic": setting.critic, "policy": setting.policy}
+    options |= {"batch_size": batch_size, "budget": 10**4}
+    first = measure_bias(field, mdp, setting.theta, **options)
     if first.evidence is Evidence.SAMPLING:
         raise ValueError(
             f"field: expected an exact mean of {field.name}, got one that must be sampled; use a "
             "smaller problem"
         )
-    if first.evidence is Evidence.MOMENTS or isinstance(field, DrawEstimator):
-        return lambda theta: measure_bias(field, setting.mdp, theta, **given).mean
+    if first.evidence is Evidence.MOMENTS or field.draws_itself:
+        return lambda theta: measure_bias(field, mdp, theta, **options).mean
     return partial(_enumerated_mean, field, setting, first.batch_size if first.coupled else 1)
 
 
 def _enumerated_mean(
-    estimator: SurrogateEstimator | CallableEstimator,
-    setting: Setting,
-    n: int,
-    theta: FloatArray,
+    estimator: Estimator, setting: Setting, n: int, theta: FloatArray
 ) -> FloatArray:
-    """The coupling was looked for at the first point: here the mean is all that is wanted."""
-    mdp, policy = setting.mdp, setting.at.policy
-    measure = Enumeration.of(mdp, policy, theta, setting.steps)
-    check_outcomes(measure.count_batches(n, ordered=True), _BATCHES, f"batches of {n}")
-    batches, weights = measure.all_batches(n, ordered=True)
-    context = Context(theta, mdp.discount, policy=policy, critic=setting.critic)
+    """The mean at another theta; whether trajectories are coupled is known from the first point."""
+    every = setting.enumeration_at(theta)
+    check_outcomes(every.count_batches(n, ordered=True), _BATCHES, f"batches of {n}")
+    batches, weights = every.all_batches(n, ordered=True)
+    context = replace(setting.context, theta=theta)
     mean: FloatArray = np.tensordot(weights, estimate(estimator, batches, context), axes=1)
     return mean
 
@@ -207,8 +199,8 @@ def _asymmetry(jacobian: FloatArray, size: int) -> float:
     return float(np.linalg.norm(matrix - matrix.T)) / (2 * norm) if norm > 0 else 0.0
 
 
-def _steepness(jacobian: FloatArray, setting: Setting) -> float:
+def _steepness(jacobian: FloatArray, quantities: ExactQuantities) -> float:
     """How fast the field changes; where it does not, the return's natural scale."""
-    size = setting.at.theta.size
+    size = quantities.at.theta.size
     found = float(np.linalg.norm(jacobian.reshape(size, size), 2))
-    return found or setting.exact.scale or 1.0
+    return found or quantities.evaluation.scale or 1.0

@@ -1,9 +1,9 @@
 """Does an estimator couple the trajectories of a batch, and does their order matter to it?
 
-Where a batch's estimate is the mean of its trajectories' own, single trajectories say it all;
-where it is not (group baselines, normalised advantages), expectations are over batches. Both
-questions are put to trajectories that are unlike each other and that earn something: estimates of
-trajectories without reward are mostly 0, and would answer nothing.
+Where the estimate of a batch is the mean of its trajectories' own estimates, its expectation is
+that of a single trajectory's. Where it is not (group baselines, normalised advantages), the
+trajectories are coupled, and expectations run over batches. Both questions are tested on
+trajectories that differ from each other and have rewards: without reward most estimates are 0.
 """
 
 from __future__ import annotations
@@ -22,66 +22,82 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories
 from gradbias.verification.evidence.request import Request
 
 POOL = 24
-"""Trajectories that the questions are put to; of so few, or fewer, all are taken."""
+"""The number of trajectories that are tested; all of them, where there are no more."""
 
 SAMPLED = 4096
-"""Trajectories that the pool is chosen from where there are too many to look at them all."""
+"""The number of trajectories that are sampled to choose from, where not all can be enumerated."""
 
 BATCHES = 64
-"""Random batches of more than two."""
+"""The number of random batches of more than two."""
 
 ORDERS = 4
-"""Random orders that each batch is tried in, where multisets are to stand for all orders."""
+"""The number of random orders that each batch is tried in before multisets stand for all orders."""
 
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """An evaluator with what was found: ``note`` says on how many batches."""
+    """A prepared evaluator, and whether it couples trajectories; ``note`` says how that was seen.
+
+    ``n`` is the number of trajectories in the batches that it has to be evaluated on.
+    """
 
     evaluator: Evaluator
     coupled: bool
     note: str
+    n: int = 1
 
 
-def prepared(
-    asked: Request, estimator: SurrogateEstimator | CallableEstimator, batch_size: int | None
-) -> Coupling:
-    """The estimator, looked at on batches of N (of one, if N is not given), and whether it couples
-    the trajectories of a batch.
+def detect_coupling(request: Request, batch_size: int | None) -> Coupling:
+    """Prepares an estimator, and tests whether a batch's estimate is the mean of its
+    single-trajectory estimates. One that draws its own batches counts as coupled.
 
     Raises:
-        ValueError: it misbehaves, or it is coupled and N is not given.
+        ValueError: it misbehaves; it is coupled and N is not given; or it draws its own batches,
+            and N or a behaviour policy is given.
     """
-    pool, is_all = telling_trajectories(asked)
+    estimator = request.estimator
+    if estimator.draws_itself:
+        return _own_draws(request, batch_size)
+    pool, is_all = informative_trajectories(request)
     n = batch_size or 1
-    small = asked.largest_batch(n)
+    small = request.largest_batch(n)
     pairs = _pairs(pool)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # batches of one make some estimators complain
-        evaluator = _first_look(asked, estimator, pool, sorted({small, n}), batch_size)
-        coupled = _couples(asked, evaluator, pairs, given=batch_size is not None)
+        evaluator = _first_look(request, estimator, pool, sorted({small, n}), batch_size)
+        coupled = _couples(request, evaluator, pairs, given=batch_size is not None)
         if not coupled and n > 2:
-            coupled = _couples(asked, evaluator, _random_batches(pool, small), given=True)
+            coupled = _couples(request, evaluator, _random_batches(pool, small), given=True)
     if not pool.rewards.any():
-        # Nothing was earned, so nothing was answered: take N at its word.
-        note = "no trajectory that was looked at earns anything: no word on other N"
-        return Coupling(evaluator, coupled or n > 1, note)
+        # Estimates without reward show no coupling, so the verdict is for this N alone.
+        note = "no trajectory that was looked at has a reward, so other N may have another bias"
+        return Coupling(evaluator, coupled or n > 1, note, n)
     if coupled and batch_size is None:
         raise ValueError(
             f"{estimator.name}: couples the trajectories of a batch (a batch of two's estimate is "
             "not the mean of the two's own; a surrogate that sums over trajectories instead of "
             "averaging does that too), so N is needed: give batch_size, --batch-size N"
         )
-    which = "all" if is_all else "the most telling"
+    which = "all" if is_all else "the most informative"
     note = (
         f"no coupling of trajectories was seen in {which} {len(pairs.actions)} batches of two; "
         "without any, the mean is the same for every N"
     )
-    return Coupling(evaluator, coupled, note)
+    return Coupling(evaluator, coupled, note, n if coupled else 1)
+
+
+def _own_draws(request: Request, batch_size: int | None) -> Coupling:
+    name = request.estimator.name
+    if batch_size is not None:
+        raise ValueError(f"batch_size: {name} draws its own batches, got {batch_size}")
+    if not request.setting.on_policy:
+        raise ValueError(f"behaviour: {name} draws at parameters of its own")
+    evaluator = request.estimator.prepare(request.draw(1, 1), request.context)
+    return Coupling(evaluator, True, "")
 
 
 def _first_look(
-    asked: Request,
+    request: Request,
     estimator: SurrogateEstimator | CallableEstimator,
     pool: Trajectories,
     sizes: list[int],
@@ -90,53 +106,55 @@ def _first_look(
     """The estimator, prepared on batches of the first of ``sizes`` that it takes."""
     for n in sizes:
         try:
-            return estimator.prepare(_random_batches(pool, n), asked.context)
+            return estimator.prepare(_random_batches(pool, n), request.context)
         except ValueError as error:
             refused = error
     several = (_random_batches(pool, n) for n in (2, 3, 4))
-    if batch_size is None and any(_works_on(estimator, batch, asked) for batch in several):
+    if batch_size is None and any(_works_on(estimator, batch, request) for batch in several):
         hint = "on a batch of one: if it needs a batch of several, give batch_size, --batch-size N"
         raise type(refused)(f"{refused} ({hint})") from None
     raise refused
 
 
-def telling_trajectories(asked: Request) -> tuple[Trajectories, bool]:
-    """Up to `POOL` unlike trajectories, as batches of one ``[P, 1, H]``, those with rewards first,
-    and whether they are all that there are.
+def informative_trajectories(request: Request) -> tuple[Trajectories, bool]:
+    """Up to `POOL` trajectories that differ, as batches of one ``[P, 1, H]``, those with rewards
+    first; and whether these are all that there are.
     """
-    if asked.enumeration.count() <= asked.max_outcomes:
-        found: list[Trajectories] = []
+    if request.enumeration.count() <= request.max_outcomes:
+        chosen: list[Trajectories] = []
         total = 0
-        for block, _ in asked.enumeration.trajectories(1 << 14):
+        for block, _ in request.enumeration.trajectories(1 << 14):
             total += len(block.actions)
-            found.append(_most_telling(block))
-        return _most_telling(Trajectories.concatenated(found)), total <= POOL
-    return _most_telling(asked.seeded(0).draw(SAMPLED, 1)), False
+            chosen.append(_most_informative(block))
+        return _most_informative(Trajectories.concatenated(chosen)), total <= POOL
+    return _most_informative(request.seeded(0).draw(SAMPLED, 1)), False
 
 
-def _most_telling(block: Trajectories) -> Trajectories:
-    """The first of each kind, where kinds differ in what is earned, how long it lives, and where
-    it starts; with rewards before without, then at even distances if there are too many.
+def _most_informative(block: Trajectories) -> Trajectories:
+    """The first of each kind of trajectory, where kinds differ in rewards, length and first state;
+    those with rewards come first, and of too many some at even distances are taken.
     """
-    earned = block.rewards.reshape(len(block.actions), -1)
-    earned = earned / (np.abs(earned).max(initial=0.0) or 1.0)
-    weights = 1.0 + np.sqrt(np.arange(earned.shape[1]))  # tells apart when rewards came
+    rewards = block.rewards.reshape(len(block.actions), -1)
+    rewards = rewards / (np.abs(rewards).max(initial=0.0) or 1.0)
+    # One number for each sequence of rewards: the weights are irrational and distinct, so that the
+    # same rewards at other times give another number, but for chance.
+    weights = 1.0 + np.sqrt(np.arange(rewards.shape[1]))
     kinds = np.stack(
-        [earned @ weights, block.alive.sum(axis=(1, 2)), block.states[:, 0, 0]], axis=1
+        [rewards @ weights, block.alive.sum(axis=(1, 2)), block.states[:, 0, 0]], axis=1
     )
     _, first = np.unique(kinds.round(9), axis=0, return_index=True)
     if len(first) < POOL:
-        others = np.setdiff1d(np.arange(len(earned)), first)
+        others = np.setdiff1d(np.arange(len(rewards)), first)
         first = np.concatenate([first, others[: POOL - len(first)]])
-    pays = np.any(earned[first] != 0, axis=1)
-    ordered = np.concatenate([first[pays], first[~pays]])
+    is_rewarded = np.any(rewards[first] != 0, axis=1)
+    ordered = np.concatenate([first[is_rewarded], first[~is_rewarded]])
     if len(ordered) <= POOL:
         return block[ordered]
     # Three quarters with rewards, as far as there are so many.
-    paying, rest = ordered[: pays.sum()], ordered[pays.sum() :]
-    room = max(3 * POOL // 4, POOL - len(rest))
-    chosen = _spaced(paying, room)
-    return block[np.concatenate([chosen, _spaced(rest, POOL - len(chosen))])]
+    rewarded, others = ordered[: is_rewarded.sum()], ordered[is_rewarded.sum() :]
+    room = max(3 * POOL // 4, POOL - len(others))
+    taken = _spaced(rewarded, room)
+    return block[np.concatenate([taken, _spaced(others, POOL - len(taken))])]
 
 
 def _spaced(entries: IntArray, count: int) -> IntArray:
@@ -153,7 +171,7 @@ def _chosen(pool: Trajectories, index: IntArray) -> Trajectories:
 
 
 def _pairs(pool: Trajectories) -> Trajectories:
-    """Both orders of each two: what couples may look at one of them only."""
+    """All pairs in both orders: an estimator that couples may look at one of the two only."""
     members = range(len(pool.actions))
     return _chosen(pool, np.array(list(itertools.product(members, repeat=2))))
 
@@ -166,21 +184,21 @@ def _random_batches(pool: Trajectories, n: int) -> Trajectories:
 
 
 def _works_on(
-    estimator: SurrogateEstimator | CallableEstimator, batch: Trajectories, asked: Request
+    estimator: SurrogateEstimator | CallableEstimator, batch: Trajectories, request: Request
 ) -> bool:
     try:
-        estimator.prepare(batch, asked.context)
+        estimator.prepare(batch, request.context)
     except ValueError:
         return False
     return True
 
 
-def _couples(asked: Request, evaluator: Evaluator, batches: Trajectories, *, given: bool) -> bool:
-    """Whether the estimate of some batch is not the mean of its trajectories' own. With N given, an
-    estimator that fails on batches of another size is one that couples.
+def _couples(request: Request, evaluator: Evaluator, batches: Trajectories, *, given: bool) -> bool:
+    """Whether some batch's estimate is not the mean of its trajectories' own estimates. With N
+    given, an estimator that fails on batches of another size counts as coupling.
     """
     n = batches.shape[1]
-    block = asked.block(n)
+    block = request.block(n)
     for begin in range(0, len(batches.actions), block):
         part = batches[begin : begin + block]
         try:
@@ -196,20 +214,24 @@ def _couples(asked: Request, evaluator: Evaluator, batches: Trajectories, *, giv
 
 
 def _same_means(together: Rows, alone: Rows, n: int) -> bool:
-    """Whether each estimate of ``together`` is the mean of the n of ``alone`` that belong to it."""
+    """Whether each estimate of ``together`` is the mean of the n of ``alone`` that belong to it.
+
+    Rows may be sparse: each value gets a number for its batch and entry, values of one number are
+    added up (``alone`` with a minus sign), and the sums must be 0 but for rounding.
+    """
     values = np.concatenate([together.values.ravel(), -alone.values.ravel() / n])
     keys = np.concatenate([_keys(together, 1), _keys(alone, n)])
-    found, entries = np.unique(keys, return_inverse=True)
+    unique_keys, entries = np.unique(keys, return_inverse=True)
     gaps = np.abs(np.bincount(entries, values))
     sizes = np.bincount(entries, np.abs(values))
     largest = np.zeros(len(together.values))
-    owners = found // together.size
+    owners = unique_keys // together.size
     np.maximum.at(largest, owners, sizes)
     return bool((gaps <= 1e-9 * largest[owners]).all())
 
 
 def _keys(rows: Rows, n: int) -> IntArray:
-    """A number for each value: which batch of n estimates it belongs to, and which entry it is."""
+    """A number for each value: its batch of n estimates, and its entry within an estimate."""
     count, width = rows.values.shape
     entries = np.tile(np.arange(width), (count, 1)) if rows.indices is None else rows.indices
     keys: IntArray = (np.arange(count)[:, None] // n * rows.size + entries).ravel()
@@ -217,15 +239,13 @@ def _keys(rows: Rows, n: int) -> IntArray:
 
 
 class OrderMattersError(Exception):
-    """An estimate that changes when its batch's trajectories change places."""
+    """An estimate changed when the trajectories of its batch changed places."""
 
 
 @dataclass(frozen=True, eq=False)
 class OrderFree:
-    """An evaluator that looks, for each batch, whether its order matters: multisets of trajectories
-    may stand for all their orders only if it does not.
-
-    Each batch is tried in `ORDERS` random orders of its own.
+    """An evaluator that tries each batch in `ORDERS` random orders: only if none of them changes
+    the estimate may a multiset of trajectories stand for all its orders.
     """
 
     inner: Evaluator
@@ -233,19 +253,19 @@ class OrderFree:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """See `Evaluator`."""
+        """The inner evaluator's notes."""
         return self.inner.notes
 
     @property
     def most(self) -> int | None:
-        """See `Evaluator`."""
+        """The inner evaluator's limit."""
         return self.inner.most
 
     def rows(self, batch: Trajectories) -> Rows:
         """The estimates. Raises OrderMattersError if they depend on the order."""
         rows = self.inner.rows(batch)
-        for turned in self._reordered(batch):
-            if not _same_means(self.inner.rows(turned), rows, 1):
+        for shuffled in self._reordered(batch):
+            if not _same_means(self.inner.rows(shuffled), rows, 1):
                 raise OrderMattersError
         return rows
 

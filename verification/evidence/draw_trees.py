@@ -1,12 +1,10 @@
-"""Estimates that draw their own batches, at parameters they compute as they go.
+"""Exact moments of estimates that draw their own batches, at parameters that they compute.
 
-The enumerated measure answers each draw with every possible batch in turn: a tree of outcomes,
+Each draw is answered with every possible batch in turn. That makes a tree of outcomes, which is
 walked depth first by running the estimate again for each leaf.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,54 +12,52 @@ import numpy.typing as npt
 from gradbias.analytic.policies.softmax import checked_parameters
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.derivatives.assembly import Rows
-from gradbias.stochastic.derivatives.coefficients import MAX_LOOPED
 from gradbias.stochastic.estimators.kinds import DrawEstimator
 from gradbias.stochastic.rollouts.trajectories import Trajectories
 from gradbias.verification.evidence.accumulated_moments import Moments
 from gradbias.verification.evidence.coupling import ORDERS, OrderMattersError
 from gradbias.verification.evidence.enumeration import (
     Block,
-    Enumeration,
     EnumerationSizeError,
     check_outcomes,
 )
 from gradbias.verification.evidence.request import Request
 
 
-def explored_moments(asked: Request, estimator: DrawEstimator, limit: int) -> Moments:
-    """Exact moments over the tree of the outcomes of all draws: over ordered tuples where they fit,
-    else over multisets, as long as the order of drawn batches is seen to matter at no leaf.
+def explored_moments(request: Request, estimator: DrawEstimator, limit: int) -> Moments:
+    """Exact moments over the tree of the outcomes of all draws: over ordered tuples where these
+    fit, else over multisets, if the order of drawn batches is seen to matter at no leaf.
 
     Raises:
         EnumerationSizeError: more leaves than ``limit``.
         ValueError: the function is not deterministic given its draws.
     """
     try:
-        return _explored(asked, estimator, limit, ordered=True)
+        return _explored(request, estimator, limit, ordered=True)
     except EnumerationSizeError as error:
         try:
-            return _explored(asked, estimator, limit, ordered=False)
+            return _explored(request, estimator, limit, ordered=False)
         except OrderMattersError:
             raise error from None
 
 
-def _explored(asked: Request, estimator: DrawEstimator, limit: int, *, ordered: bool) -> Moments:
-    outcomes = _Outcomes(asked, limit, ordered=ordered)
+def _explored(request: Request, estimator: DrawEstimator, limit: int, *, ordered: bool) -> Moments:
+    outcomes = _Outcomes(request, limit, ordered=ordered)
     shuffles = None if ordered else np.random.default_rng(0)
-    sums = asked.accumulator()
+    sums = request.accumulator()
     path: list[int] = []
     weight = 0.0
     while True:
         walk = _Walk(path, outcomes)
-        result = estimator.run(walk.draw, asked.context)
+        result = estimator.run(walk.draw, request.context)
         leaves = float(np.prod(np.array(walk.widths, dtype=np.float64)))
         check_outcomes(sums.outcomes + 1, limit, TOGETHER)
         for _ in range(1 if ordered else ORDERS):
-            _check_run(asked, estimator, _Walk(walk.path, outcomes, shuffles), result)
+            _check_run(request, estimator, _Walk(walk.path, outcomes, shuffles), result)
         sums.add(Rows.of_dense(result[None]), np.array([walk.weight]))
         weight += walk.weight
-        if asked.progress is not None:
-            asked.progress(sums.outcomes, int(leaves))
+        if request.progress is not None:
+            request.progress(sums.outcomes, int(leaves))
         path = _next_path(walk.path, walk.widths)
         if not path:
             break
@@ -70,17 +66,19 @@ def _explored(asked: Request, estimator: DrawEstimator, limit: int, *, ordered: 
     return sums.moments(unbiased=False)
 
 
-def _check_run(asked: Request, estimator: DrawEstimator, again: _Walk, result: FloatArray) -> None:
-    """Runs a leaf again: with its batches shuffled, if it is a leaf of multisets.
+def _check_run(
+    request: Request, estimator: DrawEstimator, again: _Walk, result: FloatArray
+) -> None:
+    """Runs a leaf again, with its batches shuffled if it is a leaf of multisets.
 
     Raises:
         OrderMattersError: the shuffle changed the estimate.
         ValueError: so did running it again without one.
     """
-    repeated = estimator.run(again.draw, asked.context)
+    repeated = estimator.run(again.draw, request.context)
     if np.allclose(repeated, result, rtol=1e-9, atol=1e-12 * np.abs(result).max(initial=0.0)):
         return
-    plain = estimator.run(_Walk(again.path, again.outcomes).draw, asked.context)
+    plain = estimator.run(_Walk(again.path, again.outcomes).draw, request.context)
     if not np.array_equal(plain, result):
         raise ValueError(f"{estimator.name}: returned two values for the same draws; expected one")
     raise OrderMattersError
@@ -90,30 +88,33 @@ TOGETHER = "outcomes of all draws together"
 
 
 class _Outcomes:
-    """Every batch that a draw can give, with its probability; kept, as draws come back to them."""
+    """Every batch that a draw can give, with its probability.
 
-    def __init__(self, asked: Request, limit: int, *, ordered: bool) -> None:
-        self._asked = asked
+    They are kept by the draw's parameters and size: most leaves of the tree share their draws.
+    """
+
+    def __init__(self, request: Request, limit: int, *, ordered: bool) -> None:
+        self._request = request
         self.limit = limit
         self._ordered = ordered
         self._known: dict[tuple[bytes, int], Block] = {}
 
     def at(self, theta: npt.ArrayLike, n: int) -> Block:
-        asked, policy = self._asked, self._asked.context.policy
-        n_states, n_actions = asked.mdp.n_states, asked.mdp.n_actions
-        parameters = checked_parameters(policy, theta, n_states, n_actions, "draw: theta")
+        setting = self._request.setting
+        size = setting.mdp.n_states, setting.mdp.n_actions
+        parameters = checked_parameters(setting.policy, theta, *size, "draw: theta")
         key = (parameters.tobytes(), whole_number("draw: n", n, at_least=1))
         if key not in self._known:
-            measure = Enumeration.of(asked.mdp, policy, parameters, asked.length)
-            count = measure.count_batches(n, ordered=self._ordered)
+            every = setting.enumeration_at(parameters)
+            count = every.count_batches(n, ordered=self._ordered)
             check_outcomes(count, self.limit, "outcomes of one draw")
-            self._known[key] = measure.all_batches(n, ordered=self._ordered)
+            self._known[key] = every.all_batches(n, ordered=self._ordered)
         return self._known[key]
 
 
 class _Walk:
-    """One run of the function: its draws follow ``path``, then take first outcomes. With
-    ``shuffles`` each drawn batch comes in a random order.
+    """The draws of one run: they follow ``path``, which says which outcome each draw has, and take
+    the first outcome from its end on. With ``shuffles`` each batch comes in a random order.
     """
 
     def __init__(
@@ -143,37 +144,10 @@ class _Walk:
 
 def _next_path(path: list[int], widths: list[int]) -> list[int]:
     """The next leaf in depth-first order; empty after the last."""
-    following = path[: len(widths)]
-    while following:
-        following[-1] += 1
-        if following[-1] < widths[len(following) - 1]:
-            return following
-        following.pop()
+    successor = path[: len(widths)]
+    while successor:
+        successor[-1] += 1
+        if successor[-1] < widths[len(successor) - 1]:
+            return successor
+        successor.pop()
     return []
-
-
-@dataclass(frozen=True, eq=False)
-class RepeatedRuns:
-    """An `Evaluator` that runs an estimate once a replication, with sampled draws."""
-
-    asked: Request
-    estimator: DrawEstimator
-    notes: tuple[str, ...] = ()
-    most: int | None = MAX_LOOPED
-
-    def rows(self, batch: Trajectories) -> Rows:
-        """As many estimates as ``batch`` has replications; it holds nothing else."""
-
-        def draw(theta: npt.ArrayLike, n: int) -> Trajectories:
-            return self.asked.draw_at(theta, n, self.asked.rng)
-
-        results = [self.estimator.run(draw, self.asked.context) for _ in range(len(batch.actions))]
-        return Rows.of_dense(np.stack(results))
-
-
-def placeholders(replications: int) -> Trajectories:
-    """As many empty batches: an estimate that draws takes only their number from them."""
-    actions = np.zeros((replications, 1, 0), dtype=np.int64)
-    states = np.zeros((replications, 1, 1), dtype=np.int64)
-    nothing = np.zeros((replications, 1, 0))
-    return Trajectories(states, actions, nothing, actions.astype(bool), nothing)

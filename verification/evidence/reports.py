@@ -1,4 +1,4 @@
-"""What a measurement found, as data with a sentence: no plots, no files."""
+"""The report of one measurement: plain data that prints as sentences."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import numpy as np
 
 from gradbias.analytic.problems.targets import AnyTarget
 from gradbias.analytic.utils.validation import FloatArray
+from gradbias.verification.evidence.reasons import Reason
+from gradbias.verification.evidence.setting import Setting
 
 
 class Verdict(Enum):
-    """The answer. `VACUOUS`: the target, the rewards or the estimator is identically 0, so
-    nothing was tested.
+    """The answer of a report. `VACUOUS` says that nothing was tested, because the target, the
+    rewards or the estimator is identically 0.
     """
 
     UNBIASED = "UNBIASED"
@@ -25,7 +27,7 @@ class Verdict(Enum):
 
 
 class Evidence(Enum):
-    """Where the expectation comes from, strongest first."""
+    """Where an estimator's expectation comes from; the strongest evidence is the first."""
 
     SYMBOLIC = "symbolic"
     ENUMERATION = "enumeration"
@@ -35,8 +37,12 @@ class Evidence(Enum):
 
 @dataclass(frozen=True)
 class Direction:
-    """How the mean lies to the target: the best scalar multiple of the target, what is left over
-    (relative to the target's norm), and their cosine. NaN where target or mean is 0.
+    """A mean, split into a multiple of the target and a rest.
+
+    Attributes:
+        scale: the factor of the target that is nearest to the mean; NaN where the target is 0.
+        residual: the norm of what is left, over the target's norm; NaN where either is 0.
+        cosine: the cosine of the angle between mean and target; NaN likewise.
     """
 
     scale: float
@@ -45,7 +51,7 @@ class Direction:
 
     @classmethod
     def of(cls, mean: FloatArray, target: FloatArray) -> Direction:
-        """The split of ``mean`` along ``target``."""
+        """The split of ``mean`` along ``target``, two arrays of one shape."""
         inner = float(np.vdot(mean, target))
         size, length = float(np.linalg.norm(target)), float(np.linalg.norm(mean))
         if size == 0.0 or length == 0.0:
@@ -66,7 +72,7 @@ class Direction:
 
 
 def counted(count: int, noun: str) -> str:
-    """``1 state``, ``2 states``."""
+    """A count with its noun: ``1 state``, ``2 states``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
@@ -84,23 +90,42 @@ def largest_components(array: FloatArray, count: int) -> list[tuple[int, ...]]:
 class BiasReport:
     """One measurement: is the estimator's expectation the target?
 
-    ``bias``, ``mean``, ``exact`` (the target's value) and ``variance`` (of one estimate from
-    ``batch_size`` trajectories) are shaped like the estimate. ``interval`` bounds the bias norm
-    (None for exact evidence). ``relative_bias`` is the bias norm over ``normaliser``: the target's
-    norm, or the problem's natural scale (max|Q| x total occupancy) where the target is 0.
+    Attributes:
+        estimator, target: what was measured, and the target that it was compared with.
+        verdict: the answer.
+        reason, detail: why, where there is something to say, and the numbers that belong to it.
+        mean, exact: the estimator's expectation and the target's value, shaped like an estimate.
+        variance: the componentwise variance of one estimate from ``batch_size`` trajectories.
+        normaliser: what relative numbers are relative to: the target's norm, or the problem's
+            natural scale (max|Q| x total occupancy) where the target is 0.
+        interval: an interval of the bias norm; None for exact evidence.
+        bias_norm: the Euclidean norm of the bias; under sampling without the noise's share.
+        evidence, assumption, scope: where the expectation comes from, what that takes for granted,
+            and for what the verdict holds.
+        batch_size: N, the number of trajectories in a batch.
+        coupled: whether an estimate is more than the mean of its trajectories' own estimates.
+        samples: the number of outcomes that were enumerated or sampled.
+        tolerance: the largest relative bias that is still called UNBIASED.
+        false_alarm, missed_bias: the rates of type I and type II errors; None for exact evidence.
+        smallest_detectable: a relative bias that this many samples would have shown.
+        samples_to_decide: about how many samples would decide; None where that is not known.
+        seconds: how long the measurement took.
+        notes: what else a reader should know.
+        covariance: one estimate's covariance, its axes twice, where it was asked for.
+        setting: where the estimator was measured; None for meta-gradients.
     """
 
     estimator: str
     target: AnyTarget
     verdict: Verdict
-    reason: str
+    reason: Reason | None
+    detail: str
     mean: FloatArray
     exact: FloatArray
     variance: FloatArray
     normaliser: float
     interval: tuple[float, float] | None
     bias_norm: float
-    """Euclidean: of the bias itself, or under sampling with the noise's share taken off."""
     evidence: Evidence
     assumption: str
     scope: str
@@ -115,17 +140,27 @@ class BiasReport:
     seconds: float
     notes: tuple[str, ...] = ()
     covariance: FloatArray | None = None
-    """Of one estimate, its axes twice; on request, for gradients."""
+    setting: Setting | None = None
+
+    def raise_if_biased(self) -> None:
+        """Raises AssertionError, with the report's text, if the verdict is BIASED."""
+        if self.verdict is Verdict.BIASED:
+            raise AssertionError(str(self))
+
+    def raise_unless_unbiased(self) -> None:
+        """Raises AssertionError, with the report's text, for any verdict but UNBIASED."""
+        if self.verdict is not Verdict.UNBIASED:
+            raise AssertionError(str(self))
 
     @property
     def bias(self) -> FloatArray:
-        """Mean minus target."""
+        """The mean minus the target."""
         difference: FloatArray = self.mean - self.exact
         return difference
 
     @property
     def target_norm(self) -> float:
-        """Euclidean norm of the target."""
+        """The Euclidean norm of the target."""
         return float(np.linalg.norm(self.exact))
 
     @property
@@ -135,14 +170,14 @@ class BiasReport:
 
     @property
     def evidence_text(self) -> str:
-        """The evidence, and how much of it."""
+        """The evidence with the number of outcomes that it rests on."""
         if self.evidence is Evidence.MOMENTS:
             return "moments, by recursion"
         return f"{self.evidence.value}, {counted(self.samples, 'outcome')}"
 
     @property
     def half_width(self) -> float:
-        """Half the interval's length, relative like the bias; 0 for exact evidence."""
+        """Half of the relative interval's length; 0 for exact evidence."""
         if self.interval is None:
             return 0.0
         low, high = self.relative_interval
@@ -150,7 +185,7 @@ class BiasReport:
 
     @property
     def relative_interval(self) -> tuple[float, float]:
-        """The interval over the normaliser."""
+        """The interval of the bias norm over the normaliser."""
         if self.interval is None or self.normaliser == 0.0:
             return (0.0, 0.0)
         low, high = self.interval
@@ -163,25 +198,24 @@ class BiasReport:
 
     @property
     def deviation_per_trajectory(self) -> float:
-        """sqrt(N x trace of the covariance): the deviation that one trajectory is worth."""
+        """sqrt(N x trace of the covariance): the standard deviation per trajectory."""
         return math.sqrt(self.batch_size * float(self.variance.sum()))
 
     def worst(self, count: int = 5) -> list[tuple[int, ...]]:
-        """See `largest_components`, of the bias."""
+        """The indices of the ``count`` largest components of the bias, largest first."""
         return largest_components(self.bias, count)
 
     def sentence(self) -> str:
-        """The verdict, its target and its scope."""
+        """The verdict with its target, its scope and its reason."""
         percent = f"{100 * self.relative_bias:.3g}%"
         what = f"{self.target}, {self.scope}"
+        why = "" if self.reason is None else f": {self.reason.with_detail(self.detail)}"
         if self.verdict is Verdict.UNBIASED:
             within = "" if self.interval is None else f" to within {100 * self.tolerance:.3g}%"
-            return f"UNBIASED{within} for {what}{self.reason}"
+            return f"UNBIASED{within} for {what}{why}"
         if self.verdict is Verdict.BIASED:
             return f"BIASED for {what}: off by {percent} of {self._yardstick()}"
-        if self.verdict is Verdict.UNDECIDED:
-            return f"UNDECIDED for {what}: {self.reason}"
-        return f"VACUOUS for {what}: {self.reason}"
+        return f"{self.verdict.value} for {what}{why}"
 
     def _yardstick(self) -> str:
         if self.normaliser == self.target_norm:
@@ -227,7 +261,7 @@ class BiasReport:
         return "per trajectory"
 
     def _component(self, index: tuple[int, ...]) -> str:
-        """One component with what is known of it, named by state and action where it has them."""
+        """One component: its states and actions, its mean and its exact value."""
         at = ", ".join(str(i) for i in index)
         if len(index) == 2 * self.target.order:
             pairs = zip(index[::2], index[1::2], strict=True)
@@ -235,10 +269,11 @@ class BiasReport:
         return f"{at}: expected {self.mean[index]:.6g}, exact {self.exact[index]:.6g}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and strings, for JSON; what is undefined is None."""
+        """The report in plain numbers, lists and strings, for JSON; None where undefined."""
         split = self.direction
-        found: dict[str, Any] = {
+        entries: dict[str, Any] = {
             "verdict": self.verdict.value,
+            "reason": None if self.reason is None else self.reason.name,
             "sentence": self.sentence(),
             "estimator": self.estimator,
             "target": str(self.target),
@@ -268,7 +303,7 @@ class BiasReport:
             "notes": list(self.notes),
             "seconds": self.seconds,
         }
-        for key, value in found.items():
+        for key, value in entries.items():
             if isinstance(value, float) and not math.isfinite(value):
-                found[key] = None
-        return found | {"bias": self.bias.tolist()}
+                entries[key] = None
+        return entries | {"bias": self.bias.tolist()}

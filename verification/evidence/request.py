@@ -1,108 +1,138 @@
-"""What a measurement was asked: the record that both measures work from.
-
-What a measurement is asked: arguments checked, the target's value, what they mean off policy.
-"""
+"""A measurement request: the estimator, where it is measured, and the limits, checked once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gradbias.analytic.policies.softmax import (
-    TABULAR,
-    Policy,
-    TabularSoftmax,
-    checked_parameters,
-    log_softmax,
-    softmax,
-)
-from gradbias.analytic.problems.critics import check_ends, critic_rows
+from gradbias.analytic.policies.softmax import TabularSoftmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import AnyTarget
-from gradbias.analytic.returns.evaluation import Evaluation, evaluate
 from gradbias.analytic.returns.target_values import evaluate_target
-from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_number, whole_number
+from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.estimators.contexts import Context
-from gradbias.stochastic.estimators.kinds import Estimator, SurrogateEstimator
-from gradbias.stochastic.rollouts.trajectories import Trajectories, sample, trajectory_length
+from gradbias.stochastic.estimators.kinds import Estimator, SurrogateEstimator, empty_batches
+from gradbias.stochastic.rollouts.trajectories import Trajectories
 from gradbias.verification.evidence.accumulated_moments import Accumulator, Progress
 from gradbias.verification.evidence.enumeration import Enumeration
-from gradbias.verification.evidence.importance_weights import effective_share
+from gradbias.verification.evidence.setting import Setting
 
 MAX_LOCAL = 2**27
-"""Numbers that one estimate may need at a time: 1 GiB."""
+"""The largest number of floats that one estimate may need at a time: 1 GiB."""
+
+MAX_OUTCOMES = 1_000_000
+"""The default of the largest number of outcomes that is enumerated."""
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """An estimator in its context, on a problem, with trajectories drawn at ``behaviour``.
+    """One measurement to be made.
 
-    ``max_outcomes`` bounds what is enumerated, ``budget`` the trajectories drawn with ``rng``.
+    Attributes:
+        estimator: what is measured.
+        setting: where.
+        max_outcomes: the largest number of outcomes that is enumerated.
+        budget: the number of trajectories that may be drawn.
+        rng: the generator that they are drawn with.
+        progress: called as ``progress(done, total)``, or None.
+        covariance: whether a gradient estimate's full covariance is wanted.
     """
 
     estimator: Estimator
-    mdp: TabularMDP
-    context: Context
-    behaviour: FloatArray
-    length: int
-    max_outcomes: int
-    budget: int
-    rng: np.random.Generator
-    progress: Progress | None
-    covariance: bool
+    setting: Setting
+    max_outcomes: int = MAX_OUTCOMES
+    budget: int = 200_000
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    progress: Progress | None = None
+    covariance: bool = False
 
-    def draw(self, replications: int, n: int) -> Trajectories:
-        """``[R, n, H]`` at the behaviour policy."""
-        return self.draw_at(self.behaviour, n, self.rng, replications)
+    def __post_init__(self) -> None:
+        rng: object = self.rng
+        if not isinstance(rng, np.random.Generator):
+            raise ValueError(f"rng: expected a numpy Generator, got {rng!r}")
+        whole_number("max_outcomes", self.max_outcomes, at_least=1)
+        whole_number("budget", self.budget, at_least=1)
+        if self.covariance and self.estimator.order != 1:
+            raise ValueError(
+                f"covariance: only for gradients, got an order of {self.estimator.order}"
+            )
 
-    def draw_at(
-        self,
-        theta: npt.ArrayLike,
-        n: int,
-        rng: np.random.Generator,
-        replications: int | None = None,
-    ) -> Trajectories:
-        """``[n, H]``, or ``[R, n, H]``, at the policy with parameters theta."""
-        return sample(
-            self.mdp,
-            theta,
-            n,
-            rng=rng,
-            replications=replications,
-            length=self.length if self.mdp.horizon is None else None,
-            policy=self.context.policy,
-        )
+    @cached_property
+    def context(self) -> Context:
+        """What the estimator sees, with this request's generator where it draws itself."""
 
-    def seeded(self, seed: int) -> Request:
-        """The same with a generator of its own, so that looking at the estimator first does not
-        change what is sampled later.
-        """
-        return replace(self, rng=np.random.default_rng(seed))
+        def draw(theta: npt.ArrayLike, n: int) -> Trajectories:
+            return self.setting.draw(theta, n, self.rng)
+
+        return replace(self.setting.context, draw=draw)
+
+    @property
+    def mdp(self) -> TabularMDP:
+        """The setting's problem."""
+        return self.setting.mdp
+
+    @property
+    def behaviour(self) -> FloatArray:
+        """The setting's behaviour policy, as parameters."""
+        return self.setting.behaviour
+
+    @property
+    def length(self) -> int:
+        """The number of steps of every trajectory."""
+        return self.setting.steps
+
+    @property
+    def enumeration(self) -> Enumeration:
+        """Every trajectory, with its probability under the behaviour policy."""
+        return self.setting.enumeration
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one estimate."""
-        return self.context.theta.shape * self.estimator.order
+        """The shape of one estimate: theta's axes, once for each order."""
+        return self.setting.theta.shape * self.estimator.order
+
+    def draw(self, replications: int, n: int) -> Trajectories:
+        """Batches ``[R, n, H]`` of the behaviour policy; `empty_batches` for an estimator that
+        draws its own.
+        """
+        if self.estimator.draws_itself:
+            return empty_batches(replications)
+        return self.setting.sample(replications, n, self.rng)
+
+    def seeded(self, seed: int) -> Request:
+        """The same request with another generator, for a look at the estimator that leaves what is
+        sampled later as it is.
+        """
+        return replace(self, rng=np.random.default_rng(seed))
 
     def accumulator(self) -> Accumulator:
         """Empty sums for this request's estimates."""
         return Accumulator(self.shape, covariance=self.covariance)
 
-    @cached_property
-    def enumeration(self) -> Enumeration:
-        """Every trajectory at the behaviour policy."""
-        return Enumeration.of(self.mdp, self.context.policy, self.behaviour, self.length)
-
-    def block(self, n: int) -> int:
-        """Batches of n to work on at a time, so that the largest array stays near 32 MiB.
+    def target_value(self, target: AnyTarget) -> FloatArray:
+        """The exact value of the target.
 
         Raises:
-            ValueError: a single batch's estimate is far larger than that.
+            ValueError: its order or shape is not that of the estimates.
+        """
+        order, setting = self.estimator.order, self.setting
+        if target.order != order:
+            raise ValueError(
+                f"target: expected order {order} as the estimator's, got {target.order} ({target})"
+            )
+        exact = evaluate_target(target, setting.mdp, setting.theta, policy=setting.policy)
+        if exact.shape != self.shape:
+            raise ValueError(f"target value: expected shape {self.shape}, got {exact.shape}")
+        return exact
+
+    def block(self, n: int) -> int:
+        """The number of batches of n to work on at a time: the largest array is near 32 MiB.
+
+        Raises:
+            ValueError: a single batch's estimate needs far more than that.
         """
         size = self._local_size(n)
         if size > MAX_LOCAL:
@@ -120,129 +150,26 @@ class Request:
         return n
 
     def _local_size(self, n: int) -> int:
-        """Numbers in the largest array that one batch's estimate needs."""
+        """The number of floats in the largest array that one batch's estimate needs."""
         visits, order = self.length * n, self.estimator.order
         estimate = int(np.prod(self.shape))
         if not isinstance(self.estimator, SurrogateEstimator):
             return max(visits, estimate)
         local = max(int((visits * self.mdp.n_actions) ** order), visits**2)
-        if isinstance(self.context.policy, TabularSoftmax):
+        if isinstance(self.setting.policy, TabularSoftmax):
             return local
         logits = self.mdp.n_states * self.mdp.n_actions
         return max(local, int(logits**order), estimate)
 
 
-ENUMERATION_LIMIT = 1_000_000
-"""Outcomes that are enumerated at most, unless said."""
-
-MAX_STEPS = 5_000
-"""Steps of a trajectory at most: surrogates and enumeration take them all at once."""
-
-MAX_SCALE = 1e100
-"""Of values, so that squares and their sums are floats."""
+def generator_or_default(rng: np.random.Generator | None) -> np.random.Generator:
+    """The generator, or one seeded with 0 where none is given."""
+    return np.random.default_rng(0) if rng is None else rng
 
 
-def request_of(
-    estimator: Estimator,
-    mdp: TabularMDP,
-    theta: npt.ArrayLike,
-    *,
-    critic: npt.ArrayLike | None = None,
-    policy: Policy = TABULAR,
-    behaviour: npt.ArrayLike | None = None,
-    reference: npt.ArrayLike | None = None,
-    meta: Mapping[str, Any] | None = None,
-    length: int | None = None,
-    budget: int = 200_000,
-    max_outcomes: int = ENUMERATION_LIMIT,
-    rng: np.random.Generator | None = None,
-    progress: Progress | None = None,
-    covariance: bool = False,
-) -> Request:
-    """What a measurement is asked, checked; the arguments are `measure_bias`'s."""
-    steps = _checked_steps(mdp, length)
-    parameters = checked_parameters(policy, theta, mdp.n_states, mdp.n_actions)
-    drawn_at = parameters
-    if behaviour is not None:
-        drawn_at = checked_parameters(policy, behaviour, mdp.n_states, mdp.n_actions, "behaviour")
-    if covariance and estimator.order != 1:
-        raise ValueError(f"covariance: only for gradients, got an order of {estimator.order}")
-    context = Context(
-        parameters,
-        mdp.discount,
-        policy=policy,
-        critic=_checked_critic(critic, mdp, steps),
-        reference=None if reference is None else np.asarray(reference),
-        meta={} if meta is None else meta,
-    )
-    return Request(
-        estimator,
-        mdp,
-        context,
-        behaviour=drawn_at,
-        length=steps,
-        max_outcomes=whole_number("max_outcomes", max_outcomes, at_least=1),
-        budget=whole_number("budget", budget, at_least=1),
-        rng=np.random.default_rng(0) if rng is None else rng,
-        progress=progress,
-        covariance=covariance,
-    )
-
-
-def _checked_steps(mdp: TabularMDP, length: int | None) -> int:
-    steps = trajectory_length(mdp, length)
-    if steps > MAX_STEPS:
-        raise ValueError(f"horizon or length: expected at most {MAX_STEPS:,} steps, got {steps:,}")
-    return steps
-
-
-def _checked_critic(critic: npt.ArrayLike | None, mdp: TabularMDP, steps: int) -> FloatArray | None:
-    if critic is None:
-        return None
-    array = frozen_array("critic", critic)
-    check_ends(critic_rows(array, steps, mdp.n_states), mdp.terminal)
-    return array
-
-
-def checked_values(asked: Request) -> Evaluation:
-    """The policy's values. Raises ValueError for rewards whose squares are beyond a float."""
-    logits = asked.context.policy.logits(asked.context.theta)
-    visited = evaluate(asked.mdp, softmax(logits))
-    scale = visited.scale
-    if scale != 0.0 and not 1.0 / MAX_SCALE <= scale <= MAX_SCALE:
-        raise ValueError(
-            f"rewards: expected values (max|Q| x occupancy) between {1 / MAX_SCALE:g} and "
-            f"{MAX_SCALE:g} in size, got {scale:.3g}; rescale them"
-        )
-    return visited
-
-
-def off_policy_notes(asked: Request, least: float) -> tuple[str, ...]:
-    """A note on the effective sample size; none on policy. Raises ValueError below ``least``."""
-    real_number("min_effective_share", least, low=0.0, high=1.0)
-    if np.array_equal(asked.behaviour, asked.context.theta):
+def off_policy_notes(setting: Setting) -> tuple[str, ...]:
+    """A note on the effective sample size; none on policy."""
+    if setting.on_policy:
         return ()
-    policy = asked.context.policy
-    wanted, drawn = (
-        log_softmax(policy.logits(at)) for at in (asked.context.theta, asked.behaviour)
-    )
-    share = effective_share(asked.mdp, wanted, drawn, asked.length)
-    if share < least:
-        raise ValueError(
-            f"behaviour: expected an effective sample size of at least {least:g} of the "
-            f"trajectories, got {share:.3g}; draw them nearer to the policy"
-        )
+    share = setting.effective_share
     return (f"off policy: the effective sample size is {share:.3g} of the trajectories",)
-
-
-def target_value(target: AnyTarget, asked: Request) -> FloatArray:
-    """The target's value. Raises ValueError where it has not the estimates' order and shape."""
-    if target.order != asked.estimator.order:
-        raise ValueError(
-            f"target: expected order {asked.estimator.order} as the estimator's, got "
-            f"{target.order} ({target})"
-        )
-    exact = evaluate_target(target, asked.mdp, asked.context.theta, policy=asked.context.policy)
-    if exact.shape != asked.shape:
-        raise ValueError(f"target value: expected shape {asked.shape}, got {exact.shape}")
-    return exact

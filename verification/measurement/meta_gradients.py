@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from gradbias.analytic.returns.evaluation import evaluate
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.derivatives.assembly import Rows
 from gradbias.stochastic.derivatives.known_surrogates import is_known
+from gradbias.stochastic.estimators.kinds import empty_batches
 from gradbias.stochastic.meta.backward_pass import Pass
 from gradbias.stochastic.meta.meta_gradients import MetaGradient, probe_slots
 from gradbias.stochastic.meta.slots import Sampled
@@ -34,11 +35,12 @@ from gradbias.verification.evidence.accumulated_moments import (
     Progress,
     sampled_moments,
 )
-from gradbias.verification.evidence.draw_trees import placeholders
 from gradbias.verification.evidence.enumeration import EnumerationSizeError
 from gradbias.verification.evidence.reports import BiasReport, Evidence
-from gradbias.verification.evidence.verdicts import ErrorRates, Found, Subject, judge
-from gradbias.verification.measurement.measure import wanted_evidence
+from gradbias.verification.evidence.request import generator_or_default
+from gradbias.verification.evidence.subjects import MeasuredMoments, Subject
+from gradbias.verification.evidence.verdicts import ErrorRates, judge, report_of
+from gradbias.verification.measurement.find_moments import numeric_evidence
 from gradbias.verification.measurement.meta_enumeration import MAX_STEP, Enumerating
 from gradbias.verification.measurement.meta_moments import MomentPass
 
@@ -89,32 +91,39 @@ def measure_meta_gradient(
     """
     began = time.perf_counter()
     rates = ErrorRates(tolerance, false_alarm, missed_bias)
-    wanted = wanted_evidence(evidence)
-    if wanted is Evidence.MOMENTS:
+    kind = numeric_evidence(evidence)
+    if kind is Evidence.MOMENTS:
         raise ValueError("evidence: expected enumeration or sampling of a meta-gradient's draws")
     phi, start = estimator.loop.start(meta_parameters, theta)
     probe_slots(estimator, phi, start)
-    asked, value = _target(estimator, phi, start, exact, target)
+    wanted, value = _target(estimator, phi, start, exact, target)
     limit = whole_number("max_outcomes", max_outcomes, at_least=1)
-    found = None
-    if wanted is not Evidence.SAMPLING:
+    measured = None
+    if kind is not Evidence.SAMPLING:
         try:
             moments = _enumerated(estimator, phi, start, limit)
-            found = Found(moments, Evidence.ENUMERATION, 1, True, ())
+            measured = MeasuredMoments(moments, Evidence.ENUMERATION, 1, True, ())
         except EnumerationSizeError:
-            if wanted is Evidence.ENUMERATION:
+            if kind is Evidence.ENUMERATION:
                 raise
-    if found is None:
+    if measured is None:
         count = whole_number("replications", replications, at_least=100)
-        runs = _Runs(estimator, phi, theta, np.random.default_rng(0) if rng is None else rng)
+        runs = _Runs(estimator, phi, theta, generator_or_default(rng))
         sums = Accumulator(phi.shape)
-        moments = sampled_moments(runs, placeholders, sums, count, _RUNS_A_BLOCK, progress)
-        found = Found(moments, Evidence.SAMPLING, 1, True, ())
-    subject = _subject(estimator, phi, start)
-    if target is None:
-        subject = replace(subject, notes=_truncation(estimator, exact))
-    report = judge(subject, asked, value, found, rates)
-    return replace(report, seconds=time.perf_counter() - began)
+        moments = sampled_moments(runs, empty_batches, sums, count, _RUNS_A_BLOCK, progress)
+        measured = MeasuredMoments(moments, Evidence.SAMPLING, 1, True, ())
+    policy = np.exp(estimator.loop.log_policy(phi, start[None])[0])
+    evaluation = evaluate(estimator.loop.problem, policy)
+    subject = Subject(
+        estimator.name,
+        wanted,
+        value,
+        "with its own draws, at this problem and these parameters",
+        evaluation.scale,
+        evaluation.rounding_scale,
+        notes=_truncation(estimator, exact) if target is None else (),
+    )
+    return report_of(BiasReport, subject, measured, judge(subject, measured, rates), began)
 
 
 def _target(
@@ -180,14 +189,6 @@ def _truncation(estimator: MetaGradient, exact: BilevelProblem | None) -> tuple[
     end = "an infinite horizon" if setting.horizon is None else f"{setting.horizon} steps"
     note = f"trajectories are cut at {steps} steps, the target has {end}: some bias is truncation"
     return (note,)
-
-
-def _subject(estimator: MetaGradient, phi: FloatArray, theta: FloatArray) -> Subject:
-    loop = estimator.loop
-    policy = np.exp(loop.log_policy(phi, theta[None])[0])
-    visited = evaluate(loop.problem, policy)
-    scope = "with its own draws, at this problem and these parameters"
-    return Subject(estimator.name, scope, visited.scale, visited.rounding_scale)
 
 
 def _enumerated(estimator: MetaGradient, phi: FloatArray, theta: FloatArray, limit: int) -> Moments:

@@ -12,7 +12,7 @@ from gradbias.analytic.problems.targets import AnyTarget, return_derivative
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.evidence.reports import Evidence
 from gradbias.verification.evidence.request import Request
-from gradbias.verification.evidence.verdicts import Found
+from gradbias.verification.evidence.subjects import MeasuredMoments
 from gradbias.verification.proofs.prove import MAX_PROOF, NothingToProveError, proof_or_formula
 from gradbias.verification.proofs.results import BiasFormula, Proof
 from gradbias.verification.proofs.symbolic_problems import of_mdp
@@ -21,7 +21,9 @@ _AGREED = 1e-9
 _NOTHING = "nothing to prove: the estimate's mean and the derivative are 0 for every policy"
 
 
-def with_proof(asked: Request, target: AnyTarget, exact: FloatArray, found: Found) -> Found:
+def with_proof(
+    asked: Request, target: AnyTarget, exact: FloatArray, found: MeasuredMoments
+) -> MeasuredMoments:
     """Enumerated moments ``found``, with the proof or the formula for every policy added; as they
     are where there is nothing to prove.
 
@@ -54,16 +56,16 @@ def with_proof(asked: Request, target: AnyTarget, exact: FloatArray, found: Foun
     return replace(known, notes=(*found.notes, formula))
 
 
-def _misfit(asked: Request, target: AnyTarget, found: Found) -> str | None:
+def _misfit(asked: Request, target: AnyTarget, found: MeasuredMoments) -> str | None:
     """What keeps a request from symbolic evidence."""
-    context, mdp = asked.context, asked.mdp
+    context, mdp = asked.setting.context, asked.setting.mdp
     if mdp.horizon is None:
         return "for finite horizons alone"
     if target != return_derivative(asked.estimator.order, horizon=mdp.horizon):
         return f"for the return's own derivatives alone, got {target}"
     if not isinstance(context.policy, TabularSoftmax):
         return "for tabular softmax policies alone"
-    if not np.array_equal(asked.behaviour, context.theta):
+    if not asked.setting.on_policy:
         return "for trajectories of the policy itself alone"
     if context.reference is not None or context.meta:
         return "for surrogates without a reference policy or meta-parameters alone"
@@ -73,7 +75,7 @@ def _misfit(asked: Request, target: AnyTarget, found: Found) -> str | None:
 
 
 def _check_agreement(
-    asked: Request, exact: FloatArray, found: Found, result: Proof | BiasFormula
+    asked: Request, exact: FloatArray, found: MeasuredMoments, result: Proof | BiasFormula
 ) -> None:
     """Raises ValueError unless the enumerated bias is the formula's at this policy."""
     moments = found.moments

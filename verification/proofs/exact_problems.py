@@ -1,10 +1,17 @@
-"""A finite problem in exact numbers or in symbols, as enumeration in the algebra needs it."""
+"""A problem, a policy and a critic in exact algebra, for sums over all trajectories.
+
+S, A and H are the numbers of states, actions and steps. Elements are fractions, or polynomials of
+one sympy ring: the same code works with both.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -13,17 +20,33 @@ from gradbias.analytic.symbolic.policy_rings import PolicyRing, PolicySymbols
 from gradbias.analytic.utils.validation import whole_number
 from gradbias.stochastic.estimators.exact_evaluations import Paths
 
-CRITICS = ("zero", "exact", "any", "any, then 0")
-"""Zeros; the policy's own values; any values; any values that are 0 at the horizon."""
-
 MAX_PATHS = 200_000
+"""The largest number of trajectories that are summed over."""
+
+
+class CriticKind(Enum):
+    """The critic ``v_t(s)`` that a surrogate reads as ``record.values``: 0 everywhere, the policy's
+    own values, arbitrary values, or arbitrary values that are 0 at the horizon.
+    """
+
+    ZERO = "zero"
+    EXACT = "exact"
+    ANY = "any"
+    ANY_THEN_ZERO = "any, then 0"
+
+    @property
+    def is_arbitrary(self) -> bool:
+        """Whether the critic's values are free symbols."""
+        return self in (CriticKind.ANY, CriticKind.ANY_THEN_ZERO)
 
 
 @dataclass(frozen=True, eq=False)
 class ExactProblem:
-    """``policy [S][A]``, ``transition [S][A][S]``, ``start [S]``, ``rewards [H][S][A][S]``,
-    ``critic [H + 1][S]`` and ``discount``: fractions, or elements of one ring. ``ended [S]`` says
-    which states are terminal; ``zero`` and ``one`` are the algebra's.
+    """A problem, a policy and a critic, whose numbers are elements of one algebra.
+
+    ``policy [S][A]``, ``transition [S][A][S]``, ``start [S]`` (the initial distribution), ``rewards
+    [H][S][A][S]``, ``critic [H + 1][S]`` and ``discount`` hold elements; ``ended [S]`` says which
+    states are terminal; ``zero`` and ``one`` are the algebra's.
     """
 
     policy: Any
@@ -38,109 +61,106 @@ class ExactProblem:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(S, A, H)."""
+        """The numbers of states, actions and steps, (S, A, H)."""
         return len(self.policy), len(self.policy[0]), len(self.rewards)
 
     @cached_property
     def values(self) -> list[list[Any]]:
-        """``V_t(s) [H + 1][S]``, by backward recursion."""
+        """The policy's values ``V_t(s) [H + 1][S]``, by backward recursion."""
         n_states, n_actions, steps = self.shape
-        found = [[self.zero] * n_states]
+        values = [[self.zero] * n_states]
         for t in reversed(range(steps)):
+            later = [self.discount * value for value in values[0]]
             row = []
             for s in range(n_states):
                 total = self.zero
                 for a in range(n_actions):
-                    total = total + self.policy[s][a] * self.mean_ahead(t, s, a, found[0])
+                    returns = map(add, self.rewards[t][s][a], later)
+                    total = total + self.policy[s][a] * self._next_state_mean(s, a, returns)
                 row.append(self.zero if self.ended[s] else total)
-            found.insert(0, row)
-        return found
-
-    def mean_ahead(self, t: int, s: int, a: int, following: list[Any]) -> Any:
-        """``sum_s' P (r_t + gamma V(s'))``."""
-        total = self.zero
-        for u, p in enumerate(self.transition[s][a]):
-            if p:
-                total = total + p * (self.rewards[t][s][a][u] + self.discount * following[u])
-        return total
+            values.insert(0, row)
+        return values
 
     @cached_property
     def mean_rewards(self) -> list[list[list[Any]]]:
-        """``[H][S][A]``, over the next state."""
-        n_states, n_actions, steps = self.shape
-        found = []
-        for t in range(steps):
-            rows = [
-                [self._averaged(s, a, self.rewards[t][s][a]) for a in range(n_actions)]
+        """The rewards' means over the next state, ``[H][S][A]``."""
+        n_states, n_actions, _ = self.shape
+        return [
+            [
+                [self._next_state_mean(s, a, rewards[s][a]) for a in range(n_actions)]
                 for s in range(n_states)
             ]
-            found.append(rows)
-        return found
+            for rewards in self.rewards
+        ]
 
     @cached_property
     def mean_last_values(self) -> list[list[Any]]:
-        """``[S][A]``: of the critic at time H, over the state that the last step leads to."""
+        """The mean of the critic at time H, over the state that the last step leads to:
+        ``[S][A]``.
+        """
         n_states, n_actions, _ = self.shape
         return [
-            [self._averaged(s, a, self.critic[-1]) for a in range(n_actions)]
+            [self._next_state_mean(s, a, self.critic[-1]) for a in range(n_actions)]
             for s in range(n_states)
         ]
 
-    def _averaged(self, s: int, a: int, numbers: Any) -> Any:
-        pairs = zip(self.transition[s][a], numbers, strict=True)
+    def _next_state_mean(self, s: int, a: int, elements: Iterable[Any]) -> Any:
+        pairs = zip(self.transition[s][a], elements, strict=True)
         return sum((p * x for p, x in pairs if p), self.zero)
 
-    def with_critic(self, critic: str, anything: Any) -> ExactProblem:
-        """With one of `CRITICS`; ``anything [H + 1][S]`` are the arbitrary values."""
+    def with_critic(self, kind: CriticKind, arbitrary: Any) -> ExactProblem:
+        """The same problem with a critic of that kind, 0 in terminal states; ``arbitrary [H + 1]
+        [S]`` are the values of an arbitrary one.
+        """
         n_states, _, steps = self.shape
-        rows = [[self.zero] * n_states for _ in range(steps + 1)]
-        if critic == "exact":
-            rows = self.values
-        elif critic != "zero":
-            rows = [
-                [self.zero if self.ended[s] else anything[t][s] for s in range(n_states)]
-                for t in range(steps + 1)
-            ]
-            if critic == "any, then 0":
-                rows[-1] = [self.zero] * n_states
-        return replace(self, critic=rows)
+        if kind is CriticKind.EXACT:
+            return replace(self, critic=self.values)
+        nothing = [self.zero] * n_states
+        if kind is CriticKind.ZERO:
+            return replace(self, critic=[nothing] * (steps + 1))
+        rows = [
+            [self.zero if self.ended[s] else arbitrary[t][s] for s in range(n_states)]
+            for t in range(steps + 1)
+        ]
+        return replace(self, critic=rows if kind is CriticKind.ANY else [*rows[:-1], nothing])
 
     @cached_property
     def paths(self) -> Paths:
-        """All trajectories. Raises ValueError where there are more than `MAX_PATHS`."""
+        """All trajectories. Raises ValueError if there are more than `MAX_PATHS`."""
         n_states, n_actions, steps = self.shape
-        found: list[tuple[tuple[int, ...], tuple[int, ...]]]
-        found = [((s,), ()) for s in range(n_states) if self.start[s]]
+        paths: list[tuple[tuple[int, ...], tuple[int, ...]]]
+        paths = [((s,), ()) for s in range(n_states) if self.start[s]]
         for _ in range(steps):
-            found = [
+            paths = [
                 ((*states, u), (*actions, a))
-                for states, actions in found
-                for a in range(1 if self.ended[states[-1]] else n_actions)
-                for u in range(n_states)
-                if (
-                    self.transition[states[-1]][a][u]
-                    if not self.ended[states[-1]]
-                    else u == states[-1]
-                )
+                for states, actions in paths
+                for a, u in self._moves(states[-1])
             ]
-            if len(found) > MAX_PATHS:
+            if len(paths) > MAX_PATHS:
                 raise ValueError(
-                    f"shape: expected at most {MAX_PATHS:,} trajectories, got more of "
+                    f"shape: expected at most {MAX_PATHS:,} trajectories, got more with "
                     f"{n_states} states, {n_actions} actions and {steps} steps; use fewer steps"
                 )
-        states = np.array([path[0] for path in found])
-        actions = np.array([path[1] for path in found])
+        states = np.array([path[0] for path in paths])
+        actions = np.array([path[1] for path in paths])
         return Paths(states, actions, np.array(self.ended)[states])
+
+    def _moves(self, s: int) -> list[tuple[int, int]]:
+        """The possible (action, next state); a terminal state follows itself, by action 0."""
+        if self.ended[s]:
+            return [(0, s)]
+        return [(a, u) for a, row in enumerate(self.transition[s]) for u, p in enumerate(row) if p]
 
 
 @dataclass(frozen=True, eq=False)
 class SymbolicProblem:
-    """A problem whose elements are polynomials over ``ring``, in the policy and other symbols."""
+    """A ``problem`` whose elements are polynomials over ``ring``, in the policy's probabilities and
+    other symbols; ``holds_for`` says in words for what a statement about it holds.
+    """
 
     ring: PolicyRing
     problem: ExactProblem
-    entries: str
-    """What is held fixed, in words."""
+    holds_for: str
 
     @property
     def player(self) -> PolicySymbols:
@@ -149,8 +169,8 @@ class SymbolicProblem:
 
 
 def checked_shape(shape: Any) -> tuple[int, int, int]:
-    """(S, A, H). Raises ValueError unless it is three whole numbers, at least 1 (two actions), of
-    which there are no more than `MAX_PATHS` trajectories.
+    """The shape as (S, A, H). Raises ValueError unless it is three positive integers, with at least
+    two actions and at most `MAX_PATHS` trajectories.
     """
     if not isinstance(shape, tuple | list) or len(shape) != 3:
         raise ValueError(f"shape: expected (states, actions, steps), got {shape!r}")
@@ -166,14 +186,8 @@ def checked_shape(shape: Any) -> tuple[int, int, int]:
     decades = math.log10(n_states) + steps * math.log10(n_states * n_actions)
     if decades > math.log10(MAX_PATHS):
         raise ValueError(
-            f"shape: expected at most {MAX_PATHS:,} trajectories, got about 10^{decades:.1f} of "
+            f"shape: expected at most {MAX_PATHS:,} trajectories, got about 10^{decades:.1f} with "
             f"{n_states} states, {n_actions} actions and {steps} steps; use fewer steps, or "
             "`measure_bias` with evidence moments or sampling"
         )
     return n_states, n_actions, steps
-
-
-def check_critic(critic: object) -> None:
-    """Raises ValueError unless it is one of `CRITICS`."""
-    if not isinstance(critic, str) or critic not in CRITICS:
-        raise ValueError(f"critic: expected one of {', '.join(CRITICS)}, got {critic!r}")

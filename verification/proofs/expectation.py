@@ -1,13 +1,14 @@
 """An estimator's expectation in exact algebra: a sum over all trajectories.
 
-With b_i and b_ij the expected derivatives of the surrogate in the log-probabilities of (state,
-action) i, and of i and j, the chain rule gives its mean derivatives in the logits,
+Let i and j be pairs (state, action), u_i the score of i (the gradient of ``log pi_i`` in the
+logits), and b_i and b_ij the expected derivatives of the surrogate in the log-probabilities of i,
+and of i and j. By the chain rule, its mean derivatives in the logits are
 
     sum_i b_i u_i,     sum_ij b_ij u_i u_j^T + sum_i b_i grad u_i,
 
-so trajectories only add up to the tables b, and scores come in once, at the end. A coefficient that
-is the same on every trajectory is added up over the beginnings of trajectories that it sees: the
-rest has probability one.
+so that only the tables b are sums over trajectories, and scores enter once, at the end. A
+coefficient that is the same on every trajectory is summed over prefixes: the steps of a trajectory
+up to the last one that a term depends on. The probabilities of all continuations sum to one.
 """
 
 from __future__ import annotations
@@ -16,22 +17,29 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product, repeat
+from operator import mul
 from typing import Any
 
 from gradbias.stochastic.estimators.exact_coefficients import ExactCoefficients, Term
 from gradbias.stochastic.estimators.exact_polynomials import Polynomial
 from gradbias.verification.proofs.exact_problems import ExactProblem
-from gradbias.verification.proofs.scores import Array, centred, divided, second_bends, third_bends
+from gradbias.verification.proofs.scores import (
+    Array,
+    divided,
+    second_order_terms,
+    third_order_terms,
+    times_scores,
+)
 
-Beginning = tuple[tuple[int, ...], tuple[int, ...], Any]
-"""States, actions and their probability."""
+Prefix = tuple[tuple[int, ...], tuple[int, ...], Any]
+"""The states and actions of (the first steps of) a trajectory, and their probability."""
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Terms with one polynomial (its number: fractions are slow to hash) and one x: the ``visits``
-    that they belong to.
+    """Terms (see `exact_coefficients.Term`) that share the input ``x`` and the ``polynomial``, an
+    index, since fractions are slow to hash; ``visits`` has one entry a term.
     """
 
     polynomial: int
@@ -40,145 +48,140 @@ class _Group:
 
 
 class _Sums:
-    """Sums of many elements by key: polynomials are added in place, their terms one by one."""
+    """Sums of many elements by key."""
 
     def __init__(self, zero: Any) -> None:
         self._zero = zero
         self._sums: dict[Any, Any] = {}
 
     def add(self, key: Any, element: Any) -> None:
-        """Adds one."""
+        """Adds an element to the sum of ``key``."""
         if not isinstance(element, dict):
             self._sums[key] = self._sums.get(key, 0) + element
             return
-        own = self._sums.setdefault(key, defaultdict(int))
+        # In place, term by term: sympy's addition copies the whole sum each time.
+        total = self._sums.setdefault(key, defaultdict(int))
         for monomial, coefficient in element.items():
-            own[monomial] += coefficient
+            total[monomial] += coefficient
 
     def items(self) -> Iterator[tuple[Any, Any]]:
-        """Keys and sums."""
-        for key, found in self._sums.items():
-            if isinstance(found, dict):
-                kept = {m: c for m, c in found.items() if c}
-                yield key, self._zero.ring.from_dict(kept)
+        """The keys and their sums."""
+        for key, total in self._sums.items():
+            if isinstance(total, dict):
+                nonzero = {m: c for m, c in total.items() if c}
+                yield key, self._zero.ring.from_dict(nonzero)
             else:
-                yield key, found
+                yield key, total
 
 
-def mean_derivative(problem: ExactProblem, found: ExactCoefficients) -> Array:
+def mean_derivative(problem: ExactProblem, coefficients: ExactCoefficients) -> Array:
     """E[estimate], every entry by its flat parameters."""
-    tables, scale = _visit_tables(problem, found)
-    result = tables[found.order - 1]
-    for axis in range(found.order):
-        result = centred(result, axis, problem)
-    if found.order > 1:
-        bends = second_bends if found.order == 2 else third_bends
-        for key, element in bends(tables, problem):
+    tables, scale = _visit_tables(problem, coefficients)
+    result = tables[coefficients.order - 1]
+    for axis in range(coefficients.order):
+        result = times_scores(result, axis, problem)
+    if coefficients.order > 1:
+        terms = second_order_terms if coefficients.order == 2 else third_order_terms
+        for key, element in terms(tables, problem):
             result[key] = result[key] + element
     return {key: divided(element, scale, problem) for key, element in result.items()}
 
 
-def additions(problem: ExactProblem, found: ExactCoefficients) -> int:
-    """How many `mean_derivative` makes at most."""
+def additions(problem: ExactProblem, coefficients: ExactCoefficients) -> int:
+    """The largest number of additions that `mean_derivative` can make."""
     n_states, n_actions, steps = problem.shape
-    if found.shared is None:
-        return sum(len(terms) for terms in found.of_path.values())
-    beginnings = [n_states * n_actions * (n_states * n_actions) ** t for t in range(steps)]
+    if coefficients.shared is None:
+        return sum(len(terms) for terms in coefficients.of_path.values())
     return sum(
-        beginnings[level] * len(part.visits)
-        for group in _grouped(found.shared, {})
-        for level, part in _levels(group, steps)
+        (n_states * n_actions) ** (last + 1) * len(part.visits)
+        for group in _grouped(coefficients.shared, {})
+        for last, part in _by_last_step(group, steps)
     )
 
 
-def _visit_tables(problem: ExactProblem, found: ExactCoefficients) -> tuple[list[Array], int]:
-    """``b`` of every order, 0 where nothing was added, times the whole number beside them, with
-    which no coefficient has a denominator.
+def _visit_tables(
+    problem: ExactProblem, coefficients: ExactCoefficients
+) -> tuple[list[Array], int]:
+    """The tables b of every order, 0 where nothing was added, times an integer; and that integer,
+    the least common denominator of the coefficients.
     """
     n_states, n_actions, steps = problem.shape
     sums = _Sums(problem.zero)
-    numbers: dict[Polynomial, int] = {}
-    if found.shared is not None:
-        groups = _grouped(found.shared, numbers)
-        by_level: dict[int, list[_Group]] = defaultdict(list)
-        for group in groups:
-            for level, part in _levels(group, steps):
-                by_level[level].append(part)
-        for states, actions, probability in _beginnings(problem):
-            for group in by_level.get(len(actions) - 1, ()):
-                _add(sums, group, problem, states, actions, probability)
+    indices: dict[Polynomial, int] = {}
+    if coefficients.shared is not None:
+        by_last_step: dict[int, list[_Group]] = defaultdict(list)
+        for group in _grouped(coefficients.shared, indices):
+            for last, part in _by_last_step(group, steps):
+                by_last_step[last].append(part)
+        for prefix in _live_prefixes(problem):
+            for group in by_last_step.get(len(prefix[1]) - 1, ()):
+                _add(sums, group, problem, prefix)
     else:
-        for states, actions, probability in _whole_paths(problem):
-            for group in _grouped(found.of_path[states, actions], numbers):
-                _add(sums, group, problem, states, actions, probability)
-    polynomials = list(numbers)
+        for path in _paths(problem):
+            for group in _grouped(coefficients.of_path[path[:2]], indices):
+                _add(sums, group, problem, path)
+    polynomials = list(indices)
     scale = math.lcm(*(c.denominator for polynomial in polynomials for c in polynomial))
-    powers = _powers(problem, found.degree)
+    powers = list(
+        accumulate(repeat(problem.discount, coefficients.degree), mul, initial=problem.one)
+    )
     tables: list[Array] = [
         dict.fromkeys(product(range(n_states * n_actions), repeat=k), problem.zero)
-        for k in range(1, found.order + 1)
+        for k in range(1, coefficients.order + 1)
     ]
-    for (number, key), total in sums.items():
+    for (index, key), total in sums.items():
         factor = problem.zero
-        for power, coefficient in zip(powers, polynomials[number], strict=False):
+        for power, coefficient in zip(powers, polynomials[index], strict=False):
             if coefficient:
-                factor = factor + power * _number(problem, coefficient * scale)
+                factor = factor + power * _integer(problem, coefficient * scale)
         table = tables[len(key) - 1]
         table[key] = table[key] + factor * total
     return tables, scale
 
 
-def _number(problem: ExactProblem, whole: Any) -> Any:
+def _integer(problem: ExactProblem, integer: Any) -> Any:
+    """An integer that is given as a fraction, in the problem's algebra."""
     ring = getattr(problem.zero, "ring", None)
-    return whole if ring is None else ring.domain(whole.numerator)
+    return integer if ring is None else ring.domain(integer.numerator)
 
 
-def _powers(problem: ExactProblem, degree: int) -> list[Any]:
-    found = [problem.one]
-    for _ in range(degree):
-        found.append(found[-1] * problem.discount)
-    return found
-
-
-def _grouped(terms: tuple[Term, ...], numbers: dict[Polynomial, int]) -> list[_Group]:
+def _grouped(terms: tuple[Term, ...], indices: dict[Polynomial, int]) -> list[_Group]:
+    """The terms in groups; polynomials that are new get the next of ``indices``."""
     visits: dict[Any, list[Any]] = defaultdict(list)
     for at, x, polynomial in terms:
-        visits[numbers.setdefault(polynomial, len(numbers)), x].append(at)
-    return [_Group(polynomial, x, tuple(at)) for (polynomial, x), at in visits.items()]
+        visits[indices.setdefault(polynomial, len(indices)), x].append(at)
+    return [_Group(index, x, tuple(at)) for (index, x), at in visits.items()]
 
 
-def _levels(group: _Group, steps: int) -> Iterator[tuple[int, _Group]]:
-    """The parts of a group by the last step that they see."""
+def _by_last_step(group: _Group, steps: int) -> Iterator[tuple[int, _Group]]:
+    """The parts of a group by the last step that a term's visits and input depend on."""
     time = group.x - steps - 1 if group.x > steps else group.x - 1
-    own = min(max(time, 0), steps - 1)
+    input_step = min(max(time, 0), steps - 1)
     parts: dict[int, list[Any]] = defaultdict(list)
     for at in group.visits:
-        parts[max(own, *(t for t, _ in at))].append(at)
-    for level, visits in parts.items():
-        yield level, _Group(group.polynomial, group.x, tuple(visits))
+        parts[max(input_step, *(t for t, _ in at))].append(at)
+    for last, visits in parts.items():
+        yield last, _Group(group.polynomial, group.x, tuple(visits))
 
 
-def _add(
-    sums: _Sums,
-    group: _Group,
-    problem: ExactProblem,
-    states: tuple[int, ...],
-    actions: tuple[int, ...],
-    probability: Any,
-) -> None:
+def _add(sums: _Sums, group: _Group, problem: ExactProblem, prefix: Prefix) -> None:
+    """Adds probability times input to the sum of each of a group's terms."""
+    states, actions, probability = prefix
     value = _input(problem, group.x, states, actions)
     if not value:
         return
     weighted = probability * value
-    n_actions, lived = problem.shape[1], len(actions)
+    n_actions, steps = problem.shape[1], len(actions)
     for at in group.visits:
-        if all(t < lived and not problem.ended[states[t]] for t, _ in at):
+        if all(t < steps and not problem.ended[states[t]] for t, _ in at):
             key = tuple(states[t] * n_actions + (actions[t] if a < 0 else a) for t, a in at)
             sums.add((group.polynomial, key), weighted)
 
 
 def _input(problem: ExactProblem, x: int, states: tuple[int, ...], actions: tuple[int, ...]) -> Any:
-    """X (see `Term`) on a trajectory, or on a beginning: its mean over the state that follows."""
+    """The input x of a term: 1, a reward or a critic's value (see `exact_coefficients.Term`). One
+    that depends on the state after a prefix is replaced by its mean over that state.
+    """
     steps = problem.shape[2]
     if x == 0:
         return problem.one
@@ -195,44 +198,36 @@ def _input(problem: ExactProblem, x: int, states: tuple[int, ...], actions: tupl
     return problem.mean_rewards[t][states[t]][actions[t]]
 
 
-def _beginnings(
-    problem: ExactProblem,
-) -> Iterator[Beginning]:
-    """States ``s_0..s_t``, actions ``a_0..a_t`` and their probability, for every t; only those
-    without an end.
-    """
+def _live_prefixes(problem: ExactProblem) -> Iterator[Prefix]:
+    """All states ``s_0..s_t``, none of them terminal, and actions ``a_0..a_t``, for every t."""
     _, n_actions, steps = problem.shape
-    pending: list[Beginning] = [
+    pending: list[Prefix] = [
         ((s,), (), p) for s, p in enumerate(problem.start) if p and not problem.ended[s]
     ]
     while pending:
         states, actions, probability = pending.pop()
-        now = states[-1]
         for a in range(n_actions):
-            acted = probability * problem.policy[now][a]
-            yield states, (*actions, a), acted
+            with_action = probability * problem.policy[states[-1]][a]
+            yield states, (*actions, a), with_action
             if len(actions) + 1 < steps:
-                for u, p in enumerate(problem.transition[now][a]):
+                for u, p in enumerate(problem.transition[states[-1]][a]):
                     if p and not problem.ended[u]:
-                        pending.append(((*states, u), (*actions, a), acted * p))
+                        pending.append(((*states, u), (*actions, a), with_action * p))
 
 
-def _whole_paths(
-    problem: ExactProblem,
-) -> Iterator[Beginning]:
-    """All states ``s_0..s_H``, actions and probabilities."""
+def _paths(problem: ExactProblem) -> Iterator[Prefix]:
+    """All states ``s_0..s_H`` and actions; those of `ExactProblem.paths`."""
     _, n_actions, steps = problem.shape
-    pending: list[Beginning] = [((s,), (), p) for s, p in enumerate(problem.start) if p]
+    pending: list[Prefix] = [((s,), (), p) for s, p in enumerate(problem.start) if p]
     while pending:
         states, actions, probability = pending.pop()
-        now = states[-1]
         if len(actions) == steps:
             yield states, actions, probability
-        elif problem.ended[now]:
-            pending.append(((*states, now), (*actions, 0), probability))
+        elif problem.ended[states[-1]]:
+            pending.append(((*states, states[-1]), (*actions, 0), probability))
         else:
             for a in range(n_actions):
-                acted = probability * problem.policy[now][a]
-                for u, p in enumerate(problem.transition[now][a]):
+                with_action = probability * problem.policy[states[-1]][a]
+                for u, p in enumerate(problem.transition[states[-1]][a]):
                     if p:
-                        pending.append(((*states, u), (*actions, a), acted * p))
+                        pending.append(((*states, u), (*actions, a), with_action * p))

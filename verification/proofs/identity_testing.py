@@ -1,11 +1,14 @@
-"""Zero bias at one random point certifies an identity (Schwartz and Zippel).
+"""`certify`: is a surrogate unbiased on all problems of a shape? A polynomial identity test.
 
-The bias is a polynomial in the free coordinates of policy, transition law, start, rewards, discount
-and critic. One that is not 0 vanishes at a point drawn uniformly from n^k points with a probability
-of at most its degree over n. So the bias, evaluated exactly in fractions at such a point, decides
-for shapes whose polynomials are far too large to write down.
+The bias is a polynomial in the free coordinates of policy, transition law, initial distribution,
+rewards, discount and critic. A polynomial of degree d that is not 0 vanishes with probability at
+most d / n at a point whose coordinates are drawn uniformly from n numbers each (Schwartz and
+Zippel). The bias is therefore evaluated in fractions, without rounding, at random points: where it
+is 0, it is 0 everywhere, up to that probability. This decides for shapes whose polynomials are far
+too large to write down.
 
-A random problem and policy in fractions, and the same with its policy in symbols.
+Source: Schwartz 1980 (Fast probabilistic algorithms for verification of polynomial identities);
+Zippel 1979 (Probabilistic algorithms for sparse polynomials).
 """
 
 from __future__ import annotations
@@ -20,43 +23,53 @@ import numpy as np
 
 from gradbias.analytic.policies.softmax import TABULAR
 from gradbias.analytic.symbolic.policy_rings import PolicyRing, PolicySymbols
-from gradbias.analytic.utils.validation import whole_number
+from gradbias.analytic.utils.validation import choice, whole_number
 from gradbias.stochastic.estimators.exact_coefficients import ExactCoefficients
 from gradbias.stochastic.estimators.kinds import Estimator, SurrogateEstimator
-from gradbias.verification.evidence.reports import counted
+from gradbias.verification.evidence.reports import Verdict, counted
 from gradbias.verification.proofs.exact_problems import (
+    CriticKind,
     ExactProblem,
     SymbolicProblem,
-    check_critic,
     checked_shape,
 )
 from gradbias.verification.proofs.expectation import additions, mean_derivative
 from gradbias.verification.proofs.prove import check_rounding, checked_surrogate, coefficients_of
-from gradbias.verification.proofs.results import evaluated_array
+from gradbias.verification.proofs.results import evaluated
 from gradbias.verification.proofs.scores import Array, return_derivatives
 
 SIZE = 2**60
-"""Numbers that each coordinate is drawn from."""
-
+"""n, the number of values that each coordinate is drawn from."""
 
 MAX_ADDITIONS = 20_000_000
-"""Of a certificate: minutes."""
+"""The largest number of additions of fractions at one point: minutes."""
 
 
 @dataclass(frozen=True, eq=False)
 class IdentityTest:
-    """What random points say of an estimator on all problems of a shape.
+    """The result of `certify`: was the bias 0 at random points?
 
-    ``unbiased``: the bias was exactly 0 at ``points`` points; were it not 0 everywhere, that would
-    have had at most the ``probability``. Otherwise ``problem`` is one at which it is not 0, with
-    the components of the bias that are not (by flat parameters), which leaves no doubt.
+    Attributes:
+        estimator: the estimator's name.
+        shape: the numbers of states, actions and steps, (S, A, H).
+        order: of the derivative, 1 to 3.
+        critic_kind: the kind of critic that the estimator read.
+        degree: d, an upper bound of the bias's degree as a polynomial.
+        points: the number of random points asked for.
+        probability: that of bias 0 at all of them, were it not 0 everywhere, is at most this; 0.0
+            if the bias was not 0.
+        assumption: what is assumed of the estimator's coefficients, in words.
+        trajectories: the number of trajectories that were summed over.
+        seconds: the time that it took.
+        problem: the problem and policy at which the bias is not 0 (None: there was none).
+        components: the bias's components there that are not 0, by flat parameters (state x A +
+            action).
     """
 
     estimator: str
     shape: tuple[int, int, int]
     order: int
-    critic_kind: str
-    unbiased: bool
+    critic_kind: CriticKind
     degree: int
     points: int
     probability: float
@@ -66,19 +79,25 @@ class IdentityTest:
     problem: ExactProblem | None
     components: Mapping[tuple[int, ...], Fraction]
 
+    @property
+    def verdict(self) -> Verdict:
+        """UNBIASED, up to ``probability``, or BIASED, which is certain."""
+        return Verdict.BIASED if self.components else Verdict.UNBIASED
+
     def __str__(self) -> str:
         n_states, n_actions, steps = self.shape
         where = (
             f"{counted(n_states, 'state')}, {n_actions} actions, {counted(steps, 'step')}, "
-            f"order {self.order}, "
-            f"rewards r_t(s, a, s'), no terminal states, {self.critic_kind} critic, N = 1"
+            f"order {self.order}, rewards r_t(s, a, s'), no terminal states, "
+            f"{self.critic_kind.value} critic, N = 1"
         )
-        if not self.unbiased:
-            return f"{self.estimator}: biased, {where}: not 0 at a random point"
+        if self.components:
+            return f"{self.estimator}: biased, {where}: the bias is not 0 at a random point"
         return (
-            f"{self.estimator}: unbiased, {where}: exactly 0 at {self.points} random points; were "
-            f"it not 0 everywhere, a probability of at most {self.probability:.1e} (degree "
-            f"{self.degree}); assumption: {self.assumption}"
+            f"{self.estimator}: unbiased, {where}: the bias is exactly 0 at "
+            f"{counted(self.points, 'random point')}; if it were not 0 everywhere, this would have "
+            f"a probability of at most {self.probability:.1e} (degree {self.degree}); assumption: "
+            f"{self.assumption}"
         )
 
 
@@ -86,139 +105,145 @@ def certify(
     estimator: Estimator,
     shape: tuple[int, int, int],
     *,
-    critic_kind: str = "zero",
+    critic_kind: str | CriticKind = CriticKind.ZERO,
     points: int = 1,
     rng: np.random.Generator | None = None,
 ) -> IdentityTest:
     """Is a surrogate's derivative unbiased for the return's, on every problem of a shape?
 
-    Problems are those of `prove_unbiased`, with rewards ``r_t(s, a, s')`` that depend on time and
-    the next state. Points are drawn with ``rng``, by default seeded 0.
+    The problems are those of `prove_unbiased`, with rewards ``r_t(s, a, s')`` that may depend on
+    time and the next state.
+
+    Args:
+        estimator: made by `from_surrogate`; its order, 1 to 3, is that of the derivative.
+        shape: (states, actions, steps).
+        critic_kind: a `CriticKind` or its value, as in `prove_unbiased`.
+        points: the number of random points.
+        rng: draws the points (default: a generator with seed 0).
+
+    Returns:
+        An `IdentityTest`: its verdict, and the probability that UNBIASED is wrong.
 
     Raises:
-        ValueError: as `prove_unbiased`.
+        ValueError: an estimator or a shape that `prove_unbiased` refuses, or more than
+            `MAX_ADDITIONS` additions.
 
     >>> from gradbias.stochastic import dice, from_surrogate
-    >>> found = certify(from_surrogate(dice, order=2), (2, 2, 3))
-    >>> found.unbiased, found.probability < 1e-15
-    (True, True)
+    >>> test = certify(from_surrogate(dice, order=2), (2, 2, 3))
+    >>> test.verdict, test.probability < 1e-15
+    (<Verdict.UNBIASED: 'UNBIASED'>, True)
     """
     began = time.perf_counter()
-    check_critic(critic_kind)
+    kind = choice("critic_kind", critic_kind, CriticKind)
     sizes = checked_shape(shape)
-    own = checked_surrogate(estimator)
+    surrogate = checked_surrogate(estimator)
     whole_number("points", points, at_least=1)
     if rng is not None and not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: expected a numpy Generator, got {type(rng).__name__}")
     rng = np.random.default_rng(0) if rng is None else rng
-    problem = random_problem(sizes, critic_kind, SIZE, rng)
-    found = coefficients_of(own, problem)
-    if (count := additions(problem, found)) > MAX_ADDITIONS:
+    problem = _random_problem(sizes, kind, rng)
+    coefficients = coefficients_of(surrogate, problem)
+    if (count := additions(problem, coefficients)) > MAX_ADDITIONS:
         raise ValueError(
-            f"shape: expected at most {MAX_ADDITIONS:,} additions of fractions, got {count:,} of "
-            f"{own.name} and {sizes}; use fewer steps, or `measure_bias` at a problem of yours"
+            f"shape: expected at most {MAX_ADDITIONS:,} additions of fractions, got {count:,} for "
+            f"{surrogate.name} and {sizes}; use fewer steps, or `measure_bias` at one problem"
         )
-    left = _exact_bias(own, problem, found)
+    bias = _exact_bias(surrogate, problem, coefficients)
     for _ in range(points - 1):
-        if not left:
-            problem = random_problem(sizes, critic_kind, SIZE, rng)
-            left = _exact_bias(own, problem, found)
-    degree = bias_degree(sizes, own.order, found.degree, critic_kind)
+        if not bias:
+            problem = _random_problem(sizes, kind, rng)
+            bias = _exact_bias(surrogate, problem, coefficients)
+    degree = bias_degree(sizes, surrogate.order, coefficients.degree, kind)
     return IdentityTest(
-        estimator=own.name,
+        estimator=surrogate.name,
         shape=sizes,
-        order=own.order,
-        critic_kind=critic_kind,
-        unbiased=not left,
+        order=surrogate.order,
+        critic_kind=kind,
         degree=degree,
         points=points,
-        probability=0.0 if left else (degree / SIZE) ** points,
-        assumption=found.assumption,
+        probability=0.0 if bias else (degree / SIZE) ** points,
+        assumption=coefficients.assumption,
         trajectories=len(problem.paths.actions),
         seconds=time.perf_counter() - began,
-        problem=problem if left else None,
-        components=left,
+        problem=problem if bias else None,
+        components=bias,
     )
 
 
-def _exact_bias(
-    estimator: SurrogateEstimator, problem: ExactProblem, found: ExactCoefficients
-) -> Array:
-    """The components of the bias that are not 0, at a problem and policy in fractions."""
-    mean = mean_derivative(problem, found)
-    symbolic = with_symbolic_policy(problem)
-    point = [p for row in problem.policy for p in row[:-1]]
-    exact = evaluated_array(return_derivatives(symbolic, found.order), point)
-    bias = {key: value - exact[key] for key, value in mean.items() if value != exact[key]}
-    check_rounding(estimator, found, bias, mean)
-    return bias
-
-
-def bias_degree(shape: tuple[int, int, int], order: int, in_discount: int, critic: str) -> int:
-    """A bound on the bias's total degree in all free coordinates.
-
-    A trajectory has H actions, H transitions and a start; each derivative brings one more
-    probability; coefficients are affine in rewards and critic. The policy's own values have H - 1
-    transitions and powers of the discount, H actions and a reward of their own.
-    """
-    steps = shape[2]
-    degree = (steps + order) + steps + 1 + 1 + max(in_discount, steps)
-    return degree + (3 * steps - 2 if critic == "exact" else 0)
-
-
-def random_problem(
-    shape: tuple[int, int, int], critic: str, size: int, rng: np.random.Generator
+def _random_problem(
+    shape: tuple[int, int, int], kind: CriticKind, rng: np.random.Generator
 ) -> ExactProblem:
-    """One of that shape, in fractions: every free coordinate is drawn uniformly from ``size``
-    numbers. Probabilities are positive, rewards are ``r_t(s, a, s')``.
+    """A random point: a problem, a policy and a critic in fractions, with every free coordinate
+    drawn uniformly from `SIZE` numbers. Probabilities are positive, rewards are ``r_t(s, a, s')``.
     """
     n_states, n_actions, steps = shape
 
-    def row(count: int) -> list[Fraction]:
-        free = [
-            Fraction(int(rng.integers(1, size + 1)), (size + 1) * count) for _ in range(count - 1)
-        ]
+    def drawn() -> int:
+        return int(rng.integers(1, SIZE + 1))
+
+    def distribution(count: int) -> list[Fraction]:
+        free = [Fraction(drawn(), (SIZE + 1) * count) for _ in range(count - 1)]
         return [*free, 1 - sum(free, Fraction(0))]
 
     def numbers(*counts: int) -> Any:
         if not counts:
-            return Fraction(int(rng.integers(1, size + 1)) - size // 2)
+            return Fraction(drawn() - SIZE // 2)
         return [numbers(*counts[1:]) for _ in range(counts[0])]
 
     problem = ExactProblem(
-        policy=[row(n_actions) for _ in range(n_states)],
-        transition=[[row(n_states) for _ in range(n_actions)] for _ in range(n_states)],
-        start=row(n_states),
+        policy=[distribution(n_actions) for _ in range(n_states)],
+        transition=[[distribution(n_states) for _ in range(n_actions)] for _ in range(n_states)],
+        start=distribution(n_states),
         rewards=numbers(steps, n_states, n_actions, n_states),
-        discount=Fraction(int(rng.integers(1, size + 1)), size),
+        discount=Fraction(drawn(), SIZE),
         critic=None,
         ended=(False,) * n_states,
         zero=Fraction(0),
         one=Fraction(1),
     )
-    return problem.with_critic(critic, numbers(steps + 1, n_states))
+    return problem.with_critic(kind, numbers(steps + 1, n_states))
 
 
-def with_symbolic_policy(problem: ExactProblem) -> SymbolicProblem:
-    """A problem in fractions with its policy in symbols."""
+def _exact_bias(
+    estimator: SurrogateEstimator, problem: ExactProblem, coefficients: ExactCoefficients
+) -> Array:
+    """The bias's components that are not 0, at a problem and policy in fractions."""
+    mean = mean_derivative(problem, coefficients)
+    point = [p for row in problem.policy for p in row[:-1]]
+    derivatives = return_derivatives(_with_symbolic_policy(problem), coefficients.order)
+    bias = {key: mean[key] - evaluated(element, point) for key, element in derivatives.items()}
+    bias = {key: value for key, value in bias.items() if value}
+    check_rounding(estimator, coefficients, bias, mean)
+    return bias
+
+
+def _with_symbolic_policy(problem: ExactProblem) -> SymbolicProblem:
+    """A problem in fractions with its policy in symbols, so that the return can be derived."""
     n_states, n_actions, _ = problem.shape
     ring = PolicyRing((PolicySymbols.of(TABULAR, n_states, n_actions),))
+    rational = ring.rational
 
     def lifted(value: Any) -> Any:
         if isinstance(value, Fraction):
-            number = ring.rational.domain(value.numerator, value.denominator)
-            return ring.rational.ground_new(number)
+            return rational.ground_new(rational.domain(value.numerator, value.denominator))
         return [lifted(part) for part in value]
 
-    found = replace(
-        problem,
-        policy=ring.policies[0],
-        transition=lifted(problem.transition),
-        start=lifted(problem.start),
-        rewards=lifted(problem.rewards),
-        discount=lifted(problem.discount),
-        critic=lifted(problem.critic),
-        zero=ring.rational.zero,
-        one=ring.rational.one,
-    )
-    return SymbolicProblem(ring, found, "every policy, at one problem")
+    names = ("transition", "start", "rewards", "discount", "critic")
+    elements = {name: lifted(getattr(problem, name)) for name in names}
+    elements |= {"policy": ring.policies[0], "zero": rational.zero, "one": rational.one}
+    return SymbolicProblem(ring, replace(problem, **elements), "every policy, at one problem")
+
+
+def bias_degree(
+    shape: tuple[int, int, int], order: int, discount_degree: int, kind: CriticKind
+) -> int:
+    """An upper bound of the bias's total degree in all free coordinates.
+
+    A trajectory has H actions, H transitions and an initial state; each derivative brings one more
+    probability; coefficients are affine in rewards and critic, and polynomials of degree
+    ``discount_degree`` in the discount. The policy's own values bring H - 1 transitions and powers
+    of the discount, H actions and a reward in addition.
+    """
+    steps = shape[2]
+    degree = (steps + order) + steps + 1 + 1 + max(discount_degree, steps)
+    return degree + (3 * steps - 2 if kind is CriticKind.EXACT else 0)

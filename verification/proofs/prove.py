@@ -1,4 +1,4 @@
-"""Proofs: an estimator's bias as a polynomial that reduces to 0, or what it is instead."""
+"""`prove_unbiased`: an estimator's bias as a polynomial, which is either 0 or a formula."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from fractions import Fraction
 from typing import Any
 
 from gradbias.analytic.symbolic.problems import SymbolicMDP
-from gradbias.analytic.utils.validation import whole_number
+from gradbias.analytic.utils.validation import choice, whole_number
 from gradbias.stochastic.estimators.exact_coefficients import ExactCoefficients, exact_coefficients
 from gradbias.stochastic.estimators.kinds import Estimator, SurrogateEstimator
 from gradbias.verification.proofs.exact_problems import (
+    CriticKind,
     ExactProblem,
     SymbolicProblem,
-    check_critic,
     checked_shape,
 )
 from gradbias.verification.proofs.expectation import mean_derivative
@@ -22,74 +22,84 @@ from gradbias.verification.proofs.scores import Array, difference, return_deriva
 from gradbias.verification.proofs.symbolic_problems import of_shape, of_symbolic_mdp
 
 MAX_PROOF = 1_500_000
-"""Terms (an upper bound) that a proof adds up at most."""
+"""The largest number of terms (an upper bound of it) that a proof adds up, by default."""
 
 _ROUNDING = 1e-9
-"""Of the largest number: a bias below it may be what constants were rounded by."""
+"""A bias below this share of the mean, by largest coefficients, may come from rounded constants."""
 
 
 class NothingToProveError(ValueError):
-    """A problem on which estimate and derivative have mean 0 for every policy."""
+    """A problem on which the estimate's mean and the derivative are 0 for every policy."""
 
 
 def prove_unbiased(
     estimator: Estimator,
     shape: tuple[int, int, int] | SymbolicMDP,
     *,
-    critic_kind: str = "zero",
+    critic_kind: str | CriticKind = CriticKind.ZERO,
     max_size: int = MAX_PROOF,
 ) -> Proof | BiasFormula:
     """A proof that a surrogate's derivative is unbiased for the return's, or its bias.
 
-    ``shape`` is (states, actions, steps): then policy, transition law, rewards, discount and start
-    are symbols, and a proof holds for all problems of that shape without terminal states, with
-    a batch of one trajectory drawn from the policy itself. Or it is a problem with entries of the
-    caller's, numbers and symbols. ``critic_kind`` is "zero", "exact" (the policy's own values),
-    "any" or "any, then 0" (at the horizon). ``max_size`` bounds the terms that are added up.
+    The bias is a polynomial in the policy's probabilities and the problem's symbols; it is 0 on all
+    problems if and only if all its coefficients are. Batches are single trajectories, drawn from
+    the policy itself, a tabular softmax.
+
+    Args:
+        estimator: made by `from_surrogate`; its order, 1 to 3, is that of the derivative.
+        shape: (states, actions, steps) for all problems of that shape without terminal states, with
+            policy, transition law, rewards r(s, a), discount and initial distribution as symbols;
+            or one problem, with numbers and symbols of the caller's.
+        critic_kind: a `CriticKind` or its value: "zero", "exact" (the policy's own values), "any",
+            or "any, then 0" (at the horizon).
+        max_size: the largest number of terms that are added up.
+
+    Returns:
+        A `Proof`, whose verdict is UNBIASED, or a `BiasFormula`, whose verdict is BIASED.
 
     Raises:
         ValueError: an estimator that is no surrogate, or whose coefficients are not exact
-            polynomials (see `stochastic.estimators.exact_coefficients`), or hold constants that
-            were rounded, by which the bias may be explained; a shape that is too large, or one
-            where estimate and derivative are both identically 0.
+            polynomials (see `stochastic.estimators.exact_coefficients`), or hold rounded constants
+            that may explain the bias; a shape that is too large, or one on which the estimate's
+            mean and the derivative are both identically 0.
 
     >>> from gradbias.stochastic import dice, from_surrogate, lvc
-    >>> prove_unbiased(from_surrogate(dice, order=2), (2, 2, 2)).proved
-    True
-    >>> prove_unbiased(from_surrogate(lvc, order=2), (2, 2, 2)).proved
-    False
+    >>> prove_unbiased(from_surrogate(dice, order=2), (2, 2, 2)).verdict
+    <Verdict.UNBIASED: 'UNBIASED'>
+    >>> prove_unbiased(from_surrogate(lvc, order=2), (2, 2, 2)).verdict
+    <Verdict.BIASED: 'BIASED'>
     """
-    check_critic(critic_kind)
+    kind = choice("critic_kind", critic_kind, CriticKind)
     if isinstance(shape, SymbolicMDP):
-        symbolic = of_symbolic_mdp(shape, critic_kind)
+        symbolic = of_symbolic_mdp(shape, kind)
     else:
-        symbolic = of_shape(checked_shape(shape), critic_kind)
+        symbolic = of_shape(checked_shape(shape), kind)
     return proof_or_formula(estimator, symbolic, max_size)
 
 
 def proof_or_formula(
-    estimator: Estimator, symbolic: SymbolicProblem, largest: int
+    estimator: Estimator, symbolic: SymbolicProblem, max_size: int
 ) -> Proof | BiasFormula:
-    """As `prove_unbiased`, of a problem in symbols."""
+    """The result of `prove_unbiased` for a problem in symbols."""
     began = time.perf_counter()
     problem = symbolic.problem
-    own = checked_surrogate(estimator)
-    check_terms(problem, own.order, whole_number("largest", largest, at_least=1))
-    found = coefficients_of(own, problem)
-    mean = mean_derivative(problem, found)
-    exact = return_derivatives(symbolic, own.order)
+    surrogate = checked_surrogate(estimator)
+    _check_size(problem, surrogate.order, whole_number("max_size", max_size, at_least=1))
+    coefficients = coefficients_of(surrogate, problem)
+    mean = mean_derivative(problem, coefficients)
+    exact = return_derivatives(symbolic, surrogate.order)
     bias = difference(mean, exact)
     if not any(mean.values()) and not any(exact.values()):
         raise NothingToProveError(
             "shape: nothing to prove, the estimate's mean and the derivative are identically 0"
         )
-    check_rounding(own, found, bias, mean)
+    check_rounding(surrogate, coefficients, bias, mean)
     known: dict[str, Any] = {
-        "estimator": own.name,
+        "estimator": surrogate.name,
         "shape": problem.shape,
-        "order": own.order,
-        "holds_for": symbolic.entries,
-        "assumption": found.assumption,
+        "order": surrogate.order,
+        "holds_for": symbolic.holds_for,
+        "assumption": coefficients.assumption,
         "trajectories": len(problem.paths.actions),
         "seconds": time.perf_counter() - began,
     }
@@ -103,42 +113,43 @@ def checked_surrogate(estimator: Estimator) -> SurrogateEstimator:
     if not isinstance(estimator, SurrogateEstimator):
         name = getattr(estimator, "name", type(estimator).__name__)
         raise ValueError(
-            f"{name}: expected an estimator that `from_surrogate` made: only a "
-            "surrogate's coefficients can be told exactly"
+            f"{name}: expected an estimator that `from_surrogate` made: only a surrogate's "
+            "coefficients can be found exactly"
         )
     return estimator
 
 
-def check_rounding(
-    estimator: SurrogateEstimator, found: ExactCoefficients, bias: Array, mean: Array
-) -> None:
-    """Raises ValueError where constants were rounded, and the bias is not larger than that."""
-    size, whole = (max(map(_largest, array.values()), default=0) for array in (bias, mean))
-    if found.rounded and 0 < size <= _ROUNDING * whole:
-        raise ValueError(
-            f"{estimator.name}: what is left of the bias, {float(size / whole):.1g} of the mean, "
-            "may be the rounding of its constants; use constants that are simple fractions, such "
-            "as 1/2, fewer steps, or enumeration"
-        )
-
-
-def _largest(element: Any) -> Fraction:
-    """The size of a number, or of a polynomial's largest coefficient."""
-    numbers = element.values() if isinstance(element, dict) else [element]
-    return max(
-        (Fraction(abs(int(x.numerator)), int(x.denominator)) for x in numbers), default=Fraction(0)
-    )
-
-
 def coefficients_of(estimator: SurrogateEstimator, problem: ExactProblem) -> ExactCoefficients:
-    """On all trajectories of a problem."""
+    """The surrogate's coefficients on all trajectories of a problem."""
     n_states, n_actions, _ = problem.shape
     return exact_coefficients(estimator, problem.paths, n_states, n_actions)
 
 
-def check_terms(problem: ExactProblem, order: int, largest: int) -> None:
-    """Raises ValueError where trajectories' probabilities have too many terms in all."""
+def check_rounding(
+    estimator: SurrogateEstimator, coefficients: ExactCoefficients, bias: Array, mean: Array
+) -> None:
+    """Raises ValueError if constants were rounded and the bias is small enough to come from it."""
+    bias_size, size = (max(map(_largest, array.values()), default=0) for array in (bias, mean))
+    if coefficients.rounded and 0 < bias_size <= _ROUNDING * size:
+        raise ValueError(
+            f"{estimator.name}: what is left of the bias, {float(bias_size / size):.1g} of the "
+            "mean, may be the rounding of its constants; use constants that are simple fractions, "
+            "such as 1/2, fewer steps, or enumeration"
+        )
+
+
+def _largest(element: Any) -> Fraction:
+    """The absolute value of a fraction, or of a polynomial's largest coefficient."""
+    numbers = element.values() if isinstance(element, dict) else [element]
+    sizes = (Fraction(abs(int(x.numerator)), int(x.denominator)) for x in numbers)
+    return max(sizes, default=Fraction(0))
+
+
+def _check_size(problem: ExactProblem, order: int, max_size: int) -> None:
+    """Raises ValueError if the trajectories' probabilities have too many terms in all."""
     n_states, n_actions, steps = problem.shape
+    # Terms of the probabilities of all prefixes that end in a state, forward over time. Products of
+    # polynomials have at most as many terms as the product of their numbers of terms.
     sizes = [len(p) for p in problem.start]
     for t in range(steps):
         acted = [sizes[s] * sum(len(p) for p in problem.policy[s]) for s in range(n_states)]
@@ -154,8 +165,8 @@ def check_terms(problem: ExactProblem, order: int, largest: int) -> None:
             for u in range(n_states)
         ]
     total = sum(sizes) * (steps**order + order * (n_states * n_actions) ** order)
-    if total > largest:
+    if total > max_size:
         raise ValueError(
-            f"shape: expected at most {largest:,} terms to add up, got about {total:,}; use "
-            "`certify`, which takes far larger shapes, or fewer symbols, or raise `largest`"
+            f"shape: expected at most {max_size:,} terms to add up, got about {total:,}; use "
+            "`certify`, which takes far larger shapes, or fewer symbols, or raise `max_size`"
         )

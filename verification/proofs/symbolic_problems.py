@@ -1,4 +1,4 @@
-"""Problems whose entries are symbols, or the rationals of a given problem."""
+"""Problems in symbols: all those of a shape, a caller's `SymbolicMDP`, or a given `TabularMDP`."""
 
 from __future__ import annotations
 
@@ -9,67 +9,68 @@ import numpy as np
 
 from gradbias.analytic.policies.softmax import TABULAR
 from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.analytic.symbolic.models import exact_rows, free_symbols
+from gradbias.analytic.symbolic.models import exact_rows, free_symbols, nested
 from gradbias.analytic.symbolic.policy_rings import PolicyRing, PolicySymbols, each, exact
 from gradbias.analytic.symbolic.problems import SymbolicMDP
-from gradbias.verification.proofs.exact_problems import ExactProblem, SymbolicProblem
+from gradbias.analytic.utils.validation import FloatArray
+from gradbias.verification.proofs.exact_problems import CriticKind, ExactProblem, SymbolicProblem
 
 
-def of_shape(shape: tuple[int, int, int], critic: str) -> SymbolicProblem:
-    """All of that shape: symbols ``rho_s``, ``P_s_a_u``, ``r_s_a``, ``gamma`` and ``v_t_s``; the
-    last probability of each row is 1 minus the others.
+def of_shape(shape: tuple[int, int, int], critic_kind: CriticKind) -> SymbolicProblem:
+    """The problem that stands for all of that shape, in symbols ``rho_s``, ``P_s_a_u``, ``r_s_a``,
+    ``gamma`` and ``v_t_s``; the last probability of each row is 1 minus the others.
     """
     n_states, n_actions, _ = shape
-    kernel = np.empty((n_states, n_actions, n_states), dtype=object)
+    transition = np.empty((n_states, n_actions, n_states), dtype=object)
     reward = np.empty((n_states, n_actions), dtype=object)
     for s, a in product(range(n_states), range(n_actions)):
         reward[s, a] = f"r_{s}_{a}"
-        kernel[s, a] = _row(f"P_{s}_{a}", n_states)
-    mdp = {"transition": kernel, "rewards": reward, "discount": "gamma"}
-    mdp["start"] = np.array(_row("rho", n_states), dtype=object)
-    found = {name: each(exact, np.array(value, dtype=object)) for name, value in mdp.items()}
-    found["discount"] = found["discount"].item()
-    names = "every policy, transition law, reward r(s, a), discount and start, no terminal states"
-    return _assembled(found, shape, critic, names, (False,) * n_states)
+        transition[s, a] = _row(f"P_{s}_{a}", n_states)
+    entries = {
+        "transition": each(exact, transition),
+        "rewards": each(exact, reward),
+        "discount": exact("gamma"),
+        "start": each(exact, np.array(_row("rho", n_states), dtype=object)),
+    }
+    holds_for = (
+        "every policy, transition law, reward r(s, a), discount and start, no terminal states"
+    )
+    return _assembled(entries, shape, critic_kind, holds_for, (False,) * n_states)
 
 
 def _row(name: str, size: int) -> list[str]:
+    """The names of a row's probabilities, the last one as 1 minus the others."""
     names = [f"{name}_{u}" for u in range(size - 1)]
     return [*names, " - ".join(["1", *names])]
 
 
-def of_symbolic_mdp(mdp: SymbolicMDP, critic: str) -> SymbolicProblem:
-    """A problem with entries of the caller's. Raises ValueError for an infinite horizon, or another
-    policy than a tabular softmax.
+def of_symbolic_mdp(mdp: SymbolicMDP, critic_kind: CriticKind) -> SymbolicProblem:
+    """The caller's problem. Raises ValueError for an infinite horizon, or another policy than a
+    tabular softmax.
     """
     if mdp.horizon is None or mdp.policy is not TABULAR:
         raise ValueError("shape: expected a problem of finite horizon with a tabular policy")
     entries = dict(mdp._entries)
     entries["rewards"] = entries["rewards"][0]
-    others = ", ".join(map(str, free_symbols(entries)))
-    names = "every policy" + (f" and {others}" if others else "") + ", of the given problem"
-    names += " with its rewards r(s, a)"
-    shape = (*mdp.shape, mdp.horizon)
     ended = tuple(
         all(row[s] == 1 for row in entries["transition"][s])
         and not any(entries["rewards"][..., s, :].ravel())
-        for s in range(shape[0])
+        for s in range(mdp.shape[0])
     )
-    if others:
-        names += " and no more terminal states"
-    return _assembled(entries, shape, critic, names, ended)
+    symbols = ", ".join(map(str, free_symbols(entries)))
+    holds_for = "every policy" + (f" and {symbols}" if symbols else "") + ", of the given problem"
+    holds_for += " with its rewards r(s, a)" + (" and no more terminal states" if symbols else "")
+    return _assembled(entries, (*mdp.shape, mdp.horizon), critic_kind, holds_for, ended)
 
 
-def of_mdp(mdp: TabularMDP, critic: Any) -> SymbolicProblem:
-    """A problem in floating point, with its numbers as rationals; the critic may be an array
-    ``[H + 1, S]``.
-    """
+def of_mdp(mdp: TabularMDP, critic: FloatArray) -> SymbolicProblem:
+    """A problem in floating point, its numbers taken for rationals; ``critic [H + 1, S]``."""
     if mdp.horizon is None:
         raise ValueError("evidence: symbolic is for finite horizons")
-    table = np.broadcast_to(mdp.next_state_reward, (mdp.horizon, *mdp.transition.shape))
+    rewards = np.broadcast_to(mdp.next_state_reward, (mdp.horizon, *mdp.transition.shape))
     entries = {
         "transition": exact_rows(mdp.transition),
-        "rewards": each(exact, table),
+        "rewards": each(exact, rewards),
         "discount": exact(mdp.discount),
         "start": exact_rows(mdp.start),
     }
@@ -81,56 +82,58 @@ def of_mdp(mdp: TabularMDP, critic: Any) -> SymbolicProblem:
 def _assembled(
     entries: dict[str, Any],
     shape: tuple[int, int, int],
-    critic: Any,
-    names: str,
+    critic: CriticKind | FloatArray,
+    holds_for: str,
     ended: tuple[bool, ...],
 ) -> SymbolicProblem:
+    """The problem of these entries (sympy expressions) as elements of one ring."""
     import sympy
 
     n_states, n_actions, steps = shape
-    anything = np.array(
+    kind = critic if isinstance(critic, CriticKind) else CriticKind.ANY
+    symbols = list(free_symbols(entries))
+    values = np.array(
         [[sympy.Symbol(f"v_{t}_{s}") for s in range(n_states)] for t in range(steps + 1)]
     )
-    symbols = list(free_symbols(entries))
-    if not isinstance(critic, str):
-        anything = each(exact, critic)
-    elif critic.startswith("any"):
-        symbols += _not_taken(list(anything.ravel()), symbols)
-        names += ", any critic" + (" that is 0 at the horizon" if "0" in critic else "")
+    if not isinstance(critic, CriticKind):
+        values = each(exact, critic)
+    elif kind.is_arbitrary:
+        symbols += _critic_symbols(values, symbols)
+        holds_for += ", any critic" + (" that is 0 at the horizon" if "0" in kind.value else "")
     else:
-        names += f", {critic} critic"
+        holds_for += f", {kind.value} critic"
     player = PolicySymbols.of(TABULAR, n_states, n_actions)
     ring = PolicyRing((player,), tuple(symbols))
     rewards = np.asarray(entries["rewards"], dtype=object)
     if rewards.ndim < 4:
         rewards = np.broadcast_to(rewards[..., None], (steps, *shape[:2], n_states))
-    kind = critic if isinstance(critic, str) else "any"
     elements = {
         "policy": ring.policies[0],
-        "transition": _lifted(ring, entries["transition"]),
-        "start": _lifted(ring, entries["start"]),
-        "rewards": _lifted(ring, rewards),
+        "transition": nested(ring, entries["transition"]),
+        "start": nested(ring, entries["start"]),
+        "rewards": nested(ring, rewards),
         "discount": ring.element(entries["discount"]),
-        "critic": _lifted(ring, anything) if kind.startswith("any") else [],
+        "critic": nested(ring, values) if kind.is_arbitrary else [],
     }
-    own = ring.whole if all(map(_is_whole, elements.values())) else ring.rational
-    known = {name: _in_ring(own, value) for name, value in elements.items()}
-    problem = ExactProblem(**known, ended=ended, zero=own.zero, one=own.one)
-    return SymbolicProblem(ring, problem.with_critic(kind, known["critic"]), names)
+    # Integer coefficients add up several times as fast as rational ones.
+    domain = ring.whole if all(map(_is_integral, elements.values())) else ring.rational
+    known = {name: _in_ring(domain, value) for name, value in elements.items()}
+    problem = ExactProblem(**known, ended=ended, zero=domain.zero, one=domain.one)
+    return SymbolicProblem(ring, problem.with_critic(kind, known["critic"]), holds_for)
 
 
-def _not_taken(new: list[Any], symbols: list[Any]) -> list[Any]:
-    """The critic's symbols. Raises ValueError where the problem has some of their names."""
-    taken = sorted({str(s) for s in new} & {str(s) for s in symbols})
+def _critic_symbols(values: Any, symbols: list[Any]) -> list[Any]:
+    """The critic's symbols. Raises ValueError if the problem has some of their names."""
+    taken = sorted({str(s) for s in values.ravel()} & {str(s) for s in symbols})
     if taken:
         raise ValueError(f"entries: expected symbols other than the critic's, got {taken[0]}")
-    return new
+    return list(values.ravel())
 
 
-def _is_whole(value: Any) -> bool:
-    """Whether no coefficient has a denominator: whole numbers add up several times as fast."""
+def _is_integral(value: Any) -> bool:
+    """Whether no coefficient, of an element or of a list's elements, has a denominator."""
     if isinstance(value, list):
-        return all(map(_is_whole, value))
+        return all(map(_is_integral, value))
     return all(coefficient.denominator == 1 for coefficient in value.values())
 
 
@@ -138,9 +141,3 @@ def _in_ring(ring: Any, value: Any) -> Any:
     if isinstance(value, list):
         return [_in_ring(ring, part) for part in value]
     return value.set_ring(ring)
-
-
-def _lifted(ring: PolicyRing, array: Any) -> Any:
-    if np.ndim(array) == 0:
-        return ring.element(array)
-    return [_lifted(ring, part) for part in array]

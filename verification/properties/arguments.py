@@ -9,15 +9,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from gradbias.analytic.utils.validation import whole_number
-from gradbias.stochastic.estimators.kinds import (
-    CallableEstimator,
-    DrawEstimator,
-    Estimator,
-    SurrogateEstimator,
-    from_surrogate,
-)
+from gradbias.stochastic.estimators.kinds import Estimator, from_surrogate
 from gradbias.stochastic.rollouts.records import Surrogate
 from gradbias.verification.evidence.reports import BiasReport
+from gradbias.verification.evidence.setting import SettingOptions
 
 Options = Callable[..., Mapping[str, Any]]
 """What `measure_bias` takes beside the problem, for each (mdp, theta): ``critic``, ``length``..."""
@@ -28,7 +23,7 @@ _OWN = {"estimator", "mdp", "theta", "meta_parameters", "exact", "target", "fals
 
 def checked_estimator(estimator: Estimator | Surrogate, order: int | None) -> Estimator:
     """The estimator, or a surrogate's of that order (default 1). Raises ValueError for another."""
-    if isinstance(estimator, SurrogateEstimator | CallableEstimator | DrawEstimator):
+    if isinstance(estimator, Estimator):
         if order not in (None, estimator.order):
             raise ValueError(f"order: expected the estimator's own, {estimator.order}, got {order}")
         return estimator
@@ -49,7 +44,10 @@ def check_options(options: object, measure: Callable[..., BiasReport]) -> None:
 
 
 def _check_names(options: Mapping[str, Any], measure: Callable[..., BiasReport]) -> None:
-    known = set(inspect.signature(measure).parameters) - _OWN
+    parameters = set(inspect.signature(measure).parameters)
+    if "setting" in parameters:  # **setting: Unpack[SettingOptions]
+        parameters = parameters - {"setting"} | set(SettingOptions.__annotations__)
+    known = parameters - _OWN
     if wrong := sorted(set(options) - known):
         raise ValueError(f"options: expected some of {', '.join(sorted(known))}, got {wrong[0]!r}")
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gradbias.analytic.policies.softmax import TABULAR, TabularSoftmax
+from gradbias.analytic.policies.softmax import TabularSoftmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.verification.diagnosis.diagnose import Diagnosis, diagnose_all
-from gradbias.verification.diagnosis.known_errors import Setting
-from gradbias.verification.diagnosis.matching import Case
 from gradbias.verification.evidence.reports import BiasReport, Verdict, counted
 from gradbias.verification.properties.search import BiasFoundError, Example, Search
 from gradbias.verification.properties.source_code import (
@@ -71,20 +69,16 @@ def sizes(problem: Any) -> str:
     return f"{counted(problem.n_states, 'state')}, {chosen}, {steps}"
 
 
-Measured = tuple[Example, BiasReport, Mapping[str, Any]]
-"""An example, its report, and the options that it was measured with."""
-
-
-def diagnosed(first: Measured, others: Sequence[Measured]) -> list[str]:
+def diagnosed(first: BiasReport, others: Sequence[BiasReport]) -> list[str]:
     """The lines on which known mistake explains the biased first and the others.
 
     A mistake is one only if it gives the mean on every problem: on the smallest one, where most
     terms are 0, too many would.
     """
-    if first[1].target.order not in (1, 2):
+    if first.target.order not in (1, 2):
         return []
     kept = sorted(others, key=_tells, reverse=True)[:_COMPARED]
-    found = diagnose_all([_case(first), *(_case(one) for one in kept)])
+    found = diagnose_all([first, *kept])
     if found.matches and not kept:
         alone = "compared on this problem alone; on a small one many mistakes have one mean"
         found = replace(found, notes=(*found.notes, alone))
@@ -95,10 +89,10 @@ def _lines(found: Diagnosis) -> list[str]:
     return [f"  diagnosis   {found.sentence}", *str(found).splitlines()[1:]]
 
 
-def _tells(measured: Measured) -> tuple[bool, int, int]:
+def _tells(report: BiasReport) -> tuple[bool, int, int]:
     """The biased ones first, then those where little is special: on these mistakes differ."""
-    example, report, _ = measured
-    mdp, theta = example.problem, example.parameters[0]
+    assert report.setting is not None
+    mdp, theta = report.setting.mdp, report.setting.theta
     general = (
         mdp.horizon != 1,
         mdp.n_states > 1,
@@ -108,15 +102,3 @@ def _tells(measured: Measured) -> tuple[bool, int, int]:
         np.unique(mdp.reward).size > 2,
     )
     return report.verdict is Verdict.BIASED, sum(general), np.unique(report.exact.round(12)).size
-
-
-def _case(measured: Measured) -> Case:
-    example, report, options = measured
-    setting = Setting.of(
-        example.problem,
-        example.parameters[0],
-        critic=options.get("critic"),
-        policy=options.get("policy", TABULAR),
-        length=options.get("length"),
-    )
-    return Case(report, setting)

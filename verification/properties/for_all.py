@@ -38,7 +38,7 @@ from gradbias.verification.properties.arguments import (
     growing_sizes,
     sizes_beside,
 )
-from gradbias.verification.properties.failures import Measured, code, diagnosed, failure
+from gradbias.verification.properties.failures import code, diagnosed, failure
 from gradbias.verification.properties.ledgers import Ledger
 from gradbias.verification.properties.search import (
     BiasFoundError,
@@ -130,12 +130,8 @@ def for_all_mdps(
         return measure_bias(one, example.problem, theta, **given, false_alarm=rate)
 
     def explained(search: Search, found: BiasFoundError) -> list[str]:
-        def with_options(example: Example, report: BiasReport) -> Measured:
-            return example, report, asked(example)
-
         around = search.around(examples[-1]) if found.report.interval is None else []
-        first = with_options(found.example, found.report)
-        return diagnosed(first, [with_options(*each) for each in around])
+        return diagnosed(found.report, around)
 
     return _property(
         f"For all small MDPs: {one.name}, order {one.order}, is unbiased.",

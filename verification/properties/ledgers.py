@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from gradbias.verification.confidence.error_budgets import ErrorBudget, check_rate
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gradbias.analytic.problems.mdp import TabularMDP
     from gradbias.stochastic.estimators.kinds import Estimator
     from gradbias.verification.evidence.reports import BiasReport
+    from gradbias.verification.measurement.measure import MeasureOptions
 
 DEFAULT_BUDGET = 1e-4
 SAMPLING = "sampling"
@@ -82,7 +83,7 @@ class Ledger:
         theta: npt.ArrayLike,
         *,
         measure: Callable[..., BiasReport] | None = None,
-        **options: Any,
+        **options: Unpack[MeasureOptions],
     ) -> BiasReport:
         """`verification.assert_unbiased` at a false-alarm rate within the suite's budget.
 
@@ -98,11 +99,11 @@ class Ledger:
         if "false_alarm" in options:
             raise ValueError("false_alarm: the suite's budget sets it (--gradbias-budget)")
         chosen = measure_bias if measure is None else measure
-        report = chosen(estimator, mdp, theta, false_alarm=self.next_rate(), **options)
+        options["false_alarm"] = self.next_rate()
+        report = chosen(estimator, mdp, theta, **options)
         claim = claim_of(report)
         self.record(claim)
-        if not claim.held:
-            raise AssertionError(str(report))
+        report.raise_unless_unbiased()
         return report
 
 

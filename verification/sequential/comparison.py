@@ -1,9 +1,7 @@
-"""Two estimators against each other, both sampled: for problems without an exact answer.
+"""Two estimators compared with each other, both sampled: for problems without an exact answer.
 
 Both are evaluated on the same trajectories (common random numbers), so that what they share drops
-out of the difference. The reference is sampled too: no such report is exact.
-
-What a comparison of two sampled estimators found, as data with a sentence.
+out of the difference. The reference is sampled too, so no such report is exact.
 """
 
 from __future__ import annotations
@@ -12,29 +10,36 @@ import math
 import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import FloatArray, whole_number
-from gradbias.stochastic.estimators.kinds import (
-    CallableEstimator,
-    DrawEstimator,
-    Estimator,
-    SurrogateEstimator,
-)
+from gradbias.stochastic.estimators.kinds import Estimator
 from gradbias.verification.confidence.scaled_sequences import Method, ScaledSequence
 from gradbias.verification.evidence.accumulated_moments import Progress
 from gradbias.verification.evidence.ranges import component_range
+from gradbias.verification.evidence.reasons import Reason
 from gradbias.verification.evidence.reports import Evidence
-from gradbias.verification.evidence.request import request_of
+from gradbias.verification.evidence.request import Request, generator_or_default
+from gradbias.verification.evidence.setting import Setting, SettingOptions
 from gradbias.verification.evidence.verdicts import ErrorRates
 from gradbias.verification.sequential.draws import Draws
-from gradbias.verification.sequential.functionals import ControlVariate, Reading, pilot_direction
-from gradbias.verification.sequential.normality import off_policy_doubt, sampled_doubt
-from gradbias.verification.sequential.stream import Run, SampledBlock, Stream, with_generator
+from gradbias.verification.sequential.functionals import (
+    ControlVariate,
+    Functionals,
+    pilot_direction,
+)
+from gradbias.verification.sequential.normality import Doubt, off_policy_doubt, sampled_doubt
+from gradbias.verification.sequential.stream import (
+    Run,
+    SampledBlock,
+    Stopped,
+    Stream,
+    with_generator,
+)
 
 
 class Agreement(Enum):
@@ -47,16 +52,26 @@ class Agreement(Enum):
 
 @dataclass(frozen=True, eq=False)
 class ComparisonReport:
-    """Expectations of ``first`` and ``second``, both sampled on the same trajectories.
+    """The expectations of two estimators, both sampled on the same trajectories.
 
-    ``difference`` is the sampled mean of first minus second, ``interval`` its norm's and
-    ``reference_interval`` that of the second's norm, both at all times at once at the rate
-    ``false_alarm`` together. ``relative_interval`` follows from the two.
+    Attributes:
+        first, second: the estimators' names.
+        verdict: whether their expectations agree, relative to the second's norm.
+        reason, detail: why it is undecided, and the numbers that belong to it.
+        difference: the sampled mean of first minus second.
+        reference: the sampled mean of the second.
+        interval, reference_interval: intervals of the norms of both, at all times at once, at the
+            rate ``false_alarm`` together.
+        tolerance, false_alarm: the design, as for `measure_bias`.
+        assumption: what the intervals take for granted.
+        samples, stopped, seconds: how many estimates were drawn, why no more, and how long it took.
     """
 
     first: str
     second: str
     verdict: Agreement
+    reason: Reason | None
+    detail: str
     difference: FloatArray
     reference: FloatArray
     interval: tuple[float, float]
@@ -65,37 +80,43 @@ class ComparisonReport:
     false_alarm: float
     assumption: str
     samples: int
-    stopped: str
+    stopped: Stopped
     seconds: float
-    reason: str = ""
     evidence: Evidence = field(default=Evidence.SAMPLING, init=False)
 
     @property
     def relative_interval(self) -> tuple[float, float]:
-        """Of the difference's norm over the second's."""
-        low, high = self.interval
-        least, most = self.reference_interval
-        return (low / most if most > 0 else 0.0, high / least if least > 0 else math.inf)
+        """The interval of the difference's norm over the second's norm."""
+        return relative(self.interval, self.reference_interval)
 
     def __str__(self) -> str:
         low, high = self.relative_interval
         design = f"tolerance {self.tolerance:g}, false alarm {self.false_alarm:g}"
+        why = "" if self.reason is None else f": {self.reason.with_detail(self.detail)}"
+        if self.verdict is Agreement.AGREE:
+            why = f" to within {100 * self.tolerance:.3g}%"
+        samples = f"{self.samples:,} estimates ({self.stopped.value})"
         lines = [
-            f"{self.first} and {self.second}: {self.verdict.value}{self.reason}",
+            f"{self.first} and {self.second}: {self.verdict.value}{why}",
             f"  difference  relative in [{low:.3g}, {high:.3g}], {design}",
-            f"  evidence    sampling on both sides, {self.samples:,} estimates ({self.stopped})",
+            f"  evidence    sampling on both sides, {samples}",
             f"  assumption  {self.assumption}",
         ]
         return "\n".join(lines)
 
 
-_FEWEST = 400
+def relative(interval: tuple[float, float], reference: tuple[float, float]) -> tuple[float, float]:
+    """The interval of a ratio of two numbers >= 0, given an interval of each."""
+    low, high = interval
+    smallest, largest = reference
+    return low / largest if largest > 0 else 0.0, high / smallest if smallest > 0 else math.inf
+
+
+_MIN_ESTIMATES = 400
 _PILOT = 1000
 
 _CONSTANT = 1e-6
-"""Deviations of the difference that are a smaller share of its mean are rounding."""
-
-_UNSEEN = "what would change its mean may be rare, and is not seen"
+"""A standard deviation of the difference that is a smaller share of its mean is rounding."""
 
 
 def compare_estimators(
@@ -110,39 +131,60 @@ def compare_estimators(
     budget: int = 1_000_000,
     rng: np.random.Generator | None = None,
     progress: Progress | None = None,
-    **options: Any,
+    **setting: Unpack[SettingOptions],
 ) -> ComparisonReport:
-    """Have two estimators the same expectation, relative to the second's? Sampled on the same
-    trajectories until that is decided, or ``budget`` trajectories are drawn.
+    """A report: do two estimators have the same expectation, relative to the second's?
 
-    Intervals are non-asymptotic where both have a known range (`component_range`), else
-    approximate, and then UNDECIDED early, and where the sample or importance weights show heavy
-    tails. ``options`` are those of `measure_bias`: critic, policy, behaviour, reference, meta and
-    length.
+    Both are sampled on the same trajectories until that is decided. Intervals are non-asymptotic
+    where both estimators have a known range (`component_range`). Else they are approximate, and the
+    verdict is UNDECIDED early, and where the sample or importance weights show heavy tails.
+
+    Args:
+        first: an estimator; not one from `from_draws`.
+        second: another, of the same order, whose expectation is the reference.
+        mdp: the problem.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        tolerance: the largest relative difference that still counts as agreement.
+        false_alarm: the rate at which intervals miss, whenever sampling stops.
+        batch_size: N, the number of trajectories in a batch; needed if one of both couples them.
+        budget: the largest number of trajectories.
+        rng: the generator (default: one seeded 0).
+        progress: called as ``progress(done, limit)``.
+        **setting: policy, critic, behaviour, reference, meta and length, as for `measure_bias`.
+
+    Returns:
+        A `ComparisonReport`, whose verdict is an `Agreement`.
 
     Raises:
         ValueError: as `measure_bias_sequentially`.
+
+    >>> from gradbias.stochastic import from_surrogate, lvc, dice
+    >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
+    >>> pair = [from_surrogate(each, order=2) for each in (lvc, dice)]
+    >>> compare_estimators(*pair, mdp, np.zeros((2, 2)), tolerance=0.1).verdict.value
+    'DIFFER'
     """
     began = time.perf_counter()
     rates = ErrorRates(tolerance, false_alarm, 1e-2)
     _check_both(first, second)
-    asked = request_of(first, mdp, theta, budget=budget, rng=rng, **options)
-    draws = Draws.of(asked, ControlVariate(second), batch_size)
-    limit = whole_number("budget", budget, at_least=_FEWEST * draws.n) // draws.n
+    where = Setting.of(mdp, theta, **setting)
+    request = Request(first, where, budget=budget, rng=generator_or_default(rng))
+    draws = Draws.of(request, ControlVariate(second), batch_size)
+    limit = whole_number("budget", budget, at_least=_MIN_ESTIMATES * draws.n) // draws.n
     pair = _Pair.fresh(draws, limit, rates)
-    run = Run(pair.block, asked.rng, limit, draws.block, pair.is_decided, None, progress)
+    run = Run(pair.block, request.rng, limit, draws.block, pair.is_decided, None, progress)
     stream, stopped = run.advanced(pair.stream)
-    return replace(pair.report(stream, stopped), seconds=time.perf_counter() - began)
+    return pair.report(stream, stopped, second.name, began)
 
 
 def _check_both(first: Estimator, second: Estimator) -> None:
     for name, estimator in (("first", first), ("second", second)):
-        if isinstance(estimator, DrawEstimator):
+        if not isinstance(estimator, Estimator):
+            raise ValueError(f"{name}: expected an estimator, got {estimator!r}")
+        if estimator.draws_itself:
             raise ValueError(
                 f"{name}: expected an estimate from given batches, got {estimator.name}"
             )
-        if not isinstance(estimator, SurrogateEstimator | CallableEstimator):
-            raise ValueError(f"{name}: expected an estimator, got {estimator!r}")
     if second.order != first.order:
         raise ValueError(f"second: expected order {first.order}, got {second.order}")
 
@@ -150,50 +192,54 @@ def _check_both(first: Estimator, second: Estimator) -> None:
 @dataclass(frozen=True, eq=False)
 class _Pair:
     """What is sampled: the difference's components, then the second estimator's, and the direction
-    in which a pilot saw the difference.
+    in which a pilot run saw the difference.
     """
 
     draws: Draws
     limit: int
     rates: ErrorRates
-    reading: Reading
+    functionals: Functionals
     assumption: str
     stream: Stream
 
     @classmethod
     def fresh(cls, draws: Draws, limit: int, rates: ErrorRates) -> _Pair:
-        """From a pilot, whose estimates are not used again."""
+        """A pair whose direction a pilot run chose; its estimates are not used again."""
         values, others = draws.take_all(min(_PILOT, limit // 4))
         both = _beside(values, others)
         size = values.shape[1]
         direction = pilot_direction(both[:, :size].mean(axis=0))
         if direction is not None:
             direction = np.concatenate([direction, np.zeros(size)])
-        reading = Reading(None, direction)
-        intervals, assumption = _intervals(draws, reading, 2 * size, limit)
+        functionals = Functionals(None, direction)
+        intervals, assumption = _intervals(draws, functionals, 2 * size, limit)
         stream = Stream.empty(intervals, both.mean(axis=0), parts=2)
-        stream = with_generator(stream, draws.asked.rng)
-        return cls(draws, limit, rates, reading, assumption, stream)
+        stream = with_generator(stream, draws.request.rng)
+        return cls(draws, limit, rates, functionals, assumption, stream)
 
     def block(self, count: int) -> SampledBlock:
-        """A block of differences and seconds, with what is read off them."""
+        """A block of differences and of the second's estimates, with their functionals."""
         values, others, largest = self.draws.take(count)
         both = _beside(values, others)
-        return SampledBlock(both, self.reading.of(both), largest)
+        return SampledBlock(both, self.functionals.of(both), largest)
 
     def is_decided(self, stream: Stream) -> bool:
         """Whether more samples would not change the verdict."""
-        return self.report(stream, "").verdict is not Agreement.UNDECIDED
+        return self._judged(stream)[0] is not Agreement.UNDECIDED
 
-    def report(self, stream: Stream, stopped: str) -> ComparisonReport:
+    def report(
+        self, stream: Stream, stopped: Stopped, second: str, began: float
+    ) -> ComparisonReport:
         """The report on the stream as it is."""
-        asked, control = self.draws.asked, self.draws.control
-        mean = stream.moments((2, *asked.shape)).mean
-        interval, reference = _norms(stream, mean[0].size, self.rates.false_alarm)
-        found = ComparisonReport(
-            first=asked.estimator.name,
-            second="" if control is None else control.estimator.name,
-            verdict=Agreement.UNDECIDED,
+        verdict, (reason, detail) = self._judged(stream)
+        interval, reference = self._norms(stream)
+        mean = self._mean(stream)
+        return ComparisonReport(
+            first=self.draws.request.estimator.name,
+            second=second,
+            verdict=verdict,
+            reason=reason,
+            detail=detail,
             difference=mean[0],
             reference=mean[1],
             interval=interval,
@@ -203,78 +249,86 @@ class _Pair:
             assumption=self.assumption,
             samples=stream.count,
             stopped=stopped,
-            seconds=0.0,
+            seconds=time.perf_counter() - began,
         )
-        judged = _judged(found)
-        doubt = self._doubt(stream, judged)
-        return judged if doubt is None else replace(found, reason=f": {doubt}")
 
-    def _doubt(self, stream: Stream, judged: ComparisonReport) -> str | None:
+    def _judged(self, stream: Stream) -> tuple[Agreement, tuple[Reason | None, str]]:
+        """The verdict, with its reason and the numbers that belong to it."""
+        low, high = relative(*self._norms(stream))
+        tolerance, verdict = self.rates.tolerance, Agreement.UNDECIDED
+        if low > tolerance:
+            verdict = Agreement.DIFFER
+        elif high <= tolerance:
+            verdict = Agreement.AGREE
+        doubt = self._doubt(stream, verdict)
+        if doubt is not None:
+            return Agreement.UNDECIDED, doubt
+        if verdict is Agreement.UNDECIDED:
+            return verdict, (Reason.MORE_SAMPLES, "")
+        return verdict, (None, "")
+
+    def _doubt(self, stream: Stream, verdict: Agreement) -> Doubt | None:
         """Why means are not taken for normal; None where they need not be."""
         if stream.intervals.low is not None:
             return None
-        doubt = off_policy_doubt(self.draws.asked, self.limit) or sampled_doubt(stream, self.limit)
-        spread = stream.moments((2, judged.difference.size)).variance[0].sum()
-        constant = spread <= _CONSTANT**2 * (judged.difference**2).sum()
-        if doubt is None and constant and judged.verdict is Agreement.DIFFER:
-            return f"the difference is the same in all {stream.count:,} estimates: {_UNSEEN}"
-        return doubt
+        beforehand = off_policy_doubt(self.draws.request.setting, self.limit)
+        doubt = beforehand or sampled_doubt(stream, self.limit)
+        if doubt is not None or verdict is not Agreement.DIFFER:
+            return doubt
+        spread = stream.moments((2, *self.draws.request.shape)).variance[0].sum()
+        if spread <= _CONSTANT**2 * (self._mean(stream)[0] ** 2).sum():
+            return Reason.CONSTANT_DIFFERENCE, f"{stream.count:,}"
+        return None
+
+    def _mean(self, stream: Stream) -> FloatArray:
+        """The sampled means ``[2, *shape]`` of the difference and of the second estimator."""
+        return stream.moments((2, *self.draws.request.shape)).mean
+
+    def _norms(self, stream: Stream) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Intervals of the difference's norm and of the reference's: a quarter of the rate is for
+        the direction, three quarters for the components.
+        """
+        size = int(np.prod(self.draws.request.shape))
+        claims, rate = stream.intervals.claims, self.rates.false_alarm
+        rates = np.full(len(claims), 0.75 * rate / max(int(claims[: 2 * size].sum()), 1))
+        rates[2 * size :] = rate / 4
+        low, high = stream.intervals.bounds(rates)
+        plain = Functionals(None, None)
+        difference = plain.norm_interval(low[:size], high[:size], 0.0)
+        reference = plain.norm_interval(low[size : 2 * size], high[size : 2 * size], 0.0)
+        along = float(low[2 * size :].max(initial=0.0))
+        return (max(difference[0], along), difference[1]), reference
 
 
 def _beside(values: FloatArray, others: FloatArray | None) -> FloatArray:
-    """``[B, 2 D]``: what the first estimates have more than the second, and these."""
+    """The differences of first and second estimates, and the second, ``[B, 2 D]``."""
     assert others is not None
     return np.concatenate([values - others, others], axis=1)
 
 
-def _intervals(draws: Draws, reading: Reading, size: int, limit: int) -> tuple[ScaledSequence, str]:
-    """For the difference's components, the reference's, and the direction."""
-    own = component_range(draws.asked)  # a mean over N trajectories is in the range of one
-    control = draws.control
-    other = None
-    if own is not None and control is not None:
-        other = component_range(replace(draws.asked, estimator=control.estimator))
-    if own is None or other is None:
-        count = size + (reading.direction is not None)
+def _intervals(
+    draws: Draws, functionals: Functionals, size: int, limit: int
+) -> tuple[ScaledSequence, str]:
+    """The confidence sequence of all functionals, and its assumption."""
+    request, control = draws.request, draws.control
+    first = component_range(request)  # a mean over N trajectories is in the range of one
+    second = None
+    if first is not None and control is not None:
+        second = component_range(replace(request, estimator=control.estimator))
+    if first is None or second is None:
+        count = size + (functionals.direction is not None)
         text = (
             "approximate: means are taken for normal (asymptotic confidence sequence); heavy tails "
             "that no sample shows exceed the stated rate"
         )
         return ScaledSequence.asymptotic(count, max(limit // 4, 1)), text
-    low = np.concatenate([(own.low - other.high).ravel(), other.low.ravel()])
-    high = np.concatenate([(own.high - other.low).ravel(), other.high.ravel()])
-    ends = reading.range_of(low, high)
-    sizes = np.full(low.shape, own.rounding + other.rounding)
-    rounded = reading.range_of(-sizes, sizes)[1]
+    low = np.concatenate([(first.low - second.high).ravel(), second.low.ravel()])
+    high = np.concatenate([(first.high - second.low).ravel(), second.high.ravel()])
+    ends = functionals.range_of(low, high)
+    sizes = np.full(low.shape, first.rounding + second.rounding)
+    rounded = functionals.range_of(-sizes, sizes)[1]
     text = (
         "none but each component's range, of the worst trajectory; betting, valid at any stopping "
         "time"
     )
     return ScaledSequence.bounded(*ends, Method.BETTING, 0.5, rounded), text
-
-
-def _norms(
-    stream: Stream, size: int, rate: float
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Intervals of the difference's norm and of the reference's: a quarter of the rate for the
-    direction, three for the components.
-    """
-    claims = stream.intervals.claims
-    rates = np.full(len(claims), 0.75 * rate / max(int(claims[: 2 * size].sum()), 1))
-    rates[2 * size :] = rate / 4
-    low, high = stream.intervals.bounds(rates)
-    found = Reading(None, None)
-    difference = found.norm_interval(low[:size], high[:size], 0.0)
-    reference = found.norm_interval(low[size : 2 * size], high[size : 2 * size], 0.0)
-    along = float(low[2 * size :].max(initial=0.0))
-    return (max(difference[0], along), difference[1]), reference
-
-
-def _judged(report: ComparisonReport) -> ComparisonReport:
-    low, high = report.relative_interval
-    if low > report.tolerance:
-        return replace(report, verdict=Agreement.DIFFER)
-    if high <= report.tolerance:
-        within = f" to within {100 * report.tolerance:.3g}%"
-        return replace(report, verdict=Agreement.AGREE, reason=within)
-    return report

@@ -1,4 +1,4 @@
-"""How a sequential measurement draws: blocks of estimates, with those of a control variate."""
+"""How a sequential measurement draws blocks of estimates, and of their control variate's."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import numpy as np
 
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.derivatives.assembly import Rows
-from gradbias.stochastic.estimators.kinds import DrawEstimator, Evaluator
-from gradbias.verification.evidence.coupling import Coupling, prepared
-from gradbias.verification.evidence.draw_trees import RepeatedRuns, placeholders
+from gradbias.stochastic.estimators.kinds import Evaluator
+from gradbias.verification.evidence.coupling import Coupling, detect_coupling
 from gradbias.verification.evidence.reports import Evidence
 from gradbias.verification.evidence.request import Request
-from gradbias.verification.evidence.verdicts import Found
+from gradbias.verification.evidence.subjects import MeasuredMoments
 from gradbias.verification.sequential.functionals import ControlVariate
 from gradbias.verification.sequential.stream import Stream
 
@@ -25,56 +24,57 @@ _PROBED_RUNS = 4
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """How estimates (and their control's) are drawn: from batches of n trajectories."""
+    """How estimates, and those of a control variate, are drawn.
 
-    asked: Request
+    Attributes:
+        request: what is measured.
+        evaluator: the prepared estimator.
+        control, control_evaluator: a control variate and its prepared estimator, or None.
+        n: the number of trajectories in the batches that both are evaluated on.
+        batch_size: N, the number of trajectories that the report is for.
+        coupled: whether one of both couples trajectories.
+        notes: what is known of how estimates are computed.
+    """
+
+    request: Request
     evaluator: Evaluator
     control: ControlVariate | None
     control_evaluator: Evaluator | None
     n: int
-    trajectories: int
+    batch_size: int
     coupled: bool
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, asked: Request, control: ControlVariate | None, given: int | None) -> Draws:
-        """Raises ValueError as `prepared`, and for a control that does not fit."""
-        estimator = asked.estimator
-        if not isinstance(asked.rng, np.random.Generator):
-            raise ValueError(f"rng: expected a numpy Generator, got {asked.rng!r}")
+    def of(cls, request: Request, control: ControlVariate | None, batch_size: int | None) -> Draws:
+        """Raises ValueError as `detect_coupling`, and for a control that does not fit."""
         if control is not None:
-            control = _checked_control(control, asked.shape)
-        if given is not None:
-            whole_number("trajectories", given, at_least=1)
-        if isinstance(estimator, DrawEstimator):
-            if control is not None or given is not None:
-                raise ValueError(f"{estimator.name} draws its own batches: no N, no control")
-            return cls(asked, RepeatedRuns(asked, estimator), None, None, 1, 1, True, ())
-        coupling = prepared(asked, estimator, given)
+            control = _checked_control(control, request)
+        if batch_size is not None:
+            whole_number("batch_size", batch_size, at_least=1)
+        coupling = detect_coupling(request, batch_size)
         notes = coupling.evaluator.notes
         if not coupling.coupled:
             notes = (*notes, coupling.note)
         coupled, other = coupling.coupled, None
         if control is not None:
-            beside = _prepared_beside(asked, control, given)
+            beside = _detect_beside(request, control, batch_size)
             coupled, other = coupled or beside.coupled, beside.evaluator
-        n = given if given is not None and coupled else 1
-        return cls(asked, coupling.evaluator, control, other, n, given or 1, coupled, notes)
+        n = batch_size if batch_size is not None and coupled else 1
+        return cls(request, coupling.evaluator, control, other, n, batch_size or 1, coupled, notes)
 
     @property
     def block(self) -> int:
-        """Estimates at a time."""
-        size = int(np.prod(self.asked.shape))
-        fits = 1 if isinstance(self.evaluator, RepeatedRuns) else self.asked.block(self.n)
-        few = _LOOPED_BLOCK if self.evaluator.most is not None else _LARGEST_BLOCK
-        return max(1, min(max(fits, 1), few, 2**22 // size))
+        """The number of estimates that are drawn at a time."""
+        if self.request.estimator.draws_itself:
+            return 1
+        size = int(np.prod(self.request.shape))
+        most = _LOOPED_BLOCK if self.evaluator.most is not None else _LARGEST_BLOCK
+        return max(1, min(self.request.block(self.n), most, 2**22 // size))
 
     def take(self, count: int) -> tuple[FloatArray, FloatArray | None, float]:
-        """Estimates ``[B, D]``, their control's, and see `Rows.largest`."""
-        if isinstance(self.evaluator, RepeatedRuns):
-            rows = self.evaluator.rows(placeholders(count))
-            return rows.dense().reshape(count, -1), None, rows.largest
-        batch = self.asked.draw(count, self.n)
+        """``count`` estimates ``[B, D]``, their control's, and the largest number in them."""
+        batch = self.request.draw(count, self.n)
         rows = self.evaluator.rows(batch)
         values = rows.dense().reshape(count, -1)
         if self.control_evaluator is None:
@@ -82,41 +82,44 @@ class Draws:
         return values, self.control_evaluator.rows(batch).dense().reshape(count, -1), rows.largest
 
     def take_all(self, count: int) -> tuple[FloatArray, FloatArray | None]:
-        """As many, in blocks."""
+        """``count`` estimates and their control's, drawn in blocks."""
         values, controls = [], []
         while count > 0:
-            some, beside, _ = self.take(min(self.block, count))
-            values.append(some)
+            block, beside, _ = self.take(min(self.block, count))
+            values.append(block)
             if beside is not None:
                 controls.append(beside)
-            count -= len(some)
+            count -= len(block)
         return np.concatenate(values), np.concatenate(controls) if controls else None
 
     def probe(self) -> tuple[list[str], list[str]]:
-        """Random projections of estimates from batches of a seed of their own, and of the
-        control's: by these estimators are known again.
+        """Random projections of some estimates, and of the control's, from a generator of their
+        own: a checkpoint recognises estimators by them.
         """
-        asked, control = self.asked.seeded(0), self.control_evaluator
-        if isinstance(self.evaluator, RepeatedRuns):
-            rows = replace(self.evaluator, asked=asked).rows(placeholders(_PROBED_RUNS))
-            return _projected(rows), []
-        batch = asked.draw(min(_PROBED, self.block), self.n)
+        seeded, control = self.request.seeded(0), self.control_evaluator
+        evaluator, count = self.evaluator, min(_PROBED, self.block)
+        if seeded.estimator.draws_itself:  # then the context holds the generator
+            evaluator = seeded.estimator.prepare(seeded.draw(1, 1), seeded.context)
+            count = _PROBED_RUNS
+        batch = seeded.draw(count, self.n)
         other = [] if control is None else _projected(control.rows(batch))
-        return _projected(self.evaluator.rows(batch)), other
+        return _projected(evaluator.rows(batch)), other
 
-    def found(self, stream: Stream, shape: tuple[int, ...]) -> Found:
-        """What a verdict is made from: of the mean of N, if estimates do not interact."""
-        moments = stream.moments(shape)
+    def measured(self, stream: Stream) -> MeasuredMoments:
+        """The moments of one estimate from N trajectories, given the stream's estimates."""
+        moments = stream.moments(self.request.shape)
         if self.coupled:
-            return Found(moments, Evidence.SAMPLING, self.n, True, self.notes)
-        of_mean = replace(moments, variance=moments.variance / self.trajectories)
-        return Found(of_mean, Evidence.SAMPLING, self.trajectories, False, self.notes)
+            return MeasuredMoments(moments, Evidence.SAMPLING, self.n, True, self.notes)
+        of_mean = replace(moments, variance=moments.variance / self.batch_size)
+        return MeasuredMoments(of_mean, Evidence.SAMPLING, self.batch_size, False, self.notes)
 
 
-def _checked_control(control: object, shape: tuple[int, ...]) -> ControlVariate:
+def _checked_control(control: object, request: Request) -> ControlVariate:
     if not isinstance(control, ControlVariate):
         raise ValueError(f"control: expected a ControlVariate, got {control!r}")
-    return control.checked(shape)
+    if request.estimator.draws_itself:
+        raise ValueError(f"control: {request.estimator.name} draws its own batches, give none")
+    return control.checked(request.shape)
 
 
 def _projected(rows: Rows) -> list[str]:
@@ -125,11 +128,11 @@ def _projected(rows: Rows) -> list[str]:
     return [f"{x:.9e}" for x in values @ vector]
 
 
-def _prepared_beside(asked: Request, control: ControlVariate, given: int | None) -> Coupling:
-    """A second estimator, from the same batches."""
-    estimator, order = control.estimator, asked.estimator.order
-    if isinstance(estimator, DrawEstimator):
+def _detect_beside(request: Request, control: ControlVariate, batch_size: int | None) -> Coupling:
+    """The coupling of the control's estimator, which is evaluated on the same batches."""
+    estimator, order = control.estimator, request.estimator.order
+    if estimator.draws_itself:
         raise ValueError(f"control: expected an estimate from given batches, got {estimator.name}")
     if estimator.order != order:
         raise ValueError(f"control: expected order {order}, got {estimator.order}")
-    return prepared(replace(asked, estimator=estimator), estimator, given)
+    return detect_coupling(replace(request, estimator=estimator), batch_size)

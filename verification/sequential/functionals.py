@@ -1,8 +1,8 @@
-"""What is read off estimates: components, with a control variate taken off, or projections of them,
-and the direction in which a pilot saw the bias.
+"""Linear functionals of an estimate: its components or random projections of them, and one
+direction in which a pilot run saw the bias. A control variate is subtracted first.
 
-A control variate is another estimate from the same trajectories whose exact mean is known. The
-coefficients come from a pilot that is not used again, so that given them the mean is unchanged.
+A control variate is another estimate from the same trajectories whose exact mean is known. Its
+coefficients come from a pilot run that is not used again, so that given them the mean is unchanged.
 """
 
 from __future__ import annotations
@@ -21,31 +21,36 @@ _ROUNDING = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class ControlVariate:
-    """An estimator of the same shape from the same trajectories, and its exact ``mean`` (0 for a
-    score; a derivative of the return for an unbiased estimator). Nothing here checks the mean: a
-    wrong one is found as bias.
+    """Another estimator on the same trajectories whose mean is known.
+
+    Attributes:
+        estimator: its estimates have the shape of the measured ones.
+        mean: its exact mean: 0 for a score, a derivative of the return for an unbiased estimator.
+            It is not checked; a wrong mean shows as bias.
     """
 
     estimator: Estimator
     mean: FloatArray | float = 0.0
 
     def checked(self, shape: tuple[int, ...]) -> ControlVariate:
-        """With the mean as an array of that ``shape``. Raises ValueError for what is none."""
+        """A copy whose mean has that ``shape``. Raises ValueError where it cannot have it."""
         return ControlVariate(self.estimator, shaped("control mean", self.mean, shape))
 
 
 def control_coefficients(values: FloatArray, controls: FloatArray) -> FloatArray:
-    """``[D]``: the regression of ``values [B, D]`` on ``controls [B, D]``, each on its own."""
+    """The regression coefficients ``[D]`` of ``values [B, D]`` on ``controls [B, D]``, for each
+    component on its own.
+    """
     gaps = controls - controls.mean(axis=0)
     spread = (gaps**2).sum(axis=0)
     crossed = (gaps * (values - values.mean(axis=0))).sum(axis=0)
-    # What varies by rounding alone takes nothing off: the quotient would be one of roundings.
+    # A control that varies by rounding alone gets 0: the quotient would be one of rounding errors.
     varies = spread > _ROUNDING**2 * (controls**2).sum(axis=0)
     return np.where(varies, crossed / np.where(varies, spread, 1.0), 0.0)
 
 
 def shaped(name: str, value: npt.ArrayLike | None, shape: tuple[int, ...]) -> FloatArray:
-    """A number, or an array of that ``shape``, as such an array.
+    """An array of that ``shape``, from such an array or a number.
 
     Raises:
         ValueError: neither, or not finite.
@@ -57,23 +62,24 @@ def shaped(name: str, value: npt.ArrayLike | None, shape: tuple[int, ...]) -> Fl
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """Linear functionals of an estimate ``[D]``: its components, or ``projections [P, D]`` of it,
-    then ``direction [D]`` (a unit vector), if there is one.
+class Functionals:
+    """Linear functionals of an estimate ``[D]``: its components (if ``projections`` is None) or its
+    products with ``projections [P, D]``, and then that with the unit vector ``direction [D]``, if
+    there is one.
     """
 
     projections: FloatArray | None
     direction: FloatArray | None
 
     def of(self, values: FloatArray) -> FloatArray:
-        """``[B, F]`` of estimates ``[B, D]``."""
+        """The functionals ``[B, F]`` of estimates ``[B, D]``."""
         parts = [values if self.projections is None else values @ self.projections.T]
         if self.direction is not None:
             parts.append((values @ self.direction)[:, None])
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def range_of(self, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The functionals' ranges from the components'."""
+        """The functionals' ranges, given the components'."""
         ends = [(low, high)] if self.projections is None else []
         for row in self._rows():
             smallest = np.minimum(row * low, row * high).sum(axis=-1)
@@ -91,15 +97,16 @@ class Reading:
         return rows + ([] if self.direction is None else [self.direction[None]])
 
     def norm_interval(self, low: FloatArray, high: FloatArray, rate: float) -> tuple[float, float]:
-        """For the norm of a vector whose functionals lie in ``[low, high]``. With projections it is
-        right but for probability ``rate`` more: the sum of their squares is ``|b|^2`` times a
-        chi-squared variable.
+        """An interval of the norm of a vector b whose functionals lie in ``[low, high]``.
+
+        With random projections it may fail with probability ``rate``, besides: the sum of their
+        squares is ``|b|^2`` times a chi-squared variable.
         """
         count = len(low) - (self.direction is not None)
-        least = np.maximum(np.maximum(low, -high), 0.0)
-        most = np.maximum(np.abs(low), np.abs(high))
-        smallest = float(np.linalg.norm(least[:count]))
-        largest = float(np.linalg.norm(most[:count]))
+        nearest = np.maximum(np.maximum(low, -high), 0.0)
+        farthest = np.maximum(np.abs(low), np.abs(high))
+        smallest = float(np.linalg.norm(nearest[:count]))
+        largest = float(np.linalg.norm(farthest[:count]))
         if self.projections is not None:
             smallest, largest = _unprojected(smallest, largest, count, rate)
         if self.direction is not None:
@@ -108,13 +115,13 @@ class Reading:
 
 
 def _unprojected(low: float, high: float, count: int, rate: float) -> tuple[float, float]:
-    few, many = stretches(count, rate)
-    return low / many, high / few
+    shortest, longest = stretches(count, rate)
+    return low / longest, high / shortest
 
 
 def stretches(count: int, rate: float) -> tuple[float, float]:
-    """The factors between which ``count`` projections stretch a vector's length, but for the
-    probability ``rate``.
+    """The interval that holds, but for probability ``rate``, the factor by which ``count`` random
+    projections stretch a vector's length.
     """
     from scipy.stats import chi2
 
@@ -122,6 +129,6 @@ def stretches(count: int, rate: float) -> tuple[float, float]:
 
 
 def pilot_direction(gap: FloatArray) -> FloatArray | None:
-    """The unit vector along a pilot's ``gap [D]``; None where there is none, or one component."""
+    """The unit vector along a pilot's ``gap [D]``; None for a gap of 0, or a single component."""
     size = float(np.linalg.norm(gap))
     return None if len(gap) < 2 or not size > 0 else gap / size

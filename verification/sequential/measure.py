@@ -1,4 +1,4 @@
-"""Measuring a bias by sampling until it is decided: intervals that hold at any stopping time."""
+"""Measuring a bias by sampling until it is decided; intervals hold at any stopping time."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ import hashlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import AnyTarget, return_derivative
-from gradbias.analytic.returns.evaluation import Evaluation
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.estimators.kinds import Estimator
 from gradbias.verification.confidence.scaled_sequences import Method
 from gradbias.verification.evidence.accumulated_moments import Progress
-from gradbias.verification.evidence.reports import BiasReport, Verdict
+from gradbias.verification.evidence.reports import Verdict
 from gradbias.verification.evidence.request import (
     Request,
-    checked_values,
+    generator_or_default,
     off_policy_notes,
-    request_of,
-    target_value,
 )
-from gradbias.verification.evidence.verdicts import ErrorRates, judge, subject_of
+from gradbias.verification.evidence.setting import Setting, SettingOptions
+from gradbias.verification.evidence.subjects import MeasuredMoments, Subject, subject_of
+from gradbias.verification.evidence.verdicts import ErrorRates, Judgement, judge
 from gradbias.verification.sequential.checkpoints import save_checkpoint
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import ControlVariate
-from gradbias.verification.sequential.normality import off_policy_doubt
+from gradbias.verification.sequential.normality import Doubt, off_policy_doubt
 from gradbias.verification.sequential.plan import (
     Bounds,
     MethodChoice,
@@ -39,14 +38,14 @@ from gradbias.verification.sequential.plan import (
     fresh_plan,
     resumed_plan,
 )
-from gradbias.verification.sequential.stream import Run, Stream
+from gradbias.verification.sequential.stream import Run, Stopped, Stream
 from gradbias.verification.sequential.verdict import (
     SequentialReport,
-    SequentialVerdict,
+    StreamJudge,
     sequential_report,
 )
 
-_FEWEST = 400
+_MIN_ESTIMATES = 400
 
 
 def measure_bias_sequentially(
@@ -68,26 +67,46 @@ def measure_bias_sequentially(
     checkpoint: str | Path | None = None,
     rng: np.random.Generator | None = None,
     progress: Progress | None = None,
-    **options: Any,
+    **setting: Unpack[SettingOptions],
 ) -> SequentialReport:
-    """`measure_bias` by sampling, for as long as it takes: until the bias norm is found to be above
-    or within the relative ``tolerance``, or ``budget`` trajectories are drawn (and up to 1,000
-    more, by a pilot that chooses where to look, and is not counted).
+    """A report by sampling for as long as it takes: until the bias norm is found to be above or
+    within the relative tolerance, or the budget is spent.
 
-    The interval holds at all times at once at the rate ``false_alarm``. Methods: "betting" and
-    "empirical Bernstein" need a range of every component, which is known of AD, LVC, DiCE and
-    Loaded-DiCE on policy (`component_range`) and else given as ``bounds=(low, high)``; "truncated"
-    needs ``second_moment``, at least E[x^2] of every component of an estimate (of one trajectory's,
-    where N batch_size' is the mean of their own); "asymptotic" needs nothing and is
-    approximate: the verdict is UNDECIDED where the sample, or importance weights, show heavy
-    tails. "auto" takes the first of truncated, betting, asymptotic that has what it needs.
+    The interval holds at all times at once. An interruption (Ctrl-C) returns the report so far.
 
-    ``control`` takes a control variate off (``bounds`` and ``second_moment`` are of what is left);
-    ``projections`` reads that many random projections in
-    place of the components, for large estimates. ``checkpoint`` names a file that the run is saved
-    to and goes on from, if it is there: whatever ``progress(done, limit)`` reported is in it.
-    An interruption (Ctrl-C) returns the report so far. ``options`` are `measure_bias`'s critic,
-    policy, behaviour, reference, meta and length.
+    Args:
+        estimator: from `from_surrogate`, `from_callable` or `from_draws`.
+        mdp: the problem.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        target: what it should estimate (default: the derivative, of the estimator's order, of the
+            problem's own return).
+        method: "betting" or "empirical Bernstein", which need a range of every component (known of
+            AD, LVC, DiCE and Loaded-DiCE on policy, see `component_range`, else given as
+            ``bounds``); "truncated", which needs ``second_moment``; "asymptotic", which needs
+            nothing and is approximate: its verdict is UNDECIDED where the sample, or importance
+            weights, show heavy tails; or "auto": the first of truncated, betting and asymptotic
+            that has what it needs.
+        bounds: (low, high), numbers or arrays shaped like an estimate.
+        second_moment: at least E[x^2] of every component of an estimate (of a single trajectory's,
+            where a batch's estimate is their mean).
+        control: a control variate, which is subtracted; bounds and second moment are of what is
+            left.
+        projections: the number of random projections that take the place of the components, for
+            large estimates (default: all components).
+        tolerance: the largest relative bias that is called UNBIASED.
+        false_alarm: the type I error rate, whenever sampling stops.
+        missed_bias: the type II error rate that ``smallest_detectable`` is stated for.
+        batch_size: N, the number of trajectories in a batch; needed if the estimator couples them.
+        budget: the largest number of trajectories; up to 1,000 more are drawn by a pilot run that
+            chooses the direction, and are not counted.
+        checkpoint: a file that the run is saved to, and resumed from if it exists; it holds
+            whatever ``progress`` has reported.
+        rng: the generator (default: one seeded 0).
+        progress: called as ``progress(done, limit)``.
+        **setting: policy, critic, behaviour, reference, meta and length, as for `measure_bias`.
+
+    Returns:
+        A `SequentialReport`.
 
     Raises:
         ValueError: an argument that does not fit, an estimate outside its range, or a checkpoint of
@@ -96,27 +115,31 @@ def measure_bias_sequentially(
     >>> from gradbias.stochastic import from_surrogate, lvc
     >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
     >>> report = measure_bias_sequentially(from_surrogate(lvc, order=2), mdp, np.zeros((2, 2)))
-    >>> report.verdict.value, report.stopped
+    >>> report.verdict.value, report.stopped.value
     ('BIASED', 'decided')
     """
     began = time.perf_counter()
     rates = ErrorRates(tolerance, false_alarm, missed_bias)
-    asked = request_of(estimator, mdp, theta, budget=budget, rng=rng, **options)
-    visited = checked_values(asked)
-    wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
-    exact = target_value(wanted, asked)
-    draws = Draws.of(asked, control, batch_size)
-    limit = whole_number("budget", budget, at_least=_FEWEST * draws.n) // draws.n
-    given = MethodChoice(method, bounds, second_moment, projections)
-    file = _checked_path(checkpoint)
-    identity = identity_of(draws, given, rates, exact, limit)
-    if file is not None and file.exists():
-        plan = resumed_plan(file, draws, given, rates, limit, identity)
-    else:
-        plan = fresh_plan(draws, given, rates, exact, limit)
-    claim = _Claim(
-        asked, draws, plan, wanted, exact, visited, rates, off_policy_doubt(asked, limit), limit
+    request = Request(
+        estimator,
+        Setting.of(mdp, theta, **setting),
+        budget=budget,
+        rng=generator_or_default(rng),
     )
+    request.setting.check_scale()
+    wanted = return_derivative(estimator.order, horizon=mdp.horizon) if target is None else target
+    exact = request.target_value(wanted)
+    draws = Draws.of(request, control, batch_size)
+    limit = whole_number("budget", budget, at_least=_MIN_ESTIMATES * draws.n) // draws.n
+    chosen = MethodChoice(method, bounds, second_moment, projections)
+    file = _checked_path(checkpoint)
+    identity = identity_of(draws, chosen, rates, exact, limit)
+    if file is not None and file.exists():
+        plan = resumed_plan(file, draws, chosen, rates, limit, identity)
+    else:
+        plan = fresh_plan(draws, chosen, rates, exact, limit)
+    doubt = off_policy_doubt(request.setting, limit)
+    claim = _Claim(draws, plan, wanted, exact, rates, doubt, limit)
 
     def save(stream: Stream) -> None:
         header = {"identity": identity, "generator": stream.generator}
@@ -124,7 +147,7 @@ def measure_bias_sequentially(
 
     run = Run(
         lambda count: plan.block(draws, count),
-        asked.rng,
+        request.rng,
         limit,
         draws.block,
         claim.is_decided,
@@ -132,49 +155,55 @@ def measure_bias_sequentially(
         progress,
     )
     stream, stopped = run.advanced(plan.stream)
-    report = claim.report(stream, stopped, _resumption(file, plan.stream.count))
-    return replace(report, seconds=time.perf_counter() - began)
+    return claim.report(stream, stopped, _resumption(file, plan.stream.count), began)
 
 
 @dataclass(frozen=True, eq=False)
 class _Claim:
-    """What is claimed of an estimator, to be judged on a stream."""
+    """What a sequential measurement claims of an estimator, to be judged on a stream."""
 
-    asked: Request
     draws: Draws
     plan: Plan
     target: AnyTarget
     exact: FloatArray
-    visited: Evaluation
     rates: ErrorRates
-    doubt: str | None
+    doubt: Doubt | None
     limit: int
 
     def is_decided(self, stream: Stream) -> bool:
         """Whether more samples would not change the verdict."""
-        return self._judged(stream)[1].verdict in (Verdict.BIASED, Verdict.UNBIASED)
+        judgement = self._judged(self._judge(stream))[-1]
+        return judgement.verdict in (Verdict.BIASED, Verdict.UNBIASED)
 
-    def report(self, stream: Stream, stopped: str, remarks: tuple[str, ...]) -> SequentialReport:
+    def report(
+        self, stream: Stream, stopped: Stopped, notes: tuple[str, ...], began: float
+    ) -> SequentialReport:
         """The report on the stream as it is."""
-        verdict, report = self._judged(stream)
-        notes = (*report.notes, *off_policy_notes(self.asked, 0.0), *remarks)
-        return sequential_report(replace(report, notes=notes), verdict, stopped, self.rates)
+        judge = self._judge(stream)
+        subject, measured, judgement = self._judged(judge)
+        more = (*judgement.notes, *off_policy_notes(self.draws.request.setting), *notes)
+        judgement = replace(judgement, notes=more)
+        return sequential_report(subject, measured, judgement, judge, stopped, began)
 
-    def _judged(self, stream: Stream) -> tuple[SequentialVerdict, BiasReport]:
-        plan, asked = self.plan, self.asked
-        verdict = SequentialVerdict(
-            stream, plan.reading, plan.method, plan.assumption, self.limit, self.doubt
+    def _judge(self, stream: Stream) -> StreamJudge:
+        plan = self.plan
+        return StreamJudge(
+            stream, plan.functionals, plan.method, plan.assumption, self.limit, self.doubt
         )
-        found = self.draws.found(stream, asked.shape)
-        subject = subject_of(asked, self.visited, self.target, self.exact, found)
-        return verdict, judge(subject, self.target, self.exact, found, self.rates, verdict)
+
+    def _judged(self, stream_judge: StreamJudge) -> tuple[Subject, MeasuredMoments, Judgement]:
+        measured = self.draws.measured(stream_judge.stream)
+        subject = subject_of(self.draws.request, measured, self.target, self.exact)
+        return subject, measured, judge(subject, measured, self.rates, stream_judge)
 
 
 def _resumption(file: Path | None, count: int) -> tuple[str, ...]:
-    """Says of which run the first estimates are: its samples, its generator."""
+    """The note of a resumed run: how many estimates are the checkpoint's, and that its generator
+    was continued.
+    """
     if file is None or count == 0:
         return ()
-    return (f"went on from {file.name}, with its {count:,} estimates and its generator",)
+    return (f"resumed from {file.name}, with its {count:,} estimates and its generator",)
 
 
 def _checked_path(checkpoint: str | Path | None) -> Path | None:
@@ -190,27 +219,26 @@ def _checked_path(checkpoint: str | Path | None) -> Path | None:
 def identity_of(
     draws: Draws, given: MethodChoice, rates: ErrorRates, exact: FloatArray, limit: int
 ) -> dict[str, Any]:
-    """By which a checkpoint is known to be this measurement's."""
-    asked = draws.asked
+    """What a checkpoint must share with a measurement that is resumed from it."""
+    estimator, setting = draws.request.estimator, draws.request.setting
     method, _ = chosen_method(draws, given)
-    mdp = asked.mdp
+    mdp = setting.mdp
     problem = hashlib.sha256()
-    arrays = [mdp.transition, mdp.reward, mdp.start, asked.context.theta, asked.behaviour, exact]
-    for given_array in (asked.context.critic, asked.context.reference):
-        arrays += [] if given_array is None else [np.asarray(given_array)]
+    arrays = [mdp.transition, mdp.reward, mdp.start, setting.theta, setting.behaviour, exact]
+    arrays += [a for a in (setting.critic, setting.reference) if a is not None]
     for array in arrays:
         problem.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-    problem.update(repr((mdp.discount, mdp.horizon, asked.length)).encode())
+    problem.update(repr((mdp.discount, mdp.horizon, setting.steps)).encode())
     bounds = None if given.bounds is None else [np.asarray(b).tolist() for b in given.bounds]
     moment = None if given.second_moment is None else np.asarray(given.second_moment).tolist()
     control = draws.control
     mean = None if control is None else np.asarray(control.mean).tolist()
     estimates, others = draws.probe()
-    # The first two are tuned for the budget, and cannot go on with another.
+    # These two are tuned for the budget, and cannot be resumed with another.
     tuned = method in (Method.ASYMPTOTIC, Method.TRUNCATED)
     return {
-        "estimator": asked.estimator.name,
-        "order": asked.estimator.order,
+        "estimator": estimator.name,
+        "order": estimator.order,
         "estimates": estimates,
         "problem": problem.hexdigest(),
         "method": method.value,

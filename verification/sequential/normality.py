@@ -1,63 +1,53 @@
-"""When is a sampled mean taken for normal? Not early, not off policy where weights leave too few
-trajectories, and not where single estimates carry the sum of squares: what cannot be believed
-leaves a claim undecided.
+"""When the central limit theorem is trusted.
+
+An asymptotic interval gives no verdict
+
+- before 10% of the budget is drawn: few samples show few tails;
+- off policy, with an effective sample size below 1,000 at the end of the budget;
+- where one estimate makes more than 1% of the sum of squares.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-from gradbias.analytic.policies.softmax import log_softmax
-from gradbias.verification.evidence.importance_weights import effective_share
-from gradbias.verification.evidence.request import Request
+from gradbias.verification.evidence.reasons import Reason
+from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.sequential.stream import Stream
 
 FIRST_LOOK = 0.1
-"""Share of the budget before which a normal mean decides nothing: few samples show few tails."""
+"""The share of the budget before which a normal mean decides nothing."""
 
 MAX_SHARE = 0.01
-"""Of one estimate in the sum of squares, up to which a normal mean is believed: in few samples
-that of one which is five deviations off.
-"""
+"""The largest share of one estimate in the sum of squares. In small samples more is allowed: the
+share of an estimate that is five standard deviations off."""
 
 MIN_EFFECTIVE = 1000.0
-"""Effective trajectories off policy, from which on a normal mean is believed."""
+"""The smallest effective number of trajectories off policy."""
+
+Doubt = tuple[Reason, str]
+"""Why a mean is not taken for normal, and the numbers that belong to it."""
 
 
-def believed_share(n: int) -> float:
-    """The largest share of one of n estimates that a normal mean is believed with."""
+def max_share(n: int) -> float:
+    """The largest share of one of n estimates in the sum of squares that is allowed."""
     return max(MAX_SHARE, 25.0 / max(n, 1))
 
 
-def sampled_doubt(stream: Stream, limit: int) -> str | None:
-    """Why a normal mean is not believed of the estimates so far, of ``limit`` at most."""
+def sampled_doubt(stream: Stream, limit: int) -> Doubt | None:
+    """Why the mean of the estimates so far, of at most ``limit``, is not taken for normal."""
     if stream.count < limit * FIRST_LOOK:
-        return (
-            f"{stream.count:,} estimates are too few of {limit:,} for their mean to be taken for "
-            "normal; draw more, or give bounds or a second_moment"
-        )
+        return Reason.TOO_FEW_ESTIMATES, f"{stream.count:,} of {limit:,}"
     share = stream.largest_share
-    if share > believed_share(stream.count):
-        return (
-            f"one of {stream.count:,} estimates makes {100 * share:.3g}% of their sum of "
-            "squares: their mean is not taken for normal; give bounds or a second_moment"
-        )
+    if share > max_share(stream.count):
+        return Reason.HEAVY_TAILS, f"{100 * share:.3g}% in one of {stream.count:,}"
     return None
 
 
-def off_policy_doubt(asked: Request, limit: int) -> str | None:
-    """Why a normal mean is not believed of importance-weighted estimates, ``limit`` of them."""
-    if np.array_equal(asked.behaviour, asked.context.theta):
-        return None
-    policy = asked.context.policy
-    wanted, drawn = (
-        log_softmax(policy.logits(at)) for at in (asked.context.theta, asked.behaviour)
-    )
-    effective = limit * effective_share(asked.mdp, wanted, drawn, asked.length)
-    if effective >= MIN_EFFECTIVE:
+def off_policy_doubt(setting: Setting, limit: int) -> Doubt | None:
+    """Why the mean of ``limit`` importance-weighted estimates is not taken for normal."""
+    effective = limit * setting.effective_share
+    if setting.on_policy or effective >= MIN_EFFECTIVE:
         return None
     return (
-        f"importance weights leave an effective sample size of {effective:.3g} at the end of the "
-        f"budget, less than {MIN_EFFECTIVE:g}, so that the mean is not taken for normal; give a "
-        "second_moment, more samples, or a nearer behaviour policy"
+        Reason.LOW_EFFECTIVE_SIZE,
+        f"{effective:.3g} at the end of the budget, less than {MIN_EFFECTIVE:g}",
     )

@@ -1,6 +1,5 @@
-"""What a sequential measurement fixes before it starts: method, ranges, and what a pilot tells.
-
-Which method a sequential measurement takes, and what it needs: ranges, or a second moment.
+"""What a sequential measurement fixes before it starts: its method with the ranges or the second
+moment that this needs, and what a pilot run chooses.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradbias.analytic.utils.validation import FloatArray, whole_number
+from gradbias.analytic.utils.validation import FloatArray, choice, whole_number
 from gradbias.verification.confidence.scaled_sequences import (
     Method,
     ScaledSequence,
@@ -27,7 +26,7 @@ from gradbias.verification.evidence.verdicts import ErrorRates
 from gradbias.verification.sequential.checkpoints import load_checkpoint, restore_generator
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import (
-    Reading,
+    Functionals,
     control_coefficients,
     pilot_direction,
     shaped,
@@ -39,7 +38,7 @@ Bounds = tuple[npt.ArrayLike, npt.ArrayLike]
 
 @dataclass(frozen=True, eq=False)
 class MethodChoice:
-    """What the caller said of the method."""
+    """The arguments that choose the method."""
 
     method: str | Method
     bounds: Bounds | None
@@ -55,7 +54,7 @@ _WANTS = {
 
 
 def chosen_method(draws: Draws, given: MethodChoice) -> tuple[Method, ComponentRange | None]:
-    """The method, with the range that it needs."""
+    """The method, with the range of the estimates where that is known."""
     known = _known_range(draws, given)
     method = _named_method(given, known)
     unused = {"bounds": given.bounds, "second_moment": given.second_moment}
@@ -65,8 +64,8 @@ def chosen_method(draws: Draws, given: MethodChoice) -> tuple[Method, ComponentR
             raise ValueError(f"{name}: not used by method {method.value}; give one of the two")
     if method in (Method.BETTING, Method.EMPIRICAL_BERNSTEIN) and known is None:
         raise ValueError(
-            f"method: {method.value} needs the range of {draws.asked.estimator.name}'s estimates, "
-            "which is not known here; give bounds=(low, high), or a second_moment"
+            f"method: {method.value} needs the range of {draws.request.estimator.name}'s "
+            "estimates, which is not known here; give bounds=(low, high), or a second_moment"
         )
     if method is Method.TRUNCATED and given.second_moment is None:
         raise ValueError("method: truncated needs second_moment, a bound of E[x^2]")
@@ -78,15 +77,11 @@ def _named_method(given: MethodChoice, known: ComponentRange | None) -> Method:
         if given.second_moment is not None:
             return Method.TRUNCATED
         return Method.ASYMPTOTIC if known is None else Method.BETTING
-    try:
-        return Method(given.method)
-    except ValueError:
-        names = ", ".join(["auto", *(m.value for m in Method)])
-        raise ValueError(f"method: expected one of {names}, got {given.method!r}") from None
+    return choice("method", given.method, Method, also=["auto"])
 
 
 def _known_range(draws: Draws, given: MethodChoice) -> ComponentRange | None:
-    shape = draws.asked.shape
+    shape = draws.request.shape
     if given.bounds is not None:
         ends: object = given.bounds
         if not isinstance(ends, tuple | list) or len(ends) != 2:
@@ -95,20 +90,20 @@ def _known_range(draws: Draws, given: MethodChoice) -> ComponentRange | None:
         if not (low <= high).all():
             raise ValueError("bounds: expected low <= high everywhere")
         return ComponentRange(low, high)
-    known = component_range(draws.asked)  # a mean over N trajectories is in the range of one
+    known = component_range(draws.request)  # a mean over N trajectories is in the range of one
     if draws.control is None or known is None:
         return known
     return known if control_range(draws) is not None else None
 
 
 def control_range(draws: Draws) -> ComponentRange | None:
-    """That of the control variate, on the same trajectories; None where none is known."""
+    """The range of the control variate's estimates; None where none is known."""
     assert draws.control is not None
-    return component_range(replace(draws.asked, estimator=draws.control.estimator))
+    return component_range(replace(draws.request, estimator=draws.control.estimator))
 
 
 def second_moment_of(given: MethodChoice, shape: tuple[int, ...]) -> FloatArray:
-    """The one that was given, for each component. Raises ValueError where it is negative."""
+    """The given second moment, for each component. Raises ValueError where it is negative."""
     moment = shaped("second_moment", given.second_moment, shape).ravel()
     if (moment < 0).any():
         raise ValueError(f"second_moment: expected numbers >= 0, got {moment.min():g}")
@@ -120,23 +115,31 @@ _PILOT = 1000
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a pilot fixed, and the stream to go on from."""
+    """What is fixed before the first estimate that counts, and the stream to go on from.
+
+    Attributes:
+        method, assumption: how intervals are made, and what that takes for granted.
+        functionals: what is read off each estimate.
+        coefficients: those of the control variate, or None.
+        level: where estimates are truncated, for each component, or None.
+        stream: the estimates so far.
+    """
 
     method: Method
     assumption: str
-    reading: Reading
+    functionals: Functionals
     coefficients: FloatArray | None
     level: FloatArray | None
     stream: Stream
 
     def block(self, draws: Draws, count: int) -> SampledBlock:
-        """A block of estimates, with what is read off them."""
+        """A block of ``count`` estimates with their functionals."""
         values, controls, largest = draws.take(count)
         if controls is not None and self.coefficients is not None and draws.control is not None:
             mean = np.ravel(draws.control.mean)
             values = values - self.coefficients * (controls - mean)
         if self.level is None:
-            return SampledBlock(values, self.reading.of(values), largest)
+            return SampledBlock(values, self.functionals.of(values), largest)
         impossible = (values != 0.0) & (self.level == 0.0)
         if impossible.any():
             b, d = np.argwhere(impossible)[0]
@@ -144,15 +147,14 @@ class Plan:
                 f"second_moment: expected at least E[x^2] of component {d}, got 0 where an "
                 f"estimate is {values[b, d]:g}"
             )
-        cut = np.clip(values, -self.level, self.level)
-        return SampledBlock(values, self.reading.of(cut), largest)
+        truncated = np.clip(values, -self.level, self.level)
+        return SampledBlock(values, self.functionals.of(truncated), largest)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """What was fixed, for a checkpoint."""
-        reading = self.reading
+        """The arrays that were fixed, for a checkpoint."""
         named = {
-            "projections": reading.projections,
-            "direction": reading.direction,
+            "projections": self.functionals.projections,
+            "direction": self.functionals.direction,
             "coefficients": self.coefficients,
         }
         return {f"plan_{name}": a for name, a in named.items() if a is not None}
@@ -161,7 +163,7 @@ class Plan:
 def fresh_plan(
     draws: Draws, given: MethodChoice, rates: ErrorRates, exact: FloatArray, limit: int
 ) -> Plan:
-    """From a pilot, whose estimates are not used again."""
+    """A plan from a pilot run, whose estimates are not used again."""
     values, controls = draws.take_all(min(_PILOT, limit // 4))
     coefficients = None
     if controls is not None and draws.control is not None:
@@ -173,10 +175,10 @@ def fresh_plan(
         most = MAX_LOCAL // max(values.shape[1], draws.block)
         if count > most:
             raise ValueError(f"projections: expected at most {most:,} here, got {count:,}")
-        matrix = draws.asked.rng.normal(size=(count, values.shape[1]))
-    reading = Reading(matrix, pilot_direction(values.mean(axis=0) - exact.ravel()))
-    plan = _plan(draws, given, rates, limit, reading, coefficients, values.mean(axis=0))
-    return replace(plan, stream=with_generator(plan.stream, draws.asked.rng))
+        matrix = draws.request.rng.normal(size=(count, values.shape[1]))
+    functionals = Functionals(matrix, pilot_direction(values.mean(axis=0) - exact.ravel()))
+    plan = _plan(draws, given, rates, limit, functionals, coefficients, values.mean(axis=0))
+    return replace(plan, stream=with_generator(plan.stream, draws.request.rng))
 
 
 def resumed_plan(
@@ -187,7 +189,7 @@ def resumed_plan(
     limit: int,
     identity: Mapping[str, Any],
 ) -> Plan:
-    """As it was when the checkpoint was written. Raises ValueError for another measurement's."""
+    """The plan of a checkpoint. Raises ValueError for a checkpoint of another measurement."""
     arrays, header = load_checkpoint(path)
     known = header.get("identity")
     if known != identity:
@@ -198,10 +200,11 @@ def resumed_plan(
             "another file, or delete it"
         )
     fixed = {n.removeprefix("plan_"): a for n, a in arrays.items() if n.startswith("plan_")}
-    reading = Reading(fixed.get("projections"), fixed.get("direction"))
-    plan = _plan(draws, given, rates, limit, reading, fixed.get("coefficients"), arrays["centre"])
+    functionals = Functionals(fixed.get("projections"), fixed.get("direction"))
+    coefficients, centre = fixed.get("coefficients"), arrays["centre"]
+    plan = _plan(draws, given, rates, limit, functionals, coefficients, centre)
     stream = plan.stream.restored(arrays, header["generator"])
-    restore_generator(draws.asked.rng, stream.generator)
+    restore_generator(draws.request.rng, stream.generator)
     return replace(plan, stream=stream)
 
 
@@ -210,25 +213,25 @@ def _plan(
     given: MethodChoice,
     rates: ErrorRates,
     limit: int,
-    reading: Reading,
+    functionals: Functionals,
     coefficients: FloatArray | None,
     centre: FloatArray,
 ) -> Plan:
     method, known = chosen_method(draws, given)
-    functionals = len(centre) if reading.projections is None else len(reading.projections)
-    rate = rates.false_alarm / 2 / functionals
+    count = len(centre) if functionals.projections is None else len(functionals.projections)
+    rate = rates.false_alarm / 2 / count
     level = None
     if method is Method.ASYMPTOTIC:
-        count = functionals + (reading.direction is not None)
+        count += functionals.direction is not None
         intervals = ScaledSequence.asymptotic(count, max(limit // 4, 1))
         assumption = (
             "approximate: the estimates' mean is taken for normal at all times (asymptotic "
             "confidence sequence); heavy tails that no sample shows exceed the stated rate"
         )
     elif method is Method.TRUNCATED:
-        moment = second_moment_of(given, draws.asked.shape)
+        moment = second_moment_of(given, draws.request.shape)
         level = truncation_level(moment, limit, rate)
-        intervals = _truncated(reading, level, truncation_slack(moment, level))
+        intervals = _truncated(functionals, level, truncation_slack(moment, level))
         whose = f"an estimate from N = {draws.n}" if draws.coupled else "one trajectory's estimate"
         assumption = (
             f"E[x^2] of each component of {whose} is at most the second moment that was given; "
@@ -236,18 +239,18 @@ def _plan(
         )
     else:
         assert known is not None
-        intervals = _ranged(draws, given, known, reading, coefficients, method, rate)
+        intervals = _ranged(draws, given, known, functionals, coefficients, method, rate)
         whose = "that was given" if given.bounds is not None else "of the worst trajectory"
         assumption = (
             f"none but each component's range, {whose}; {method.value}, valid at any stopping time"
         )
     stream = Stream.empty(intervals, centre)
-    return Plan(method, assumption, reading, coefficients, level, stream)
+    return Plan(method, assumption, functionals, coefficients, level, stream)
 
 
-def _truncated(reading: Reading, level: FloatArray, slack: FloatArray) -> ScaledSequence:
-    low, high = reading.range_of(-level, level)
-    widened = reading.range_of(-slack, slack)[1]
+def _truncated(functionals: Functionals, level: FloatArray, slack: FloatArray) -> ScaledSequence:
+    low, high = functionals.range_of(-level, level)
+    widened = functionals.range_of(-slack, slack)[1]
     return ScaledSequence(Betting.empty(len(low)), low, high, widened)
 
 
@@ -255,14 +258,14 @@ def _ranged(
     draws: Draws,
     given: MethodChoice,
     known: ComponentRange,
-    reading: Reading,
+    functionals: Functionals,
     coefficients: FloatArray | None,
     method: Method,
     rate: float,
 ) -> ScaledSequence:
     low, high, rounding = _with_control(draws, given, known, coefficients)
-    rounded = reading.range_of(-rounding, rounding)[1]
-    return ScaledSequence.bounded(*reading.range_of(low, high), method, rate, rounded)
+    rounded = functionals.range_of(-rounding, rounding)[1]
+    return ScaledSequence.bounded(*functionals.range_of(low, high), method, rate, rounded)
 
 
 def _with_control(
@@ -278,6 +281,6 @@ def _with_control(
     beside = control_range(draws)
     assert beside is not None
     mean = np.ravel(draws.control.mean)
-    moved = np.stack([coefficients * (e.ravel() - mean) for e in (beside.low, beside.high)])
+    shifts = np.stack([coefficients * (e.ravel() - mean) for e in (beside.low, beside.high)])
     rounding = rounding + np.abs(coefficients) * beside.rounding
-    return low - moved.max(axis=0), high - moved.min(axis=0), rounding
+    return low - shifts.max(axis=0), high - shifts.min(axis=0), rounding

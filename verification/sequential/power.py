@@ -25,27 +25,29 @@ import numpy as np
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.verification.confidence.mean_tests import MeanTest
 from gradbias.verification.evidence.verdicts import ErrorRates
-from gradbias.verification.sequential.functionals import Reading, stretches
+from gradbias.verification.sequential.functionals import Functionals, stretches
 from gradbias.verification.sequential.simultaneous import split_rates
 from gradbias.verification.sequential.stream import Stream
 
-_MOST = 10**15
+_MAX_SAMPLES = 10**15
 
 
-def detectable_norm(stream: Stream, reading: Reading, tolerated: float, rates: ErrorRates) -> float:
+def detectable_norm(
+    stream: Stream, functionals: Functionals, tolerated: float, rates: ErrorRates
+) -> float:
     """The bias norm from which on a run that stopped here has said BIASED, but for the probability
     ``missed_bias``; with a normal mean approximately, as its interval.
     """
     claims = stream.intervals.claims
-    count = len(claims) - (reading.direction is not None)
-    rate = rates.missed_bias if reading.projections is None else rates.missed_bias / 2
-    ours, spread = split_rates(stream, reading, rates.false_alarm)
+    count = len(claims) - (functionals.direction is not None)
+    rate = rates.missed_bias if functionals.projections is None else rates.missed_bias / 2
+    ours, spread = split_rates(stream, functionals, rates.false_alarm)
     second = ours.copy()  # the direction's is not used
     second[:count] = rate / max(int(claims[:count].sum()), 1)
     low, high = (end[:count] for end in stream.intervals.bounds(ours))
-    least, most = (end[:count] for end in stream.intervals.bounds(second))
-    reach = float(np.linalg.norm(np.maximum(most - low, high - least)))
-    if reading.projections is None:
+    lowest, highest = (end[:count] for end in stream.intervals.bounds(second))
+    reach = float(np.linalg.norm(np.maximum(highest - low, high - lowest)))
+    if functionals.projections is None:
         return tolerated + reach
     # In lengths of the projections, and back with their factor at the other half of the rate.
     length = tolerated * stretches(count, spread)[1] + reach
@@ -90,11 +92,11 @@ class SequentialDesign:
         high = 1
         while self.smallest_detectable_bias(high) > bias:
             high *= 2
-            if high > _MOST:
+            if high > _MAX_SAMPLES:
                 return None
         low = high // 2
         while high - low > max(1, low // 1000):
             middle = (low + high) // 2
-            found = self.smallest_detectable_bias(middle) <= bias
-            low, high = (low, middle) if found else (middle, high)
+            suffices = self.smallest_detectable_bias(middle) <= bias
+            low, high = (low, middle) if suffices else (middle, high)
         return high

@@ -1,7 +1,7 @@
 """Sampling until a claim is decided: a state of fixed size, blocks, looks, checkpoints.
 
-The state after a block, with the generator's, is one frozen record that replaces the one before: an
-interruption between two blocks or within one leaves a whole number of blocks counted, once.
+The state after a block, with that of the generator, is one frozen record that replaces the one
+before. An interruption, whenever it comes, leaves complete blocks, each counted once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -21,23 +22,36 @@ from gradbias.verification.evidence.accumulated_moments import MAX_ESTIMATE, Mom
 from gradbias.verification.sequential.checkpoints import generator_state
 
 LOOKS = 1.1
-"""Intervals are looked at about where the number of estimates has grown by this factor."""
+"""Intervals are computed about each time that the number of estimates has grown by this factor."""
 
 _ROUNDING = 1e-10
-"""Deviations that are a smaller share of the largest part's are rounding."""
+"""A part whose standard deviation is a smaller share of the largest part's varies by rounding."""
 
 _SAVED_EVERY = 1.0
-"""Seconds between checkpoints, and so between signs of life where there are checkpoints."""
+"""The seconds between checkpoints, and between calls of progress where there are checkpoints."""
+
+
+class Stopped(Enum):
+    """Why a sequential measurement stopped sampling."""
+
+    DECIDED = "decided"
+    BUDGET = "budget"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
     """What is kept of all estimates so far.
 
-    ``sums [3, D]``: of differences to ``centre [D]``, of their squares, of absolute values;
-    ``squares [2, P]``: for each of P equal parts of the components (one, unless said) the sum of
-    ``|x - centre|^2`` over estimates, and its largest term; ``largest``: see
-    `stochastic.derivatives.assembly.Rows`; ``generator``: its state after the last block.
+    Attributes:
+        intervals: the confidence sequence of the functionals.
+        centre: a vector ``[D]`` near the mean, for differences without cancellation.
+        sums: ``[3, D]``, the sums of differences to the centre, their squares, absolute values.
+        squares: ``[2, P]``, for each of P equal parts of the components (default: one) the sum of
+            ``|x - centre|^2`` over estimates, and its largest term.
+        largest: the largest number in any estimate.
+        count: the number of estimates.
+        generator: the generator's state after the last block.
     """
 
     intervals: ScaledSequence
@@ -50,11 +64,11 @@ class Stream:
 
     @classmethod
     def empty(cls, intervals: ScaledSequence, centre: FloatArray, parts: int = 1) -> Stream:
-        """Before the first block."""
+        """The stream before its first block."""
         return cls(intervals, centre, np.zeros((3, len(centre))), np.zeros((2, parts)))
 
     def updated(self, block: SampledBlock, generator: dict[str, Any]) -> Stream:
-        """With a block more."""
+        """The stream after another block."""
         if block.largest > MAX_ESTIMATE or not np.isfinite(block.values).all():
             raise ValueError(
                 f"estimates: expected numbers up to {MAX_ESTIMATE:g}, got {block.largest:.3g}"
@@ -63,12 +77,12 @@ class Stream:
         squared = gaps**2
         lengths = squared.reshape(len(gaps), self.squares.shape[1], -1).sum(axis=2)
         added = [gaps.sum(axis=0), squared.sum(axis=0), np.abs(block.values).sum(axis=0)]
-        total, most = self.squares
+        total, maximum = self.squares
         return Stream(
-            self.intervals.updated(block.read),
+            self.intervals.updated(block.functionals),
             self.centre,
             self.sums + np.stack(added),
-            np.stack([total + lengths.sum(axis=0), np.maximum(most, lengths.max(axis=0))]),
+            np.stack([total + lengths.sum(axis=0), np.maximum(maximum, lengths.max(axis=0))]),
             max(self.largest, block.largest),
             self.count + len(block.values),
             generator,
@@ -76,15 +90,15 @@ class Stream:
 
     @property
     def largest_share(self) -> float:
-        """Of one estimate in the sum of squared distances to the centre, in any part that varies
-        by more than rounding.
+        """The largest share of one estimate in the sum of squared distances to the centre, in any
+        part that varies by more than rounding.
         """
-        total, most = self.squares
+        total, maximum = self.squares
         varies = total > _ROUNDING**2 * total.max()
-        return float((most[varies] / total[varies]).max(initial=0.0))
+        return float((maximum[varies] / total[varies]).max(initial=0.0))
 
     def moments(self, shape: tuple[int, ...]) -> Moments:
-        """Mean and variance of one estimate."""
+        """The mean and variance of one estimate of that ``shape``."""
         n = max(self.count, 1)
         shift = self.sums[0] / n
         variance = np.maximum(self.sums[1] / n - shift**2, 0.0) * n / max(n - 1, 1)
@@ -93,14 +107,14 @@ class Stream:
         return Moments(mean, variance.reshape(shape), absolute, self.count, self.largest, None)
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All of it but the generator's state."""
-        own = {"centre": self.centre, "moments": self.sums, "squares": self.squares}
+        """The stream as arrays, but for the generator's state."""
+        arrays = {"centre": self.centre, "moments": self.sums, "squares": self.squares}
         numbers = {"largest": np.array(self.largest), "estimates": np.array(self.count)}
         inner = {f"sequence_{name}": a for name, a in self.intervals.arrays().items()}
-        return own | numbers | inner
+        return arrays | numbers | inner
 
     def restored(self, arrays: dict[str, npt.NDArray[Any]], generator: dict[str, Any]) -> Stream:
-        """The stream that had these ``arrays``."""
+        """The stream with these ``arrays``."""
         named = {n.removeprefix("sequence_"): a for n, a in arrays.items() if "sequence_" in n}
         return Stream(
             self.intervals.restored(named),
@@ -115,17 +129,25 @@ class Stream:
 
 @dataclass(frozen=True, eq=False)
 class SampledBlock:
-    """Estimates ``values [B, D]``, what is ``read [B, F]`` off them, and see `Rows.largest`."""
+    """Estimates ``values [B, D]``, their ``functionals [B, F]``, and the largest number in them."""
 
     values: FloatArray
-    read: FloatArray
+    functionals: FloatArray
     largest: float
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """How a stream goes on: ``take(count)`` gives a block drawn with ``rng``, up to ``limit``
-    estimates; ``decided(stream)`` is asked at every look.
+    """How a stream is continued.
+
+    Attributes:
+        take: ``take(count)`` gives a block of that many estimates.
+        rng: the generator that they are drawn with.
+        limit: the largest number of estimates.
+        block: the number of estimates in a block.
+        decided: ``decided(stream)`` is asked at every look.
+        save: saves a checkpoint, or None.
+        progress: called as ``progress(done, limit)``, or None.
     """
 
     take: Callable[[int], SampledBlock]
@@ -136,14 +158,14 @@ class Run:
     save: Callable[[Stream], None] | None = None
     progress: Progress | None = None
 
-    def advanced(self, stream: Stream) -> tuple[Stream, str]:
-        """The last stream, and why it is the last: "decided", "budget" or "interrupted"."""
-        stopped = "budget"
+    def advanced(self, stream: Stream) -> tuple[Stream, Stopped]:
+        """The last stream, and why it is the last."""
+        stopped = Stopped.BUDGET
         saved = time.monotonic()
         try:
             while True:
                 if self._is_look(stream.count) and self.decided(stream):
-                    stopped = "decided"
+                    stopped = Stopped.DECIDED
                     break
                 if stream.count >= self.limit:
                     break
@@ -152,12 +174,12 @@ class Run:
                     self._tell(stream)
                     saved = time.monotonic()
         except KeyboardInterrupt:
-            stopped = "interrupted"
+            stopped = Stopped.INTERRUPTED
         self._tell(stream)
         return stream, stopped
 
     def _is_look(self, count: int) -> bool:
-        """By the count alone, so that a run that was resumed looks where it would have."""
+        """Whether to look now; by the count alone, so that a resumed run looks likewise."""
         if count == 0 or count >= self.limit:
             return count > 0
         before = max(count - self.block, 1)
@@ -168,7 +190,7 @@ class Run:
         return stream.updated(block, generator_state(self.rng))
 
     def _tell(self, stream: Stream) -> None:
-        """What is told was saved before."""
+        """Saves, and only then reports progress: what was reported is in the checkpoint."""
         if self.save is not None:
             self.save(stream)
         if self.progress is not None:
@@ -176,5 +198,5 @@ class Run:
 
 
 def with_generator(stream: Stream, rng: np.random.Generator) -> Stream:
-    """The stream with the generator's present state."""
+    """The stream with the present state of the generator."""
     return replace(stream, generator=generator_state(rng))

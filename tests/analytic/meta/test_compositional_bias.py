@@ -123,7 +123,7 @@ SMALL = small_loops()
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_the_bias_is_that_over_all_ordered_batches(name):
     loop, n = SMALL[name]
-    found = loop.bias(samples=n)
+    found = loop.bias(batch_size=n)
     check_parts(found, enumerated(loop, n))
 
 
@@ -131,7 +131,7 @@ def test_batches_of_later_steps_are_drawn_where_they_are_needed():
     loop, n = SMALL["maml, two steps"]
     wrong = enumerated(loop, n, drawn_at=loop.theta)
     for name in PARTS:
-        one = np.asarray(getattr(loop.bias(samples=n), name))
+        one = np.asarray(getattr(loop.bias(batch_size=n), name))
         assert not close(one, np.reshape(wrong[name], one.shape), 1.0), name
 
 
@@ -165,29 +165,29 @@ def test_it_is_the_bias_of_estimates_from_independent_samples(steps):
     exact = loop.ask(meta_gradient)
     given = (loop.theta, steps, loop.step_size)
     wanted = mean_estimate(*given) - exact
-    assert close(loop.bias(samples=1).meta_gradient, wanted, 1.0)
+    assert close(loop.bias(batch_size=1).meta_gradient, wanted, 1.0)
     reused = mean_estimate(*given, reuse=True) - exact
     assert np.linalg.norm(reused - wanted) > 1e-3
     by_ad = mean_estimate(*given, ad=True) - exact
-    assert close(loop.bias(samples=1, curvature=Curvature.AD).meta_gradient, by_ad, 1.0)
+    assert close(loop.bias(batch_size=1, curvature=Curvature.AD).meta_gradient, by_ad, 1.0)
 
 
 @pytest.mark.parametrize("credit", [TO_GO, WHOLE])
 def test_biased_hessians_add_theirs(credit):
     critic = np.array([0.5, -0.4])
     loop = random_loop(4, 1, credit=credit, critic=None if credit is WHOLE else critic)
-    plain = loop.bias(samples=2)
+    plain = loop.bias(batch_size=2)
     after = oracles.policy_gradient_any_dtype(loop.mdp, loop.ask(inner_loop)[1])
     after = after + plain.outer_gradient
     truth = oracles.complex_step_hessian(loop.mdp, loop.theta)
     ad = oracles.ad_total_return_hessian_mean(loop.mdp, loop.theta)
     if credit is TO_GO:
         ad = oracles.ad_hessian_mean(loop.mdp, loop.theta, critic)
-        dice = loop.bias(samples=2, curvature=Curvature.DICE)
+        dice = loop.bias(batch_size=2, curvature=Curvature.DICE)
         assert close(dice.meta_gradient, plain.meta_gradient, 1.0)
     lvc = oracles.lvc_hessian_mean(loop.mdp, loop.theta)
     for curvature, mean in ((Curvature.AD, ad), (Curvature.LVC, lvc)):
-        found = loop.bias(samples=2, curvature=curvature).meta_gradient
+        found = loop.bias(batch_size=2, curvature=curvature).meta_gradient
         added = loop.step_size * np.tensordot(mean - truth, after, axes=2)
         assert close(found, plain.meta_gradient + added, 1.0)
         assert np.linalg.norm(added) > 1e-3
@@ -195,9 +195,9 @@ def test_biased_hessians_add_theirs(credit):
 
 def test_unbiased_hessians_of_what_is_paid_add_nothing():
     loop, n = SMALL["lirpg, two steps"]
-    plain = loop.bias(samples=n).meta_gradient
-    assert close(loop.bias(samples=n, curvature=Curvature.DICE).meta_gradient, plain, 1.0)
-    by_ad = loop.bias(samples=n, curvature=Curvature.AD).meta_gradient
+    plain = loop.bias(batch_size=n).meta_gradient
+    assert close(loop.bias(batch_size=n, curvature=Curvature.DICE).meta_gradient, plain, 1.0)
+    by_ad = loop.bias(batch_size=n, curvature=Curvature.AD).meta_gradient
     assert np.linalg.norm(by_ad - plain) > 1e-3
 
 
@@ -209,7 +209,7 @@ def extrapolated(loop, sizes):
     """The limit of N times the bias, by polynomial extrapolation in 1/N."""
     tables = {name: [] for name in PARTS}
     for n in sizes:
-        found = loop.bias(samples=n)
+        found = loop.bias(batch_size=n)
         for name in PARTS:
             tables[name].append(n * np.asarray(getattr(found, name)))
     for name, rows in tables.items():
@@ -241,7 +241,7 @@ def test_leading_constants_are_the_limits_of_exact_biases(name):
         gap, size = np.abs(one - limit).max(), np.linalg.norm(one)
         assert gap <= max(EXTRAPOLATION * size, 1e-11), (part, gap / max(size, 1e-300))
     # What is left of N times the bias at the largest N is far from the limit.
-    last = sizes[-1] * np.asarray(loop.bias(samples=sizes[-1]).meta_gradient)
+    last = sizes[-1] * np.asarray(loop.bias(batch_size=sizes[-1]).meta_gradient)
     assert not np.allclose(last, found.meta_gradient, rtol=100 * EXTRAPOLATION, atol=0.0)
 
 
@@ -282,7 +282,7 @@ def test_the_iterate_s_mean_and_covariance_follow_their_recursion(lirpg):
 
 def test_the_first_sampled_iterate_is_unbiased_and_no_other():
     for name, (loop, n) in SMALL.items():
-        one = replace(loop, steps=1).bias(samples=n)
+        one = replace(loop, steps=1).bias(batch_size=n)
         assert np.abs(one.iterate).max() < 1e-14, name
         spread = loop.step_size**2 * loop.covariance(loop.theta) / n
         assert close(one.iterate_covariance, spread, 1.0)
@@ -290,7 +290,7 @@ def test_the_first_sampled_iterate_is_unbiased_and_no_other():
         assert abs(one.outer_return) > 1e-6
         if loop.steps == 1:
             continue
-        assert np.linalg.norm(loop.bias(samples=n).iterate) > 1e-5, name
+        assert np.linalg.norm(loop.bias(batch_size=n).iterate) > 1e-5, name
 
 
 def test_nothing_is_biased_where_nothing_is_random_or_worth_a_step():
@@ -299,7 +299,7 @@ def test_nothing_is_biased_where_nothing_is_random_or_worth_a_step():
     alone = (TabularMDP([[[1.0]]], [[1.0]], 0.9, [1.0], 2), np.zeros((1, 1)))
     count = 0
     for mdp, start in (still, alone):
-        for found in (Loop(mdp, start, 2, 0.7).bias(), Loop(mdp, start, 2, 0.7).bias(samples=2)):
+        for found in (Loop(mdp, start, 2, 0.7).bias(), Loop(mdp, start, 2, 0.7).bias(batch_size=2)):
             for part in PARTS:
                 assert np.abs(getattr(found, part)).max() < 1e-15
                 count += 1
@@ -352,7 +352,7 @@ def test_bad_input_is_named():
         (Maml(bandit()), (theta,), {"critic": [1.0, 2.0]}, "critic: expected shape"),
         (Maml(ending()), (np.zeros((2, 2)),), {"critic": [1.0, 2.0]}, "critic: expected 0 at"),
         (Maml(bandit()), (theta,), {"credit": "total"}, "credit: expected a Credit"),
-        (Maml(bandit()), (theta,), {"steps": 0}, "steps: expected a whole number"),
+        (Maml(bandit()), (theta,), {"steps": 0}, "steps: expected an integer"),
         (Lirpg(bandit()), (theta, None), {}, "theta: expected the parameters"),
     ]
     for problem, given, options, complaint in bad:
@@ -363,8 +363,12 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="curvature: expected a Curvature or None, got 'AD'"):
         compositional_bias(Maml(bandit()), theta, batch_size=1, curvature="AD", **loop)
     sizes = [
-        ({"batch_size": 0}, bandit(), "batch_size: expected a whole number"),
-        ({"batch_size": 2000, "steps": 2}, bandit(), "samples, steps: expected at most 1,000,000"),
+        ({"batch_size": 0}, bandit(), "batch_size: expected an integer"),
+        (
+            {"batch_size": 2000, "steps": 2},
+            bandit(),
+            "batch_size, steps: expected at most 1,000,000",
+        ),
         ({"batch_size": 1, "steps": 101}, bandit(), "steps: expected at most 100"),
     ]
     for options, mdp, complaint in sizes:

@@ -391,13 +391,13 @@ def test_no_dense_hessian_is_formed():
         ),
         (
             lambda m, t: meta_gradient(Maml(m), t, steps=-1, step_size=0.1),
-            "steps: expected a whole",
+            "steps: expected an integer",
         ),
         (lambda m, t: meta_gradient(Maml(m), t, steps=1, step_size=np.nan), "step_size: expected"),
         (lambda m, t: meta_gradient(Maml(m), t, steps=1, step_size="1"), "step_size: expected"),
         (
             lambda m, t: meta_gradient(Maml(m), t, steps=1.5, step_size=0.1),
-            "steps: expected a whole",
+            "steps: expected an integer",
         ),
         (
             lambda m, t: meta_gradient(Mgrl(m, np.ones(3)), [0.9], t, steps=1, step_size=0.1),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gradbias.analytic.meta import sampled_objective as sampled_steps
 from gradbias.analytic.meta.bilevel import Maml
 from gradbias.analytic.meta.meta_gradients import meta_gradient, meta_objective
 from gradbias.analytic.meta.sampled_objective import sampled_step_objective
+from gradbias.analytic.moments import trajectory_classes
 from gradbias.analytic.moments.trajectory_classes import Credit
 from gradbias.analytic.policies.softmax import LinearSoftmax
 from gradbias.analytic.problems.mdp import TabularMDP
@@ -127,7 +127,7 @@ def test_batches_are_added_up_over_blocks(monkeypatch):
     loop = {"batch_size": 3, "steps": 2, "step_size": 0.5}
     theta = np.random.default_rng(0).normal(size=(2, 2))
     whole = sampled_step_objective(mdp, theta, **loop)
-    monkeypatch.setattr(sampled_steps, "_BLOCK", 36)  # three batches at a time
+    monkeypatch.setattr(trajectory_classes, "BLOCK", 36)  # three batches at a time
     parts = sampled_step_objective(mdp, theta, **loop)
     assert abs(parts.value - whole.value) < 1e-14
     np.testing.assert_allclose(parts.gradient, whole.gradient, atol=1e-14)

@@ -219,7 +219,7 @@ def test_errors_are_seen(monkeypatch):
     """What was earned before a step forgotten in whole returns; blocks without their cross term."""
     mdp, theta, critic = problem(4, 4)
     weight = property(lambda self: (self.exact.occupancy * self.exact.step_values).sum(axis=0))
-    monkeypatch.setattr(estimate_means._Credited, "whole_return_weight", weight)
+    monkeypatch.setattr(estimate_means._Credited, "total_return_weight", weight)
     with pytest.raises(AssertionError):
         check_columns(mdp, theta, critic)
     monkeypatch.undo()

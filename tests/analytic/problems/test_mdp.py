@@ -46,7 +46,7 @@ def changed(array, index, value):
         ({"start": [0.5, 0.4]}, "start: .*sum of 0.9"),
         ({"start": [1.5, -0.5]}, "start: expected probabilities"),
         ({"start": [1.0]}, r"start: expected shape \(2\)"),
-        ({"horizon": 0}, "horizon: expected a whole number >= 1, got 0"),
+        ({"horizon": 0}, "horizon: expected an integer >= 1, got 0"),
         ({"horizon": -3}, "horizon: .* got -3"),
         ({"horizon": 2.5}, "horizon: .* got 2.5"),
         ({"horizon": True}, "horizon"),

@@ -160,8 +160,10 @@ def test_noise_in_the_values_adds_variance_and_no_bias():
 def test_an_error_is_seen(monkeypatch):
     """The law of s_T taken not to move with the parameters: right for exact values, to order 1."""
     mdp, theta, exact, error = problem(1)
-    right = truncation._law
-    monkeypatch.setattr(truncation, "_law", lambda *args: (right(*args)[0], 0 * right(*args)[1]))
+    right = truncation._final_visits
+    monkeypatch.setattr(
+        truncation, "_final_visits", lambda *args: (right(*args)[0], 0 * right(*args)[1])
+    )
     for order, values, agrees in ((1, exact, True), (1, exact + error, False), (2, exact, False)):
         found = truncation_bias(mdp, theta, 3, order=order, critic=values)
         assert close(found, difference(mdp, theta, 3, order, values), 1.0) is agrees
@@ -172,7 +174,7 @@ def test_bad_input_is_named():
     assert mdp.terminal.any()
     for asked, steps, options, complaint in [
         (replace(mdp, horizon=3), 3, {}, "horizon: expected None"),
-        (mdp, 0, {}, "steps: expected a whole number"),
+        (mdp, 0, {}, "steps: expected an integer"),
         (mdp, 3, {"order": 3}, "order: expected 1 or 2"),
         (mdp, 3, {"critic": np.zeros(9)}, "critic: expected shape"),
         (mdp, 3, {"critic": np.ones(mdp.n_states)}, "critic: expected 0 at terminal states"),

@@ -371,7 +371,7 @@ GOOD = {
         ({"discount": object()}, "entry: expected a number or an expression"),
         ({"discount": 1}, "discount: 1 needs a finite horizon"),
         ({"discount": "3/2"}, r"discount: expected a number in \[0, 1\]"),
-        ({"discount": "1", "horizon": 0}, "horizon: expected a whole number >= 1"),
+        ({"discount": "1", "horizon": 0}, "horizon: expected an integer >= 1"),
         ({"discount": "1", "horizon": 200}, "horizon: expected at most 100"),
         ({"discount": "__import__('os')"}, "entry: expected a number or an expression"),
         ({"discount": True}, "entry: expected a number or an expression, got True"),
@@ -395,7 +395,7 @@ def test_entries_that_are_no_polynomials_are_named():
         SymbolicMDP(**GOOD).gradient().function()(np.zeros((3, 1)))
     with pytest.raises(ValueError, match="steps: expected at most 4 in an expression, got 5"):
         maml_expression(SymbolicMDP(**GOOD), steps=5)
-    with pytest.raises(ValueError, match="steps: expected a whole number >= 1"):
+    with pytest.raises(ValueError, match="steps: expected an integer >= 1"):
         maml_expression(SymbolicMDP(**GOOD), steps=0)
     with pytest.raises(ValueError, match="phi: expected shape"):
         lirpg_expression(SymbolicMDP(**GOOD), [[1]], steps=1)

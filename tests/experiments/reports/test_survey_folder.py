@@ -107,7 +107,7 @@ def test_an_interrupted_survey_ends_there_and_says_so(capsys, monkeypatch, tmp_p
     drawn = []
 
     def take(self, count):
-        drawn.append(self.asked.estimator.name)
+        drawn.append(self.request.estimator.name)
         if drawn.count("dice") == 5:
             raise KeyboardInterrupt
         return plain(self, count)

@@ -5,13 +5,12 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
-from gradbias.analytic.meta.bilevel import Maml
-from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.experiments.reports.bound_figures import draw_sweep
-from gradbias.verification.bounds.sweep import MEASURES, Sweep, bound_versus_empirical
+from gradbias.experiments.inputs.commands import Bounds
+from gradbias.experiments.reports.study_folder import Panel, Study, StudyRow, draw_studies
+from gradbias.experiments.studies.bounds import study_of
+from gradbias.verification.bounds.sweep import MEASURES
 from tests.cases.command_line import repeat, run
 
 BANDIT = ("--random", "1x2", "--horizon", "1", "--seed", "3")
@@ -62,23 +61,36 @@ def test_every_sweep_has_defaults(capsys, sweep, loop):
     rows = json.loads(text)["rows"]
     assert len(rows) >= 4
     for row in rows:
-        assert row["bias"] <= min(row["corrected"], row["compact"], row["second_order"])
+        assert row["bias"] <= min(row["corrected"], row["second_order"])
     expected = sweep == "hessian-error"
     assert all((row["batch_size"] is None) == expected for row in rows)
 
 
 def test_the_picture_has_a_line_for_each_measure_with_its_slope():
-    mdp = TabularMDP(np.ones((1, 2, 1)), [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    sweep = {"sweep": Sweep.BATCH_SIZE, "values": [1, 2, 4]}
-    found = bound_versus_empirical(Maml(mdp), [[0.5, 0.0]], **sweep)
-    (axes,) = draw_sweep(found).axes
+    problem = {"random": "1x2", "horizon": 1, "steps": 1}
+    study = study_of(Bounds(**problem, values=(1.0, 2.0, 4.0)))
+    (axes,) = draw_studies([study]).axes
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     labels = [line.get_label() for line in axes.lines]
-    assert len(labels) == len(MEASURES) - 1  # the compact form is left out
+    assert len(labels) == len(MEASURES)
     assert "exact bias\nslope -1.00" in labels
-    steps = {"sweep": Sweep.STEPS, "values": [1, 2]}
-    (axes,) = draw_sweep(bound_versus_empirical(Maml(mdp), [[0.5, 0.0]], **steps)).axes
+    steps = study_of(Bounds(**problem, sweep="K", values=(1.0, 2.0)))
+    (axes,) = draw_studies([steps]).axes
     assert axes.get_xscale() == "linear"
+    assert len(draw_studies([study, steps]).axes) == 2
+
+
+def test_a_sampled_measure_is_drawn_with_its_interval():
+    """One that reaches 0, and a row without: neither hides the line."""
+    ends = ({"bias": (0.0, 2.0)}, {"bias": (0.5, 1.0)}, {})
+    rows = [StudyRow(k + 1, {"bias": 0.8}, each) for k, each in enumerate(ends)]
+    panel = Panel({"bias": ("bias", {})}, "N", "title")
+    (axes,) = draw_studies([Study("N", rows, ("bias",), [panel])]).axes
+    (bars,) = axes.collections
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments() if len(segment)]
+    assert ends[1] == [0.5, 1.0]
+    assert ends[0][1] == 2.0
+    assert rows[0].text("bias") == "0.8 +- 1"
 
 
 def test_bounds_beyond_floats_are_null_and_a_sampled_bias_stands_apart(capsys):
@@ -104,7 +116,7 @@ def test_mixes_on_the_chain_leave_numbers_and_a_picture_that_repeat(capsys, tmp_
     given = (*given, "--steps", 10)
     status, text, _ = run(capsys, "bounds", *given, "--out", out)
     assert status == 0
-    assert "aligned and decreasing" in text
+    assert text.splitlines()[1].split()[-2:] == ["aligned", "decreasing"]
     assert str(out) in text
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     for row in rows:
@@ -148,7 +160,7 @@ BAD = {
     "no horizon": (("--random", "1x2"), "--horizon: expected a number of steps"),
     "no problem": ((), "expected one problem"),
     "exact": ((*BANDIT, "--sweep", "hessian-error", "--curvature", "exact"), "--curvature: "),
-    "half a step": ((*BANDIT, "--sweep", "K", "--values", "1.5"), "values: expected a whole"),
+    "half a step": ((*BANDIT, "--sweep", "K", "--values", "1.5"), "values: expected an integer"),
     "no samples": ((*BANDIT, "--batch-size", "0", "--sweep", "K"), "batch_size: expected"),
     "negative": ((*BANDIT, "--step-size", "-1"), "step_size: expected"),
     "a chain's problem": (
@@ -162,7 +174,7 @@ BAD = {
         "values: expected a number",
     ),
     "two steps of one batch": ((*BANDIT, "--loop", "reuse", "--steps", "2"), "--steps: expected 1"),
-    "a swept batch": ((*BANDIT, "--loop", "reuse", "--sweep", "K"), "--sweep: expected samples"),
+    "a swept batch": ((*BANDIT, "--loop", "reuse", "--sweep", "K"), "--sweep: expected batch-size"),
     "N and a sweep": (
         (*BANDIT, "--loop", "reuse", "--batch-size", "2"),
         "--batch-size: expected none",

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from gradbias.analytic.additive.gaussian import gaussian_mean_gradients, gaussian_square_gradients
 from gradbias.analytic.additive.objectives import additive_moments
 from gradbias.stochastic.estimators.additive import (
     AdditiveDraws,
@@ -17,6 +16,7 @@ from gradbias.stochastic.estimators.additive import (
     score_function_gradient,
 )
 from tests.oracles.additive import Toy, parameters
+from tests.oracles.gaussian import gaussian_mean_gradients, gaussian_square_gradients
 from tests.oracles.tolerances import close
 
 
@@ -97,8 +97,8 @@ def test_the_gaussian_toy_s_closed_forms_are_those_of_quadrature(power, samples,
     """Gauss-Hermite with 8 nodes is exact: no moment has a degree above 12 in one draw."""
     for mean, deviation in ((1.3, 0.7), (-0.4, 2.0), (0.0, 1.0)):
         draws, weights = gaussian_nodes(mean, deviation, samples)
-        found = CLOSED[power](mean, deviation, samples=samples, baseline=baseline)
-        wrong = CLOSED[power](mean, deviation, samples=samples + 1, baseline=baseline)
+        found = CLOSED[power](mean, deviation, batch_size=samples, baseline=baseline)
+        wrong = CLOSED[power](mean, deviation, batch_size=samples + 1, baseline=baseline)
         for name, estimates in gaussian_estimates(draws, power, baseline).items():
             wanted_mean, wanted_variance = moments_of(estimates, weights)
             one = getattr(found, name)
@@ -130,7 +130,7 @@ def test_sampled_replications_agree_with_the_closed_forms():
     draws = AdditiveDraws(1.5 + noise, noise, np.ones((*noise.shape, 1)))
     checked = 0
     for power in (1, 2):
-        closed = CLOSED[power](1.5, 1.0, samples=50)
+        closed = CLOSED[power](1.5, 1.0, batch_size=50)
         for name, estimates in gaussian_estimates(draws, power, 0.0).items():
             assert estimates.shape == (20_000, 1)
             wanted = getattr(closed, name)

@@ -257,10 +257,10 @@ def test_bad_input_is_named():
     batch = np.ones(8)
     mean = np.mean
     bad = [
-        (lambda: richardson(mean, batch, order=-1), "order: expected a whole number"),
+        (lambda: richardson(mean, batch, order=-1), "order: expected an integer"),
         (lambda: richardson(mean, batch[:6], order=2), "batch: expected a multiple of 4 samples"),
         (lambda: richardson(mean, batch[:0], order=1), "batch: expected a multiple of 2 samples"),
-        (lambda: Multilevel(0), "base: expected a whole number"),
+        (lambda: Multilevel(0), "base: expected an integer"),
         (lambda: Multilevel(1, 1.0), "rate: expected a number"),
         (lambda: Multilevel(largest_level=61), "largest_level: expected at most 60"),
         (lambda: Multilevel(1).at_level(mean, batch, 1), "batch: expected 4 samples, got 8"),

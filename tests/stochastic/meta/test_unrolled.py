@@ -260,7 +260,7 @@ def test_bad_input_is_named():
         (lambda: call(outer_function=lambda t, b: b.sum()), "outer_loss: expected a function of"),
         (
             lambda: monte_carlo_average(lambda: eta, replications=1),
-            "estimates: expected a whole number >= 2",
+            "estimates: expected an integer >= 2",
         ),
     ]
     for attempt, complaint in bad:

@@ -103,9 +103,9 @@ def test_replications_are_leading_axes_and_seeds_repeat():
     ("mdp_horizon", "arguments", "complaint"),
     [
         (None, {}, "the horizon is infinite"),
-        (None, {"length": 0}, "length: expected a whole number >= 1"),
+        (None, {"length": 0}, "length: expected an integer >= 1"),
         (3, {"length": 2}, "length: only for an infinite horizon"),
-        (3, {"batch_size": 0}, "batch_size: expected a whole number >= 1, got 0"),
+        (3, {"batch_size": 0}, "batch_size: expected an integer >= 1, got 0"),
         (3, {"replications": 0}, "replications"),
         (3, {"theta": np.zeros((7, 7))}, "theta: expected shape"),
     ],

@@ -225,10 +225,10 @@ def test_a_sweep_over_steps_says_where_the_claim_fails():
 def test_bad_input_of_a_sweep_is_named():
     learner = paper_learner(0.5)
     bad = [
-        ({"sweep": "kappa", "values": [1.0]}, "sweep: expected a MixtureSweep"),
+        ({"sweep": "N", "values": [1.0]}, "sweep: expected one of kappa, steps, got 'N'"),
         ({"sweep": MixtureSweep.KAPPA, "values": []}, "values: expected at least one"),
         ({"sweep": MixtureSweep.KAPPA, "values": [1.1]}, "values: expected a number"),
-        ({"sweep": MixtureSweep.STEPS, "values": [1.5]}, "values: expected a whole"),
+        ({"sweep": MixtureSweep.STEPS, "values": [1.5]}, "values: expected an integer"),
     ]
     for options, complaint in bad:
         with pytest.raises(ValueError, match=complaint):

@@ -5,7 +5,6 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from gradbias.analytic.constants.loops import Scope
 from gradbias.analytic.meta.bilevel import Maml
 from gradbias.analytic.meta.sampled_objective import sampled_step_objective
 from gradbias.analytic.moments.trajectory_classes import Credit
@@ -112,8 +111,8 @@ def test_it_goes_to_0_with_the_step_and_is_none_of_the_expected_path():
     ]
     assert bounds[0] == 0.0
     assert 99.0 < bounds[2] / bounds[1] < 102.0
-    with pytest.raises(ValueError, match="scope: expected LOCAL or GLOBAL"):
-        linearised_step_bound(BANDIT, ARMS, step_size=1.0, batch_size=2, scope=Scope.PATH)
+    with pytest.raises(ValueError, match="scope: expected one of global, local, got 'path'"):
+        linearised_step_bound(BANDIT, ARMS, step_size=1.0, batch_size=2, scope="path")
     with pytest.raises(ValueError, match="batch_size: expected"):
         linearised_step_bound(BANDIT, ARMS, step_size=1.0, batch_size=0)
     with pytest.raises(ValueError, match="step_size: expected"):

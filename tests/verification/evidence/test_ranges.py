@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from gradbias.analytic.policies.softmax import TABULAR
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import GivenWeights, Undiscounted
-from gradbias.stochastic.estimators.contexts import Context
 from gradbias.stochastic.estimators.kinds import from_surrogate
 from gradbias.stochastic.surrogates.dice import LoadedDice, dice, loaded_dice, tmaml
 from gradbias.stochastic.surrogates.score_function import AD, LVC, Reduction, ad, lvc, reinforce
@@ -15,7 +14,8 @@ from gradbias.verification.confidence.scaled_sequences import Method, ScaledSequ
 from gradbias.verification.evidence.enumeration import Enumeration
 from gradbias.verification.evidence.ranges import component_range
 from gradbias.verification.evidence.request import Request
-from gradbias.verification.sequential.functionals import Reading, pilot_direction
+from gradbias.verification.evidence.setting import Setting
+from gradbias.verification.sequential.functionals import Functionals, pilot_direction
 from tests.cases import strategies as drawn
 from tests.oracles import brute_force as oracles
 
@@ -30,11 +30,8 @@ SURROGATES = {
 
 
 def asked_for(surrogate, order, mdp, theta, critic=None, behaviour=None):
-    context = Context(theta, mdp.discount, critic=critic)
-    drawn_at = theta if behaviour is None else behaviour
-    rng = np.random.default_rng(0)
-    estimator = from_surrogate(surrogate, order=order)
-    return Request(estimator, mdp, context, drawn_at, mdp.horizon, 10**6, 1, rng, None, False)
+    setting = Setting.of(mdp, theta, critic=critic, behaviour=behaviour)
+    return Request(from_surrogate(surrogate, order=order), setting)
 
 
 def all_estimates(asked):
@@ -137,7 +134,7 @@ def test_rounding_is_not_outside_the_range(name, surrogate):
         critic = np.full(3, 1e8) if name.startswith("a critic") else None
         asked = asked_for(surrogate, 2, mdp, theta, critic)
         known, values = component_range(asked), all_estimates(asked).reshape(-1, 36)
-        reading = Reading(None, pilot_direction(rng.normal(size=36)))
+        reading = Functionals(None, pilot_direction(rng.normal(size=36)))
         ends = reading.range_of(known.low.ravel(), known.high.ravel())
         sizes = np.full(36, known.rounding)
         rounding = reading.range_of(-sizes, sizes)[1]

@@ -1,4 +1,4 @@
-"""Proofs for every policy, formulas of biases, and certificates from one random point."""
+"""Proofs for every policy, formulas of biases, and identity tests at random points."""
 
 import doctest
 import math
@@ -22,6 +22,7 @@ from gradbias.stochastic.surrogates.score_function import AD, LVC
 from gradbias.stochastic.surrogates.taylor import Taylor, VTrace
 from gradbias.verification.evidence.reports import Verdict
 from gradbias.verification.measurement.measure import measure_bias
+from gradbias.verification.proofs.exact_problems import CriticKind
 from gradbias.verification.proofs.identity_testing import SIZE, bias_degree, certify
 from gradbias.verification.proofs.prove import prove_unbiased
 from gradbias.verification.proofs.symbolic_problems import of_shape, of_symbolic_mdp
@@ -92,7 +93,7 @@ def test_dice_is_proved_unbiased_for_every_policy_and_problem_of_two_states_and_
     steps, order
 ):
     found = proof(Dice(), order, (2, 2, steps))
-    assert found.proved
+    assert found.verdict is Verdict.UNBIASED
     assert found.trajectories == 2 * 4**steps
     assert found.terms > 0
     assert "every policy, transition law, reward r(s, a), discount and start" in found.holds_for
@@ -102,7 +103,7 @@ def test_dice_is_proved_unbiased_for_every_policy_and_problem_of_two_states_and_
 
 @pytest.mark.slow
 def test_dice_s_hessian_is_proved_for_four_steps():
-    assert proof(Dice(), 2, (2, 2, 4), critic=ANY).proved
+    assert proof(Dice(), 2, (2, 2, 4), critic_kind=ANY).verdict is Verdict.UNBIASED
 
 
 PROVED = [
@@ -140,11 +141,15 @@ BIASED = [
 
 
 @pytest.mark.parametrize(("surrogate", "order", "critic"), PROVED)
-def test_what_enumeration_finds_unbiased_is_proved_and_certified(surrogate, order, critic):
-    assert proof(surrogate, order, (2, 2, 2), critic=critic).proved
-    certificate = certify(from_surrogate(surrogate, order=order), (2, 2, 2), critic_kind=critic)
-    assert certificate.unbiased
-    assert certificate.problem is None
+def test_what_enumeration_finds_unbiased_is_proved_and_passes_the_identity_test(
+    surrogate, order, critic
+):
+    assert proof(surrogate, order, (2, 2, 2), critic_kind=critic).verdict is Verdict.UNBIASED
+    test = certify(from_surrogate(surrogate, order=order), (2, 2, 2), critic_kind=critic)
+    assert test.verdict is Verdict.UNBIASED
+    assert test.critic_kind is CriticKind(critic)
+    assert f"{critic} critic" in str(test)
+    assert test.problem is None
 
 
 def numbers(rng, critic, steps=2):
@@ -173,7 +178,7 @@ def test_a_biased_twin_is_not_proved_and_its_formula_is_what_enumeration_measure
 ):
     estimator = from_surrogate(surrogate, order=order)
     formula = prove_unbiased(estimator, (2, 2, 2), critic_kind=critic)
-    assert not formula.proved
+    assert formula.verdict is Verdict.BIASED
     assert formula.terms > 0
     rng = np.random.default_rng(3)
     mdp, values, named = numbers(rng, critic)
@@ -182,10 +187,10 @@ def test_a_biased_twin_is_not_proved_and_its_formula_is_what_enumeration_measure
     found = formula.at(theta, named)
     assert close(found, report.bias, report.normaliser)
     assert not close(found * (1 + 1e-6), report.bias, 0.0)
-    certificate = certify(estimator, (2, 2, 2), critic_kind=critic)
-    assert not certificate.unbiased
-    assert certificate.components
-    assert certificate.probability == 0.0
+    test = certify(estimator, (2, 2, 2), critic_kind=critic)
+    assert test.verdict is Verdict.BIASED
+    assert test.components
+    assert test.probability == 0.0
 
 
 def random_surrogate(rng):
@@ -222,7 +227,7 @@ def test_formulas_of_random_surrogates_are_what_enumeration_measures(seed, criti
     theta = 2 * rng.normal(size=(2, 2))
     report = measure_bias(estimator, mdp, theta, critic=values, evidence="enumeration")
     assert close(formula.at(theta, named), report.bias, report.normaliser)
-    assert not certify(estimator, (2, 2, 2), critic_kind=critic).unbiased
+    assert certify(estimator, (2, 2, 2), critic_kind=critic).verdict is Verdict.BIASED
 
 
 def test_the_formula_s_expression_is_what_it_evaluates_to():
@@ -246,9 +251,9 @@ def test_lvc_s_hessian_bias_vanishes_where_actions_do_not_move_the_state():
     rewards = [["x", "y"], ["z", "w"]]
     unmoved = SymbolicMDP(kernel, rewards, "gamma", ["u", "1 - u"], 3)
     found = proof(LVC(), 2, unmoved)
-    assert found.proved
+    assert found.verdict is Verdict.UNBIASED
     assert "every policy and gamma, p, q, u, w, x, y, z" in found.holds_for
-    assert not proof(LVC(), 2, replace(unmoved, transition=moving)).proved
+    assert proof(LVC(), 2, replace(unmoved, transition=moving)).verdict is Verdict.BIASED
 
 
 def test_a_given_problem_s_trajectories_end_where_nothing_can_follow():
@@ -261,20 +266,20 @@ def test_a_given_problem_s_trajectories_end_where_nothing_can_follow():
         dead = (1.0 - record.alive.double()).sum(-1)
         return Dice()(record) + (dead * record.log_probs[..., 0]).mean()
 
-    assert proof(punishes_ends, 1, endless).proved
-    assert not proof(punishes_ends, 1, ending).proved
-    assert proof(Dice(), 1, ending).proved
+    assert proof(punishes_ends, 1, endless).verdict is Verdict.UNBIASED
+    assert proof(punishes_ends, 1, ending).verdict is Verdict.BIASED
+    assert proof(Dice(), 1, ending).verdict is Verdict.UNBIASED
 
 
 def test_ad_s_hessian_has_mean_zero_under_the_policy_s_own_values():
     """So its bias is minus the Hessian, derived apart."""
-    formula = proof(AD(), 2, (2, 2, 2), critic=EXACT)
+    formula = proof(AD(), 2, (2, 2, 2), critic_kind=EXACT)
     assert not any(formula.means.values())
     assert any(proof(AD(), 2, (2, 2, 2)).means.values())
     numeric = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.5, horizon=2)
     mdp = SymbolicMDP.of(numeric)
     hessian = mdp.hessian().entries
-    bias = proof(AD(), 2, mdp, critic=EXACT).bias.entries
+    bias = proof(AD(), 2, mdp, critic_kind=EXACT).bias.entries
     gaps = [(b + h).expand() for b, h in zip(bias.ravel(), hessian.ravel(), strict=True)]
     assert set(gaps) == {0}
 
@@ -282,24 +287,25 @@ def test_ad_s_hessian_has_mean_zero_under_the_policy_s_own_values():
 def test_a_random_point_decides_where_polynomials_are_too_large():
     with pytest.raises(ValueError, match="use `certify`"):
         proof(Dice(), 2, (3, 3, 3))
-    certificate = certify(from_surrogate(Dice(), order=2), (3, 3, 3), critic_kind=ANY)
-    assert certificate.unbiased
-    assert certificate.probability == certificate.degree / SIZE < 1e-15
+    test = certify(from_surrogate(Dice(), order=2), (3, 3, 3), critic_kind=ANY)
+    assert test.verdict is Verdict.UNBIASED
+    assert test.probability == test.degree / SIZE < 1e-15
     twice = certify(from_surrogate(Dice(), order=1), (2, 2, 2), points=2)
     assert twice.probability == (twice.degree / SIZE) ** 2
     assert "exactly 0 at 2 random points" in str(twice)
 
 
 @pytest.mark.slow
-def test_four_steps_of_three_states_and_actions_are_certified():
-    assert certify(from_surrogate(Dice(), order=2), (3, 3, 4), critic_kind=ANY).unbiased
+def test_the_identity_test_takes_four_steps_of_three_states_and_actions():
+    test = certify(from_surrogate(Dice(), order=2), (3, 3, 4), critic_kind=ANY)
+    assert test.verdict is Verdict.UNBIASED
 
 
 @pytest.mark.parametrize("surrogate", [LVC(), AD()])
 def test_where_the_bias_is_not_zero_the_point_says_so_and_enumeration_agrees(surrogate):
     estimator = from_surrogate(surrogate, order=2)
-    certificate = certify(estimator, (2, 3, 2))
-    at = certificate.problem
+    test = certify(estimator, (2, 3, 2))
+    at = test.problem
 
     def floats(part):
         return [floats(p) for p in part] if isinstance(part, list) else float(part)
@@ -309,7 +315,7 @@ def test_where_the_bias_is_not_zero_the_point_says_so_and_enumeration_agrees(sur
     mdp = TabularMDP(law, rewards, float(at.discount), floats(at.start), 2)
     report = measure_bias(estimator, mdp, np.log(floats(at.policy)), evidence="enumeration")
     bias = np.zeros((6, 6))
-    for key, value in certificate.components.items():
+    for key, value in test.components.items():
         bias[key] = float(value / SIZE)
     assert close(bias.reshape(2, 3, 2, 3), report.bias, report.normaliser)
     assert report.verdict is Verdict.BIASED
@@ -318,11 +324,11 @@ def test_where_the_bias_is_not_zero_the_point_says_so_and_enumeration_agrees(sur
 @pytest.mark.parametrize("critic", [ZERO, ANY, EXACT])
 @pytest.mark.parametrize(("surrogate", "order"), [(LVC(), 2), (AD(), 2), (LoadedDice(0.5), 1)])
 def test_the_stated_degree_bounds_the_bias_s_own(surrogate, order, critic):
-    found = proof(surrogate, order, (2, 2, 2), critic=critic)
-    if found.proved:
+    found = proof(surrogate, order, (2, 2, 2), critic_kind=critic)
+    if found.verdict is Verdict.UNBIASED:
         return
     own = max(sum(m) for element in found.components.values() for m in element)
-    assert 4 < own <= bias_degree((2, 2, 2), order, 3, critic)
+    assert 4 < own <= bias_degree((2, 2, 2), order, 3, CriticKind(critic))
 
 
 def one_path_alone(record):
@@ -333,13 +339,14 @@ def one_path_alone(record):
 
 
 def test_the_degree_counts_the_policy_s_own_values():
-    found = proof(one_path_alone, 1, (2, 2, 2), critic=EXACT)
+    found = proof(one_path_alone, 1, (2, 2, 2), critic_kind=EXACT)
     own = max(sum(m) for element in found.components.values() for m in element)
-    assert bias_degree((2, 2, 2), 1, 3, ZERO) < own == bias_degree((2, 2, 2), 1, 3, EXACT)
+    zero, exact = (bias_degree((2, 2, 2), 1, 3, CriticKind(kind)) for kind in (ZERO, EXACT))
+    assert zero < own == exact
 
 
 def test_coefficients_are_found_as_the_polynomials_that_they_are():
-    paths = of_shape((2, 2, 3), ZERO).problem.paths
+    paths = of_shape((2, 2, 3), CriticKind.ZERO).problem.paths
     found = exact_coefficients(from_surrogate(AD(), order=1), paths, 2, 2)
     wanted = set()
     for t in range(3):
@@ -356,7 +363,7 @@ def test_coefficients_are_found_as_the_polynomials_that_they_are():
 
 
 def test_states_and_actions_may_enter_a_coefficient():
-    paths = of_shape((2, 2, 2), ZERO).problem.paths
+    paths = of_shape((2, 2, 2), CriticKind.ZERO).problem.paths
     assert exact_coefficients(from_surrogate(Dice(), order=1), paths, 2, 2).shared is not None
     found = exact_coefficients(from_surrogate(by_action, order=1), paths, 2, 2)
     assert found.shared is None
@@ -366,7 +373,7 @@ def test_states_and_actions_may_enter_a_coefficient():
 def test_one_set_of_coefficients_serves_trajectories_that_end():
     kernel = [[["1", "0"]] * 2, [["p", "1 - p"]] * 2]
     mdp = SymbolicMDP(kernel, [["0", "0"], ["x", "y"]], "gamma", ["u", "1 - u"], 2)
-    paths = of_symbolic_mdp(mdp, ZERO).problem.paths
+    paths = of_symbolic_mdp(mdp, CriticKind.ZERO).problem.paths
     assert paths.ended[0].all()
     found = exact_coefficients(from_surrogate(Dice(), order=1), paths, 2, 2)
     assert found.shared
@@ -381,13 +388,13 @@ def test_what_a_surrogate_makes_of_dead_steps_does_not_matter():
 
     kernel = [[["p", "1 - p"], ["q", "1 - q"]], [["0", "1"]] * 2]
     mdp = SymbolicMDP(kernel, [["x", "y"], ["0", "0"]], "gamma", ["1", "0"], 3)
-    assert proof(squares_after_the_end, 2, mdp).proved
+    assert proof(squares_after_the_end, 2, mdp).verdict is Verdict.UNBIASED
 
 
 def test_any_critic_is_zero_in_terminal_states():
     kernel = [[["p", "1 - p"], ["q", "1 - q"]], [["0", "1"]] * 2]
     mdp = SymbolicMDP(kernel, [["x", "y"], ["0", "0"]], "gamma", ["1", "0"], 2)
-    formula = proof(LoadedDice(), 1, mdp, critic=ANY)
+    formula = proof(LoadedDice(), 1, mdp, critic_kind=ANY)
     assert {str(s) for s in formula.bias.entries[0, 0].free_symbols} >= {"v_2_0"}
     assert "v_2_1" not in {str(s) for s in formula.bias.entries[0, 0].free_symbols}
 
@@ -466,16 +473,15 @@ def test_a_surrogate_whose_coefficients_are_no_exact_polynomials_is_refused(surr
 def test_constants_are_told_from_their_rounding():
     """Powers of 0.97 are fractions; those of sqrt(1/2) are floats, whose bias is left open."""
     for lam, shape in [(0.95, (1, 2, 8)), (0.97, (1, 2, 6)), (1 / 3, (1, 2, 6))]:
-        assert certify(
-            from_surrogate(AD(gae_lambda=lam), order=1), shape, critic_kind=EXACT
-        ).unbiased
-    assert proof(LoadedDice(0.95), 1, (1, 2, 4), critic=EXACT).proved
+        test = certify(from_surrogate(AD(gae_lambda=lam), order=1), shape, critic_kind=EXACT)
+        assert test.verdict is Verdict.UNBIASED
+    assert proof(LoadedDice(0.95), 1, (1, 2, 4), critic_kind=EXACT).verdict is Verdict.UNBIASED
     rough = AD(gae_lambda=0.5**0.5)
     with pytest.raises(ValueError, match="may be the rounding of its constants"):
         certify(from_surrogate(rough, order=1), (2, 2, 4), critic_kind=EXACT)
     with pytest.raises(ValueError, match="may be the rounding of its constants"):
         proof(dice_times(1.0 + 1e-11), 1, (2, 2, 2))
-    assert not proof(dice_times(1.0 + 1e-8), 1, (2, 2, 2)).proved
+    assert proof(dice_times(1.0 + 1e-8), 1, (2, 2, 2)).verdict is Verdict.BIASED
 
 
 def by_one_state_and_action(record):
@@ -486,7 +492,7 @@ def by_one_state_and_action(record):
 
 def test_one_component_that_is_not_zero_is_a_bias():
     formula = proof(by_one_state_and_action, 1, (2, 2, 2))
-    assert not formula.proved
+    assert formula.verdict is Verdict.BIASED
     assert [key for key, element in formula.components.items() if element] == [(2,), (3,)]
     assert certify(
         from_surrogate(by_one_state_and_action, order=1), (2, 2, 2)
@@ -501,7 +507,7 @@ def looped(record):
 
 
 def test_a_surrogate_that_vmap_rejects_is_proved_in_a_loop_where_that_is_not_long():
-    assert proof(looped, 1, (2, 2, 2)).proved
+    assert proof(looped, 1, (2, 2, 2)).verdict is Verdict.UNBIASED
     with pytest.raises(ValueError, match=r"at most 20,000 evaluations, got .*vmap says"):
         certify(from_surrogate(looped, order=1), (2, 3, 5))
 
@@ -514,13 +520,13 @@ def test_bad_requests_are_refused_in_one_sentence():
     for arguments, options, text in [
         ((estimator, (2, 2)), {}, "shape: expected \\(states, actions, steps\\)"),
         ((estimator, (2, 0, 1)), {}, "shape: actions"),
-        ((estimator, (2, 2, 1)), {"critic": "some"}, "critic: expected one of"),
+        ((estimator, (2, 2, 1)), {"critic_kind": "some"}, "critic_kind: expected one of zero, e"),
         ((direct, (2, 2, 1)), {}, "direct: expected an estimator that"),
         ((estimator, (2, 1, 1)), {}, "nothing to prove"),
         ((estimator, bandit), {}, "nothing to prove"),
         ((estimator, replace(bandit, horizon=None)), {}, "finite horizon"),
-        ((estimator, named), {"critic": ANY}, "other than the critic's, got v_0_0"),
-        ((estimator, (2, 2, 2)), {"largest": 10}, "expected at most 10 terms"),
+        ((estimator, named), {"critic_kind": ANY}, "other than the critic's, got v_0_0"),
+        ((estimator, (2, 2, 2)), {"max_size": 10}, "expected at most 10 terms"),
         ((estimator, (9, 9, 5)), {}, "at most 200,000 trajectories"),
     ]:
         with pytest.raises(ValueError, match=text):
@@ -528,6 +534,8 @@ def test_bad_requests_are_refused_in_one_sentence():
     with pytest.raises(ValueError, match="two actions or more"):
         certify(estimator, (2, 1, 1))
     formula = proof(LVC(), 2, (2, 2, 2))
+    member = prove_unbiased(estimator, (2, 2, 2), critic_kind=CriticKind.ANY_THEN_ZERO)
+    assert member.holds_for.endswith("any critic that is 0 at the horizon")
     for symbols in ({"gamma": 0.5}, [1.0], None):
         with pytest.raises(ValueError, match="symbols: expected numbers for"):
             formula.at(np.zeros((2, 2)), symbols)
@@ -543,8 +551,8 @@ def test_bad_requests_are_refused_in_one_sentence():
     for shape in [(10**6, 10**6, 10**6), (1, 2, 10**9)]:
         with pytest.raises(ValueError, match="at most 200,000 trajectories, got about 10"):
             certify(estimator, shape)
-    with pytest.raises(ValueError, match="critic: expected one of"):
-        proof(Dice(), 1, (2, 2, 1), critic=np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="critic_kind: expected one of"):
+        proof(Dice(), 1, (2, 2, 1), critic_kind=np.zeros((2, 2)))
 
 
 def test_the_documents_examples_run():

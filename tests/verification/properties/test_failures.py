@@ -15,7 +15,6 @@ from gradbias.stochastic.surrogates.dice import dice
 from gradbias.stochastic.surrogates.score_function import ad, lvc
 from gradbias.verification.confidence.norm_intervals import Spread
 from gradbias.verification.diagnosis.diagnose import diagnose, diagnose_all
-from gradbias.verification.diagnosis.known_errors import Setting
 from gradbias.verification.diagnosis.matching import Case, Cases, Explanation
 from gradbias.verification.measurement.measure import measure_bias
 from gradbias.verification.properties.arguments import growing_sizes
@@ -94,8 +93,7 @@ def test_a_mistake_is_named_only_if_it_is_one_on_other_problems_too(name):
 
 
 def measured_at(surrogate, order, mdp, theta):
-    report = measure_bias(from_surrogate(surrogate, order=order), mdp, theta)
-    return Case(report, Setting.of(mdp, theta))
+    return measure_bias(from_surrogate(surrogate, order=order), mdp, theta)
 
 
 def test_what_fits_one_problem_alone_is_no_explanation_of_two():
@@ -109,7 +107,7 @@ def test_what_fits_one_problem_alone_is_no_explanation_of_two():
         measured_at(reversed_path, 2, mdp, at)
         for mdp, at in zip((first, second), thetas, strict=True)
     ]
-    assert "LVC" in [m.name for m in diagnose(cases[0].report, first, thetas[0]).matches]
+    assert "LVC" in [m.name for m in diagnose(cases[0]).matches]
     assert diagnose_all(cases).matches == ()
     twins = [measured_at(lvc, 2, mdp, at) for mdp, at in zip((first, second), thetas, strict=True)]
     assert [m.name for m in diagnose_all(twins).matches] == ["LVC"]
@@ -137,7 +135,7 @@ def test_what_a_sampled_mean_explains_does_not_depend_on_the_batch_it_is_reporte
     for n in (1, 8):
         options = {"evidence": "sampling", "budget": 4000, "rng": np.random.default_rng(0)}
         report = measure_bias(from_surrogate(dice, order=1), mdp, theta, batch_size=n, **options)
-        cases.append(Case(report, Setting.of(mdp, theta)))
+        cases.append(Case.of(report))
     one, eight = cases
     np.testing.assert_array_equal(one.report.mean, eight.report.mean)
     away = np.array([[1.0, -1.0]]) / np.sqrt(2.0)

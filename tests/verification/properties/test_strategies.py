@@ -161,5 +161,5 @@ def test_numbers_shrink_to_round_ones():
 
 def test_sizes_that_are_none_are_refused():
     for sizes in ({"max_states": 0}, {"min_actions": 4}, {"max_horizon": 1.5}):
-        with pytest.raises(ValueError, match="expected a whole number"):
+        with pytest.raises(ValueError, match="expected an integer"):
             find(tabular_mdps(**sizes), lambda mdp: True)

@@ -10,12 +10,14 @@ from gradbias.stochastic.estimators.kinds import from_callable, from_draws, from
 from gradbias.stochastic.surrogates.dice import dice, loaded_dice
 from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
 from gradbias.stochastic.surrogates.score_function import ad, lvc
+from gradbias.verification.evidence.reasons import Reason
 from gradbias.verification.evidence.reports import Evidence
 from gradbias.verification.sequential.comparison import (
     Agreement,
     ComparisonReport,
     compare_estimators,
 )
+from gradbias.verification.sequential.stream import Stopped
 from tests.oracles import brute_force as oracles
 
 MDP = oracles.random_mdp(0, horizon=3, n_states=3, n_actions=2)
@@ -64,7 +66,7 @@ def test_a_rare_difference_is_not_hidden_by_the_reference_s_own_spread():
             rng=np.random.default_rng(seed),
         )
         assert report.verdict is Agreement.UNDECIDED, (seed, str(report))
-    assert "of their sum of squares" in report.reason
+    assert report.reason is Reason.HEAVY_TAILS
 
 
 def test_a_normal_difference_is_not_judged_early():
@@ -85,8 +87,8 @@ def test_a_normal_difference_is_not_judged_early():
     report = compare_estimators(
         twice, from_surrogate(ad, order=1), MDP, THETA, progress=stop, **options
     )
-    assert (report.verdict, report.stopped) == (Agreement.UNDECIDED, "interrupted")
-    assert "too few" in report.reason
+    assert (report.verdict, report.stopped) == (Agreement.UNDECIDED, Stopped.INTERRUPTED)
+    assert report.reason is Reason.TOO_FEW_ESTIMATES
 
 
 def test_importance_weights_that_leave_little_decide_nothing():
@@ -101,7 +103,7 @@ def test_importance_weights_that_leave_little_decide_nothing():
         budget=20_000,
     )
     assert report.verdict is Agreement.UNDECIDED
-    assert "effective sample size" in report.reason
+    assert report.reason is Reason.LOW_EFFECTIVE_SIZE
 
 
 def test_what_differs_by_rounding_alone_agrees():
@@ -147,4 +149,4 @@ def test_a_difference_that_never_varied_may_have_rare_parts_that_were_not_seen()
     pair = from_callable(more, order=1), from_callable(noisy, order=1)
     report = compare_estimators(*pair, rare_mdp(), np.zeros((3, 2)), budget=2000)
     assert report.verdict is Agreement.UNDECIDED
-    assert "the difference is the same in all 2,000 estimates" in report.reason
+    assert (report.reason, report.detail) == (Reason.CONSTANT_DIFFERENCE, "2,000")

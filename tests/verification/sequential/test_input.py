@@ -10,12 +10,14 @@ from gradbias.stochastic.estimators.kinds import from_callable, from_draws, from
 from gradbias.stochastic.surrogates.dice import dice
 from gradbias.stochastic.surrogates.score_function import ad, lvc
 from gradbias.verification.confidence.scaled_sequences import Method
+from gradbias.verification.evidence.reasons import Reason
 from gradbias.verification.evidence.reports import Verdict
 from gradbias.verification.measurement.measure import measure_bias
 from gradbias.verification.sequential.checkpoints import save_checkpoint
 from gradbias.verification.sequential.functionals import ControlVariate
 from gradbias.verification.sequential.measure import measure_bias_sequentially
 from gradbias.verification.sequential.plan import Plan
+from gradbias.verification.sequential.stream import Stopped
 from tests.oracles import brute_force as oracles
 
 MDP = oracles.random_mdp(0, horizon=3, n_states=3, n_actions=2)
@@ -84,7 +86,7 @@ def interrupted(monkeypatch, at, estimator, **options):
 def test_without_a_block_nothing_is_said_of_the_estimator(monkeypatch, method):
     """It was VACUOUS: "the estimator is 0 on every sampled trajectory", of none."""
     report = interrupted(monkeypatch, 0, from_surrogate(ad, order=1), method=method)
-    assert (report.samples, report.stopped) == (0, "interrupted")
+    assert (report.samples, report.stopped) == (0, Stopped.INTERRUPTED)
     assert report.verdict is Verdict.UNDECIDED
     assert "no estimate was drawn" in report.sentence()
     assert report.samples_to_decide is None
@@ -97,7 +99,7 @@ def test_an_interrupted_normal_mean_is_not_judged_early(monkeypatch):
     report = interrupted(monkeypatch, 5, twice, samples=1_000_000, **options)
     assert report.samples == 5 * 2048
     assert report.verdict is Verdict.UNDECIDED
-    assert "too few" in report.reason
+    assert report.reason is Reason.TOO_FEW_ESTIMATES
     monkeypatch.undo()
     report = interrupted(monkeypatch, 5, twice, samples=100_000, **options)
     assert report.verdict is Verdict.BIASED

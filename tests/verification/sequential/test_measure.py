@@ -19,8 +19,10 @@ from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
 from gradbias.stochastic.surrogates.score_function import ad, lvc
 from gradbias.verification.confidence.scaled_sequences import Method, ScaledSequence
 from gradbias.verification.confidence.sequences import Betting
+from gradbias.verification.evidence.reasons import Reason
 from gradbias.verification.evidence.reports import Evidence, Verdict
-from gradbias.verification.evidence.request import request_of
+from gradbias.verification.evidence.request import Request
+from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.evidence.verdicts import ErrorRates
 from gradbias.verification.measurement.measure import measure_bias
 from gradbias.verification.sequential.checkpoints import (
@@ -31,11 +33,15 @@ from gradbias.verification.sequential.checkpoints import (
 )
 from gradbias.verification.sequential.comparison import Agreement, compare_estimators
 from gradbias.verification.sequential.draws import Draws
-from gradbias.verification.sequential.functionals import ControlVariate, Reading, pilot_direction
+from gradbias.verification.sequential.functionals import (
+    ControlVariate,
+    Functionals,
+    pilot_direction,
+)
 from gradbias.verification.sequential.measure import measure_bias_sequentially
 from gradbias.verification.sequential.plan import MethodChoice, fresh_plan
 from gradbias.verification.sequential.simultaneous import box_of
-from gradbias.verification.sequential.stream import SampledBlock, Stream
+from gradbias.verification.sequential.stream import SampledBlock, Stopped, Stream
 from gradbias.verification.sequential.verdict import tolerance_e_value
 from tests.cases import calibration as calibration_cases
 from tests.oracles import brute_force as oracles
@@ -83,7 +89,7 @@ def test_intervals_hold_the_enumerated_bias(name):
         assert (exact.mean <= report.component_high + 1e-12).all()
         if name == "betting" and factor == 1.5:
             assert report.verdict is Verdict.BIASED
-            assert report.stopped == "decided"
+            assert report.stopped is Stopped.DECIDED
             assert report.samples < 20_000
             assert report.e_value > 1e5
         if factor == 0.0:
@@ -98,7 +104,7 @@ def test_the_verdicts_are_those_of_enumeration_where_they_are_decided():
         assert measure_bias(estimator, MDP, THETA).verdict is verdict
         report = measure_bias_sequentially(estimator, MDP, THETA, tolerance=0.2, budget=80_000)
         assert report.verdict is verdict
-        assert report.stopped == "decided"
+        assert report.stopped is Stopped.DECIDED
 
 
 def test_a_jackpot_that_is_never_seen_fools_the_normal_mean_and_not_the_range():
@@ -133,7 +139,7 @@ def test_heavy_tails_that_show_leave_it_undecided():
     report = measure_bias_sequentially(scaled(1.0), mdp, theta, **options)
     assert report.method is Method.ASYMPTOTIC
     assert report.verdict is Verdict.UNDECIDED
-    assert "of their sum of squares" in report.reason
+    assert report.reason is Reason.HEAVY_TAILS
 
 
 def test_importance_weights_need_a_moment():
@@ -143,7 +149,7 @@ def test_importance_weights_need_a_moment():
     options = {"behaviour": behaviour, "budget": 40_000, "tolerance": 0.9}
     report = measure_bias_sequentially(estimator, mdp, theta, **options)
     assert report.verdict is Verdict.UNDECIDED
-    assert "importance weights leave an effective sample size" in report.reason
+    assert report.reason is Reason.LOW_EFFECTIVE_SIZE
     assert any("the bias may lie outside it" in note for note in report.notes)
     # E w^2 = 0.25 / 0.998 + 0.25 / 0.002, times the largest squares of reward and score.
     second = 0.25 * (0.25 / 0.998 + 0.25 * 0.09 / 0.002)
@@ -228,7 +234,7 @@ def test_projected_norms_are_chi_squared():
     missed = 0
     for _ in range(4000):
         matrix = rng.normal(size=(5, 20))
-        low, high = Reading(matrix, None).norm_interval(matrix @ b, matrix @ b, 0.05)
+        low, high = Functionals(matrix, None).norm_interval(matrix @ b, matrix @ b, 0.05)
         missed += not low <= np.linalg.norm(b) <= high
     assert abs(missed / 4000 - 0.05) < 6 * np.sqrt(0.05 * 0.95 / 4000)
 
@@ -255,7 +261,7 @@ def test_e_values_of_an_unbiased_estimator_have_mean_at_most_one():
         return values[np.searchsorted(cumulative, rng.random(count), side="right")]
 
     def wealth(target):
-        reading = Reading(None, pilot_direction(draw(200).mean(axis=0) - target))
+        reading = Functionals(None, pilot_direction(draw(200).mean(axis=0) - target))
         ends = reading.range_of(known.low.ravel(), known.high.ravel())
         stream = Stream.empty(ScaledSequence.bounded(*ends, Method.BETTING, 0.1), target)
         for _ in range(2):
@@ -278,7 +284,7 @@ def test_the_rate_is_split_over_components_and_the_direction():
     constant = np.zeros(2)  # two components more that are always 0
     low, high = (np.concatenate([end, constant]) for end in (low, high))
     direction = pilot_direction(np.arange(1.0, 9.0))
-    reading = Reading(None, direction)
+    reading = Functionals(None, direction)
     ends = reading.range_of(low, high)
     np.testing.assert_allclose(ends[1][-1], np.maximum(direction * low, direction * high).sum())
     np.testing.assert_allclose(ends[0][-1], np.minimum(direction * low, direction * high).sum())
@@ -303,15 +309,15 @@ def test_the_rate_is_split_over_components_and_the_direction():
 
 def test_a_pilot_is_not_counted():
     """What it fixes would otherwise be tested on the estimates that it was chosen by."""
-    asked = request_of(from_surrogate(ad, order=1), MDP, THETA, budget=4000)
-    draws = Draws.of(asked, None, None)
-    before = generator_state(asked.rng)
+    request = Request(from_surrogate(ad, order=1), Setting.of(MDP, THETA), budget=4000)
+    draws = Draws.of(request, None, None)
+    before = generator_state(request.rng)
     choice = MethodChoice("auto", None, None, None)
     plan = fresh_plan(draws, choice, ErrorRates(0.01, 0.1, 0.1), gradient(MDP, THETA), 4000)
     assert plan.stream.count == 0
     assert not plan.stream.sums.any()
     assert not plan.stream.intervals.arrays()["sums"].any()
-    assert plan.stream.generator == generator_state(asked.rng) != before
+    assert plan.stream.generator == generator_state(request.rng) != before
 
 
 def interrupting(after):
@@ -332,12 +338,12 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on_from_there(tmp_path,
     estimator, path = from_surrogate(ad, order=1), tmp_path / "run.npz"
     settings = {"tolerance": 1e-4, "budget": 20_000} | METHODS[name]
     whole = measure_bias_sequentially(estimator, MDP, THETA, **settings)
-    assert (whole.stopped, whole.samples) == ("budget", 20_000)
+    assert (whole.stopped, whole.samples) == (Stopped.BUDGET, 20_000)
     progress, told = interrupting(4)
     part = measure_bias_sequentially(
         estimator, MDP, THETA, progress=progress, checkpoint=path, **settings
     )
-    assert part.stopped == "interrupted"
+    assert part.stopped is Stopped.INTERRUPTED
     assert part.samples == told[-1] < 20_000
     assert part.interval[1] > whole.interval[1]
     assert list(tmp_path.iterdir()) == [path]
@@ -346,7 +352,7 @@ def test_an_interrupted_run_reports_what_it_has_and_goes_on_from_there(tmp_path,
         estimator, MDP, THETA, checkpoint=path, rng=np.random.default_rng(12345), **settings
     )
     check_same(resumed, whole)
-    went_on = f"went on from run.npz, with its {part.samples:,} estimates and its generator"
+    went_on = f"resumed from run.npz, with its {part.samples:,} estimates and its generator"
     assert [went_on in report.notes for report in (whole, part, resumed)] == [False, False, True]
     # All is done: nothing is drawn, nothing changes.
     again = measure_bias_sequentially(estimator, MDP, THETA, checkpoint=path, **settings)
@@ -528,7 +534,7 @@ def test_two_estimators_are_compared_and_never_exactly():
     for first, second, verdict in cases:
         report = compare_estimators(first, second, MDP, THETA, **options)
         assert report.verdict is verdict
-        assert report.stopped == "decided"
+        assert report.stopped is Stopped.DECIDED
         assert report.evidence is Evidence.SAMPLING
         assert "exact" not in str(report)
         ours, theirs = (measure_bias(e, MDP, THETA).mean for e in (first, second))
@@ -556,6 +562,6 @@ def test_common_random_numbers_make_a_difference_small():
 
 
 def test_the_direction_s_lower_end_is_one_of_the_norm():
-    reading = Reading(None, pilot_direction(np.array([3.0, 4.0])))
+    reading = Functionals(None, pilot_direction(np.array([3.0, 4.0])))
     low, high = np.array([-1.0, -1.0, 0.2]), np.array([1.0, 1.0, 2.0])
     assert reading.norm_interval(low, high, 0.0) == (0.2, np.sqrt(2.0))

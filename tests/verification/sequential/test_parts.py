@@ -15,13 +15,14 @@ from gradbias.verification.confidence.mean_tests import MeanTest
 from gradbias.verification.confidence.scaled_sequences import Method, ScaledSequence
 from gradbias.verification.confidence.sequences import Betting
 from gradbias.verification.evidence.ranges import component_range
-from gradbias.verification.evidence.request import request_of
+from gradbias.verification.evidence.request import Request
+from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.evidence.verdicts import ErrorRates
 from gradbias.verification.sequential.comparison import Agreement, ComparisonReport
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import (
     ControlVariate,
-    Reading,
+    Functionals,
     control_coefficients,
     pilot_direction,
 )
@@ -38,8 +39,8 @@ RATES = ErrorRates(0.01, 0.1, 0.2)
 
 
 def planned(choice, control=None, estimator=lvc):
-    asked = request_of(from_surrogate(estimator, order=1), MDP, THETA, budget=4000)
-    draws = Draws.of(asked, control, None)
+    request = Request(from_surrogate(estimator, order=1), Setting.of(MDP, THETA), budget=4000)
+    draws = Draws.of(request, control, None)
     return draws, fresh_plan(draws, choice, RATES, gradient(MDP, THETA), 4000)
 
 
@@ -49,7 +50,8 @@ def test_a_control_s_range_is_added_to_the_estimate_s():
     control = ControlVariate(from_surrogate(dice, order=1), mean)
     draws, plan = planned(MethodChoice("auto", None, None, None), control)
     ours, theirs = (
-        component_range(request_of(from_surrogate(s, order=1), MDP, THETA)) for s in (lvc, dice)
+        component_range(Request(from_surrogate(s, order=1), Setting.of(MDP, THETA)))
+        for s in (lvc, dice)
     )
     k = plan.coefficients
     intervals = plan.stream.intervals
@@ -60,8 +62,8 @@ def test_a_control_s_range_is_added_to_the_estimate_s():
         np.testing.assert_allclose(getattr(intervals, own)[:6], expected, rtol=1e-12)
     block = plan.block(draws, 2000)
     low, high = intervals.low, intervals.high
-    assert (block.read >= low - 1e-12).all()
-    assert (block.read <= high + 1e-12).all()
+    assert (block.functionals >= low - 1e-12).all()
+    assert (block.functionals <= high + 1e-12).all()
 
 
 def test_a_truncated_plan_is_widened_by_v_over_4_t():
@@ -71,7 +73,7 @@ def test_a_truncated_plan_is_widened_by_v_over_4_t():
     level = np.sqrt(second.ravel() * 4000 / (2 * math.log(2 / (0.1 / 2 / 6))))
     np.testing.assert_allclose(plan.level, level)
     slack = second.ravel() / (4 * level)
-    direction = np.abs(plan.reading.direction)
+    direction = np.abs(plan.functionals.direction)
     np.testing.assert_allclose(plan.stream.intervals.slack, [*slack, direction @ slack])
     np.testing.assert_allclose(plan.stream.intervals.high, [*level, direction @ level])
 
@@ -93,7 +95,7 @@ def test_the_e_value_is_wealth_against_the_ends_of_the_tolerance():
     of what the tolerance allows."""
     values = np.random.default_rng(0).random((400, 2)) * np.array([1.0, 0.5])
     exact, tolerated = np.array([0.2, 0.4]), 0.05
-    reading = Reading(None, np.array([0.6, -0.8]))
+    reading = Functionals(None, np.array([0.6, -0.8]))
     stream = stream_of(values, reading, [0, 0], [1, 0.5], exact)
     parts = [
         wealth(values[:, k], exact[k] + sign * tolerated, sign, 0.0, high)
@@ -114,7 +116,7 @@ def test_a_comparison_s_rate_is_split_over_all_that_it_says():
     the direction."""
     values = np.random.default_rng(0).random((400, 4)) - np.array([0.2, 0.6, 0.0, 0.0])
     values[:, 3] = 0.0
-    reading = Reading(None, pilot_direction(np.array([0.3, -0.1, 0.0, 0.0])))
+    reading = Functionals(None, pilot_direction(np.array([0.3, -0.1, 0.0, 0.0])))
     low, high = [-1, -1, 0, 0], [1, 1, 1, 0]
     stream = stream_of(values, reading, low, high, np.zeros(4), parts=2)
     (least, most), (near, far) = comparison._norms(stream, 2, 0.2)
@@ -149,7 +151,7 @@ def test_the_relative_interval_divides_by_the_farther_end():
 
 def test_a_stream_keeps_the_largest_of_all_blocks():
     """Of each part; a block of small estimates does not make it forget."""
-    reading = Reading(None, None)
+    reading = Functionals(None, None)
     centre = np.array([1.0, 0.0])
     stream = stream_of(np.array([[1.0, 3.0], [0.0, 0.0]]), reading, [-9, -9], [9, 9], centre, 2)
     small = np.array([[1.0, 0.5]])
@@ -190,7 +192,7 @@ def runs_of(n, bias, runs, seed, rates=RATES, looks=4):
             at = np.minimum(np.searchsorted(cumulative, rng.random(count), side="right"), 3)
             return values[at]
 
-        reading = Reading(None, pilot_direction(draw(100).mean(axis=0) - target))
+        reading = Functionals(None, pilot_direction(draw(100).mean(axis=0) - target))
         ends = reading.range_of(np.zeros(2), np.array([1.0, 2.0]))
         stream = Stream.empty(ScaledSequence.bounded(*ends, Method.BETTING, 0.1), target)
         verdict = None
@@ -243,7 +245,7 @@ def test_the_detectable_norm_is_where_two_boxes_leave_each_other():
     sample = values[np.random.default_rng(0).integers(0, 4, 500)]
     low, high = np.zeros(2), np.array([1.0, 2.0])
     for directed in (False, True):
-        reading = Reading(None, np.array([0.6, 0.8]) if directed else None)
+        reading = Functionals(None, np.array([0.6, 0.8]) if directed else None)
         stream = stream_of(sample, reading, low, high, mean)
         alone = Betting.empty(2).updated(sample / high)
         ours = alone.bounds((0.05 if directed else 0.1) / 2)
@@ -252,7 +254,7 @@ def test_the_detectable_norm_is_where_two_boxes_leave_each_other():
         found = detectable_norm(stream, reading, 0.01, RATES)
         np.testing.assert_allclose(found, 0.01 + np.linalg.norm(gaps), rtol=1e-9)
     matrix = np.random.default_rng(1).normal(size=(3, 2))
-    reading = Reading(matrix, None)
+    reading = Functionals(matrix, None)
     stream = stream_of(sample, reading, low, high, mean)
     ends = reading.range_of(low, high)
     alone = Betting.empty(3).updated((sample @ matrix.T - ends[0]) / (ends[1] - ends[0]))

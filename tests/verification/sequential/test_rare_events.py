@@ -28,6 +28,7 @@ from gradbias.verification.confidence.norm_intervals import estimate_spread
 from gradbias.verification.evidence.enumeration import Enumeration, EnumerationSizeError
 from gradbias.verification.evidence.reports import Verdict
 from gradbias.verification.evidence.request import Request
+from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.measurement.measure import measure_bias
 from tests.cases.surrogates import leave_one_out
 from tests.oracles import brute_force as oracles
@@ -126,17 +127,10 @@ def test_direct_estimates_of_large_hessians_go_in_small_blocks():
     mdp = lottery(0.5, [1.0, 2.0])
     request = Request(
         from_callable(lambda b, t: np.zeros((3, 2, 3, 2)), order=2),
-        replace(mdp, horizon=1),
-        Context(np.zeros((3, 2)), 1.0),
-        np.zeros((3, 2)),
-        1,
-        1000,
-        1000,
-        np.random.default_rng(0),
-        None,
-        False,
+        Setting.of(replace(mdp, horizon=1), np.zeros((3, 2))),
     )
-    large = replace(request, context=Context(np.zeros((300, 20)), 1.0))
+    many = TabularMDP.random(300, 20, rng=np.random.default_rng(0), discount=0.9, horizon=1)
+    large = replace(request, setting=Setting.of(many, np.zeros((300, 20))))
     assert request.block(1) == 2**14
     assert large.block(1) == 1
 

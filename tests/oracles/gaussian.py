@@ -34,10 +34,10 @@ class GaussianGradients:
 
 
 def gaussian_mean_gradients(
-    mean: float, deviation: float, *, samples: int, baseline: float = 0.0
+    mean: float, deviation: float, *, batch_size: int, baseline: float = 0.0
 ) -> GaussianGradients:
-    """Moments of the estimates of ``d/dmu E[xbar] = 1``, where xbar is the mean of ``samples``
-    draws of N(mean, deviation^2); ``baseline`` is the score function's. All are of shape [].
+    """Moments of the estimates of ``d/dmu E[xbar] = 1``, where xbar is the mean of
+    ``batch_size`` draws of N(mean, deviation^2); ``baseline`` is the score function's.
 
     Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Lemmas 3.1, 3.2 and 4.1.
 
@@ -48,7 +48,7 @@ def gaussian_mean_gradients(
     >>> found.score_function.variance, found.pathwise.variance, found.linearised.variance
     (42.0, 0.0, 0.6)
     """
-    mu, sigma, n = _checked(mean, deviation, samples)
+    mu, sigma, n = _checked(mean, deviation, batch_size)
     less = real_number("baseline", baseline, low=-1e100, high=1e100)
     return GaussianGradients(
         1.0,
@@ -59,10 +59,10 @@ def gaussian_mean_gradients(
 
 
 def gaussian_square_gradients(
-    mean: float, deviation: float, *, samples: int, baseline: float = 0.0
+    mean: float, deviation: float, *, batch_size: int, baseline: float = 0.0
 ) -> GaussianGradients:
-    """Moments of the estimates of ``d/dmu E[xbar^2] = 2 mu``, where xbar is the mean of ``samples``
-    draws of N(mean, deviation^2); ``baseline`` is the score function's. All are of shape [].
+    """Moments of the estimates of ``d/dmu E[xbar^2] = 2 mu``, where xbar is the mean of
+    ``batch_size`` draws of N(mean, deviation^2); ``baseline`` is the score function's.
 
     Source: *On Merits of Biased Gradient Estimates for Meta-RL*, eqs. (4) and (9).
 
@@ -73,7 +73,7 @@ def gaussian_square_gradients(
     >>> found.gradient, found.linearised.mean  # biased by 2 mu / N
     (4.0, 4.4)
     """
-    mu, sigma, n = _checked(mean, deviation, samples)
+    mu, sigma, n = _checked(mean, deviation, batch_size)
     offset = mu**2 - real_number("baseline", baseline, low=-1e100, high=1e100)
     # The estimate is (a z + b z^2 + c z^3) - b less its mean: a^2 + 2 b^2 + 15 c^2 + 6 a c.
     linear, cubic = n * (offset / sigma) ** 2, 15.0 * sigma**2 / n
@@ -89,7 +89,7 @@ def gaussian_square_gradients(
     )
 
 
-def _checked(mean: float, deviation: float, samples: int) -> tuple[float, float, int]:
+def _checked(mean: float, deviation: float, batch_size: int) -> tuple[float, float, int]:
     mu = real_number("mean", mean, low=-1e50, high=1e50)
     sigma = real_number("deviation", deviation, low=1e-50, high=1e50)
-    return mu, sigma, whole_number("samples", samples, at_least=1)
+    return mu, sigma, whole_number("batch_size", batch_size, at_least=1)

@@ -1,0 +1,186 @@
+"""Which evidence a measurement uses, and the estimator's moments by that evidence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from gradbias.analytic.utils.validation import choice
+from gradbias.stochastic.estimators.kinds import Evaluator
+from gradbias.verification.evidence.accumulated_moments import (
+    Moments,
+    enumerated_moments,
+    sampled_moments,
+)
+from gradbias.verification.evidence.coupling import (
+    ORDERS,
+    OrderFree,
+    OrderMattersError,
+    detect_coupling,
+)
+from gradbias.verification.evidence.draw_trees import explored_moments
+from gradbias.verification.evidence.enumeration import EnumerationSizeError, check_outcomes
+from gradbias.verification.evidence.known_moments import (
+    MAX_WORK,
+    KnownRecursion,
+    recursion_moments,
+    recursion_of,
+    recursion_work,
+)
+from gradbias.verification.evidence.reports import Evidence
+from gradbias.verification.evidence.request import Request
+from gradbias.verification.evidence.subjects import MeasuredMoments
+
+_MIN_REPLICATIONS = 100
+_LOOPED_A_BLOCK = 256
+
+
+def numeric_evidence(evidence: str | Evidence) -> Evidence | None:
+    """The evidence that is named; None stands for "auto".
+
+    Raises:
+        ValueError: it is unknown, or symbolic.
+    """
+    if evidence == "auto":
+        return None
+    kind = choice("evidence", evidence, Evidence, also=["auto"])
+    if kind is Evidence.SYMBOLIC:
+        raise ValueError(
+            "evidence: symbolic is for estimators of the return's derivatives alone; use "
+            "enumeration, moments or sampling"
+        )
+    return kind
+
+
+def find_moments(
+    request: Request, evidence: Evidence | None, batch_size: int | None
+) -> MeasuredMoments:
+    """The estimator's moments, by ``evidence`` or (None) by the strongest evidence that fits.
+
+    Raises:
+        ValueError: that evidence is not to be had; the estimator misbehaves; N is needed.
+    """
+    if (known := _known(request, evidence)) is not None:
+        moments = recursion_moments(request, known)
+        return _of_mean(moments, Evidence.MOMENTS, batch_size or 1, ())
+    request.block(1)  # refuses what does not fit into memory, before anything is tried
+    coupling = detect_coupling(request, batch_size)
+    evaluator, n = coupling.evaluator, coupling.n
+    moments, kind, remarks = _enumerated_or_sampled(request, evaluator, n, evidence)
+    notes = (*evaluator.notes, *remarks, *_capped(request, evaluator, n, kind))
+    if coupling.coupled:
+        return MeasuredMoments(moments, kind, n, True, notes)
+    return _of_mean(moments, kind, batch_size or 1, (*notes, coupling.note))
+
+
+def _of_mean(
+    moments: Moments, evidence: Evidence, n: int, notes: tuple[str, ...]
+) -> MeasuredMoments:
+    """The moments of the mean of ``n`` independent estimates, given those of one: the mean is the
+    same, variance and covariance are divided by ``n``.
+    """
+    covariance = None if moments.covariance is None else moments.covariance / n
+    of_mean = replace(moments, variance=moments.variance / n, covariance=covariance)
+    return MeasuredMoments(of_mean, evidence, n, False, notes)
+
+
+def _known(request: Request, evidence: Evidence | None) -> KnownRecursion | None:
+    """The recursion to use: where moments are asked for, or nothing is and enumeration does not
+    fit. Recursions are known only for estimators that do not couple trajectories, so that these
+    need not be tested for coupling.
+    """
+    if evidence not in (None, Evidence.MOMENTS):
+        return None
+    known = recursion_of(request)
+    if known is None and evidence is Evidence.MOMENTS:
+        raise ValueError(
+            f"evidence: moments are known of AD, LVC, DiCE and Loaded-DiCE, summed over steps and "
+            f"on policy, at orders 1 and 2; got {request.estimator.name} of order "
+            f"{request.estimator.order}; use enumeration or sampling"
+        )
+    if known is None or evidence is Evidence.MOMENTS:
+        return known
+    fits = request.enumeration.count_batches(1, ordered=False) <= request.max_outcomes
+    return None if fits or recursion_work(request, known) > MAX_WORK else known
+
+
+def _enumerated_or_sampled(
+    request: Request, evaluator: Evaluator, n: int, evidence: Evidence | None
+) -> tuple[Moments, Evidence, tuple[str, ...]]:
+    """Moments by enumeration, where that is asked for, or fits and nothing else is; else by
+    sampling. How large a tree of an estimate's own draws is shows only when it is walked.
+    """
+    limit, draws_itself = request.max_outcomes, request.estimator.draws_itself
+    if evaluator.most is not None and not (draws_itself and evidence is Evidence.ENUMERATION):
+        limit = min(limit, evaluator.most)
+    fits = draws_itself or request.enumeration.count_batches(n, ordered=False) <= limit
+    if evidence is Evidence.ENUMERATION or (evidence is None and fits):
+        try:
+            moments, notes = _enumerated(request, evaluator, n, limit)
+            return moments, Evidence.ENUMERATION, notes
+        except EnumerationSizeError:
+            if evidence is Evidence.ENUMERATION:
+                raise  # the order matters, and there are too many tuples
+    moments = sampled_moments(
+        evaluator,
+        lambda count: request.draw(count, n),
+        request.accumulator(),
+        _replications(request, n, evaluator.most),
+        _block(request, evaluator, n),
+        request.progress,
+    )
+    return moments, Evidence.SAMPLING, ()
+
+
+def _block(request: Request, evaluator: Evaluator, n: int) -> int:
+    """The number of outcomes between two calls of progress: fewer where each is slow."""
+    block = request.block(n)
+    return block if evaluator.most is None else min(block, _LOOPED_A_BLOCK)
+
+
+def _capped(request: Request, evaluator: Evaluator, n: int, evidence: Evidence) -> tuple[str, ...]:
+    most = evaluator.most
+    if evidence is not Evidence.SAMPLING or most is None or request.budget // n <= most:
+        return ()
+    return (f"only {most:,} estimates were sampled: more would take too long in a loop",)
+
+
+def _enumerated(
+    request: Request, evaluator: Evaluator, n: int, limit: int
+) -> tuple[Moments, tuple[str, ...]]:
+    """Exact moments over ordered tuples of n trajectories where they fit, which assumes nothing;
+    else over multisets, as long as no batch is seen whose order matters.
+    """
+    if request.estimator.draws_itself:
+        return explored_moments(request, request.estimator, limit), ()
+    if request.enumeration.count_batches(n, ordered=True) <= limit or n == 1:
+        return _enumerated_batches(request, evaluator, n, ordered=True), ()
+    free = OrderFree(evaluator, np.random.default_rng(0))
+    try:
+        moments = _enumerated_batches(request, free, n, ordered=False)
+    except OrderMattersError:
+        return _enumerated_batches(request, evaluator, n, ordered=True), ()
+    return moments, (f"batches of {n} as multisets: {ORDERS} random orders of each agreed",)
+
+
+def _enumerated_batches(
+    request: Request, evaluator: Evaluator, n: int, *, ordered: bool
+) -> Moments:
+    every = request.enumeration
+    total = every.count_batches(n, ordered=ordered)
+    check_outcomes(total, request.max_outcomes, "trajectories" if n == 1 else f"batches of {n}")
+    blocks = every.batches(n, ordered=ordered, block=_block(request, evaluator, n))
+    return enumerated_moments(evaluator, blocks, request.accumulator(), total, request.progress)
+
+
+def _replications(request: Request, n: int, most: int | None) -> int:
+    replications = request.budget // n
+    if most is not None:
+        replications = min(replications, most)
+    if replications < _MIN_REPLICATIONS:
+        raise ValueError(
+            f"budget: expected at least {_MIN_REPLICATIONS * n} trajectories for an interval "
+            f"with N = {n}, got {request.budget}"
+        )
+    return replications
