@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import FrozenInstanceError, dataclass
 from enum import Enum
 from typing import Any
@@ -79,37 +80,64 @@ class SurrogateCall:
 
     def checked(self, tensors: Tensors) -> Tensor:
         """The surrogate of one replication. Raises SurrogateError for anything it does wrong."""
-        copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        with self.without_random_numbers(), self._read_only(tensors):
+            try:
+                value = self(tensors)
+            except SurrogateError:
+                raise
+            except FrozenInstanceError as error:
+                raise self.error(f"changed its record ({error}); a record is read-only") from None
+            except Exception as error:
+                if isinstance(error, RuntimeError) and "in-place" in str(error):
+                    raise self.error(
+                        f"changed its record in place ({_first_line(error)}); a record is read-only"
+                    ) from None
+                raise self.error(located(error)) from None
+        self._check_values(value, ())
+        return value
+
+    def mapped(self, tensors: Tensors) -> Tensor:
+        """The surrogates ``[B]`` of B replications, through vmap.
+
+        Raises:
+            SurrogateError: as `checked`, as far as vmap shows it.
+            Exception: whatever vmap raises for a function that it does not accept.
+        """
+        with self._read_only(tensors), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*performance drop.*")
+            values: Tensor = torch.func.vmap(self, randomness="error")(tensors)
+        self._check_values(values, (len(tensors["log_probs"]),))
+        return values
+
+    @contextmanager
+    def without_random_numbers(self) -> Iterator[None]:
+        """A context that raises SurrogateError at its end if random numbers were drawn in it."""
         generators = Generators.now()
-        try:
-            value = self(tensors)
-        except SurrogateError:
-            raise
-        except FrozenInstanceError as error:
-            raise self.error(f"changed its record ({error}); a record is read-only") from None
-        except Exception as error:
-            if isinstance(error, RuntimeError) and "in-place" in str(error):
-                raise self.error(
-                    f"changed its record in place ({_first_line(error)}); a record is read-only"
-                ) from None
-            raise self.error(located(error)) from None
+        yield
+        if generators.changed(Generators.now()):
+            raise self.error("drew random numbers; it must be a function of its record alone")
+
+    @contextmanager
+    def _read_only(self, tensors: Tensors) -> Iterator[None]:
+        """A context that raises SurrogateError at its end if a tensor was changed in it."""
+        copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        yield
         for name, before in copies.items():
             if not torch.equal(before, tensors[name].detach()):
                 raise self.error(f"changed record.{name} in place; a record is read-only")
-        if generators.changed(Generators.now()):
-            raise self.error("drew random numbers; it must be a function of its record alone")
-        self._check_value(value)
-        return value
 
-    def _check_value(self, value: object) -> None:
-        if not isinstance(value, Tensor):
-            raise self.error(f"returned a {type(value).__name__}; expected a scalar torch tensor")
-        if value.shape != ():
-            raise self.error(f"returned shape {tuple(value.shape)}; expected a scalar, shape ()")
-        if value.dtype != torch.float64:
-            raise self.error(f"returned {value.dtype}; expected torch.float64, as its record has")
-        if not torch.isfinite(value):
-            raise self.error(f"returned {value.item()}; expected a finite number")
+    def _check_values(self, values: object, leading: tuple[int, ...]) -> None:
+        """Raises SurrogateError unless ``values`` are finite float64 scalars, ``[*leading]``."""
+        if not isinstance(values, Tensor):
+            raise self.error(f"returned a {type(values).__name__}; expected a scalar torch tensor")
+        if values.shape != leading:
+            shape = tuple(values.shape[len(leading) :])
+            raise self.error(f"returned shape {shape}; expected a scalar, shape ()")
+        if values.dtype != torch.float64:
+            raise self.error(f"returned {values.dtype}; expected torch.float64, as its record has")
+        wrong = values[~torch.isfinite(values)]
+        if len(wrong):
+            raise self.error(f"returned {wrong[0].item()}; expected a finite number")
 
     def error(self, message: str) -> SurrogateError:
         """A SurrogateError that names this surrogate."""
@@ -139,7 +167,8 @@ def probe(call: SurrogateCall, tensors: Tensors, order: int) -> str | None:
     if not _close(looped, again, 0.0):
         raise call.error("has two derivatives for one record; it must not draw random numbers")
     try:
-        mapped = _differentiate(_mapped(call, _with_leaves(tensors)), order)
+        inputs = _with_leaves(tensors)
+        mapped = _differentiate((call.mapped(inputs), _leaves(inputs)), order)
     except Exception as error:
         return _first_line(error)
     return None if _close(looped, mapped, 1e-10) else CHANGED_BY_VMAP
@@ -160,14 +189,12 @@ def coefficients(
     Raises:
         SurrogateError: as `probe`, or a derivative that is not finite.
     """
-    generators = Generators.now()
-    evaluation = evaluated(call, _with_leaves(tensors), vmapped=vmapped)
-    try:
-        result = _differentiate(evaluation, order)
-    except Exception as error:
-        raise call.error(f"could not be differentiated: {located(error)}") from None
-    if generators.changed(Generators.now()):
-        raise call.error("drew random numbers; it must be a function of its record alone")
+    with call.without_random_numbers():
+        evaluation = evaluated(call, _with_leaves(tensors), vmapped=vmapped)
+        try:
+            result = _differentiate(evaluation, order)
+        except Exception as error:
+            raise call.error(f"could not be differentiated: {located(error)}") from None
     for k, derivative in enumerate(result.derivatives, start=1):
         if not np.isfinite(derivative).all():
             raise call.error(f"has a derivative of order {k} that is not finite; expected numbers")
@@ -184,21 +211,17 @@ def evaluated(call: SurrogateCall, tensors: Tensors, *, vmapped: bool) -> Evalua
     Raises:
         SurrogateError: as `probe`.
     """
-    generators = Generators.now()
-    evaluation: Evaluation | None = None
-    if vmapped:
-        try:
-            evaluation = _mapped(call, tensors)
-        except SurrogateError:
-            raise
-        except Exception:
-            # Whether vmap works can depend on N; if something is wrong, the loop below says what.
-            evaluation = None
-    if evaluation is None:
-        evaluation = _looped(call, tensors)
-    if generators.changed(Generators.now()):
-        raise call.error("drew random numbers; it must be a function of its record alone")
-    return evaluation
+    with call.without_random_numbers():
+        if vmapped:
+            try:
+                return call.mapped(tensors), _leaves(tensors)
+            except SurrogateError:
+                raise
+            except Exception:
+                # Whether vmap works can depend on N; if something is wrong, the loop says what.
+                vmapped = False
+        singles = ({n: t[b] for n, t in tensors.items()} for b in range(len(tensors["log_probs"])))
+        return torch.stack([call.checked(single) for single in singles]), _leaves(tensors)
 
 
 def _with_leaves(tensors: Tensors) -> Tensors:
@@ -211,29 +234,6 @@ def _leaves(tensors: Tensors) -> Tensors:
     return {
         n: t for n, t in tensors.items() if n in LEAVES or (n.startswith(META) and t.requires_grad)
     }
-
-
-def _looped(call: SurrogateCall, tensors: Tensors) -> Evaluation:
-    count = len(tensors["log_probs"])
-    singles = ({n: t[b] for n, t in tensors.items()} for b in range(count))
-    return torch.stack([call.checked(single) for single in singles]), _leaves(tensors)
-
-
-def _mapped(call: SurrogateCall, tensors: Tensors) -> Evaluation:
-    copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*performance drop.*")
-        values: Tensor = torch.func.vmap(call, randomness="error")(tensors)
-    for name, before in copies.items():
-        if not torch.equal(before, tensors[name].detach()):
-            raise call.error(f"changed record.{name} in place; a record is read-only")
-    if values.shape != (len(tensors["log_probs"]),):
-        raise call.error(f"returned shape {tuple(values.shape[1:])}; expected a scalar, shape ()")
-    if values.dtype != torch.float64:
-        raise call.error(f"returned {values.dtype}; expected torch.float64, as its record has")
-    if not torch.isfinite(values).all():
-        raise call.error("returned a value that is not finite; expected a finite number")
-    return values, _leaves(tensors)
 
 
 def _differentiate(evaluation: Evaluation, order: int) -> Coefficients:

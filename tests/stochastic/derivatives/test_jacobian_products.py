@@ -29,7 +29,8 @@ from gradbias.stochastic.surrogates.score_function import AD, Reduction, ad
 from gradbias.stochastic.surrogates.taylor import Taylor, VTrace
 from gradbias.verification.evidence.known_moments import recursion_of
 from gradbias.verification.evidence.ranges import component_range
-from gradbias.verification.evidence.request import request_of
+from gradbias.verification.evidence.request import Request
+from gradbias.verification.evidence.setting import Setting
 from tests.cases.surrogates import CLEAN, FAST
 from tests.oracles.torch_records import record_at
 
@@ -156,7 +157,7 @@ def test_nothing_is_known_of_a_subclass_of_a_known_surrogate():
     for surrogate in (Doubled(), Renamed()):
         assert known_of(surrogate) is None
         for order in (1, 2):
-            request = request_of(from_surrogate(surrogate, order=order), mdp, theta)
+            request = Request(from_surrogate(surrogate, order=order), Setting.of(mdp, theta))
             assert recursion_of(request) is component_range(request) is None
     batch = sample(mdp, theta, 4, rng=np.random.default_rng(1), replications=2)
     side = PlayerState(policy_at(TABULAR, theta, 3, 2), critic())
@@ -225,7 +226,7 @@ def test_a_surrogate_that_misbehaves_is_named():
         (lambda r: ad(r) * torch.rand(()), "randomness|random numbers"),
         (lambda r: ad(r) * np.random.rand(), "drew random numbers"),
         (lambda r: gap(r).square().sum().sqrt() + ad(r), "derivative of order 1 .* not finite"),
-        (lambda r: r.log_probs.sum() * float("nan"), "not finite"),
+        (lambda r: r.log_probs.sum() * float("nan"), "returned nan; expected a finite number"),
         (lambda r: r.meta["eta"] * r.log_probs.sum(), "KeyError"),
     ):
         with pytest.raises(ValueError, match=message):
