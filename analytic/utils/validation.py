@@ -97,15 +97,6 @@ def probability_rows(
     return rows
 
 
-def choice(name: str, value: str | E, kind: type[E]) -> E:
-    """``value`` as a member of ``kind``. Raises ValueError unless it is one, or one's value."""
-    try:
-        return kind(value)
-    except ValueError:
-        known = ", ".join(str(member.value) for member in kind)
-        raise ValueError(f"{name}: expected one of {known}, got {value!r}") from None
-
-
 def whole_number(name: str, value: object, *, at_least: int) -> int:
     """``value`` as an int. Raises ValueError unless it is a whole number >= ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < at_least:
