@@ -25,15 +25,6 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
-_COMMANDS: dict[str, type[Command]] = {
-    "check": Check,
-    "survey": Survey,
-    "bounds": Bounds,
-    "report": Report,
-    "list": List,
-}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     command = _parse(arguments)
@@ -41,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command
     try:
         status = _run(command)
-        sys.stdout.flush()  # here, where a pipe that nobody reads can still be answered
+        sys.stdout.flush()  # here, where a broken pipe can still be handled
         return status
     except ValueError as error:
         return _bad_input(str(error))
@@ -51,33 +42,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("gradbias: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        return _left_alone()
-    except BaseException as error:  # status 1 says "biased": nothing else may end with it
-        return _bad_input(_unforeseen(error))
+        return _broken_pipe()
+    except BaseException as error:  # Python's status 1 would say "biased"
+        return _bad_input(_unexpected(error))
 
 
-def _left_alone() -> int:
-    """Who reads the output has gone, as `head` does: no more is written, at the end neither."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-    os.close(nothing)
+def _broken_pipe() -> int:
+    """The exit status if the reader of the output has gone, as `head` does. Standard output is
+    closed off, so that Python's flush at exit does not fail either.
+    """
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.close(devnull)
     return BROKEN_PIPE
 
 
-def _unforeseen(error: BaseException) -> str:
+def _unexpected(error: BaseException) -> str:
+    """What is said of an error that nothing else handles, such as one in a user's code."""
     if isinstance(error, SystemExit):
         return f"the estimator's code called sys.exit({error.code!r})"
-    from gradbias.stochastic.derivatives.coefficients import located  # here, for torch's sake
+    from gradbias.stochastic.derivatives.coefficients import located  # here, as it imports torch
 
     return f"stopped: {located(error)}"
 
 
 def _bad_input(sentence: str) -> int:
+    """Prints one line on standard error and returns the status of bad input."""
     print(f"gradbias: {' '.join(sentence.split())}", file=sys.stderr)
     return BAD_INPUT
 
 
 def _parse(arguments: Sequence[str] | None) -> Command | int:
+    """The command that the arguments ask for, or the exit status if there is none to run."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -100,12 +96,12 @@ def _parse(arguments: Sequence[str] | None) -> Command | int:
 
 
 def _one_sentence(boxed: str) -> str:
-    """Tyro's framed complaint without its frame, help texts and colours."""
+    """Tyro's message without its frame, help texts and colours."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
     plain = re.sub(r"[╭╮╰╯│─├┤]+|-{4,}|^[|+]|[|+]$", " ", plain, flags=re.MULTILINE)
     for end in ("Got errors:", "Argument helptext", "For full helptext"):
         plain = plain.split(end)[0]
-    return " ".join(plain.split()) + " (see gradbias --help)"
+    return " ".join(plain.split()) + " (`gradbias COMMAND --help` lists the options)"
 
 
 def _run(command: Command) -> int:
@@ -131,7 +127,7 @@ def _run(command: Command) -> int:
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Python's standard output, and the process's own (what subprocesses write to)."""
+    """Redirects Python's standard output, and the process's (which subprocesses write to)."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
@@ -148,7 +144,7 @@ def _check(command: Check) -> int:
     from gradbias.experiments.reports.kept_checks import KeptCertificate
 
     kept = None if command.certificate is None else KeptCertificate.at(command.certificate)
-    # What the user's code prints must not get into the report.
+    # The output of the user's code must not get into the report.
     with _stdout_to_stderr():
         checked, page = written_check(command)
     report = checked.report
@@ -168,23 +164,23 @@ def _survey(command: Survey) -> int:
     from gradbias.experiments.reports.survey_folder import run_survey
 
     with _stdout_to_stderr():
-        found = run_survey(command)
-    print(json.dumps(found.as_dict(), allow_nan=False) if command.json else found)
+        result = run_survey(command)
+    print(json.dumps(result.as_dict(), allow_nan=False) if command.json else result)
     if command.out is not None and not command.json:
         print(f"  written     {command.out}")
-    if len(found.reports) < len(command.estimators):
-        told = f"{len(found.reports)} of {len(command.estimators)} estimators were measured"
-        print(f"gradbias: interrupted: {told}", file=sys.stderr)
+    if len(result.reports) < len(command.estimators):
+        done = f"{len(result.reports)} of {len(command.estimators)} estimators were measured"
+        print(f"gradbias: interrupted: {done}", file=sys.stderr)
         return INTERRUPTED
-    statuses = {EXIT_STATUS[report.verdict.value] for report in found.reports}
-    if found.findings.any():
+    statuses = {EXIT_STATUS[report.verdict.value] for report in result.reports}
+    if result.findings.any():
         return EXIT_STATUS["BIASED"]
     return EXIT_STATUS["UNBIASED"] if statuses == {0} else EXIT_STATUS["UNDECIDED"]
 
 
 def _settled(kept: KeptCertificate, change: str | None, status: int) -> int:
-    """The exit status beside a certificate: its own run's, or whether that still holds."""
-    if kept.found is None:
+    """The exit status with a certificate: the verdict's if it is new, else whether it changed."""
+    if kept.content is None:
         print(f"gradbias: wrote the certificate {kept.path}", file=sys.stderr)
         return status
     if change is not None:

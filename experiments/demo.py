@@ -1,8 +1,8 @@
-"""The main job on real input: the four built-in estimators and a user's file, on two environments.
+"""A demonstration: four built-in estimators and one from a user's file, on two environments.
 
     python -m gradbias.experiments.demo FOLDER
 
-prints a table, and leaves FOLDER/overview.png, FOLDER/results.csv and one folder a check.
+prints a table and writes FOLDER/overview.png, FOLDER/results.csv and a folder for each check.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MARKERS = ("x", "o", "s", "+", "v")
 
 @dataclass(frozen=True)
 class DemoProblem:
-    """An environment at a horizon that reaches its rewards."""
+    """A gymnasium environment, with a horizon that is long enough to reach a reward."""
 
     title: str
     gym: str
@@ -46,7 +46,7 @@ ORDERS = {1: "gradient", 2: "Hessian"}
 
 @dataclass(frozen=True, eq=False)
 class DemoRow:
-    """One check of the demo."""
+    """One check of the demo: the problem, the estimator's name and its report."""
 
     problem: DemoProblem
     estimator: str
@@ -54,7 +54,7 @@ class DemoRow:
 
 
 def run_demo(folder: Path) -> list[DemoRow]:
-    """All checks; each writes its own folder as it is done."""
+    """Runs all checks; each writes its own folder when it is done."""
     rows = []
     for problem in PROBLEMS:
         for name in ESTIMATORS:
@@ -96,7 +96,7 @@ def _table_line(row: DemoRow) -> str:
 
 
 def write_results(rows: list[DemoRow], path: Path) -> None:
-    """One line a check, every number of it but the bias itself."""
+    """Writes one line for each check, with every number of its report but the bias array."""
     tables: list[dict[str, Any]] = []
     for row in rows:
         summary = row.report.as_dict()
@@ -110,7 +110,9 @@ def write_results(rows: list[DemoRow], path: Path) -> None:
 
 
 def draw_overview(rows: list[DemoRow], path: Path) -> None:
-    """One row a problem: relative biases, the Hessians against the truth, where AD's goes wrong."""
+    """Draws a row for each problem: relative biases, expected against exact Hessians, and a map of
+    the bias of LVC's Hessian.
+    """
     figure = new_figure(15.0, 4.2 * len(PROBLEMS))
     axes = figure.subplots(len(PROBLEMS), 3, squeeze=False)
     for (bars, points, heat), problem in zip(axes, PROBLEMS, strict=True):
@@ -145,7 +147,7 @@ def _draw_bars(axes: Any, rows: list[DemoRow], title: str) -> None:
 
 
 def main() -> int:
-    """Runs the demo into the folder that is given (default: demo)."""
+    """Runs the demo into the folder that the command line names (default: demo)."""
     began = time.perf_counter()
     folder = claim_folder(sys.argv[1] if len(sys.argv) > 1 else "demo")
     print(HEADER)
@@ -153,11 +155,12 @@ def main() -> int:
     write_results(rows, folder / "results.csv")
     draw_overview(rows, folder / "overview.png")
     print(
-        f"\n{len(rows)} checks in {time.perf_counter() - began:.1f} s, all by enumeration: exact."
+        f"\n{len(rows)} checks in {time.perf_counter() - began:.1f} s, all exact (by enumeration)."
     )
     print(
-        f"picture {folder / 'overview.png'}, numbers {folder / 'results.csv'}, a report for each "
-        f"check in its own folder, such as {folder / 'cliffwalking-v1-lvc-hessian'}/report.html"
+        f"The picture is {folder / 'overview.png'}, the numbers are in {folder / 'results.csv'}, "
+        "and each check has a report in its own folder, such as "
+        f"{folder / 'cliffwalking-v1-lvc-hessian'}/report.html."
     )
     return 0
 

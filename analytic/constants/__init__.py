@@ -1,4 +1,4 @@
-"""Lipschitz constants, spectral bounds and deviations that the theorems assume."""
+"""The constants that the theorems assume: norms, Lipschitz constants, standard deviations."""
 
 from gradbias.analytic.utils.lazy_imports import public_names
 

@@ -18,13 +18,8 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One theta at which the constants are evaluated.
-
-    Attributes:
-        loop: the loop, with its inner and outer problem.
-        theta: the logits ``[S, A]``.
-        curvature: the Hessian estimator whose mean replaces the exact Hessian (None: exact).
-        hessian_error: multiplies the error of that mean.
+    """Logits ``[S, A]`` at which a loop's constants are evaluated; ``curvature`` and
+    ``hessian_error`` are as in `ReturnLoop`.
     """
 
     loop: ExpectedPath

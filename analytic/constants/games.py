@@ -1,9 +1,10 @@
-"""Bounds of a player's return's derivatives that hold for every pair of softmax policies.
+"""Bounds of the derivatives of a player's return that hold for every pair of softmax policies.
 
-A joint action has the probability ``pi_1 pi_2``. Along a unit direction in both players' logits, of
-lengths c and s, the absolute derivatives of that sum to at most ``b_1 (c + s)``, ``b_2 + 2 b_1^2 c
-s`` and ``b_3 (c^3 + s^3) + 3 b_1 b_2 c s (c + s)``: the same recursions hold with their largest
-values (`analytic.constants.softmax`).
+A joint action has the probability ``pi_1 pi_2``. Take a unit direction in both players' logits,
+with length c in the first player's and s in the second's, and b_1, b_2, b_3 as in
+`analytic.constants.softmax`. The absolute derivatives of the joint probabilities sum to at most
+``b_1 (c + s)``, ``b_2 + 2 b_1^2 c s`` and ``b_3 (c^3 + s^3) + 3 b_1 b_2 c s (c + s)``. With the
+largest values of these in place of b_1, b_2 and b_3, the recursions of that module hold.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1, for LOLA.
 """
@@ -24,8 +25,8 @@ from gradbias.analytic.problems.mdp import TabularMDP
 
 @dataclass(frozen=True)
 class GameConstants:
-    """Of one player's return: ``own`` derivatives in one player's parameters (either's), ``joint``
-    ones in both, and the norm of the ``mixed`` second derivative across players (c_1, mu_12).
+    """Bounds of the derivatives of one player's return: in one player's parameters, whichever's
+    (``own``), in both players' (``joint``), and across players (``mixed``: c_1 and mu_12).
     """
 
     own: ReturnConstants
@@ -34,13 +35,20 @@ class GameConstants:
 
 
 def game_constants(game: StochasticGame, player: int) -> GameConstants:
-    """Bounds for the return of ``player`` (1 or 2), for all parameters (tabular ``[S, A]``, or
-    linear ones whose features ``[S, A, p]`` have norm 1 at most, such as memory-one logits).
+    """Bounds of the derivatives of a player's return that hold for all parameters of both players.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1.
+    Args:
+        game: the game. Its policies are tabular ``[S, A]``, or linear with features ``[S, A, p]``
+            of norm 1 at most, such as memory-one logits.
+        player: the player whose return it is, 1 or 2.
+
+    Returns:
+        The bounds, by whose parameters the derivatives are taken in.
 
     Raises:
         ValueError: another player, or policies of another kind.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1.
 
     >>> from gradbias.analytic import prisoners_dilemma
     >>> found = game_constants(prisoners_dilemma(discount=0.5), 1)
@@ -63,12 +71,12 @@ def game_constants(game: StochasticGame, player: int) -> GameConstants:
 
 
 def joint_problem(game: StochasticGame, player: int) -> TabularMDP:
-    """The decision problem ``[S, A1 * A2]`` of both players as one, who is paid as ``player`` is.
-
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
+    """The MDP ``[S, A1 * A2]`` whose actions are joint actions and whose reward is ``player``'s.
 
     Raises:
-        ValueError: the pair is no decision problem.
+        ValueError: the game's tables are no MDP.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 3 (LOLA).
 
     >>> from gradbias.analytic import prisoners_dilemma
     >>> joint_problem(prisoners_dilemma(horizon=1), 1).reward[0].tolist()
@@ -77,8 +85,8 @@ def joint_problem(game: StochasticGame, player: int) -> TabularMDP:
     pairs = game.n_actions[0] * game.n_actions[1]
     kernel = game.transition.reshape(game.n_states, pairs, game.n_states)
     reward = game.joint_tables[player - 1].reward
-    paid = reward[0] if len(reward) == 1 else reward[..., None]
-    return TabularMDP(kernel, paid, game.discount, game.start, game.horizon)
+    table = reward[0] if len(reward) == 1 else reward[..., None]
+    return TabularMDP(kernel, table, game.discount, game.start, game.horizon)
 
 
 def _check_slope(policy: Policy) -> None:
@@ -92,15 +100,16 @@ def _check_slope(policy: Policy) -> None:
 
 
 def _together(own: tuple[float, ...]) -> tuple[float, float, float, float]:
-    """The constants of a product of two policies."""
+    """b_1 .. b_4 of the product of two policies that each have the constants ``own``."""
     b1, b2, b3, b4 = own
     rise = 3.0 * b1 * b2 - b3
-    # f(u) = u (b3 + rise (u^2 - 1) / 2) for u = c + s between 1 and sqrt(2).
-    ends = [1.0, math.sqrt(2.0)]
+    # The third one is the maximum of f(u) = u (b3 + rise (u^2 - 1) / 2) for u = c + s between 1 and
+    # sqrt(2): at an end, or where f' = 0.
+    candidates = [1.0, math.sqrt(2.0)]
     if rise != 0.0:
         inside = (0.5 * rise - b3) / (1.5 * rise)
         if 1.0 < inside < 2.0:
-            ends.append(math.sqrt(inside))
-    third = max(u * (b3 + 0.5 * rise * (u * u - 1.0)) for u in ends)
-    # c^4 + s^4 <= 1, c s <= 1/2.
+            candidates.append(math.sqrt(inside))
+    third = max(u * (b3 + 0.5 * rise * (u * u - 1.0)) for u in candidates)
+    # The fourth one uses c^4 + s^4 <= 1 and c s <= 1/2.
     return (math.sqrt(2.0) * b1, b2 + b1**2, third, b4 + 2.0 * b1 * b3 + 1.5 * b2**2)

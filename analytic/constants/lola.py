@@ -17,12 +17,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from gradbias.analytic.constants.games import game_constants, joint_problem
 from gradbias.analytic.constants.softmax import SCORE, ProblemSizes
 from gradbias.analytic.meta.bilevel import Lola
-from gradbias.analytic.meta.meta_gradients import inner_loop
 from gradbias.analytic.moments.estimators import Curvature
 from gradbias.analytic.returns.game_derivatives import game_gradient, game_hvp
 from gradbias.analytic.utils.validation import FloatArray
@@ -30,13 +28,9 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class LolaLoop:
-    """The `LoopSource` of a `Lola` loop.
-
-    Attributes:
-        problem: the game, and which of its players looks ahead.
-        phi: the parameters of the player who looks ahead.
-        theta: the opponent's parameters, before the first step.
-        sampled_curvature: whether the Hessian and the mixed derivative are estimated.
+    """The `LoopSource` of a `Lola` loop: ``phi`` are the parameters of the player who looks ahead,
+    ``theta`` the opponent's before the first step; ``sampled_curvature`` says whether the Hessian
+    and the mixed derivative are estimated.
     """
 
     problem: Lola
@@ -46,24 +40,16 @@ class LolaLoop:
 
     @classmethod
     def of(
-        cls,
-        problem: Lola,
-        meta_parameters: npt.ArrayLike,
-        theta: npt.ArrayLike | None,
-        steps: int,
-        step_size: float,
-        curvature: Curvature | None,
+        cls, problem: Lola, phi: FloatArray, path: list[FloatArray], curvature: Curvature | None
     ) -> LolaLoop:
-        """The source for a game with a finite horizon. Raises ValueError as `loop_constants`."""
+        """The source for the expected ``path``. Raises ValueError as `loop_constants`."""
         if problem.game.horizon is None:
             raise ValueError("problem: expected a game with a finite horizon, got horizon None")
         if curvature not in (None, Curvature.DICE):
             raise ValueError(f"curvature: expected None or DiCE's in a game, got {curvature!r}")
-        end = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)[-1]
-        phi, first = problem.start(meta_parameters, theta)
-        if end.shape != first.shape or problem.outer(phi, first).value.ndim:
-            raise ValueError(f"theta: expected one pair of policies, got shape {end.shape}")
-        return cls(problem, phi, first, sampled_curvature=curvature is not None)
+        if path[-1].shape != path[0].shape or problem.outer(phi, path[0]).value.ndim:
+            raise ValueError(f"theta: expected one pair of policies, got shape {path[-1].shape}")
+        return cls(problem, phi, path[0], sampled_curvature=curvature is not None)
 
     @property
     def player(self) -> int:

@@ -25,7 +25,11 @@ from gradbias.analytic.constants.lola import LolaLoop
 from gradbias.analytic.constants.maml_lirpg import ReturnLoop
 from gradbias.analytic.constants.mgrl import MgrlLoop
 from gradbias.analytic.meta.bilevel import BilevelProblem, Lola, Mgrl
+from gradbias.analytic.meta.compositional_bias import expected_path
+from gradbias.analytic.meta.meta_gradients import inner_loop
 from gradbias.analytic.moments.estimators import Curvature
+from gradbias.analytic.moments.trajectory_classes import Credit
+from gradbias.analytic.policies.softmax import TABULAR
 from gradbias.analytic.utils.validation import choice, real_number
 
 
@@ -193,9 +197,14 @@ def loop_source(
     hessian_error: float,
 ) -> LoopSource:
     """The source for a problem's kind of loop, checked. Raises ValueError as `loop_constants`."""
-    start = (meta_parameters, theta, steps, step_size, curvature)
-    if isinstance(problem, Lola):
-        return LolaLoop.of(problem, *start)
-    if isinstance(problem, Mgrl):
-        return MgrlLoop.of(problem, *start)
-    return ReturnLoop.of(problem, *start, hessian_error)
+    if isinstance(problem, Lola | Mgrl):
+        path = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)
+        phi = problem.start(meta_parameters, theta)[0]
+        if isinstance(problem, Lola):
+            return LolaLoop.of(problem, phi, path, curvature)
+        return MgrlLoop.of(problem, phi, path, curvature)
+    credit = Credit.REWARD_TO_GO
+    loop = expected_path(problem, meta_parameters, theta, steps, step_size, credit, None)
+    if loop.problem.policy is not TABULAR:
+        raise ValueError("problem: expected a tabular softmax policy, got another one")
+    return ReturnLoop(loop, curvature, hessian_error)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy.typing as npt
-
 from gradbias.analytic.constants.at_point import Point, variance_slope
 from gradbias.analytic.constants.returns import (
     gradient_deviation,
@@ -20,44 +18,19 @@ from gradbias.analytic.constants.returns import (
     mixed_deviation,
     return_constants,
 )
-from gradbias.analytic.meta.bilevel import BilevelProblem
-from gradbias.analytic.meta.compositional_bias import ExpectedPath, expected_path
+from gradbias.analytic.meta.compositional_bias import ExpectedPath
 from gradbias.analytic.moments.estimators import Curvature
-from gradbias.analytic.moments.trajectory_classes import Credit
-from gradbias.analytic.policies.softmax import TABULAR
 
 
 @dataclass(frozen=True, eq=False)
 class ReturnLoop:
-    """The `LoopSource` of a `Maml` or `Lirpg` loop.
-
-    Attributes:
-        loop: the loop's inner and outer problem, and its expected path from theta^0.
-        curvature: the Hessian estimator whose mean replaces the exact Hessian (None: exact).
-        hessian_error: multiplies the error of that mean.
+    """The `LoopSource` of a `Maml` or `Lirpg` loop. Its Hessians have the mean of ``curvature``
+    (None: exact), whose error is multiplied by ``hessian_error``.
     """
 
     loop: ExpectedPath
     curvature: Curvature | None
     hessian_error: float
-
-    @classmethod
-    def of(
-        cls,
-        problem: BilevelProblem,
-        meta_parameters: npt.ArrayLike,
-        theta: npt.ArrayLike | None,
-        steps: int,
-        step_size: float,
-        curvature: Curvature | None,
-        hessian_error: float,
-    ) -> ReturnLoop:
-        """The source for tabular softmax policies. Raises ValueError as `loop_constants`."""
-        credit = Credit.REWARD_TO_GO
-        loop = expected_path(problem, meta_parameters, theta, steps, step_size, credit, None)
-        if loop.problem.policy is not TABULAR:
-            raise ValueError("problem: expected a tabular softmax policy, got another one")
-        return cls(loop, curvature, hessian_error)
 
     def largest_estimate(self) -> float:
         """The largest norm of an estimate of the inner gradient, from any trajectories."""

@@ -20,13 +20,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from gradbias.analytic.constants.returns import gradient_deviation, return_constants
 from gradbias.analytic.constants.softmax import SCORE, ProblemSizes, derivative_bounds
 from gradbias.analytic.meta.bilevel import Mgrl
 from gradbias.analytic.meta.inner_steps import LambdaStep
-from gradbias.analytic.meta.meta_gradients import inner_loop
 from gradbias.analytic.moments.estimators import Curvature
 from gradbias.analytic.policies.softmax import TABULAR
 from gradbias.analytic.problems.critics import critic_rows
@@ -38,13 +36,8 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class MgrlLoop:
-    """The `LoopSource` of a `Mgrl` loop.
-
-    Attributes:
-        problem: the loop's problem, with its critic and weighting.
-        mdp: the problem's MDP, with a finite horizon.
-        phi: (discount, lambda).
-        theta: the logits ``[S, A]`` that the loop starts from.
+    """The `LoopSource` of a `Mgrl` loop: ``phi`` is (discount, lambda), ``theta`` the logits
+    ``[S, A]`` that the loop starts from.
     """
 
     problem: Mgrl
@@ -54,15 +47,9 @@ class MgrlLoop:
 
     @classmethod
     def of(
-        cls,
-        problem: Mgrl,
-        meta_parameters: npt.ArrayLike,
-        theta: npt.ArrayLike | None,
-        steps: int,
-        step_size: float,
-        curvature: Curvature | None,
+        cls, problem: Mgrl, phi: FloatArray, path: list[FloatArray], curvature: Curvature | None
     ) -> MgrlLoop:
-        """The source for exact Hessians. Raises ValueError as `loop_constants`."""
+        """The source for the expected ``path``. Raises ValueError as `loop_constants`."""
         mdp = problem.mdp
         if not isinstance(mdp, TabularMDP) or mdp.horizon is None:
             raise ValueError(f"problem: expected a TabularMDP with a finite horizon, got {mdp!r}")
@@ -72,10 +59,9 @@ class MgrlLoop:
             raise ValueError(f"problem: expected (un)discounted weights, got {problem.weighting!r}")
         if curvature is not None:
             raise ValueError(f"curvature: expected None for MGRL, got {curvature!r}")
-        first = inner_loop(problem, meta_parameters, theta, steps=steps, step_size=step_size)[0]
-        if first.ndim != 2:
-            raise ValueError(f"theta: expected one policy, got shape {first.shape}")
-        return cls(problem, mdp, problem.start(meta_parameters, theta)[0], first)
+        if path[0].ndim != 2:
+            raise ValueError(f"theta: expected one policy, got shape {path[0].shape}")
+        return cls(problem, mdp, phi, path[0])
 
     def largest_estimate(self) -> float:
         """The largest norm of an estimate of the update, from any trajectories."""
@@ -153,8 +139,11 @@ class MgrlLoop:
 
 @dataclass(frozen=True)
 class _Slopes:
-    """Norms of the derivatives 0 .. 3 in theta of the ``update``, and 0 .. 2 of its derivatives in
-    gamma and lambda (``in_phi``).
+    """Bounds of the norms of the update's derivatives in theta.
+
+    Attributes:
+        update: of the update itself and of its first three derivatives.
+        in_phi: of the update's derivatives in gamma and in lambda, and of their first two ones.
     """
 
     update: tuple[float, ...]
@@ -162,14 +151,14 @@ class _Slopes:
 
     @classmethod
     def of(cls, loop: MgrlLoop) -> _Slopes:
-        """By recursion over the steps to go."""
+        """The bounds for a loop, by recursion over the steps to go."""
         gamma, decay = loop.phi.tolist()
         folded, ahead = _folded(loop)
         sizes = ProblemSizes.of(folded)
         rows = [dict.fromkeys(("x1", "x2", "x3", "x4"), 0.0), *derivative_bounds(sizes)]
         turn, tau = folded.discount * sizes.influence, sizes.influence
         update = _Update(sizes, loop.weight)
-        by = (_Moved(sizes, loop.weight, decay), _Moved(sizes, loop.weight, gamma))
+        by = (_InPhi(sizes, loop.weight, decay), _InPhi(sizes, loop.weight, gamma))
         for n in range(1, loop.horizon + 1):
             before = [rows[n - 1][f"x{k}"] for k in (1, 2, 3)]
             spread = sizes.mean_span * sizes.length(n - 1)
@@ -179,46 +168,46 @@ class _Slopes:
             spans = float(np.ptp(critic)), float(np.ptp(critic, axis=1).max())
             for each, factor in zip(by, (share, 0.0 if n == 1 else gamma), strict=True):
                 each.step(tau, factor * spans[0], factor * spans[1], spread, before)
-        return cls(tuple(update.found), (tuple(by[0].update.found), tuple(by[1].update.found)))
+        return cls(tuple(update.norms), (tuple(by[0].update.norms), tuple(by[1].update.norms)))
 
 
 def _folded(loop: MgrlLoop) -> tuple[TabularMDP, FloatArray]:
-    """The problem whose values the lambda-returns are, and what the critic says of the next state,
-    ``[H, S, A]``.
+    """The MDP whose values are the lambda-returns (the critic is folded into its rewards), and the
+    critic's expected value of the next state, ``[H, S, A]``.
     """
     gamma, decay = loop.phi.tolist()
     mdp, horizon = loop.mdp, loop.horizon
     ahead = np.einsum("sax,tx->tsa", mdp.transition, loop.values[1:])
     share = np.where(np.arange(horizon) == horizon - 1, 1.0, 1.0 - decay)[:, None, None]
     reward = mdp.tables.reward + gamma * share * ahead
-    paid = reward[..., None] * np.ones(mdp.n_states)
-    return TabularMDP(mdp.transition, paid, gamma * decay, mdp.start, horizon), ahead
+    table = reward[..., None] * np.ones(mdp.n_states)
+    return TabularMDP(mdp.transition, table, gamma * decay, mdp.start, horizon), ahead
 
 
 class _Update:
-    """Norms of the update's derivatives in theta, n steps to go; a step adds one."""
+    """Bounds of the update's derivatives in theta, one more step to go with each call of `step`."""
 
     def __init__(self, sizes: ProblemSizes, weight: float, orders: int = 4) -> None:
         self.softmax, self.turn = (1.0, *sizes.softmax), weight * sizes.influence
-        self.weight, self.found = weight, [0.0] * orders
+        self.weight, self.norms = weight, [0.0] * orders
 
     def step(self, span: float, later: list[float]) -> None:
-        """``span`` of the action values, and ``later[k - 1]`` half of that of their k-th derivative
-        (what an action decides of it).
+        """Adds a step; ``span`` is that of the action values, ``later[k - 1]`` half of that of
+        their k-th derivative over actions.
         """
-        b, before = self.softmax, list(self.found)
+        b, before = self.softmax, list(self.norms)
         for k in range(len(before)):
             total = 0.5 * b[k + 1] * span + self.weight * before[k]
             for j in range(k):
                 total += math.comb(k, j) * b[j + 1] * later[k - j - 1]
             for j in range(1, k + 1):
                 total += math.comb(k, j) * b[j] * self.turn * before[k - j]
-            self.found[k] = total
+            self.norms[k] = total
 
 
-class _Moved:
-    """The same for the update's derivative in gamma or lambda, which moves the folded problem's
-    discount by ``rate``.
+class _InPhi:
+    """The same bounds for the update's derivative in gamma or in lambda. ``rate`` is the derivative
+    of the folded problem's discount, gamma lambda, in that number.
     """
 
     def __init__(self, sizes: ProblemSizes, weight: float, rate: float) -> None:
@@ -227,10 +216,11 @@ class _Moved:
         self.span, self.values = 0.0, [0.0, 0.0]
 
     def step(
-        self, tau: float, paid: float, chosen: float, spread: float, before: list[float]
+        self, tau: float, reward: float, chosen: float, spread: float, before: list[float]
     ) -> None:
-        """``paid`` and ``chosen``: how far apart what a step pays moves, at all and by the action;
-        ``spread`` and ``before``: of the values one step later, and of their derivatives.
+        """Adds a step. ``reward`` and ``chosen`` are the spans of its rewards' derivative, in all
+        and over actions; ``spread`` is the span of the values one step later, ``before`` bounds
+        their derivatives.
         """
         ahead = self.rate * spread + self.discount * self.span
         later = [
@@ -241,4 +231,4 @@ class _Moved:
         b1, b2, *_ = self.softmax
         first = 0.5 * b1 * span + later[0]
         second = 0.5 * b2 * span + 2.0 * b1 * decided[0] + later[1]
-        self.span, self.values = paid + ahead, [first, second]
+        self.span, self.values = reward + ahead, [first, second]

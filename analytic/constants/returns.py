@@ -1,11 +1,12 @@
 """Bounds that hold for every tabular softmax policy of a problem, from its tables alone.
 
-`analytic.constants.softmax` bounds the derivatives of values; here are those of returns, of what
-Hessian estimates are on average, and the deviations of estimates: scores are martingale differences
-with ``E|u|^2 <= 1 - 1/A``, so Minkowski's inequality over the rewards bounds the noise of each.
+`analytic.constants.softmax` bounds the derivatives of state values. This module bounds those of
+returns, the errors of the means of Hessian estimates, and the standard deviations of estimates. The
+scores u are martingale differences with ``E|u|^2 <= 1 - 1/A`` for A actions, so Minkowski's
+inequality over the rewards bounds the noise of each estimate.
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumptions 4.1-4.3, supposes
-that they exist.
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumptions 4.1-4.3, which
+suppose that such bounds exist.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from gradbias.analytic.problems.mdp import TabularMDP
 
 @dataclass(frozen=True)
 class ReturnConstants:
-    """Bounds, over all theta and starts, of the norms of the return's first four derivatives in
-    theta: L0 (gradient), L1 (Hessian), L2, L3. Each is the Lipschitz constant of the one before.
+    """Bounds of the norms of the return's first four derivatives, over all theta and initial
+    distributions: L0 (gradient), L1 (Hessian), L2, L3. Each is the Lipschitz constant of the one
+    before.
     """
 
     slope: float
@@ -35,8 +37,8 @@ class ReturnConstants:
 
 @dataclass(frozen=True)
 class HessianConstants:
-    """Of a Hessian estimate's mean, over all theta: the norm of its ``error``, the Lipschitz
-    constant of the mean (``change``), and the Frobenius ``deviation`` from one trajectory.
+    """Bounds for a Hessian estimate, over all theta: the norm of its mean's ``error``, the mean's
+    Lipschitz constant (``change``), and the Frobenius ``deviation`` from one trajectory.
     """
 
     error: float
@@ -45,14 +47,19 @@ class HessianConstants:
 
 
 def return_constants(mdp: TabularMDP) -> ReturnConstants:
-    """Bounds of the return's derivatives that hold for all theta ``[S, A]``, by recursion over the
-    steps to go, or its limit.
+    """Bounds of the return's derivatives that hold for all logits ``[S, A]``.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1
-    (`analytic.constants.softmax` derives them).
+    Args:
+        mdp: the problem.
+
+    Returns:
+        The bounds, by recursion over the steps to go; over the infinite horizon their limit.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1
+    (`analytic.constants.softmax` derives them).
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> found = return_constants(bandit)
@@ -63,14 +70,15 @@ def return_constants(mdp: TabularMDP) -> ReturnConstants:
 
 
 def mixed_constants(mdp: TabularMDP) -> ReturnConstants:
-    """`return_constants` for every reward ``[S, A]`` of norm 1 in place of the problem's: bounds of
-    LIRPG's mixed derivative ``d/dphi dJ/dtheta`` (``slope``: the paper's c_1) and of its first two
-    derivatives in theta (``curvature``: rho_1, which the paper lacks; ``third``).
+    """Bounds of LIRPG's mixed derivative ``d/dphi dJ/dtheta`` and of its derivatives in theta.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1.
+    They are the `return_constants` over all rewards ``[S, A]`` of norm 1: ``slope`` is the paper's
+    c_1, ``curvature`` is rho_1 (which the paper lacks).
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[5.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> round(mixed_constants(bandit).slope, 4)
@@ -85,14 +93,13 @@ def _return_constants(problem: ProblemSizes) -> ReturnConstants:
 
 
 def hessian_constants(mdp: TabularMDP, curvature: Curvature) -> HessianConstants:
-    """Bounds for a Hessian estimate ``[S, A, S, A]`` with rewards-to-go and no critic, for all
-    theta.
+    """Bounds for a Hessian estimate ``[S, A, S, A]`` with rewards-to-go and no critic.
+
+    Raises:
+        ValueError: the problem is no `TabularMDP`, or another curvature.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5
     (`analytic.constants.softmax` derives them).
-
-    Raises:
-        ValueError: the problem is no `TabularMDP`; a curvature that is none.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> hessian_constants(bandit, Curvature.LVC).error  # of one step it estimates the Hessian
@@ -116,14 +123,14 @@ def gradient_deviation(
     credit: Credit = Credit.REWARD_TO_GO,
     exact_baseline: bool = False,
 ) -> float:
-    """A bound, for all theta ``[S, A]``, of the deviation ``sqrt(E|ghat - g|^2)`` of the gradient
-    from one trajectory; with rewards-to-go, less the exact values if ``exact_baseline``.
+    """A bound of the standard deviation ``sqrt(E|ghat - g|^2)`` of one trajectory's gradient, for
+    all logits ``[S, A]``; the exact values are subtracted from rewards-to-go if ``exact_baseline``.
+
+    Raises:
+        ValueError: total returns over the infinite horizon, or with the exact baseline.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.3; scores are
     martingale differences with ``E|u|^2 <= 1 - 1/A``.
-
-    Raises:
-        ValueError: whole returns over the infinite horizon, or with the exact baseline.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> round(gradient_deviation(bandit), 4)
@@ -132,7 +139,7 @@ def gradient_deviation(
     problem = ProblemSizes.of(mdp)
     if credit is Credit.TOTAL_RETURN:
         if mdp.horizon is None or exact_baseline:
-            raise ValueError("credit: expected rewards-to-go, got whole returns")
+            raise ValueError("credit: expected rewards-to-go, got total returns")
         length = problem.length(mdp.horizon)
         return float(problem.largest_reward * length * math.sqrt(mdp.horizon * problem.scatter))
     if exact_baseline:
@@ -141,14 +148,13 @@ def gradient_deviation(
 
 
 def mixed_deviation(mdp: TabularMDP) -> float:
-    """The bound of `gradient_deviation` for rewards of at most 1, which is also one for the
-    derivative ``[S, A, S, A]`` of that estimate in the rewards (LIRPG's sampled Jacobian), in the
-    Frobenius norm.
-
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5 (sigma_J).
+    """A bound of the standard deviation of LIRPG's sampled Jacobian ``[S, A, S, A]``, in the
+    Frobenius norm, and the bound of `gradient_deviation` for rewards of at most 1.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5 (sigma_J).
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[3.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> round(mixed_deviation(bandit), 4)
@@ -162,14 +168,14 @@ def mixed_deviation(mdp: TabularMDP) -> float:
 
 
 def largest_estimate(mdp: TabularMDP) -> float:
-    """What the norm of a gradient estimate ``[S, A]`` (rewards-to-go, no critic) from any
-    trajectories, at any theta, does not exceed: an inner step is no longer than that times alpha.
-
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4 (where iterates
-    may go).
+    """The largest norm of a gradient estimate ``[S, A]`` with rewards-to-go and no critic, from any
+    trajectories at any theta. An inner step is no longer than that times the step size.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4 (where iterates
+    may go).
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> round(largest_estimate(bandit), 4)
@@ -180,8 +186,10 @@ def largest_estimate(mdp: TabularMDP) -> float:
 
 
 def _hessian_noise(problem: ProblemSizes, curvature: Curvature) -> float:
-    """The deviation of the Hessian's estimate for rewards of at most 1, by Minkowski over rewards:
-    that of step k sees a martingale of k + 1 increments (AD: a sum of k + 1 matrices).
+    """A bound of the standard deviation of the Hessian's estimate for rewards of at most 1.
+
+    Minkowski's inequality adds the noise of each reward: that of step k is multiplied by a
+    martingale of k + 1 increments (for AD by a sum of k + 1 matrices).
     """
     mdp, scatter = problem.mdp, problem.scatter
     gamma = mdp.discount
@@ -189,11 +197,11 @@ def _hessian_noise(problem: ProblemSizes, curvature: Curvature) -> float:
         return math.sqrt(0.5 * scatter) * problem.paired_length
     steps = mdp.horizon
     if steps is None:
-        # Until what is left out is below rounding; the rest is bounded by a geometric series.
+        # The sum is cut where the remainder is below rounding; a geometric series bounds that.
         steps = math.ceil(60.0 / (1.0 - gamma)) if gamma > 0.0 else 1
     k = np.arange(steps)
-    own = math.sqrt(2.0 * scatter)  # E|u u^T - F|^2 <= E|u|^4 <= 2 E|u|^2
+    diagonal = math.sqrt(2.0 * scatter)  # E|u u^T - F|^2 <= E|u|^4 <= 2 E|u|^2
     across = 2.0 * scatter * np.sqrt(k) if curvature is Curvature.DICE else np.zeros(steps)
-    noise = np.sqrt(np.cumsum((own + across) ** 2))
-    rest = 0.0 if mdp.horizon is not None else gamma**steps * 60.0 * steps / (1.0 - gamma) ** 2
-    return float(gamma**k @ noise) + rest
+    noise = np.sqrt(np.cumsum((diagonal + across) ** 2))
+    cut = 0.0 if mdp.horizon is not None else gamma**steps * 60.0 * steps / (1.0 - gamma) ** 2
+    return float(gamma**k @ noise) + cut

@@ -1,13 +1,15 @@
-"""What bounds a softmax's derivatives, and those of a return by recursion over the steps to go.
+"""Bounds of the derivatives of a softmax, and of state values by recursion over the steps to go.
 
-With ``Pi^(k)`` the k-th derivative of a softmax along a unit direction, ``sum_a |Pi^(k)| <= b_k``,
-so ``|Pi^(k) f| <= b_k/2 span(f)``. The product rule for ``V = Pi Q``, ``Q = r + gamma P V`` with n
-steps to go then bounds the k-th derivative of every state's value by ``x_k(n)``,
+Let ``Pi^(k)`` be the k-th derivative of a softmax along a unit direction, and b_k a bound of
+``sum_a |Pi^(k)|``. Then ``|Pi^(k) f| <= b_k/2 span(f)`` for a function f of the action. The product
+rule for ``V = Pi Q``, ``Q = r + gamma P V`` with n steps to go (r: rewards, P: transitions, gamma:
+discount) bounds the k-th derivative of every state's value by ``x_k(n)``,
 
     x_k(n) = b_k/2 D(n) + gamma tau sum_{0<j<k} (k choose j) b_j x_{k-j}(n-1) + gamma x_k(n-1),
 
-where ``D(n)`` bounds the spread over actions of ``Q`` and ``tau`` is how much of the next state's
-law an action decides (total variation). What AD and LVC estimate obeys like recursions.
+where ``D(n)`` bounds the span over actions of ``Q``, and ``tau`` is the largest total variation
+distance between the next state's distributions under two actions. The means of AD's and LVC's
+Hessian estimates obey similar recursions.
 
 Source: Taylor's theorem and the product rule; b_1 and b_2 are attained for any number of actions,
 b_3 and b_4 for two.
@@ -23,17 +25,21 @@ import numpy as np
 from gradbias.analytic.problems.mdp import TabularMDP
 
 SCORE = math.sqrt(2.0)
-"""The norm of a score ``e_a - pi`` is below this, and so is the span of a unit direction."""
+"""A bound of the norm of a score ``e_a - pi``, and of the span of a unit direction."""
 
 THIRD_CENTRAL = math.sqrt(2.0) / (3.0 * math.sqrt(3.0))
-"""How fast ``diag(pi) - pi pi^T`` changes: the largest third central moment on a span of SCORE."""
+"""A bound of the derivative of ``diag(pi) - pi pi^T``: the largest third central moment on a span
+of SCORE."""
 
 ORDERS = 4
 
 
 @dataclass(frozen=True)
 class ProblemSizes:
-    """What the recursions need of a problem; ``softmax`` are b_1 .. b_4 of its policies."""
+    """The numbers of a problem that the recursions need: b_1 .. b_4 of its policies, the spans of
+    mean rewards over a state's actions (the largest), of all possible and of all mean rewards, the
+    largest absolute mean and possible reward, and tau.
+    """
 
     mdp: TabularMDP
     softmax: tuple[float, float, float, float]
@@ -46,31 +52,31 @@ class ProblemSizes:
 
     @classmethod
     def of(cls, mdp: TabularMDP) -> ProblemSizes:
-        """Those of a problem. Raises ValueError if it is no `TabularMDP`."""
+        """The numbers of a problem. Raises ValueError if it is no `TabularMDP`."""
         if not isinstance(mdp, TabularMDP):
             raise ValueError(f"mdp: expected a TabularMDP, got a {type(mdp).__name__}")
         mean, possible = mdp.tables.reward, mdp.transition > 0
-        paid = np.broadcast_to(
+        rewards = np.broadcast_to(
             mdp.next_state_reward, (len(mdp.next_state_reward), *mdp.transition.shape)
         )[:, possible]
         return cls(
             mdp,
             softmax=softmax_constants(mdp.n_actions),
             action_span=float(np.ptp(mean, axis=-1).max()),
-            reward_span=float(np.ptp(paid)),
+            reward_span=float(np.ptp(rewards)),
             mean_span=float(np.ptp(mean)),
             largest_mean=float(np.abs(mean).max()),
-            largest_reward=float(np.abs(paid).max()),
+            largest_reward=float(np.abs(rewards).max()),
             influence=influence(mdp),
         )
 
     @property
     def scatter(self) -> float:
-        """The largest ``E|u|^2`` of a score u."""
+        """The bound ``1 - 1/A`` of ``E|u|^2`` for a score u."""
         return 1.0 - 1.0 / self.mdp.n_actions
 
     def length(self, steps: int | None) -> float:
-        """``1 + gamma + ...`` over so many steps."""
+        """The discounted length ``1 + gamma + ...`` of so many steps."""
         gamma = self.mdp.discount
         if steps is None:
             return 1.0 / (1.0 - gamma)
@@ -78,7 +84,7 @@ class ProblemSizes:
 
     @property
     def paired_length(self) -> float:
-        """``sum_t gamma^t (1 + ... + gamma^{H-t-1})``."""
+        """The sum over t of ``gamma^t (1 + ... + gamma^{H-t-1})``, for the horizon H."""
         horizon, gamma = self.mdp.horizon, self.mdp.discount
         if horizon is None:
             return (1.0 - gamma) ** -2
@@ -86,35 +92,35 @@ class ProblemSizes:
 
 
 def influence(mdp: TabularMDP) -> float:
-    """tau: the largest total variation distance between the laws of the next state under two
-    actions, over states; 0 where actions do not matter for ``transition [S, A, S]``.
-
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1.
+    """The largest total variation distance tau, from 0 to 1, between the next state's distributions
+    under two actions; 0 if actions do not change ``transition [S, A, S]``.
 
     Raises:
         ValueError: the problem is no `TabularMDP`.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1.
 
     >>> influence(TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1))
     0.0
     """
     if not isinstance(mdp, TabularMDP):
         raise ValueError(f"mdp: expected a TabularMDP, got a {type(mdp).__name__}")
-    found = 0.0
+    largest = 0.0
     for a in range(mdp.n_actions):
         distance = np.abs(mdp.transition - mdp.transition[:, a : a + 1]).sum(axis=2)
-        found = max(found, 0.5 * float(distance.max()))
-    return min(found, 1.0)
+        largest = max(largest, 0.5 * float(distance.max()))
+    return min(largest, 1.0)
 
 
 def softmax_constants(n_actions: int) -> tuple[float, float, float, float]:
-    """``b_1 .. b_4``: what the sum of absolute k-th derivatives of a softmax over ``[A]`` logits
-    along a unit direction does not exceed.
-
-    Source: by the logistic function's derivatives for two actions, where all are attained; b_1 and
-    b_2 are the same for more, b_3 and b_4 then follow from moments on a span of sqrt(2).
+    """Bounds ``b_1 .. b_4`` of the sum of absolute k-th derivatives of a softmax over ``[A]``
+    logits along a unit direction.
 
     Raises:
         ValueError: no actions.
+
+    Source: the logistic function's derivatives for two actions, where all are attained; b_1 and
+    b_2 are the same for more, b_3 and b_4 then follow from moments on a span of sqrt(2).
 
     >>> [round(b, 4) for b in softmax_constants(2)]
     [0.7071, 0.3849, 0.7071, 1.0215]
@@ -133,8 +139,11 @@ def softmax_constants(n_actions: int) -> tuple[float, float, float, float]:
 
 
 def derivative_bounds(problem: ProblemSizes) -> list[dict[str, float]]:
-    """What bounds values' derivatives x1 .. x4, their mixed one along two policies' directions, and
-    what LVC and AD estimate, at 1, 2, .. steps to go; over the infinite horizon the limit alone.
+    """Bounds by name at 1, 2, .. steps to go; over the infinite horizon, their limit alone.
+
+    ``x1`` to ``x4`` bound the values' derivatives, ``mixed`` the second one along two policies'
+    directions; the others bound the means of LVC's and AD's estimates, LVC's error, and how fast
+    the means change.
     """
     horizon = problem.mdp.horizon
     if horizon is None:
@@ -149,14 +158,15 @@ _NAMES = ("x1", "x2", "x3", "x4", "mixed", "lvc", "lvc_error", "lvc_change", "ad
 
 
 def _row(problem: ProblemSizes, n: int | None, before: dict[str, float]) -> dict[str, float]:
+    """The bounds with n steps to go (None: infinitely many), from those with n - 1."""
     mdp = problem.mdp
     gamma, b = mdp.discount, (1.0, *problem.softmax)
-    turn = gamma * problem.influence  # a half for Pi', a two for the span of values within +-x
-    found: dict[str, float] = {}
-    ahead = found if n is None else before  # one step later
+    turn = gamma * problem.influence  # 1/2 from Pi' cancels 2 from the span of values within +-x
+    row: dict[str, float] = {}
+    ahead = row if n is None else before  # the bounds one step later
 
     def put(name: str, source: float) -> None:
-        found[name] = source / (1.0 - gamma) if n is None else source + gamma * before[name]
+        row[name] = source / (1.0 - gamma) if n is None else source + gamma * before[name]
 
     later = problem.length(None if n is None else n - 1)
     span = problem.action_span + turn * problem.mean_span * later
@@ -168,7 +178,7 @@ def _row(problem: ProblemSizes, n: int | None, before: dict[str, float]) -> dict
     put("lvc_error", 2.0 * turn * b[1] * ahead["x1"])
     put("lvc_change", 0.5 * b[3] * span + turn * (b[2] * ahead["x1"] + b[1] * ahead["lvc"]))
     value = problem.largest_mean * problem.length(n)
-    block, moved = (0.5, THIRD_CENTRAL) if mdp.n_actions > 1 else (0.0, 0.0)
+    block, change = (0.5, THIRD_CENTRAL) if mdp.n_actions > 1 else (0.0, 0.0)
     put("ad", block * value)
-    put("ad_change", block * found["x1"] + moved * value + turn * b[1] * ahead["ad"])
-    return found
+    put("ad_change", block * row["x1"] + change * value + turn * b[1] * ahead["ad"])
+    return row

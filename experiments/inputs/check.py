@@ -1,4 +1,4 @@
-"""One check: from what the command line says to a report."""
+"""One check: from the options of the command line to a report."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Checked:
 
 
 def run_check(command: Check) -> Checked:
-    """The check that the command line asks for.
+    """Runs the check that the command line asks for.
 
     Raises:
         ValueError: bad input of any kind, in one sentence.
@@ -46,7 +46,7 @@ def run_check(command: Check) -> Checked:
         raise ValueError(f"--order: expected 1 or 2, got {command.order}")
     whole_number("--budget", command.budget, at_least=1)
     problem_rng, policy_rng, sample_rng = generators(command.seed)
-    # The user's file comes last: it may do anything, change the working directory for one.
+    # The user's file is loaded last, as it may do anything, even change the working directory.
     mdp = load_problem(command, problem_rng)
     theta = load_theta(command.theta, mdp, policy_rng)
     critic = load_critic(command.critic, mdp, theta)
@@ -72,23 +72,25 @@ def run_check(command: Check) -> Checked:
 
 
 def _measure(command: Check) -> tuple[Callable[..., BiasReport], dict[str, Any]]:
-    """What measures, with the options that are its own."""
+    """The function that measures, and the options that it alone has."""
     own = ("bounds", "second_moment", "checkpoint")
     given = {name: getattr(command, name) for name in own if getattr(command, name) is not None}
     if command.evidence == "sequential":
         return measure_bias_sequentially, given
     if given:
         option = next(iter(given)).replace("_", "-")
-        raise ValueError(f"--{option}: only with --evidence sequential, got {command.evidence}")
+        raise ValueError(f"--{option}: expected --evidence sequential, got {command.evidence}")
     return measure_bias, {"evidence": command.evidence}
 
 
 def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
-    """A built-in by its name, or what FILE.py:NAME names: a surrogate, or an estimator that
-    `from_surrogate`, `from_callable` or `from_draws` made. Beside it the file that it comes from.
+    """The estimator of a name, and the file that it comes from (None for a built-in).
+
+    FILE.py:NAME may be a surrogate, or an estimator made by `from_surrogate`, `from_callable` or
+    `from_draws`.
 
     Raises:
-        ValueError: neither, one that cannot be called, or an estimator of another order.
+        ValueError: an unknown name, an object that cannot be called, or one of another order.
     """
     check_name(name)
     if name in CATALOGUE:
@@ -108,7 +110,7 @@ def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError for what neither names a built-in nor has the form FILE.py:NAME."""
+    """Raises ValueError unless the name is a built-in's or has the form FILE.py:NAME."""
     file, _, attribute = name.rpartition(":")
     if name not in CATALOGUE and not (file.endswith(".py") and attribute):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Problems, policies and critics from what the command line names."""
+"""The problems, policies and critics that the command line names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_TABLE = 200_000_000
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
     """Independent generators for the problem, the policy and the samples."""
     if seed < 0:
-        raise ValueError(f"--seed: expected a whole number >= 0, got {seed}")
+        raise ValueError(f"--seed: expected an integer >= 0, got {seed}")
     return tuple(np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
 
 
@@ -32,7 +32,7 @@ def load_problem(command: Problem, rng: np.random.Generator) -> TabularMDP:
     """The problem that exactly one of --npz, --gym and --random names.
 
     Raises:
-        ValueError: none or several are named, or the one named cannot be had.
+        ValueError: none or several are named, or the named one cannot be loaded.
     """
     named = {"--npz": command.npz, "--gym": command.gym, "--random": command.random}
     given = [option for option, value in named.items() if value is not None]
@@ -40,7 +40,7 @@ def load_problem(command: Problem, rng: np.random.Generator) -> TabularMDP:
         got = " and ".join(given) if given else "none"
         raise ValueError(f"expected one problem (--npz, --gym or --random), got {got}")
     if command.env_option and command.gym is None:
-        raise ValueError(f"--env-option: only with --gym, got {given[0]}")
+        raise ValueError(f"--env-option: expected --gym with it, got {given[0]}")
     if command.horizon is not None:
         whole_number("--horizon", command.horizon, at_least=1)
     discount = DEFAULT_DISCOUNT if command.discount is None else command.discount
@@ -65,7 +65,9 @@ def load_loop_start(command: Bounds) -> tuple[TabularMDP, FloatArray]:
     problem_rng, policy_rng, _ = generators(command.seed)
     mdp = load_problem(command, problem_rng)
     if mdp.horizon is None:
-        raise ValueError("--horizon: expected a number of steps, as whole trajectories are sampled")
+        raise ValueError(
+            "--horizon: expected a number of steps, as the bounds are those of finite episodes"
+        )
     return mdp, load_theta(command.theta, mdp, policy_rng)
 
 
@@ -87,7 +89,7 @@ def load_theta(source: str, mdp: TabularMDP, rng: np.random.Generator) -> FloatA
 
 
 def load_critic(source: str, mdp: TabularMDP, theta: FloatArray) -> FloatArray | None:
-    """Values for the record: None for 'zero', the exact ones, or an npy file's."""
+    """The critic's values: None for 'zero', the policy's own for 'exact', or an npy file's."""
     if source == "zero":
         return None
     if source == "exact":
@@ -96,7 +98,7 @@ def load_critic(source: str, mdp: TabularMDP, theta: FloatArray) -> FloatArray |
 
 
 def _from_file(command: Problem) -> TabularMDP:
-    """The npz file's problem, with what the command line says in place of what it says."""
+    """The npz file's problem; options of the command line take precedence."""
     arguments = read_problem(str(command.npz))
     if command.discount is not None:
         arguments["discount"] = command.discount

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then in a log."""
+"""The progress of long work: a bar on a terminal, or an occasional line in a log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def shown_progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A function ``(done, total)`` that shows itself on stderr once work takes long."""
+    """A function ``(done, total)`` that shows progress on standard error once work takes long."""
     began = last = time.monotonic()
     if sys.stderr.isatty():
         from tqdm.auto import tqdm

@@ -13,7 +13,9 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class UserFile:
-    """A Python file that was run as a module; ``before`` are the modules that there were then."""
+    """A Python file that was run as a module; ``before`` are the names of the modules that had been
+    imported before it ran.
+    """
 
     path: Path
     module: ModuleType
@@ -21,7 +23,7 @@ class UserFile:
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """The file and those of its neighbours that it has imported by now: what it takes to run it
+        """The file and the neighbours that it has imported by now: all that is needed to run it
         elsewhere.
         """
         return (self.path, *_neighbours(self.path, set(sys.modules) - self.before))
@@ -29,7 +31,7 @@ class UserFile:
     def named(self, name: str) -> Any:
         """The object called ``name``. Raises ValueError if there is none."""
         if not hasattr(self.module, name):
-            raise ValueError(f"{self.path}: expected something called {name!r}, got none")
+            raise ValueError(f"{self.path}: expected an object called {name!r}, got none")
         return getattr(self.module, name)
 
 
@@ -57,25 +59,25 @@ def load_file(path: Path) -> UserFile:
         spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # whatever a file can raise, SystemExit among it
+    except BaseException as error:  # a file can raise anything, even SystemExit
         last = " ".join(traceback.format_exception_only(error)[-1].split())
         raise ValueError(f"{path}: cannot be imported{_place(path, error)}: {last}") from None
     return UserFile(path, module, before)
 
 
 def _neighbours(path: Path, imported: set[str]) -> list[Path]:
-    """The files beside ``path``, or below its folder, that are among ``imported``."""
+    """The files in ``path``'s folder or below it that belong to the ``imported`` modules."""
     files = [getattr(sys.modules.get(name), "__file__", None) for name in sorted(imported)]
-    found = [Path(file).absolute() for file in files if file is not None]
+    paths = [Path(file).absolute() for file in files if file is not None]
     return [
         file
-        for file in found
+        for file in paths
         if file != path and file.is_relative_to(path.parent) and "site-packages" not in file.parts
     ]
 
 
 def _place(path: Path, error: BaseException) -> str:
-    """Where it went wrong: the line of the file, or the neighbour that does not parse."""
+    """The place of an error: a line of the file, or of the neighbour that does not parse."""
     if isinstance(error, SyntaxError) and error.lineno is not None:
         where = Path(error.filename or path)
         other = "" if where == path else f"{where.name}, "

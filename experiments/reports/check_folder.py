@@ -1,7 +1,8 @@
-"""The folder that a check leaves: data first, then a page drawn from the data.
+"""The folder of a check: its data, and a page that is drawn from the data.
 
-report.html, components.csv, report.json (the verdict and its numbers), arrays.npz (mean, exact,
-variance), and what repeats it: command.txt, problem.npz, theta.npy, critic.npy, the user's file.
+The files are report.html (the page), report.json (the verdict and its numbers), components.csv,
+arrays.npz (mean, exact, variance), and what repeats the check: command.txt, problem.npz, theta.npy,
+critic.npy and the user's file.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ PACKAGES = ("gradbias", "numpy", "scipy", "torch", "gymnasium", "matplotlib")
 
 
 def written_check(command: Check) -> tuple[Checked, Path | None]:
-    """A check, and the page in its folder if one was asked for. Raises ValueError for bad input."""
+    """Runs a check; returns it with the path of its page, if a folder was asked for.
+
+    Raises:
+        ValueError: bad input of any kind, in one sentence.
+    """
     with claimed(command.out) as folder:
         checked = run_check(command)
     return checked, None if folder is None else write_folder(folder, command, checked)
@@ -41,7 +46,7 @@ def written_check(command: Check) -> tuple[Checked, Path | None]:
 
 @contextlib.contextmanager
 def claimed(name: str | None) -> Iterator[Path | None]:
-    """A folder that is there; taken away again, if empty, where what follows fails."""
+    """A context with a folder that exists; an error in it removes the folder again, if empty."""
     folder = None if name is None else claim_folder(name)
     try:
         yield folder
@@ -52,7 +57,7 @@ def claimed(name: str | None) -> Iterator[Path | None]:
 
 
 def claim_folder(name: str) -> Path:
-    """The folder, made and tried. Raises ValueError if it cannot be written."""
+    """Makes the folder and tries to write to it. Raises ValueError if that fails."""
     if not name:
         raise ValueError("--out: expected a folder, got an empty name")
     folder = Path(name).absolute()
@@ -67,7 +72,7 @@ def claim_folder(name: str) -> Path:
 
 
 def abandon_folder(folder: Path) -> None:
-    """Takes the folder away again, if there is nothing in it."""
+    """Removes the folder, if there is nothing in it."""
     with contextlib.suppress(OSError):
         folder.rmdir()
 
@@ -103,7 +108,7 @@ def _write_folder(folder: Path, command: Check, checked: Checked) -> Path:
 
 
 def _copy_sources(folder: Path, sources: tuple[Path, ...]) -> None:
-    """The user's file, and its neighbours where they stand to it."""
+    """Copies the user's file, and its neighbours to the same relative places."""
     for source in sources:
         copy = folder / source.relative_to(sources[0].parent)
         if copy.absolute() != source:
@@ -116,9 +121,9 @@ def draw_again(name: str) -> Path:
     folder = Path(name)
     try:
         page = _page(folder)
-    except Exception as error:  # files that are missing, or hold anything else
+    except Exception as error:  # files are missing, or hold something else
         raise ValueError(
-            f"{name}: expected the data of a check ({type(error).__name__}: {error})"
+            f"{name}: expected the folder of a check ({type(error).__name__}: {error})"
         ) from None
     try:
         _write_text(folder / "report.html", page)
@@ -174,8 +179,8 @@ def _worst_rows(arrays: dict[str, FloatArray], count: int = 12) -> list[dict[str
 
 
 def write_components(path: Path, mean: FloatArray, exact: FloatArray, variance: FloatArray) -> None:
-    """One row a component that is not 0 throughout: its indices, exact, expected, bias, deviation
-    of one estimate.
+    """Writes a row for each component that is not 0 throughout: its indices, the exact and the
+    expected value, the bias, and the standard deviation of one estimate.
     """
     names = [f"{kind}{k or ''}" for k in range(exact.ndim // 2) for kind in ("state", "action")]
     shown = np.argwhere((mean != 0) | (exact != 0) | (variance != 0))
@@ -224,7 +229,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes under a temporary name, then renames: a reader sees all of a file or none."""
+    """Writes under a temporary name, then renames, so that no reader sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)

@@ -1,4 +1,4 @@
-"""Pictures of a measurement, from its numbers alone."""
+"""Pictures of a measured bias, drawn from its arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_ROWS = 60
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure without pyplot: no global state, and a shorter import."""
+    """A new figure of a size in inches, without pyplot: no global state, and a shorter import."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -38,7 +38,9 @@ def as_svg(figure: Figure) -> str:
 def draw_components(
     axes: Axes, exact: FloatArray, mean: FloatArray, label: str = "", marker: str = "o"
 ) -> None:
-    """Exact against expected, one point a component (the largest, if there are many)."""
+    """Draws the estimator's expectation over the exact value, one point for each component (the
+    largest ones, if there are many).
+    """
     x, y = exact.ravel(), mean.ravel()
     shown = np.flatnonzero((x != 0) | (y != 0))
     if len(shown) > MAX_POINTS:
@@ -51,7 +53,7 @@ def draw_components(
 
 
 def state_action_bias(bias: FloatArray) -> tuple[FloatArray, str]:
-    """``[S, A]``: the bias itself for a gradient; for a higher order, each row's norm."""
+    """A table ``[S, A]`` and its name: a gradient's bias, or the norms of the Hessian's rows."""
     if bias.ndim == 2:
         return bias, "bias"
     rows = np.sqrt((bias**2).reshape(*bias.shape[:2], -1).sum(axis=2))
@@ -59,7 +61,7 @@ def state_action_bias(bias: FloatArray) -> tuple[FloatArray, str]:
 
 
 def draw_bias_map(axes: Axes, bias: FloatArray) -> None:
-    """Heat map of the bias over states and actions; of many states those with the largest."""
+    """Draws a heat map of the bias over states and actions (the worst states, if many)."""
     table, name = state_action_bias(bias)
     states = np.flatnonzero(np.abs(table).max(axis=1) > 0)
     if len(states) == 0:

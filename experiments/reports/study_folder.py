@@ -1,4 +1,4 @@
-"""What a study leaves: a table, one JSON object, or a folder with numbers and a picture.
+"""The output of a study: a table, one JSON object, or a folder with numbers and a picture.
 
 A study varies one quantity. It gives a `Study`, its rows and what is shown of them; everything else
 is done here. The folder has results.csv (one line a row), slopes.csv (if slopes were fitted), the
@@ -182,9 +182,11 @@ def draw_studies(studies: Sequence[Study]) -> Figure:
         axes = figure.add_subplot() if alone else figure.add_subplot(rows, 2, k + 1)
         _draw(axes, study.rows, panel, study.slopes or {} if alone else {})
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    where, columns = ("right upper", 1) if alone else ("lower center", 3)
-    style: dict[str, Any] = {"fontsize": 8, "frameon": False, "ncols": columns}
-    figure.legend(handles, labels, loc=f"outside {where}", **style)
+    style: dict[str, Any] = {"fontsize": 8, "frameon": False}
+    if alone:
+        figure.legend(handles, labels, loc="outside right upper", **style)
+    else:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, **style)
     return figure
 
 
@@ -201,8 +203,8 @@ def _draw(axes: Axes, rows: Sequence[StudyRow], panel: Panel, slopes: Mapping[st
         if any(name in row.intervals for row in rows):
             ends = [row.intervals.get(name, (np.nan, np.nan)) for row in rows]
             low, high = panel.transform(np.array(ends).T)
-            bars = {"yerr": [y - low, high - y], "fmt": "none", "ecolor": line.get_color()}
-            axes.errorbar(x, y, **bars)
+            lengths = np.array([y - low, high - y])
+            axes.errorbar(x, y, yerr=lengths, fmt="none", ecolor=line.get_color())
     axes.set_yscale("log")
     if panel.log_x and (x > 0.0).all():
         axes.set_xscale("log")

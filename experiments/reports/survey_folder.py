@@ -1,7 +1,7 @@
 """`gradbias survey`: several estimators on one problem, and which of their biases are findings.
 
-The folder has survey.csv, survey.json, survey.png, survey.svg, and a folder for each estimator, as
-`gradbias check` leaves it, written as soon as its report is there.
+The folder has survey.csv, survey.json, survey.png, survey.svg, and for each estimator the folder of
+a `gradbias check`, written as soon as its report is there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gradbias.experiments.reports.check_folder import claimed, written_check
 from gradbias.experiments.reports.figures import as_svg, new_figure
 from gradbias.verification.evidence.reports import BiasReport
 from gradbias.verification.sequential.stream import Stopped
-from gradbias.verification.sequential.surveys import Survey as Found
+from gradbias.verification.sequential.surveys import Survey as SurveyResult
 from gradbias.verification.sequential.surveys import survey
 from gradbias.verification.sequential.verdict import SequentialReport
 
@@ -37,9 +37,9 @@ COLOURS = {
 }
 
 
-def run_survey(command: Survey) -> Found:
-    """All checks, one after the other, and what they amount to. An interruption of sequential
-    evidence ends the survey with that report.
+def run_survey(command: Survey) -> SurveyResult:
+    """Runs all checks one after the other and judges them together. If sequential evidence is
+    interrupted, the survey ends with that report.
 
     Raises:
         ValueError: bad input of any kind, in one sentence.
@@ -54,31 +54,31 @@ def run_survey(command: Survey) -> Found:
             reports.append(written_check(check)[0].report)
             if is_interrupted(reports[-1]):
                 break
-        found = survey(reports, command.false_discovery)
+        result = survey(reports, command.false_discovery)
     if folder is not None:
         try:
-            _write(folder, found)
+            _write(folder, result)
         except OSError as error:
             raise ValueError(f"--out {folder}: cannot be written ({error})") from None
-    return found
+    return result
 
 
 def is_interrupted(report: BiasReport) -> bool:
-    """Whether sampling was stopped from outside."""
+    """Whether sampling was interrupted by the user."""
     return isinstance(report, SequentialReport) and report.stopped is Stopped.INTERRUPTED
 
 
-def _write(folder: Path, found: Found) -> None:
-    (folder / "survey.json").write_text(json.dumps(found.as_dict(), allow_nan=False) + "\n")
+def _write(folder: Path, result: SurveyResult) -> None:
+    (folder / "survey.json").write_text(json.dumps(result.as_dict(), allow_nan=False) + "\n")
     with open(folder / "survey.csv", "w", newline="") as stream:
         rows = csv.writer(stream)
         rows.writerow(["estimator", "target", "verdict", "relative_bias", *_MORE])
-        for row in found.as_dict()["reports"]:
+        for row in result.as_dict()["reports"]:
             low, high = row["relative_interval"] or (row["relative_bias"],) * 2
             bias = [repr(x) for x in (row["relative_bias"], low, high)]
             more = [row["evidence"], row["samples"], row["survey_e_value"], row["finding"]]
             rows.writerow([row["estimator"], row["target"], row["verdict"], *bias, *more])
-    figure = draw_survey(found)
+    figure = draw_survey(result)
     figure.savefig(folder / "survey.png", dpi=150)
     (folder / "survey.svg").write_text(as_svg(figure))
 
@@ -86,25 +86,25 @@ def _write(folder: Path, found: Found) -> None:
 _MORE = ("low", "high", "evidence", "samples", "e_value", "finding")
 
 
-def draw_survey(found: Found) -> Figure:
+def draw_survey(result: SurveyResult) -> Figure:
     """Each estimator's relative bias with its interval; a ring around each finding."""
-    figure = new_figure(7.2, 1.6 + 0.32 * len(found.reports))
+    figure = new_figure(7.2, 1.6 + 0.32 * len(result.reports))
     axes = figure.add_subplot()
-    for k, report in enumerate(found.reports):
+    for k, report in enumerate(result.reports):
         low, high = _ends(report)
         colour = COLOURS[report.verdict.value]
         axes.plot([max(low, SMALLEST_SHOWN), max(high, SMALLEST_SHOWN)], [k, k], color=colour)
         middle = report.relative_bias
         marker = "o" if middle > SMALLEST_SHOWN else "<"
         axes.plot(max(middle, SMALLEST_SHOWN), k, marker, color=colour)
-        if found.findings[k]:
+        if result.findings[k]:
             axes.plot(max(middle, SMALLEST_SHOWN), k, "o", ms=11, mfc="none", color=colour)
-    for tolerance in {report.tolerance for report in found.reports if report.interval is not None}:
+    for tolerance in {report.tolerance for report in result.reports if report.interval is not None}:
         axes.axvline(tolerance, color="0.6", lw=0.8, ls="--")
     axes.set_xscale("log")
-    axes.set_yticks(np.arange(len(found.reports)), [r.estimator for r in found.reports])
-    axes.set_ylim(len(found.reports) - 0.4, -0.6)
-    axes.set_xlabel(f"relative bias (<: at most {SMALLEST_SHOWN:g}; ring: finding)")
+    axes.set_yticks(np.arange(len(result.reports)), [r.estimator for r in result.reports])
+    axes.set_ylim(len(result.reports) - 0.4, -0.6)
+    axes.set_xlabel(f"relative bias (<: at most {SMALLEST_SHOWN:g}; with a ring: a finding)")
     return figure
 
 

@@ -56,7 +56,10 @@ OPTIONS = {
         ("ad", "--gym", "FrozenLake-v1", "--env-option", "slippery"),
         "expected KEY=VALUE, got 'slippery'",
     ),
-    "option without gym": (("ad", *SMALL, "--env-option", "a=1"), "--env-option: only with --gym"),
+    "option without gym": (
+        ("ad", *SMALL, "--env-option", "a=1"),
+        "--env-option: expected --gym with it, got --random",
+    ),
     "two problems": (("ad", *SMALL, "--gym", "Taxi-v4"), "got --gym and --random"),
     "no problem": (("ad",), "expected one problem (--npz, --gym or --random), got none"),
     "missing file": (("ad", "--npz", "none.npz"), "none.npz: no such file"),
@@ -78,7 +81,7 @@ OPTIONS = {
     "discount nan": (("ad", *SMALL, "--discount", "nan"), "discount: expected a number"),
     "start": (("ad", *SMALL, "--start", 7), "--start: expected 'uniform' or a state from 0 to 1"),
     "start word": (("ad", *SMALL, "--start", "here"), "got 'here'"),
-    "seed": (("ad", *SMALL, "--seed", -1), "--seed: expected a whole number >= 0"),
+    "seed": (("ad", *SMALL, "--seed", -1), "--seed: expected an integer >= 0, got -1"),
     "too large": (
         ("ad", "--random", "5x5", "--horizon", 9, "--evidence", "enumeration"),
         "more than the limit of 1,000,000; use sampling",
@@ -166,7 +169,7 @@ def test_a_bad_critic_is_refused(capsys, tmp_path):
 
 
 FILES = {
-    "no such name": ("x = 1\n", "expected something called 'surrogate', got none"),
+    "no such name": ("x = 1\n", "expected an object called 'surrogate', got none"),
     "not callable": ("surrogate = 3\n", "expected 'surrogate' to be callable, got int"),
     "does not parse": ("x = 1\ndef surrogate(:\n", "cannot be imported (line 2): SyntaxError"),
     "raises on import": (
@@ -238,10 +241,10 @@ def test_a_bad_user_file_is_refused(capsys, tmp_path, name):
 
 
 def test_a_folder_without_a_check_is_no_report(capsys, tmp_path):
-    assert_one_sentence(run(capsys, "report", tmp_path), "expected the data of a check")
+    assert_one_sentence(run(capsys, "report", tmp_path), "expected the folder of a check")
     for text in ("{}", "[1]", '{"verdict": "X"}', "not json"):
         (tmp_path / "report.json").write_text(text)
-        assert_one_sentence(run(capsys, "report", tmp_path), "expected the data of a check")
+        assert_one_sentence(run(capsys, "report", tmp_path), "expected the folder of a check")
         (tmp_path / "arrays.npz").write_bytes(b"PK\x03\x04junk")
 
 

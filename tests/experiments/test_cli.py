@@ -85,6 +85,14 @@ def test_the_folder_holds_pictures_numbers_and_what_repeats_it(capsys, user_file
     assert (out / "report.html").read_text() == page
 
 
+def test_a_batch_size_is_repeated(capsys, tmp_path):
+    given = ("ad", *SMALL, "--batch-size", 2, "--json", "--out", tmp_path)
+    _, first, _ = run(capsys, "check", *given)
+    assert "--batch-size 2" in (tmp_path / "command.txt").read_text()
+    _, again, _ = repeat(capsys, tmp_path)
+    assert json.loads(again)["samples"] == json.loads(first)["samples"]
+
+
 def test_a_file_with_neighbours_repeats_from_its_folder_to_the_last_digit(capsys, tmp_path):
     (tmp_path / "helpers").mkdir()
     (tmp_path / "helpers" / "__init__.py").write_text("FACTOR = 1.5\n")

@@ -57,16 +57,8 @@ _PROGRAM_ROUNDING = 1e-13
 
 @dataclass(frozen=True)
 class SweptLoop:
-    """One loop of a sweep: its settings, and how its bias may be found.
-
-    Attributes:
-        steps: K, the number of inner steps.
-        step_size: alpha.
-        batch_size: N, the number of trajectories in a batch; None takes expected inner steps.
-        hessian_error: multiplies the error of the Hessians' mean.
-        curvature: the Hessian estimator with that mean (None: exact Hessians).
-        max_outcomes: the largest number of outcomes of the loop that is enumerated.
-        replications: the number of loops sampled where there are more outcomes (0: none).
+    """One loop of a sweep: its settings, and how its bias may be found. The fields are as in
+    `bound_versus_empirical`.
     """
 
     steps: int
@@ -80,12 +72,9 @@ class SweptLoop:
 
 @dataclass(frozen=True)
 class SweptBias:
-    """The bias of one loop, as norms that are 0 where they are rounding.
-
-    Attributes:
-        bias: the norm of the bias; None where it was neither enumerated nor sampled.
-        leading: the norm of its leading term; None where that is not known.
-        interval: a confidence interval of a sampled bias, which relies on a normal mean.
+    """The norm of a loop's bias (None where it was neither enumerated nor sampled) and of its
+    leading term (None where that is not known), both 0 where they are rounding; a sampled bias has
+    an ``interval``, which relies on a normal mean.
     """
 
     bias: float | None
@@ -110,15 +99,8 @@ def swept_bias(
     floor = _rounding(path, exact, k)
     if n is None:
         return SweptBias(*(_norm(by_hessians, floor),) * 2)
-    first = leading_compositional_bias(
-        problem,
-        phi,
-        theta,
-        steps=k,
-        step_size=alpha,
-        curvature=loop.curvature,
-        hessian_error=loop.hessian_error,
-    )
+    means: dict[str, Any] = {"curvature": loop.curvature, "hessian_error": loop.hessian_error}
+    first = leading_compositional_bias(problem, phi, theta, steps=k, step_size=alpha, **means)
     leading = _norm(by_hessians + first.meta_gradient / n, floor)
     if _can_be_enumerated(path, loop, n):
         by_steps = compositional_bias(biased, phi, theta, steps=k, step_size=alpha, batch_size=n)

@@ -158,13 +158,8 @@ def meta_gradient_bias_bound(
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """A loop whose bounds are computed.
-
-    Attributes:
-        constants: the loop's constants.
-        steps: K, the number of inner steps.
-        step_size: alpha.
-        noise: the standard deviation of a batch's inner gradient, ``sigma / sqrt(N)``.
+    """A loop whose bounds are computed: its constants, the number K of steps, the step size alpha,
+    and the standard deviation of a batch's inner gradient (``noise``, sigma over the root of N).
     """
 
     constants: LoopConstants

@@ -28,11 +28,8 @@ from gradbias.verification.bounds.saturating_arithmetic import (
 
 @dataclass(frozen=True)
 class VarianceBound:
-    """Bounds of ``E|estimate - mean|^2``.
-
-    Attributes:
-        printed: eq. (10) with 1 for the constant that it leaves out; it is no bound.
-        corrected: the bound with all constants.
+    """Bounds of ``E|estimate - mean|^2``: ``printed`` is eq. (10) with 1 for the constant that it
+    leaves out, and no bound; ``corrected`` has all constants.
     """
 
     printed: float

@@ -34,20 +34,13 @@ class MixtureSweep(Enum):
 
 @dataclass(frozen=True)
 class MixtureRow:
-    """One mix; everything in it is exact.
+    """One mix of the i-step estimates, i = 1 .. ``steps`` (``kappa`` None: 1 - 1/n): the norm of
+    its ``bias`` against the limit of many steps, its total ``variance``, the same two of the n-step
+    estimate alone (``last_bias``, ``last_variance``), and bounds of the mix's (``bias_bound``,
+    ``variance_bound``). Everything is exact.
 
-    Attributes:
-        steps: n, the largest number of inner steps.
-        kappa: the ratio of successive weights; None stands for 1 - 1/n.
-        bias: the norm of the mix's bias against the limit of many steps.
-        last_bias: the same for the n-step estimate alone.
-        bias_bound: the bound of ``bias``.
-        variance: the total variance of the mix.
-        last_variance: the same for the n-step estimate alone.
-        variance_bound: the bound of ``variance``.
-        aligned: whether the i-step biases point the same way.
-        decreasing: whether no i-step bias is smaller than the n-step one. If both
-            hold, the mix's bias is never below the n-step one.
+    ``aligned`` says whether the i-step biases point the same way, ``decreasing`` whether none is
+    smaller than the n-step one. Where both hold, the mix's bias is never below the n-step one.
     """
 
     steps: int

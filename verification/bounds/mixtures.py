@@ -40,11 +40,8 @@ _ALIGNED = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class MixtureBias:
-    """The exact bias of a mix, step by step.
-
-    Attributes:
-        weights: the weight of each number of steps, ``[n]``.
-        by_step: the bias of each i-step meta-gradient, for every discount; ``[n, m]``.
+    """The exact biases of the i-step meta-gradients in every discount (``by_step [n, m]``), and the
+    ``weights [n]`` of the steps in the mix.
     """
 
     weights: FloatArray
@@ -85,12 +82,7 @@ class MixtureBias:
 
 @dataclass(frozen=True)
 class MixtureBound:
-    """Bounds for a mix.
-
-    Attributes:
-        bias: the bound of the norm of its bias.
-        variance: the bound of its total variance.
-    """
+    """Bounds of the norm of a mix's ``bias`` and of its total ``variance``."""
 
     bias: float
     variance: float

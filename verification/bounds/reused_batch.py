@@ -35,14 +35,9 @@ from gradbias.analytic.utils.validation import choice, real_number
 
 @dataclass(frozen=True)
 class LinearisedRow:
-    """Norms for one batch size.
-
-    Attributes:
-        batch_size: N, the number of trajectories in a batch.
-        bias: the norm of the exact bias.
-        leading: the norm of its leading term, of order 1/N.
-        reachable: the bound whose constants hold on the ball that a step can reach.
-        everywhere: the bound whose constants hold for all theta.
+    """Norms for one ``batch_size`` N: of the exact ``bias``, of its ``leading`` term in 1/N, and
+    bounds whose constants hold on the ball that a step can reach (``reachable``) or for all theta
+    (``everywhere``).
     """
 
     batch_size: int

@@ -47,21 +47,11 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class BoundRow:
-    """One loop: norms of its bias, and bounds of them (infinite where floats overflow).
-
-    Attributes:
-        steps: K, the number of inner steps.
-        step_size: alpha.
-        batch_size: N, the number of trajectories in a batch; None for expected inner steps.
-        hessian_error: the factor of the Hessians' error.
-        bias: the norm of the bias, exact or sampled, 0 where it is rounding; None where neither
-            was possible.
-        leading: the norm of the bias's leading term; None for LOLA and MGRL.
-        second_order: `BiasBound.second_order` with local constants.
-        corrected: `BiasBound.corrected` with local constants.
-        everywhere: `BiasBound.corrected` with global constants.
-        printed: `BiasBound.printed` with global constants.
-        interval: an approximate confidence interval of a sampled bias.
+    """One loop: its settings, the norm of its ``bias`` (exact or sampled; None where neither was
+    possible) and of the ``leading`` term (None for LOLA and MGRL), both 0 where they are rounding,
+    and bounds (see `BiasBound`; infinite where floats overflow): ``second_order`` and ``corrected``
+    with local constants, ``everywhere`` (corrected) and ``printed`` with global ones. A sampled
+    bias has an approximate confidence ``interval``.
     """
 
     steps: int
@@ -97,13 +87,9 @@ MEASURES = ("bias", "leading", "second_order", "corrected", "everywhere", "print
 
 @dataclass(frozen=True)
 class Slope:
-    """The slope of a curve on log-log axes. Exact measures have no noise: there a wide range from
-    ``low`` to ``high`` means that the curve is no straight line.
-
-    Attributes:
-        value: the slope by least squares over all points.
-        low: the smallest slope between neighbours, over the intervals of sampled ones.
-        high: the largest one.
+    """The slope of a curve on log-log axes: ``value`` by least squares over all points; ``low`` and
+    ``high`` are the smallest and the largest slope between neighbours, over the intervals of
+    sampled ones. Exact measures have no noise: there a wide range means that the curve bends.
     """
 
     value: float
@@ -113,12 +99,8 @@ class Slope:
 
 @dataclass(frozen=True)
 class BoundSweep:
-    """A sweep of biases and bounds.
-
-    Attributes:
-        sweep: the setting that is varied.
-        rows: one `BoundRow` for each of its values.
-        slopes: the `Slope` of each measure that has two positive points, by name.
+    """A sweep: the setting that is varied (``sweep``), a `BoundRow` for each of its values, and by
+    name the `Slope` of each measure that has two positive points.
     """
 
     sweep: Sweep
@@ -239,25 +221,15 @@ def _measured(
     problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None, loop: SweptLoop
 ) -> BoundRow:
     bounds = {}
-    for scope in (Scope.GLOBAL, Scope.LOCAL):
-        constants = loop_constants(
-            problem,
-            phi,
-            theta,
-            steps=loop.steps,
-            step_size=loop.step_size,
-            scope=scope,
-            curvature=loop.curvature,
-            hessian_error=loop.hessian_error,
-        )
-        bounds[scope] = meta_gradient_bias_bound(
-            constants, steps=loop.steps, step_size=loop.step_size, batch_size=loop.batch_size
-        )
+    steps: dict[str, Any] = {"steps": loop.steps, "step_size": loop.step_size}
+    means: dict[str, Any] = {"curvature": loop.curvature, "hessian_error": loop.hessian_error}
+    for scope in Scope:
+        constants = loop_constants(problem, phi, theta, **steps, **means, scope=scope)
+        bounds[scope] = meta_gradient_bias_bound(constants, **steps, batch_size=loop.batch_size)
     local = bounds[Scope.LOCAL]
     measured = swept_bias(problem, phi, theta, loop)
     return BoundRow(
-        steps=loop.steps,
-        step_size=loop.step_size,
+        **steps,
         batch_size=loop.batch_size,
         hessian_error=loop.hessian_error,
         bias=measured.bias,

@@ -485,7 +485,7 @@ def test_bad_input_is_named():
         (lambda: hessian_constants(bandit(), "AD"), "curvature: expected a Curvature"),
         (
             lambda: gradient_deviation(bandit(), credit=Credit.TOTAL_RETURN, exact_baseline=True),
-            "credit: expected rewards-to-go",
+            "credit: expected rewards-to-go, got total returns",
         ),
         (lambda: LoopConstants(c2=-1.0, m2=0.0), "c2: expected a number in"),
         (lambda: LoopConstants(c2=math.inf, m2=0.0), "c2: expected a number in"),

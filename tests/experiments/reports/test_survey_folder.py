@@ -79,7 +79,7 @@ def test_a_survey_takes_the_same_samples_for_each_and_prints_json_alone(capsys):
         ((), "estimators: expected different names, at least one, got none"),
         (("ad", "nothing"), "estimator: expected FILE.py:NAME or one of"),
         (("ad", "--false-discovery", "1.5"), "--false-discovery: expected"),
-        (("ad", "--bounds", "-1", "1"), "--bounds: only with --evidence sequential, got auto"),
+        (("ad", "--bounds", "-1", "1"), "--bounds: expected --evidence sequential, got auto"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_no_folder(capsys, tmp_path, arguments, said):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from gradbias.analytic.constants.games import _together, game_constants
-from gradbias.analytic.constants.lola import LolaLoop
-from gradbias.analytic.constants.loops import Scope, loop_constants
+from gradbias.analytic.constants.loops import Scope, loop_constants, loop_source
 from gradbias.analytic.constants.softmax import softmax_constants
 from gradbias.analytic.meta.bilevel import Lola
 from gradbias.analytic.meta.meta_gradients import inner_loop
@@ -273,7 +272,7 @@ def test_constants_across_players_are_of_both_players_directions(player):
 
 
 def _source(problem, phi, theta):
-    return LolaLoop.of(problem, phi, theta, 1, 0.1, None)
+    return loop_source(problem, phi, theta, 1, 0.1, None, 1.0)
 
 
 def test_norms_at_a_point_are_those_of_differences_of_gradients():

@@ -5,8 +5,7 @@ from math import factorial
 import numpy as np
 import pytest
 
-from gradbias.analytic.constants.loops import Scope, loop_constants
-from gradbias.analytic.constants.mgrl import MgrlLoop
+from gradbias.analytic.constants.loops import Scope, loop_constants, loop_source
 from gradbias.analytic.constants.softmax import softmax_constants
 from gradbias.analytic.meta.bilevel import Maml, Mgrl
 from gradbias.analytic.meta.meta_gradients import inner_loop
@@ -165,7 +164,7 @@ def test_local_constants_hold_at_the_ends_of_the_ball():
         problem, phi, theta = random_loop(seed)
         asked = {"steps": 2, "step_size": 1e-3}
         local = loop_constants(problem, phi, theta, **asked)
-        source = MgrlLoop.of(problem, phi, theta, 2, 1e-3, None)
+        source = loop_source(problem, phi, theta, 2, 1e-3, None, 1.0)
         path = [source.at(x) for x in inner_loop(problem, phi, theta, **asked)[:-1]]
         v = rng.normal(size=theta.shape)
         there = theta + local.radius * v / np.linalg.norm(v)
