@@ -146,6 +146,7 @@ class Meddling:
     meddle: object
     name: str = "meddling"
     order: int = 1
+    draws_itself: bool = False
 
     def prepare(self, batch, context):
         del batch
@@ -344,7 +345,7 @@ def test_an_exemption_is_granted_with_its_reason():
         ({"exempt": {"purity": "no"}}, "exempt: expected names among"),
         ({"seed": -1}, "seed: expected"),
         ({"false_alarm": 0.7}, "false_alarm: expected"),
-        ({"batch_size": 0}, "trajectories: expected"),
+        ({"batch_size": 0}, "batch_size: expected"),
     ],
 )
 def test_bad_requests_are_refused(options, message):
