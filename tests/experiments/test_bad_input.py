@@ -198,14 +198,14 @@ FILES = {
             "    total = r.rewards.sum(-1)\n"
             "    return (total / total.std() * r.log_probs.sum(-1)).mean()\n"
         ),
-        "if it needs a batch of several, give trajectories",
+        "if it needs a batch of several, give batch_size",
     ),
     "needs four": (
         (
             "def surrogate(r):\n"
             "    return (r.rewards.sum(-1) * r.log_probs.sum(-1)).reshape(-1, 4).max(1)[0].mean()\n"
         ),
-        "if it needs a batch of several, give trajectories",
+        "if it needs a batch of several, give batch_size",
     ),
     "missing import": ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind'"),
     "raises": ("def surrogate(r):\n    return 1 / 0\n", "raised ZeroDivisionError"),
