@@ -157,6 +157,7 @@ class Meddling:
     meddle: object
     name: str = "meddling"
     order: int = 1
+    draws_itself: bool = False
 
     def prepare(self, batch, context):
         del batch
