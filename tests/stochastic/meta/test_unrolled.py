@@ -220,7 +220,7 @@ def test_the_caller_s_tensors_and_gradient_mode_do_not_matter():
 
 def test_an_average_over_every_outcome_s_draws_is_the_mean():
     """Outcomes handed out in turn, as often as they are likely (in 36ths): their exact moments."""
-    one = ChainLearner(RewardChain([0.4], [0.5]), [0.9], [0.1], batch_size=1, outer_samples=1)
+    one = ChainLearner(RewardChain([0.4], [0.5]), [0.9], [0.1], batch_size=1, outer_batch_size=1)
     weights, inner, outer = every_outcome(one, 1, Validation.FRESH)
     each = np.repeat(np.arange(9), np.rint(36 * weights).astype(int))
     assert len(each) == 36
@@ -260,7 +260,7 @@ def test_bad_input_is_named():
         (lambda: call(outer_function=lambda t, b: b.sum()), "outer_loss: expected a function of"),
         (
             lambda: monte_carlo_average(lambda: eta, replications=1),
-            "estimates: expected an integer >= 2",
+            "replications: expected an integer >= 2",
         ),
     ]
     for attempt, complaint in bad:
