@@ -1,4 +1,4 @@
-"""Estimates and meta-gradients of many replications, against loops over trajectories."""
+"""Jobs with many replications of estimates and meta-gradients, against loops over trajectories."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ STEP_SIZE = 10.0
 
 
 def rollouts(mdp, theta, rng):
-    """N trajectories, a step at a time: states, actions, rewards."""
+    """The states, actions and rewards of N trajectories, drawn one step at a time."""
     policy = softmax(theta)
     for _ in range(N):
         state, visited = rng.choice(mdp.n_states, p=mdp.start), []
@@ -32,7 +32,7 @@ def rollouts(mdp, theta, rng):
 
 
 def dice_of(trajectory, logits, discount):
-    """DiCE of one trajectory as a torch function of the logits."""
+    """DiCE's surrogate of one trajectory, a torch function of the logits."""
     states, actions, rewards = (torch.tensor(column) for column in trajectory)
     log_probs = torch.log_softmax(logits, -1)[states, actions]
     ratios = torch.exp(torch.cumsum(log_probs - log_probs.detach(), 0))
@@ -41,7 +41,7 @@ def dice_of(trajectory, logits, discount):
 
 
 def naive_product(trajectories, theta, v, discount):
-    """DiCE's Hessian-vector product, a trajectory at a time."""
+    """DiCE's Hessian-vector product, one trajectory at a time."""
     leaf, total = torch.tensor(theta, requires_grad=True), 0.0
     for trajectory in trajectories:
         (slope,) = torch.autograd.grad(dice_of(trajectory, leaf, discount), leaf, create_graph=True)
@@ -50,35 +50,35 @@ def naive_product(trajectories, theta, v, discount):
 
 
 def naive_meta_gradient(mdp, theta, steps, rng):
-    """One estimate: rollouts and autograd through the unrolled steps."""
+    """One estimate, by rollouts and autograd through the unrolled steps."""
     leaf = torch.tensor(theta, requires_grad=True)
     here = leaf
     for _ in range(steps):
         drawn = [list(rollouts(mdp, here.detach().numpy(), rng)) for _ in range(2)]
         slopes = []
         for trajectories in drawn:
-            value = sum(dice_of(one, here, mdp.discount) for one in trajectories) / N
+            value = sum(dice_of(path, here, mdp.discount) for path in trajectories) / N
             slopes.append(torch.autograd.grad(value, here, create_graph=True)[0])
         first, second = (here + STEP_SIZE * slope for slope in slopes)
         here = first.detach() + second - second.detach()
     last = list(rollouts(mdp, here.detach().numpy(), rng))
-    value = sum(dice_of(one, here, mdp.discount) for one in last) / N
+    value = sum(dice_of(path, here, mdp.discount) for path in last) / N
     return torch.autograd.grad(value, leaf)[0]
 
 
 def jobs():
-    """Products and meta-gradients at S = 20, A = 5, H = 20 from batches of 32."""
+    """Jobs on products and meta-gradients at S = 20, A = 5, H = 20, with batches of 32."""
     rng = np.random.default_rng(3)
     mdp = TabularMDP.random(20, 5, rng=rng, discount=0.8, horizon=20)
     theta, v = np.zeros((20, 5)), rng.normal(size=(20, 5))
     batch = sample(mdp, theta, N, rng=rng, replications=200)
     several = np.broadcast_to(v, (200, 20, 5))
-    one = list(rollouts(mdp, theta, rng))
+    trajectories = list(rollouts(mdp, theta, rng))
     at = policy_at(TABULAR, theta, 20, 5)
     yield Job(
         "200 DiCE Hessian-vector products, 32 trajectories",
         lambda: SurrogateBatch(dice, batch, PlayerState(at), 0.8).pull_back(several),
-        lambda: naive_product(one, theta, v, 0.8),
+        lambda: naive_product(trajectories, theta, v, 0.8),
         share=1 / 200,
     )
     loop = SampledLoop(mdp, starts_at_meta=True)

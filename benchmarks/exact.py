@@ -1,4 +1,4 @@
-"""The exact side's jobs, each against what one writes first: torch autograd, or sympy in theta."""
+"""Jobs of the exact side, each against the straightforward way: torch autograd, or sympy."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ from gradbias.analytic.symbolic.problems import SymbolicMDP
 
 
 def torch_return(mdp, theta):
-    """The infinite-horizon return as a torch function: what one writes first."""
+    """The infinite-horizon return as a torch function of the logits."""
     policy = torch.softmax(theta, -1)
     transition, reward = torch.tensor(np.array(mdp.transition)), torch.tensor(np.array(mdp.reward))
     kernel = torch.einsum("sa,sat->st", policy, transition)
@@ -35,7 +35,7 @@ def through_the_loop(value, theta, steps, step_size):
 
 
 def torch_dilemma(theta1, theta2, discount=0.96):
-    """Both players' returns in the iterated prisoner's dilemma: the published formula."""
+    """Both players' returns in the iterated prisoner's dilemma, by the published formula."""
     p1, p2 = torch.sigmoid(theta1), torch.sigmoid(theta2)[[0, 1, 3, 2, 4]]
     joint = torch.stack([p1 * p2, p1 * (1 - p2), (1 - p1) * p2, (1 - p1) * (1 - p2)], -1)
     system = torch.eye(4, dtype=torch.float64) - discount * joint[1:]
@@ -53,16 +53,16 @@ def torch_lola(theta1, theta2, step_size):
 
 
 def naive_symbolic_hessian(mdp):
-    """The Hessian by sympy in theta: softmaxes of symbols, a symbolic solve, `diff` twice."""
+    """The Hessian by sympy: softmaxes of symbols theta, a symbolic solve, and `diff` twice."""
     n_states, n_actions = mdp.n_states, mdp.n_actions
     theta = [[sympy.Symbol(f"t{s}{a}") for a in range(n_actions)] for s in range(n_states)]
     exact = partial(sympy.nsimplify, rational=True)
     weights = [[sympy.exp(t) for t in row] for row in theta]
     policy = [[w / sum(row) for w in row] for row in weights]
     system, reward = sympy.eye(n_states), sympy.zeros(n_states, 1)
-    for s, a, following in np.ndindex(n_states, n_actions, n_states):
-        system[s, following] -= (
-            exact(mdp.discount) * policy[s][a] * exact(float(mdp.transition[s, a, following]))
+    for s, a, successor in np.ndindex(n_states, n_actions, n_states):
+        system[s, successor] -= (
+            exact(mdp.discount) * policy[s][a] * exact(float(mdp.transition[s, a, successor]))
         )
     for s, a in np.ndindex(n_states, n_actions):
         reward[s] += policy[s][a] * exact(float(mdp.reward[s, a]))
@@ -75,7 +75,7 @@ def naive_symbolic_hessian(mdp):
 
 
 def rational_mdp(n_states, n_actions):
-    """A problem whose entries are tenths."""
+    """An MDP whose entries are multiples of 1/10."""
     rng = np.random.default_rng(0)
     rows = rng.multinomial(10, np.full(n_states, 1 / n_states), size=(n_states, n_actions)) / 10
     return TabularMDP(
@@ -115,7 +115,7 @@ def jobs():
     yield Job(
         "the same, K = 1, 200 policies in one call",
         partial(meta_gradient, Maml(mdp), many, steps=1, step_size=1.0),
-        lambda: [through_the_loop(function, one, 1, 1.0) for one in many[:10]],
+        lambda: [through_the_loop(function, each, 1, 1.0) for each in many[:10]],
         share=10 / 200,
     )
     large = TabularMDP.random(300, 5, rng=rng, discount=0.95)

@@ -1,8 +1,8 @@
-"""What becomes of every mutant of the surrogates: some minutes, on one core.
+"""Runs the tests on every mutant of the surrogates: some minutes, on one core.
 
     python -m benchmarks.mutants [FILE]
 
-writes FILE (default: docs/mutants.md), and fails where a survivor has no reason.
+writes FILE (default: docs/mutants.md), and fails if a mutant survives without a stated reason.
 """
 
 import sys
@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def report_progress(done, total, began=time.perf_counter()):  # noqa: B008
-    """A line for every twentieth mutant."""
+    """Prints a line after every twentieth mutant."""
     if done % 20 == 0 or done == total:
         print(f"{done} of {total} mutants, {time.perf_counter() - began:.0f} s", flush=True)
 
 
 def main():
-    """Runs all mutants and writes the page; the number of mismatches is the exit status."""
+    """Runs all mutants, writes the page, and returns 1 if a survivor has no reason, else 0."""
     torch.set_num_threads(1)
     report, mutants = (
         import_module("tests.mutation.report"),

@@ -1,8 +1,9 @@
-"""Ratios against the naive way, measured side by side in one run: medians of interleaved rounds.
+"""Speed against the naive way: both are timed in interleaved rounds, and medians are reported.
 
     python -m benchmarks.run [FOLDER]
 
-prints two tables and leaves FOLDER/benchmarks.csv, scaling.csv and their pictures (default: out).
+prints two tables and writes benchmarks.csv, scaling.csv and their pictures to FOLDER (default:
+out).
 """
 
 import csv
@@ -26,7 +27,7 @@ from gradbias.verification.measurement.measure import measure_bias
 
 
 def python_rollouts(mdp, policy, n, rng):
-    """A loop over trajectories and steps."""
+    """Draws n trajectories by a Python loop over trajectories and steps."""
     for _ in range(n):
         state = rng.choice(mdp.n_states, p=mdp.start)
         for _ in range(mdp.horizon):
@@ -35,22 +36,22 @@ def python_rollouts(mdp, policy, n, rng):
 
 
 def naive_hessians(mdp, theta, batch):
-    """DiCE's Hessian of each trajectory by autograd through all of theta."""
+    """DiCE's Hessian of each trajectory, by autograd in all of theta."""
     weights = torch.tensor(mdp.discount ** np.arange(batch.shape[-1]))
     for states, actions, rewards in zip(batch.states, batch.actions, batch.rewards, strict=True):
         rows, chosen = torch.tensor(states[:-1].copy()), torch.tensor(actions.copy())
-        paid = weights * torch.tensor(rewards.copy())
+        discounted = weights * torch.tensor(rewards.copy())
 
-        def objective(logits, rows=rows, chosen=chosen, paid=paid):
+        def objective(logits, rows=rows, chosen=chosen, discounted=discounted):
             log_probs = torch.log_softmax(logits, -1)[rows, chosen]
             ratios = torch.exp(torch.cumsum(log_probs - log_probs.detach(), 0))
-            return (paid * ratios).sum()
+            return (discounted * ratios).sum()
 
         torch.autograd.functional.hessian(objective, theta)
 
 
 def sampled_jobs():
-    """Enumeration and sampling."""
+    """Jobs on enumeration and sampling."""
     cliff = TabularMDP.from_gymnasium(gymnasium.make("CliffWalking-v1"), 0.9, 4)
     uniform = np.zeros((48, 4))
     few = sample(cliff, uniform, 16, rng=np.random.default_rng(1))
@@ -71,7 +72,7 @@ def sampled_jobs():
 
 
 def main():
-    """Runs all jobs; the naive time is scaled up from its share."""
+    """Runs all jobs and writes their figures; naive times are scaled up from their shares."""
     torch.set_num_threads(1)
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "out")
     folder.mkdir(parents=True, exist_ok=True)

@@ -28,13 +28,13 @@ ROUNDS = 3
 
 
 def dense_problem(n_states):
-    """Every state leads anywhere."""
+    """A dense MDP, in which every state can follow every other."""
     rng = np.random.default_rng(0)
     return TabularMDP.random(n_states, N_ACTIONS, rng=rng, discount=0.95)
 
 
 def grid_problem(n_states):
-    """A square grid, on which a move goes astray one time in five: 5 successors a state."""
+    """A square grid, on which a move fails one time in five; each state has 5 successors."""
     side = round(n_states**0.5)
     cells = np.arange(n_states).reshape(side, side)
     x, y = np.indices((side, side))
@@ -44,15 +44,15 @@ def grid_problem(n_states):
     columns = np.concatenate([end.ravel() for end in ends])
     matrices = []
     for action in range(N_ACTIONS):
-        law = np.where(np.arange(len(moves)) == action, 0.8, 0.05)
-        entries = (np.repeat(law, n_states), (rows, columns))
+        probabilities = np.where(np.arange(len(moves)) == action, 0.8, 0.05)
+        entries = (np.repeat(probabilities, n_states), (rows, columns))
         matrices.append(sparse.csr_array(entries, shape=(n_states, n_states)))
     reward = np.random.default_rng(0).normal(size=(n_states, N_ACTIONS))
     return SparseMDP(matrices, reward, 0.95, np.full(n_states, 1.0 / n_states))
 
 
 def measured(problem):
-    """Milliseconds, peak megabytes, and those of a dense Hessian and of the factors."""
+    """A row: milliseconds, and megabytes at the peak, of the factors and of a dense Hessian."""
     theta = np.zeros((problem.n_states, N_ACTIONS))
 
     def job():
@@ -78,7 +78,7 @@ def measured(problem):
 
 
 def factor_bytes(problem):
-    """Of one factorisation."""
+    """The memory of one factorisation, in bytes."""
     if not isinstance(problem, SparseMDP):
         return 8 * problem.n_states**2
     policy = np.full((problem.n_states, N_ACTIONS), 1.0 / N_ACTIONS)
@@ -87,7 +87,7 @@ def factor_bytes(problem):
 
 
 def measure_scaling(folder: Path):
-    """Prints a table and leaves scaling.csv and scaling.png."""
+    """Prints the table and writes scaling.csv and scaling.png to the folder."""
     print(f"\nexact meta-gradient (MAML), K = {STEPS}, A = {N_ACTIONS}")
     names = ("kind", "states", "ms", "peak_mb", "factors_mb", "dense_hessian_mb")
     print("".join(f"{name:>18}" for name in names))
@@ -112,12 +112,14 @@ def draw(rows, path):
     figure = new_figure(9.0, 3.6)
     memory, times = figure.subplots(1, 2)
     for kind in ("dense", "sparse grid"):
-        own = [row for row in rows if row["kind"] == kind]
-        states = [row["states"] for row in own]
-        (line,) = memory.plot(states, [row["peak_mb"] for row in own], "o-", label=f"{kind}: peak")
-        factors = [row["factors_mb"] for row in own]
+        of_kind = [row for row in rows if row["kind"] == kind]
+        states = [row["states"] for row in of_kind]
+        (line,) = memory.plot(
+            states, [row["peak_mb"] for row in of_kind], "o-", label=f"{kind}: peak"
+        )
+        factors = [row["factors_mb"] for row in of_kind]
         memory.plot(states, factors, ":", color=line.get_color(), label=f"{kind}: factors")
-        times.plot(states, [row["ms"] for row in own], "o-", label=kind)
+        times.plot(states, [row["ms"] for row in of_kind], "o-", label=kind)
     every = sorted({row["states"]: row["dense_hessian_mb"] for row in rows}.items())
     memory.plot(*zip(*every, strict=True), "--", color="0.5", label="one dense Hessian")
     for axes, label in ((memory, "megabytes"), (times, "milliseconds")):

@@ -1,4 +1,4 @@
-"""One job done two ways, timed in interleaved rounds."""
+"""A job that is done in two ways, timed in interleaved rounds."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,9 @@ ROUNDS = 7
 
 @dataclass(frozen=True)
 class Job:
-    """``share`` is the part of the job that the naive way is given; slow ones take fewer rounds."""
+    """A job in two ways; the naive one does only the part ``share`` of it. Slow jobs take fewer
+    ``rounds``.
+    """
 
     name: str
     ours: Callable[[], object]
@@ -19,7 +21,7 @@ class Job:
     rounds: int = ROUNDS
 
     def measured(self) -> dict[str, object]:
-        """Median milliseconds of both, and the median of the rounds' ratios."""
+        """A row: the median milliseconds of both ways, and the median of the rounds' ratios."""
         if self.rounds == ROUNDS:
             self.ours(), self.naive()
         rounds = [
@@ -31,7 +33,7 @@ class Job:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Of one call."""
+    """The duration of one call, in seconds."""
     began = time.perf_counter()
     function()
     return time.perf_counter() - began

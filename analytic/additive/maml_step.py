@@ -63,7 +63,8 @@ def trajectory_law(
     count, p = len(classes.weights), math.prod(at.shape)
     if count * p * p > MAX_TABLE:
         raise ValueError(
-            f"horizon: expected a law of at most {MAX_TABLE:,} numbers, got {count * p * p:,}"
+            f"horizon: expected a distribution of at most {MAX_TABLE:,} numbers, "
+            f"got {count * p * p:,}"
         )
     (all_classes,) = classes.batches(1, classes.visits.size)
     single = all_classes.drawn_at(at)

@@ -108,8 +108,15 @@ class AdditiveFunction:
     explicit_hessian: Field | None = None
 
     def part(self, name: str, at: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-        """The value of the callable ``name`` at ``at``, of the given shape. Raises ValueError if
-        there is none, or if its value is not finite or has another shape.
+        """The value of one of the callables, checked.
+
+        Args:
+            name: the callable's name.
+            at: the mean feature, ``[..., h]``.
+            shape: that the value must have.
+
+        Raises:
+            ValueError: there is no such callable, or its value is not finite or has another shape.
         """
         function: Field | None = getattr(self, name)
         if function is None:

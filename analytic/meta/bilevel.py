@@ -61,13 +61,31 @@ class BilevelProblem(Protocol):
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """The pair (phi, theta^0), checked. Raises ValueError if they do not fit."""
+        """The pair (phi, theta^0), checked.
+
+        Args:
+            meta_parameters: phi, as the user gave it.
+            theta: theta^0, as the user gave it (None: the problem starts elsewhere).
+
+        Raises:
+            ValueError: they do not fit.
+        """
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
-        """The inner update g at (phi, theta), linearised."""
+        """The inner update g, linearised.
+
+        Args:
+            meta_parameters: phi.
+            theta: the policy's parameters before the step.
+        """
 
     def outer(self, meta_parameters: FloatArray, theta: FloatArray) -> Outer:
-        """The outer return at (phi, theta) and its gradients."""
+        """The outer return and its gradients.
+
+        Args:
+            meta_parameters: phi.
+            theta: the policy's parameters after the last step.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +109,7 @@ class Maml:
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """The parameters theta^0, twice. Raises ValueError if they do not fit, or another theta is
-        given.
-        """
+        """Theta^0, twice. Raises ValueError if it does not fit, or another theta is given."""
         phi = policy_of(self.mdp, meta_parameters, self.policy, "meta_parameters").theta
         if theta is not None and not np.array_equal(np.asarray(theta), phi):
             raise ValueError(

@@ -124,27 +124,16 @@ def compositional_bias(
 
 @dataclass(frozen=True, eq=False)
 class ExpectedPath:
-    """A checked inner loop and the path of its expected steps.
-
-    Attributes:
-        problem: the bilevel problem.
-        phi: the meta-parameters.
-        path: theta^0 .. theta^K with expected steps.
-        inner: the problem of the inner steps; its reward includes phi if phi is the intrinsic one.
-        outer: the problem of the outer return.
-        step_size: alpha.
-        credit: what multiplies the score of each step.
-        critic: v as rows ``[H + 1, S]``, or None.
-    """
+    """A checked inner loop and the path of its expected steps."""
 
     problem: Maml | Lirpg
-    phi: FloatArray
-    path: list[FloatArray]
-    inner: TabularMDP
-    outer: TabularMDP
-    step_size: float
-    credit: Credit
-    critic: FloatArray | None
+    phi: FloatArray  # the meta-parameters
+    path: list[FloatArray]  # theta^0 .. theta^K with expected steps
+    inner: TabularMDP  # of the inner steps; its reward includes an intrinsic phi
+    outer: TabularMDP  # the problem of the outer return
+    step_size: float  # alpha
+    credit: Credit  # what multiplies the score of each step
+    critic: FloatArray | None  # v as rows [H + 1, S], or None
 
     def at(self, theta: FloatArray) -> PolicyAt:
         """The policy at theta."""
@@ -179,7 +168,9 @@ def expected_path(
     inner = mdp
     if isinstance(problem, Lirpg):
         if not problem.paid_at_end and mdp.terminal.any():
-            raise ValueError("problem: expected a phi that is paid at terminal states, got one not")
+            raise ValueError(
+                "problem: expected a phi that is given at terminal states, got one that ends before"
+            )
         inner = replace(mdp, reward=mdp.reward + (phi if mdp.reward.ndim == 2 else phi[..., None]))
     rows = None
     if critic is not None:
@@ -252,9 +243,7 @@ class _Enumeration:
         return _Sums(np.zeros(()), zero, zero, np.zeros((p, p)), zero, meta)
 
     def _ends(self, theta: FloatArray, probability: FloatArray) -> _Sums:
-        """The sums over final parameters ``[B, *shape]``, which are reached with these
-        probabilities.
-        """
+        """The sums over final parameters ``[B, *shape]`` with these probabilities."""
         outer = self.loop.problem.outer(self.loop.phi, theta)
         error = theta - self.loop.path[-1]
         flat = error.reshape(len(theta), -1)

@@ -144,9 +144,7 @@ def _path(loop: ExpectedPath) -> list[_CurvePoint]:
 
 
 def _factors(covariance: FloatArray) -> FloatArray:
-    """Rows q ``[D, p]`` with ``sum_q q q^T`` the covariance, at least one; roundings of 0 are left
-    out.
-    """
+    """Rows q ``[D, p]``, at least one, with ``sum_q q q^T`` the covariance up to rounding."""
     values, vectors = np.linalg.eigh(covariance)
     largest = max(float(values[-1]), 0.0)
     kept = values > _ROUNDING * largest
@@ -155,9 +153,7 @@ def _factors(covariance: FloatArray) -> FloatArray:
 
 
 def _checked_curvature(loop: ExpectedPath, curvature: Curvature | None) -> Curvature | None:
-    """The curvature, or None if its mean is the exact Hessian. Raises ValueError if its jet is not
-    known.
-    """
+    """The curvature; None if its mean is exact. Raises ValueError if its jet is not known."""
     if curvature is None:
         return None
     if not isinstance(curvature, Curvature):
@@ -177,9 +173,7 @@ def _carried_back(
     curvature: Curvature | None,
     share: float,
 ) -> FloatArray:
-    """The sum over noise directions of the meta-gradient's second derivative, by the adjoint
-    recursion.
-    """
+    """The sum over noise directions of the meta-gradient's second derivative."""
     meta: Part = None
     intrinsic = isinstance(loop.problem, Lirpg)
     for point in reversed(path[:-1]):

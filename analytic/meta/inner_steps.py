@@ -59,18 +59,11 @@ class InnerStep(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ReturnStep:
-    """A step along the gradient of a return.
-
-    Attributes:
-        exact: the policy's evaluation.
-        at: the policy.
-        intrinsic: ``[..., S]``, in which states phi is added to the reward (None: phi is no
-            reward).
-    """
+    """A step along the gradient of a return."""
 
     exact: Evaluation
     at: PolicyAt
-    intrinsic: BoolArray | None = None
+    intrinsic: BoolArray | None = None  # where phi is added to the reward, [..., S]
 
     @cached_property
     def update(self) -> FloatArray:
@@ -136,9 +129,7 @@ class LambdaStep:
         return self.linear.jvp(v)
 
     def pull_back(self, cotangent: FloatArray) -> PulledBack:
-        """The transposed Jacobian's product, and the derivatives in discount and lambda ``[...,
-        2]``.
-        """
+        """The transposed Jacobian's product, and the derivatives in (discount, lambda)."""
         return PulledBack(
             state=lambda: self.linear.vjp(cotangent), meta=lambda: self._meta(cotangent)
         )

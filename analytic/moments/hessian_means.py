@@ -97,23 +97,14 @@ def hessian_estimate_mean(
 
 @dataclass(frozen=True, eq=False)
 class _Credited:
-    """The mean credit of every step, as action values.
-
-    Attributes:
-        mdp: the problem.
-        exact: the evaluation of its return.
-        credited: an evaluation whose action values are B_t.
-        based: the evaluation whose occupancy times ``factors`` are the visits.
-        factors: ``[T, 1]``.
-        baseline: ``[T, S]``, the critic's value that is subtracted from a total return.
-    """
+    """The mean credit of every step, as action values."""
 
     mdp: TabularMDP
-    exact: Evaluation
-    credited: Evaluation
-    based: Evaluation
-    factors: FloatArray
-    baseline: FloatArray
+    exact: Evaluation  # the evaluation of its return
+    credited: Evaluation  # an evaluation whose action values are B_t
+    based: Evaluation  # its occupancy times the factors are the visits
+    factors: FloatArray  # the weights of its steps, [T, 1]
+    baseline: FloatArray  # [T, S], the critic's value that is subtracted from a total return
 
     @classmethod
     def of(
@@ -156,18 +147,16 @@ class _Credited:
             mdp.next_state_reward, (len(self.baseline), *mdp.transition.shape)
         )
         weight = (exact.occupancy * exact.step_values - self.visits * self.baseline).sum(axis=0)
-        earned = np.zeros(mdp.n_states)
+        past = np.zeros(mdp.n_states)
         for reward, visits in zip(rewards, exact.occupancy, strict=True):
-            weight += earned
+            weight += past
             by_next_state = np.einsum("sa,sax,sax->sx", policy, mdp.transition, reward)
-            earned = earned @ kernel + visits @ by_next_state
+            past = past @ kernel + visits @ by_next_state
         return np.where(mdp.terminal, 0.0, weight)
 
     @property
     def advantage_problem(self) -> Evaluation:
-        """The policy in the problem with rewards ``w_t (B_t - sum_b pi B_t)``, weighted as the
-        visits.
-        """
+        """The problem with rewards ``w_t (B_t - sum_b pi B_t)``, weighted as the visits."""
         reward = self.factors[..., None] * self.credited.advantages
         return Evaluation(self.based.tables.with_reward(reward), self.exact.policy)
 

@@ -39,25 +39,15 @@ class _Later(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CreditedSums:
-    """The sum X_0, for a trajectory of T steps (T = 1 for the infinite horizon).
-
-    Attributes:
-        mdp: the problem.
-        policy: action probabilities, ``[S, A]``.
-        signal: x, ``[T, S, A, S]``.
-        vectors: y, ``[S, A, p]``.
-        weights: w, ``[T]``.
-        decay: of the credits.
-        carry: c.
-    """
+    """The sum X_0, for a trajectory of T steps (T = 1 for the infinite horizon)."""
 
     mdp: TabularMDP
-    policy: FloatArray
-    signal: FloatArray
-    vectors: FloatArray
-    weights: FloatArray
-    decay: float
-    carry: float
+    policy: FloatArray  # action probabilities, [S, A]
+    signal: FloatArray  # x, [T, S, A, S]
+    vectors: FloatArray  # y, [S, A, p]
+    weights: FloatArray  # w, [T]
+    decay: float  # of the credits
+    carry: float  # c
 
     @property
     def moments(self) -> tuple[FloatArray, FloatArray]:

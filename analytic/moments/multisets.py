@@ -18,9 +18,7 @@ def multisets(n_classes: int, n: int, block: int) -> Iterator[IntArray]:
 
 
 def log_orders(chosen: IntArray) -> FloatArray:
-    """The logarithms ``[B]`` of the numbers of ordered samples that sorted rows ``[B, N]`` stand
-    for.
-    """
+    """Logarithms ``[B]`` of how many ordered samples each sorted row of ``[B, N]`` stands for."""
     run = np.ones(chosen.shape)
     for i in range(1, chosen.shape[1]):
         run[:, i] += np.where(chosen[:, i] == chosen[:, i - 1], run[:, i - 1], 0.0)

@@ -55,31 +55,18 @@ class _Flows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PairedSums:
-    """The sum h_0, for a trajectory of T steps (T = 1 for the infinite horizon).
-
-    Attributes:
-        mdp: the problem.
-        policy: action probabilities, ``[S, A]``.
-        signal: x, ``[T, S, A, S]``.
-        scores: u, ``[S, A, p]``.
-        local: l, ``[S, A, p]``.
-        direction: v, ``[p]``.
-        baseline: b, ``[T + 1, S]``.
-        weights: w, ``[T]``.
-        decay: of the credits.
-        carry: c.
-    """
+    """The sum h_0, for a trajectory of T steps (T = 1 for the infinite horizon)."""
 
     mdp: TabularMDP
-    policy: FloatArray
-    signal: FloatArray
-    scores: FloatArray
-    local: FloatArray
-    direction: FloatArray
-    baseline: FloatArray
-    weights: FloatArray
-    decay: float
-    carry: float
+    policy: FloatArray  # action probabilities, [S, A]
+    signal: FloatArray  # x, [T, S, A, S]
+    scores: FloatArray  # u, [S, A, p]
+    local: FloatArray  # l, [S, A, p]
+    direction: FloatArray  # v, [p]
+    baseline: FloatArray  # b, [T + 1, S]
+    weights: FloatArray  # w, [T]
+    decay: float  # of the credits
+    carry: float  # c
 
     @property
     def moments(self) -> tuple[FloatArray, FloatArray]:

@@ -173,9 +173,7 @@ def _powers(ratio: float, n: int) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class _Forms:
-    """The factors u_i and d_i for each gamma_k: their means ``[n, m]`` and covariances ``[n, n, m,
-    m]``.
-    """
+    """The factors u_i and d_i for each gamma_k: means ``[n, m]``, covariances ``[n, n, m, m]``."""
 
     u: FloatArray
     d: FloatArray

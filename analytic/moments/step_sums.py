@@ -31,25 +31,15 @@ from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_nu
 
 @dataclass(frozen=True, eq=False)
 class StepSums:
-    """A problem, a policy and the weights of T steps (T = 1 for the infinite horizon).
-
-    Attributes:
-        mdp: the problem.
-        at: the policy.
-        signal: ``[T, S, A, S]``, whose discounted sums are the credits: rewards or TD errors.
-        decay: the factor that carries credits back.
-        baseline: ``[T + 1, S]``, 0 at the end of a horizon.
-        weights: w, ``[T]``.
-        carry: the factor that carries the sums themselves back.
-    """
+    """A problem, a policy and the weights of T steps (T = 1 for the infinite horizon)."""
 
     mdp: TabularMDP
     at: PolicyAt
-    signal: FloatArray
-    decay: float
-    baseline: FloatArray
-    weights: FloatArray
-    carry: float
+    signal: FloatArray  # [T, S, A, S], rewards or TD errors: their sums are the credits
+    decay: float  # the factor that carries credits back
+    baseline: FloatArray  # [T + 1, S], 0 at the end of a horizon
+    weights: FloatArray  # w, [T]
+    carry: float  # the factor that carries the sums themselves back
 
     @classmethod
     def of(
@@ -61,9 +51,7 @@ class StepSums:
         gae_lambda: float | None,
         weighting: StateWeighting,
     ) -> StepSums:
-        """Checks the arguments, which are those of `gradient_moments`. Raises ValueError as it
-        does.
-        """
+        """Checks the arguments of `gradient_moments`. Raises ValueError as it does."""
         at = single_policy(mdp, theta, policy)
         values = critic_over_time(mdp, critic)
         weights = _step_weights(mdp, weighting)
@@ -87,9 +75,7 @@ class StepSums:
         return self._in_parameters([self._logit_scores], [])
 
     def second_derivatives(self, v: FloatArray, *, keep_scores: bool) -> FloatArray:
-        """The Hessian of log pi(a|s) times v, ``[S, A, p]``; with ``keep_scores`` that of pi, over
-        pi.
-        """
+        """The Hessian of log pi(a|s), or (``keep_scores``) of pi over pi, times v."""
         tangent = required(self.at.jet([v])[1])
         states = np.arange(self.mdp.n_states)
         derivative = np.zeros_like(self._logit_scores)
@@ -152,9 +138,7 @@ class StepSums:
         return self._centred(pick @ total[:, 0], pick @ total @ pick.T)
 
     def across_steps(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The mean and covariance of DiCE's Hessian times v, which also pairs scores of different
-        steps.
-        """
+        """The mean and covariance of DiCE's Hessian times v, which pairs scores of steps."""
         local = self.second_derivatives(v, keep_scores=True)
         arguments = (self.mdp, self.at.probabilities, self.signal, self.scores, local, v.ravel())
         sums = PairedSums(*arguments, self.baseline, self.weights, self.decay, self.carry)

@@ -61,21 +61,13 @@ def fixed_point(
 
 @dataclass(frozen=True, eq=False)
 class SuffixSums:
-    """The sums Z_0 of a finite horizon, with Z_H = (1, 0, ..).
-
-    Attributes:
-        mdp: the problem.
-        policy: action probabilities, ``[S, A]``.
-        signal: x, ``[H, S, A, S]``.
-        maps: gives the matrices L and E of step t.
-        length: k, of Z.
-    """
+    """The sums Z_0 of a finite horizon, with Z_H = (1, 0, ..)."""
 
     mdp: TabularMDP
-    policy: FloatArray
-    signal: FloatArray
-    maps: Callable[[int], Maps]
-    length: int
+    policy: FloatArray  # action probabilities, [S, A]
+    signal: FloatArray  # x, [H, S, A, S]
+    maps: Callable[[int], Maps]  # gives the matrices L and E of step t
+    length: int  # k, of Z
 
     @property
     def moments(self) -> FloatArray:

@@ -40,17 +40,11 @@ class Credit(Enum):
 
 @dataclass(frozen=True, eq=False)
 class TrajectoryClasses:
-    """M classes of trajectories.
+    """M classes of trajectories."""
 
-    Attributes:
-        weights: the environment's share of their probability, ``[M]``.
-        visits: ``[M, S, A]``.
-        credited: the sum of the credits of the visits, ``[M, S, A]``.
-    """
-
-    weights: FloatArray
-    visits: FloatArray
-    credited: FloatArray
+    weights: FloatArray  # the environment's share of their probability, [M]
+    visits: FloatArray  # [M, S, A]
+    credited: FloatArray  # the sum of the credits of the visits, [M, S, A]
 
     @classmethod
     def of(
@@ -77,9 +71,7 @@ class TrajectoryClasses:
         return cls(rows.weights, rows.visits.reshape(size), (total - rows.baselines).reshape(size))
 
     def counted(self, n: int, steps: int) -> int:
-        """The number of ways to draw ``steps`` batches of ``n``. Raises ValueError if they are too
-        many, or tables would be too large.
-        """
+        """The number of ways to draw ``steps`` batches of ``n``. Raises ValueError for too many."""
         batches = math.comb(len(self.weights) + n - 1, n)
         if steps > MAX_STEPS:
             raise ValueError(f"steps: expected at most {MAX_STEPS}, got {steps}")
@@ -106,18 +98,11 @@ class TrajectoryClasses:
 
 @dataclass(frozen=True, eq=False)
 class BatchClasses:
-    """B batches, not yet at a policy.
+    """B batches, not yet at a policy."""
 
-    Attributes:
-        log_weights: of the number of orders times the environment's share of the probability,
-            ``[B]``.
-        visits: the sum over the batch, ``[B, S, A]``.
-        credited: the mean over the batch, ``[B, S, A]``.
-    """
-
-    log_weights: FloatArray
-    visits: FloatArray
-    credited: FloatArray
+    log_weights: FloatArray  # of the number of orders times the environment's share, [B]
+    visits: FloatArray  # the sum over the batch, [B, S, A]
+    credited: FloatArray  # the mean over the batch, [B, S, A]
 
     def drawn_at(self, at: PolicyAt) -> Batches:
         """The batches with their probabilities and estimates at a policy."""
@@ -133,19 +118,12 @@ class BatchClasses:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """B batches at a policy, in the logits.
+    """B batches at a policy, in the logits."""
 
-    Attributes:
-        probability: ``[B]``.
-        score: the gradient of the batch's log-probability, ``[B, S, A]``.
-        estimate: the gradient estimate, ``[B, S, A]``.
-        credit: the total credit of each state's visits, ``[B, S]``.
-    """
-
-    probability: FloatArray
-    score: FloatArray
-    estimate: FloatArray
-    credit: FloatArray
+    probability: FloatArray  # [B]
+    score: FloatArray  # the gradient of the batch's log-probability, [B, S, A]
+    estimate: FloatArray  # the gradient estimate, [B, S, A]
+    credit: FloatArray  # the total credit of each state's visits, [B, S]
 
     def estimate_vjp(self, at: PolicyAt, cotangent: FloatArray) -> FloatArray:
         """``(dg_b/dtheta)^T cotangent`` for a fixed batch, ``[B, *shape]``."""
@@ -155,23 +133,14 @@ class Batches:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The beginnings of M trajectories, merged if alike.
+    """The beginnings of M trajectories, merged if alike."""
 
-    Attributes:
-        state: where each one is, ``[M]``.
-        weights: the environment's share of its probability, ``[M]``.
-        visits: ``[M, SA]``.
-        credited: ``[M, SA]``; for total returns the return alone, ``[M, 1]``.
-        baselines: what baselines subtract from ``credited``, ``[M, SA]``.
-        to_go: whether credits are rewards-to-go.
-    """
-
-    state: IntArray
-    weights: FloatArray
-    visits: FloatArray
-    credited: FloatArray
-    baselines: FloatArray
-    to_go: bool
+    state: IntArray  # where each one is, [M]
+    weights: FloatArray  # the environment's share of its probability, [M]
+    visits: FloatArray  # [M, SA]
+    credited: FloatArray  # [M, SA]; for total returns the return alone, [M, 1]
+    baselines: FloatArray  # what baselines subtract from credited, [M, SA]
+    to_go: bool  # whether credits are rewards-to-go
 
     @classmethod
     def start(cls, mdp: TabularMDP, to_go: bool) -> _Rows:
@@ -200,9 +169,7 @@ class _Rows:
         return _Rows(after, weights, visits, credited, baselines, self.to_go)._merged()
 
     def without_states(self) -> _Rows:
-        """The trajectories merged whatever state they end in; those whose weight underflowed are
-        dropped.
-        """
+        """The trajectories merged across final states; those of underflowed weight are dropped."""
         likely = self.weights > 0.0
         return replace(self, state=self.state * 0)._of(likely, self.weights[likely])._merged()
 

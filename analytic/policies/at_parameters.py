@@ -29,28 +29,18 @@ from gradbias.analytic.utils.validation import FloatArray, check_leading, frozen
 
 @dataclass(frozen=True, eq=False)
 class PolicyAt:
-    """A policy with parameters theta.
+    """A policy with parameters theta."""
 
-    Attributes:
-        policy: maps theta to logits.
-        theta: the parameters, ``[..., *shape]``.
-        shape: of one policy's parameters.
-        size: (S, A).
-        leading: theta's leading axes, or the problem's if those are more.
-    """
-
-    policy: Policy
-    theta: FloatArray
-    shape: tuple[int, ...]
-    size: tuple[int, int]
-    leading: tuple[int, ...]
+    policy: Policy  # maps theta to logits
+    theta: FloatArray  # the parameters, [..., *shape]
+    shape: tuple[int, ...]  # of one policy's parameters
+    size: tuple[int, int]  # (S, A)
+    leading: tuple[int, ...]  # theta's leading axes, or the problem's if those are more
     _cache: dict[int, tuple[FloatArray, ...]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def logits(self) -> FloatArray:
-        """The logits ``[..., S, A]``. Raises ValueError if the policy gives other shapes or
-        infinite numbers.
-        """
+        """The logits ``[..., S, A]``. Raises ValueError on another shape or infinite numbers."""
         if isinstance(self.policy, TabularSoftmax | LinearSoftmax):
             return self.policy.logits(self.theta)
         rows = [

@@ -19,19 +19,33 @@ class Policy(Protocol):
 
     Gradients, Hessians and estimators are all derived in the logits, where softmax's derivatives
     are known in closed form; the chain rule does the rest. So a new parametrisation needs no
-    formula of its own: it gives its logits and their derivatives, and every exact result and every
-    estimator accepts it as ``policy=``.
+    formula but its logits and their derivatives: exact functions and estimators take it as
+    ``policy=``.
     """
 
     def parameter_shape(self, n_states: int, n_actions: int) -> tuple[int, ...]:
-        """The shape of theta. Raises ValueError if the policy does not fit the problem."""
+        """The shape of theta.
+
+        Args:
+            n_states: S, of the problem.
+            n_actions: A, of the problem.
+
+        Raises:
+            ValueError: the policy does not fit the problem.
+        """
 
     def logits(self, theta: FloatArray) -> FloatArray:
         """The logits ``[S, A]`` at theta."""
 
     def logit_derivatives(self, theta: FloatArray, order: int) -> tuple[FloatArray, ...]:
-        """Derivatives 1..order of the logits, the k-th ``[S * A, p, ..., p]`` with k axes of
-        length p = theta.size.
+        """Derivatives 1..order of the logits in theta.
+
+        Args:
+            theta: the parameters.
+            order: the highest order, at least 1.
+
+        Returns:
+            The k-th is ``[S * A, p, ..., p]``, with k axes of length p = theta.size.
         """
 
 
@@ -48,9 +62,7 @@ class TabularSoftmax:
         return theta
 
     def logit_derivatives(self, theta: FloatArray, order: int) -> tuple[FloatArray, ...]:
-        """The identity, then zeros. They are dense arrays: exact code avoids this call by asking
-        for the policy's type.
-        """
+        """The identity, then zeros, as dense arrays; exact code asks for the type instead."""
         p = theta.size
         return (np.eye(p), *(np.zeros((p,) * (k + 1)) for k in range(2, order + 1)))
 

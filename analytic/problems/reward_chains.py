@@ -140,9 +140,7 @@ class ChainLearner:
 
     @property
     def target_slopes(self) -> FloatArray:
-        """The derivative of W's column k in gamma_k, in column k of ``[m, m]``; W's other columns
-        do not depend on gamma_k.
-        """
+        """The derivative of W's column k in gamma_k, the only nonzero one, as column k."""
         exponents = np.maximum(self._exponents, 1.0)
         return np.triu(exponents * self.discounts ** (exponents - 1.0))
 

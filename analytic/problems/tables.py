@@ -17,28 +17,16 @@ from gradbias.analytic.utils.validation import BoolArray, FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """A decision problem's arrays; leading axes ``...`` are problems of one size.
+    """A decision problem's arrays; leading axes ``...`` are problems of one size."""
 
-    Attributes:
-        kernel: ``P(s'|s,a)``.
-        reward: its mean over the next state, ``[..., T, S, A]``; T = H, or 1 if it does not depend
-            on time.
-        discount: gamma, ``[...]``.
-        start: the initial distribution, ``[..., S]``.
-        terminal: which states are terminal, ``[..., S]``.
-        horizon: H, in steps, or None.
-        final_values: ``[..., S]``, added at s_H of a finite horizon (None: nothing is).
-        timed: whether rewards were given for each step of the horizon, even if H is 1.
-    """
-
-    kernel: Kernel
-    reward: FloatArray
-    discount: FloatArray
-    start: FloatArray
-    terminal: BoolArray
-    horizon: int | None
-    final_values: FloatArray | None = None
-    timed: bool = False
+    kernel: Kernel  # P(s'|s,a)
+    reward: FloatArray  # mean, [..., T, S, A]; T = H, or 1 if it does not depend on time
+    discount: FloatArray  # gamma, [...]
+    start: FloatArray  # the initial distribution, [..., S]
+    terminal: BoolArray  # which states are terminal, [..., S]
+    horizon: int | None  # H, in steps, or None
+    final_values: FloatArray | None = None  # added at s_H of a finite horizon, [..., S]
+    timed: bool = False  # whether rewards were given for each step of the horizon, even if H is 1
 
     @property
     def leading(self) -> tuple[int, ...]:

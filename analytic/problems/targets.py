@@ -61,7 +61,15 @@ class Discounted:
     """Step t has the weight gamma^t, as the derivative of the return requires."""
 
     def step_weights(self, discount: float, steps: int) -> FloatArray:
-        """The weights gamma^t, ``[steps]``."""
+        """The weights gamma^t.
+
+        Args:
+            discount: gamma.
+            steps: the number of weights.
+
+        Returns:
+            ``[steps]``.
+        """
         return np.asarray(discount ** np.arange(steps, dtype=np.float64))
 
     def __str__(self) -> str:
@@ -70,9 +78,7 @@ class Discounted:
 
 @dataclass(frozen=True)
 class Undiscounted:
-    """Every step has the weight 1, as in most code, which drops gamma^t: in general the result is
-    the gradient of no function.
-    """
+    """Every step has the weight 1, as in most code: in general the gradient of no function."""
 
     def step_weights(self, discount: float, steps: int) -> FloatArray:
         """Ones ``[steps]``, whatever the discount."""

@@ -42,8 +42,9 @@ class Kernel(Protocol):
     """A transition kernel ``P(s'|s,a)``.
 
     Everything exact uses it in three ways only: expectations at the next state (backwards in time),
-    state distributions pushed one step ahead (forwards), and its matrix under a policy. A kernel
-    with another structure (sparse, factored) is used everywhere once it offers these three.
+    visits pushed one step ahead (forwards), and its matrix under a policy. So formulas do not know
+    whether it is dense or sparse. A kernel with another structure needs these three, and a solver
+    for its matrices in `analytic.returns.bellman`.
     """
 
     @property

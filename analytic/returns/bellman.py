@@ -41,7 +41,7 @@ PROMISED_ACCURACY = 1e-10
 """Relative accuracy below which a result comes with a warning."""
 
 _EPSILON = float(np.finfo(np.float64).eps)
-_BACKWARD_STABLE = 64 * _EPSILON
+_BACKWARD_STABLE = 64 * _EPSILON  # relative residual up to which a solution is rounding
 _REFINEMENTS = 12
 _KRYLOV_DIMENSION = 60
 _KRYLOV_RESTARTS = 20
@@ -60,11 +60,11 @@ class System(Protocol):
     no formula has to know which. The time axis is the one before the last.
     """
 
-    def solve(self, own: FloatArray) -> FloatArray:
-        """The x ``[..., T, S]`` with ``x_t = own_t + M x_{t+1}``."""
+    def solve(self, right: FloatArray) -> FloatArray:
+        """The x ``[..., T, S]`` with ``x_t = right_t + M x_{t+1}``."""
 
-    def solve_adjoint(self, own: FloatArray) -> FloatArray:
-        """The y ``[..., T, S]`` with ``y_{t+1} = own_{t+1} + M^T y_t``."""
+    def solve_adjoint(self, right: FloatArray) -> FloatArray:
+        """The y ``[..., T, S]`` with ``y_{t+1} = right_{t+1} + M^T y_t``."""
 
     def later(self, values: FloatArray) -> FloatArray:
         """``x_{t+1}`` in row t: the values at the next step."""
@@ -117,14 +117,12 @@ def _is_local(matrix: SparseMatrix) -> bool:
 
 
 def condition_of(system: Stationary, tables: Tables) -> FloatArray:
-    """The condition number ``[...]`` of ``I - M`` in the maximum norm, restricted to states that
-    are not terminal.
-    """
+    """The condition number ``[...]`` of ``I - M`` in the maximum norm, without terminal states."""
     alive = (~tables.terminal).astype(np.float64)[..., None, :]
     lifetimes = system.solve(alive)
     rows = 1.0 - 2.0 * system.matrix.diagonal() + system.matrix.apply(alive)
-    found: FloatArray = (alive * rows).max(axis=(-2, -1)) * lifetimes.max(axis=(-2, -1))
-    return found
+    condition: FloatArray = (alive * rows).max(axis=(-2, -1)) * lifetimes.max(axis=(-2, -1))
+    return condition
 
 
 def _check_condition(system: Stationary, tables: Tables, factor: FloatArray) -> None:
@@ -149,24 +147,24 @@ class Recursion:
     matrix: Matrix
     steps: int
 
-    def solve(self, own: FloatArray) -> FloatArray:
-        """The x ``[..., T, S]`` with ``x_t = own_t + M x_{t+1}`` and ``x_H = 0``."""
-        return self._swept(own, range(self.steps - 1, 0, -1), -1, self.matrix.apply)
+    def solve(self, right: FloatArray) -> FloatArray:
+        """The x ``[..., T, S]`` with ``x_t = right_t + M x_{t+1}`` and ``x_H = 0``."""
+        return self._swept(right, range(self.steps - 1, 0, -1), -1, self.matrix.apply)
 
-    def solve_adjoint(self, own: FloatArray) -> FloatArray:
-        """The y ``[..., T, S]`` with ``y_{t+1} = own_{t+1} + M^T y_t`` and ``y_0 = own_0``."""
-        return self._swept(own, range(self.steps - 1), 1, self.matrix.apply_transposed)
+    def solve_adjoint(self, right: FloatArray) -> FloatArray:
+        """The y ``[..., T, S]`` with ``y_{t+1} = right_{t+1} + M^T y_t`` and ``y_0 = right_0``."""
+        return self._swept(right, range(self.steps - 1), 1, self.matrix.apply_transposed)
 
     def _swept(
         self,
-        own: FloatArray,
+        right: FloatArray,
         steps: Iterable[int],
         direction: int,
         product: Callable[[FloatArray], FloatArray],
     ) -> FloatArray:
-        """``own`` with, step after step, M times the row just computed added to the next one."""
-        leading = np.broadcast_shapes(own.shape[:-2], self.matrix.leading)
-        rows = np.array(np.broadcast_to(own, (*leading, *own.shape[-2:])))
+        """``right`` with, step after step, M times the row just computed added to the next one."""
+        leading = np.broadcast_shapes(right.shape[:-2], self.matrix.leading)
+        rows = np.array(np.broadcast_to(right, (*leading, *right.shape[-2:])))
         for t in steps:
             rows[..., t + direction, :] += product(rows[..., t : t + 1, :])[..., 0, :]
         return rows
@@ -200,13 +198,13 @@ class Stationary:
         """The same visits: every step is alike."""
         return visits
 
-    def solve(self, own: FloatArray) -> FloatArray:
-        """The solution of ``(I - M) x = own``."""
-        return self._refined(own, transposed=False)
+    def solve(self, right: FloatArray) -> FloatArray:
+        """The solution of ``(I - M) x = right``."""
+        return self._refined(right, transposed=False)
 
-    def solve_adjoint(self, own: FloatArray) -> FloatArray:
-        """The solution of ``(I - M)^T y = own``."""
-        return self._refined(own, transposed=True)
+    def solve_adjoint(self, right: FloatArray) -> FloatArray:
+        """The solution of ``(I - M)^T y = right``."""
+        return self._refined(right, transposed=True)
 
     def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
         """An approximate solution for the right-hand side ``residual``."""
@@ -216,15 +214,15 @@ class Stationary:
         """Marks a direction whose further solutions need no check."""
         self._trusted.add(transposed)
 
-    def _refined(self, own: FloatArray, *, transposed: bool) -> FloatArray:
+    def _refined(self, right: FloatArray, *, transposed: bool) -> FloatArray:
         """The solution, improved by solving again for its residual until that is rounding."""
-        solution = self._correction(own, transposed=transposed)
+        solution = self._correction(right, transposed=transposed)
         if transposed in self._trusted:
             return solution
         product = self.matrix.apply_transposed if transposed else self.matrix.apply
         for refinements in range(_REFINEMENTS + 1):
-            residual = own - (solution - product(solution))
-            scale = _largest(own) + 2.0 * _largest(solution)
+            residual = right - (solution - product(solution))
+            scale = _largest(right) + 2.0 * _largest(solution)
             unsolved = _largest(residual) > _BACKWARD_STABLE * scale
             if not unsolved.any():
                 if refinements == 0 and solution.any():
@@ -329,20 +327,23 @@ class Krylov(SparseFactors):
     def _correction(self, residual: FloatArray, *, transposed: bool) -> FloatArray:
         rows = residual.reshape(-1, residual.shape[-1])
         solutions = np.zeros_like(rows)
-        for row, own in enumerate(rows):
+        for row, right in enumerate(rows):
             if not self._stalled:
-                solutions[row] = self._iterated(own, transposed=transposed)
+                solutions[row] = self._iterated(right, transposed=transposed)
         if self._stalled:
             return super()._correction(residual, transposed=transposed)
         return solutions.reshape(residual.shape)
 
-    def _iterated(self, own: FloatArray, *, transposed: bool) -> FloatArray:
+    def _iterated(self, right: FloatArray, *, transposed: bool) -> FloatArray:
         from scipy.sparse.linalg import LinearOperator, gmres
 
         product = self.matrix.apply_transposed if transposed else self.matrix.apply
-        operator = LinearOperator((len(own), len(own)), lambda x: x - product(x), dtype=np.float64)
+        operator = LinearOperator(
+            (len(right), len(right)), lambda x: x - product(x), dtype=np.float64
+        )
+        # A rough solution is enough: `_refined` solves again for its residual.
         solution, status = gmres(
-            operator, own, rtol=1e-8, restart=_KRYLOV_DIMENSION, maxiter=_KRYLOV_RESTARTS
+            operator, right, rtol=1e-8, restart=_KRYLOV_DIMENSION, maxiter=_KRYLOV_RESTARTS
         )
         self._stalled = status != 0
         return np.asarray(solution)

@@ -24,17 +24,11 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The return along a curve of parameters.
-
-    Attributes:
-        tables: the problem.
-        at: the policy at the point where the curve starts.
-        theta: the jet of the parameters; its part 0 is that point.
-    """
+    """The return along a curve of parameters."""
 
     tables: Tables
-    at: PolicyAt
-    theta: Parts
+    at: PolicyAt  # the policy at the point where the curve starts
+    theta: Parts  # the jet of the parameters; its part 0 is that point
 
     @cached_property
     def expansion(self) -> Expansion:
@@ -52,9 +46,7 @@ class Curve:
         return logits
 
     def _blocks(self, mask: int) -> Iterator[list[FloatArray]]:
-        """For every partition of ``mask``, the theta parts of its blocks; skipped if one of them is
-        zero.
-        """
+        """For every partition of ``mask``, the theta parts of its blocks, unless one is zero."""
         for blocks in partitions(mask):
             parts = [self.theta[block] for block in blocks]
             nonzero = [part for part in parts if part is not None]

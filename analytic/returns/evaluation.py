@@ -32,15 +32,10 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A policy's values and occupancy at each step, each computed when it is first read.
+    """A policy's values and occupancy at each step, each computed when it is first read."""
 
-    Attributes:
-        tables: the problem; an infinite horizon is one stationary step (T = 1).
-        policy: action probabilities, ``[..., S, A]``.
-    """
-
-    tables: Tables
-    policy: FloatArray
+    tables: Tables  # the problem; an infinite horizon is one stationary step (T = 1)
+    policy: FloatArray  # action probabilities, [..., S, A]
 
     @cached_property
     def system(self) -> System:
@@ -49,9 +44,7 @@ class Evaluation:
 
     @cached_property
     def reward(self) -> FloatArray:
-        """Mean rewards ``[..., T, S, A]``; the last step's include the discounted mean of final
-        values.
-        """
+        """Mean rewards ``[..., T, S, A]``; final values are part of the last step's."""
         tables = self.tables
         leading = np.broadcast_shapes(self.policy.shape[:-2], tables.reward.shape[:-3])
         shape = (*leading, tables.steps, *self.policy.shape[-2:])
@@ -109,17 +102,13 @@ class Evaluation:
 
     @property
     def scale(self) -> float:
-        """max|Q| in visited states times the total occupancy: the natural scale of the return's
-        derivatives.
-        """
+        """The scale of the return's derivatives: max|Q| in visited states times all visits."""
         visited = self.occupancy > 0
         return float(np.abs(self.action_values[visited]).max() * self.occupancy.sum())
 
     @property
     def rounding_scale(self) -> float:
-        """The sum of occupancy times max_a|Q|, to which rounding errors of exact derivatives are
-        proportional.
-        """
+        """The sum of occupancy times max_a|Q|; roundings of derivatives are proportional to it."""
         return float((self.occupancy * np.abs(self.action_values).max(axis=-1)).sum())
 
     def with_reward(self, reward: FloatArray) -> Evaluation:

@@ -48,9 +48,7 @@ class GameAt:
         return self.players[wrt - 1].vjp(self._marginal(value.gradient[0], wrt))
 
     def tangent(self, of: int, along: int, v: FloatArray) -> GameTangent:
-        """The derivatives of player ``of``'s gradients along ``v`` in player ``along``'s
-        parameters.
-        """
+        """The derivatives of ``of``'s gradients along ``v`` in player ``along``'s parameters."""
         jets: list[list[Part]] = [[player.probabilities, None] for player in self.players]
         jets[along - 1] = self.players[along - 1].jet([v])
         joint = [leibniz(_pairs, jets[0], jets[1], mask) for mask in range(2)]

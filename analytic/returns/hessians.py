@@ -50,9 +50,7 @@ def block_term(weighted: FloatArray, policy: FloatArray) -> FloatArray:
 
 
 def _later_value_jacobians(exact: Evaluation) -> Iterator[tuple[int, FloatArray]]:
-    """Pairs of t and dV_{t+1}/dtheta ``[n, ..., 1, S]``, the last t first; only one is held at a
-    time.
-    """
+    """Pairs of t and dV_{t+1}/dtheta ``[n, ..., 1, S]``, the last t first, made one by one."""
     weighted = exact.policy[..., None, :, :] * exact.advantages
     *leading, steps, n_states, n_actions = weighted.shape
     system, states = exact.system, np.arange(n_states)

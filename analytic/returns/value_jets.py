@@ -23,19 +23,12 @@ from gradbias.analytic.utils.validation import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
-    """Jets of values, occupancies and the policy gradient around a point.
+    """Jets of values, occupancies and the policy gradient around a point."""
 
-    Attributes:
-        base: the evaluation at that point.
-        policy: the jet of the action probabilities, ``[..., S, A]``.
-        reward: the jet of the mean rewards, ``[..., T, S, A]`` (None: they are constant).
-        discount: the jet of the discount, ``[...]`` (None: it is constant).
-    """
-
-    base: Evaluation
-    policy: Parts
-    reward: Parts | None = None
-    discount: Parts | None = None
+    base: Evaluation  # the evaluation at that point
+    policy: Parts  # the jet of the action probabilities, [..., S, A]
+    reward: Parts | None = None  # the jet of mean rewards, [..., T, S, A] (None: constant)
+    discount: Parts | None = None  # the jet of the discount, [...] (None: constant)
 
     @property
     def _timed_policy(self) -> list[Part]:

@@ -21,10 +21,19 @@ Draw = Callable[[npt.ArrayLike, int], Trajectories]
 """``draw(theta, n)``: a fresh batch ``[n, H]`` from the policy with parameters ``theta``."""
 
 
+class UnansweredDrawError(ValueError):
+    """A draw that cannot be answered, through no fault of the estimate."""
+
+
 @dataclass(frozen=True, eq=False)
 class OtherPlayer:
-    """The second player of a game: logits ``theta [S, A]``, and ``rows [S]``, the row of theta
-    that each state reads (a memory-one player sees its own action first).
+    """The second player of a game.
+
+    Attributes:
+        theta: logits ``[S, A]``.
+        rows: ``[S]``, the row of theta that each state reads (default: its own; a memory-one player
+            sees its own action first).
+        critic: values ``[S]`` or ``[H + 1, S]``, or None.
     """
 
     theta: FloatArray
@@ -52,11 +61,15 @@ class OtherPlayer:
 class Context:
     """What an estimate depends on besides its trajectories.
 
-    ``theta`` are the parameters of ``policy`` at which the estimate is taken; ``critic`` is ``[S]``
-    or, one row a step, ``[H + 1, S]`` (None: zeros); ``reference`` are the parameters of a
-    reference policy; ``meta`` are named meta-parameter tensors. With ``other``, estimates are in
-    both players' logits, concatenated: own first, then the other's. ``draw`` is where an estimate
-    made by `from_draws` gets its batches (None: it cannot be evaluated).
+    Attributes:
+        theta: the parameters at which the estimate is taken.
+        discount: gamma.
+        policy: maps parameters to logits.
+        critic: values ``[S]`` or, one row a step, ``[H + 1, S]``; None stands for 0.
+        reference: the parameters of a reference policy, or None.
+        meta: meta-parameter tensors by name.
+        other: the second player; estimates are then in both players' logits, theirs last.
+        draw: where an estimator from `from_draws` gets its batches; None: it cannot be evaluated.
 
     Raises:
         ValueError: an array that is not finite, a discount outside [0, 1], or two players with
@@ -77,8 +90,8 @@ class Context:
         real_number("discount", self.discount, low=0.0, high=1.0)
         if self.critic is not None:
             object.__setattr__(self, "critic", frozen_array("critic", self.critic))
-        given: dict[str, object] = dict(self.meta)
-        wrong = [name for name, value in given.items() if not isinstance(value, Tensor)]
+        tensors: dict[str, object] = dict(self.meta)
+        wrong = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
         if wrong:
             raise ValueError(f"meta: expected torch tensors, got another thing as {wrong[0]!r}")
         if self.reference is not None:
@@ -101,33 +114,33 @@ class Context:
 
 
 def player_tables(context: Context, steps: int) -> tuple[PlayerTables, PlayerTables | None]:
-    """What records of ``steps`` steps are looked up in: own tables, and the other player's."""
+    """The tables of both players that records of ``steps`` steps are filled from."""
     log_policy = log_softmax(context.policy.logits(context.theta))
     reference = None
     if context.reference is not None:
         reference = log_softmax(context.policy.logits(context.reference))
     n_states = len(log_policy)
     critic = critic_rows(context.critic, steps, n_states)
-    own = PlayerTables(log_policy, critic, reference, np.arange(n_states))
+    player = PlayerTables(log_policy, critic, reference, np.arange(n_states))
     if context.other is None:
-        return own, None
+        return player, None
     other = context.other
     rows = np.arange(n_states) if other.rows is None else other.rows
     theirs = critic_rows(other.critic, steps, n_states)
-    return own, PlayerTables(log_softmax(other.theta), theirs, None, rows)
+    return player, PlayerTables(log_softmax(other.theta), theirs, None, rows)
 
 
-def batch_visits(batch: Trajectories, own: PlayerTables, other: PlayerTables | None) -> Visits:
-    """Where the leaves of a batch ``[B, N, H]`` sit."""
+def batch_visits(batch: Trajectories, player: PlayerTables, other: PlayerTables | None) -> Visits:
+    """The rows of the policy tables that the steps of a batch ``[B, N, H]`` read."""
     count = len(batch.actions)
     states = batch.states[..., :-1].reshape(count, -1)
     alive = batch.alive.reshape(count, -1)
     actions = batch.actions.reshape(count, -1)
-    n_rows = len(own.log_policy)
-    tables, rows = own.log_policy, own.rows[states]
+    n_rows = len(player.log_policy)
+    tables, rows = player.log_policy, player.rows[states]
     if other is not None and batch.other_actions is not None:
         rows = np.concatenate([rows, n_rows + other.rows[states]], axis=1)
         alive = np.concatenate([alive, alive], axis=1)
         actions = np.concatenate([actions, batch.other_actions.reshape(count, -1)], axis=1)
-        tables = np.concatenate([own.log_policy, other.log_policy])
+        tables = np.concatenate([player.log_policy, other.log_policy])
     return Visits(rows, len(tables), actions, alive, np.exp(tables[rows]), states.shape[1])

@@ -1,6 +1,6 @@
 """Estimators: pure functions from batches of trajectories to estimates.
 
-Three kinds, one for each way of writing one:
+There are three kinds, one for each way to write an estimator:
 
 - `from_surrogate`: a surrogate objective, differentiated here to any of the orders 1, 2, 3;
 - `from_callable`: a direct estimate ``(batch, theta) -> array``;
@@ -32,13 +32,23 @@ from gradbias.stochastic.derivatives.coefficients import (
     name_of,
     probe,
 )
-from gradbias.stochastic.estimators.contexts import Context, Draw, batch_visits, player_tables
+from gradbias.stochastic.estimators.contexts import (
+    Context,
+    Draw,
+    UnansweredDrawError,
+    batch_visits,
+    player_tables,
+)
 from gradbias.stochastic.rollouts.records import Surrogate, record_tensors
 from gradbias.stochastic.rollouts.trajectories import Trajectories
 
 
 class Evaluator(Protocol):
-    """An estimator that was looked at once: it maps batches ``[B, N, H]`` to B estimates."""
+    """A prepared estimator: it maps batches ``[B, N, H]`` to B estimates.
+
+    Preparing is a step of its own since it is slow and may fail: it tries the user's function, and
+    chooses vmap or a loop. The evaluator is then called on many blocks, sampled or enumerated.
+    """
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -47,7 +57,7 @@ class Evaluator(Protocol):
 
     @property
     def most(self) -> int | None:
-        """How many estimates it can be asked for in reasonable time; None is no limit."""
+        """The number of estimates that it gives in reasonable time; None stands for no limit."""
         ...
 
     def rows(self, batch: Trajectories) -> Rows:
@@ -72,12 +82,12 @@ class SurrogateEvaluator:
 
     def rows(self, batch: Trajectories) -> Rows:
         """One estimate a replication of ``batch [B, N, H]``."""
-        own, other = player_tables(self.context, batch.shape[-1])
-        tensors = record_tensors(batch, own, other)
-        found = coefficients(self.call, tensors, self.order, vmapped=self.vmapped)
+        player, other = player_tables(self.context, batch.shape[-1])
+        tensors = record_tensors(batch, player, other)
+        derivatives = coefficients(self.call, tensors, self.order, vmapped=self.vmapped)
         shape = self.context.estimate_axes * self.order
-        visits = batch_visits(batch, own, other)
-        return assemble(found, visits, self.context.policy, self.context.theta, shape)
+        visits = batch_visits(batch, player, other)
+        return assemble(derivatives, visits, self.context.policy, self.context.theta, shape)
 
 
 @dataclass(frozen=True)
@@ -90,12 +100,12 @@ class SurrogateEstimator:
     draws_itself: ClassVar[Literal[False]] = False
 
     def prepare(self, batch: Trajectories, context: Context) -> SurrogateEvaluator:
-        """Checks the surrogate on some replications of ``batch [B, N, H]`` and chooses vmap or
-        the loop. Raises SurrogateError; see `stochastic.derivatives.coefficients.probe`.
+        """Checks the surrogate on some replications of ``batch [B, N, H]``, and chooses vmap or a
+        loop. Raises SurrogateError as `stochastic.derivatives.coefficients.probe`.
         """
         call = SurrogateCall(self.function, self.name, context.discount, context.meta)
-        own, other = player_tables(context, batch.shape[-1])
-        tensors = record_tensors(_probed(batch), own, other)
+        player, other = player_tables(context, batch.shape[-1])
+        tensors = record_tensors(_probed(batch), player, other)
         reason = probe(call, tensors, self.order)
         notes = () if reason is None else (f"looped over trajectories: vmap says: {reason}",)
         return SurrogateEvaluator(call, context, self.order, reason is None, notes)
@@ -111,10 +121,10 @@ class CallableEstimator:
     draws_itself: ClassVar[Literal[False]] = False
 
     def prepare(self, batch: Trajectories, context: Context) -> CallableEvaluator:
-        """Calls the function twice on some replications, to see that it is one."""
+        """Calls the function twice on some replications, to see that its value is the same."""
         evaluator = CallableEvaluator(self, context)
-        tried = _probed(batch)
-        if not np.array_equal(evaluator.rows(tried).values, evaluator.rows(tried).values):
+        some = _probed(batch)
+        if not np.array_equal(evaluator.rows(some).values, evaluator.rows(some).values):
             raise ValueError(f"{self.name}: returned two values for one batch; expected one")
         return evaluator
 
@@ -137,10 +147,6 @@ class CallableEvaluator:
             for b in range(len(batch.actions))
         ]
         return Rows.of_dense(np.stack(values))
-
-
-class UnansweredDrawError(ValueError):
-    """A draw that cannot be answered, through no fault of the estimate."""
 
 
 @dataclass(frozen=True)
@@ -179,27 +185,25 @@ class DrawEvaluator:
     most: int | None = MAX_LOOPED
 
     def rows(self, batch: Trajectories) -> Rows:
-        """As many estimates as ``batch`` has replications; see `empty_batches`."""
+        """As many estimates as ``batch`` has replications."""
         runs = [self.estimator.run(self.draw, self.context) for _ in range(len(batch.actions))]
         return Rows.of_dense(np.stack(runs))
-
-
-def empty_batches(replications: int) -> Trajectories:
-    """As many batches without a step: what an estimate that draws itself is evaluated on."""
-    actions = np.zeros((replications, 1, 0), dtype=np.int64)
-    states = np.zeros((replications, 1, 1), dtype=np.int64)
-    rewards = np.zeros((replications, 1, 0))
-    return Trajectories(states, actions, rewards, actions.astype(bool), rewards)
 
 
 Estimator = SurrogateEstimator | CallableEstimator | DrawEstimator
 
 
 def from_surrogate(function: Surrogate, *, order: int, name: str | None = None) -> Estimator:
-    """The estimator that differentiates a surrogate objective ``order`` times (1, 2 or 3).
+    """The estimator that differentiates a surrogate objective.
 
-    ``function`` maps a `stochastic.rollouts.records.Record` to a scalar float64 tensor. It must not
-    draw random numbers or change its record.
+    Args:
+        function: maps a `stochastic.Record` to a scalar float64 tensor; it must not draw random
+            numbers or change its record.
+        order: how often it is differentiated: 1, 2 or 3.
+        name: the name in reports (default: the function's).
+
+    Returns:
+        The estimator.
 
     Raises:
         ValueError: an order that is not 1, 2 or 3.
@@ -214,13 +218,22 @@ def from_surrogate(function: Surrogate, *, order: int, name: str | None = None) 
 def from_callable(
     function: Callable[[Trajectories, FloatArray], Any], *, order: int, name: str | None = None
 ) -> Estimator:
-    """The estimator that a function ``(batch [N, H], theta) -> array`` is.
+    """The estimator whose estimates a function computes directly.
 
-    It may be written in numpy, torch or anything that returns arrays; the result has theta's axes
-    ``order`` times.
+    Args:
+        function: maps a batch ``[N, H]`` of `Trajectories` and theta to an array with theta's axes
+            ``order`` times; it may use numpy, torch or anything else.
+        order: the order of the derivative that it estimates: 1, 2 or 3.
+        name: the name in reports (default: the function's).
+
+    Returns:
+        The estimator.
 
     Raises:
         ValueError: an order that is not 1, 2 or 3.
+
+    >>> from_callable(lambda batch, theta: 0 * theta, order=1, name="nothing").name
+    'nothing'
     """
     return CallableEstimator(function, _order(order), name or name_of(function))
 
@@ -228,26 +241,46 @@ def from_callable(
 def from_draws(
     function: Callable[[Draw, FloatArray], Any], *, order: int, name: str | None = None
 ) -> Estimator:
-    """The estimator ``(draw, theta) -> array``, where ``draw(theta, n)`` gives a fresh batch
-    ``[n, H]`` at whatever parameters the function has computed by then.
+    """The estimator whose function draws its own batches, at parameters that it computes: a
+    meta-gradient through sampled inner steps, for example.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4, draws like this.
+    Args:
+        function: maps ``draw`` and theta to an array with theta's axes ``order`` times;
+            ``draw(theta, n)`` gives a fresh batch ``[n, H]`` at any parameters.
+        order: the order of the derivative that it estimates: 1, 2 or 3.
+        name: the name in reports (default: the function's).
+
+    Returns:
+        The estimator.
 
     Raises:
         ValueError: an order that is not 1, 2 or 3.
+
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4, draws like this.
+
+    >>> from_draws(lambda draw, theta: draw(theta, 1).rewards.sum() * theta, order=1).draws_itself
+    True
     """
     return DrawEstimator(function, _order(order), name or name_of(function))
 
 
 def estimate(estimator: Estimator, batch: Trajectories, context: Context) -> FloatArray:
-    """The estimates of ``batch [..., N, H]``, one a replication: ``[..., *theta's axes x order]``.
+    """The estimates from a batch, one for each replication.
+
+    Args:
+        estimator: from `from_surrogate` or `from_callable`.
+        batch: trajectories ``[..., N, H]``.
+        context: what else the estimate depends on.
+
+    Returns:
+        An array ``[..., *theta's axes]``, with theta's axes once for each order.
 
     Raises:
         ValueError: the estimator draws its own batches and the context has no ``draw``, or it
             misbehaves (see `prepare`).
     """
     leading = batch.shape[:-2]
-    flat = batch.reshape(-1, batch.shape[-2])
+    flat = batch.reshape(int(np.prod(leading)), batch.shape[-2])
     dense = estimator.prepare(flat, context).rows(flat).dense()
     return dense.reshape(*leading, *dense.shape[1:])
 
@@ -268,10 +301,10 @@ def checked_estimate(name: str, compute: Callable[[], Any], shape: tuple[int, ..
 
 
 def _probed(batch: Trajectories) -> Trajectories:
-    """Some replications that are unlike: the first, the last, one between, the liveliest."""
+    """Some replications that differ: the first, the middle, the last, and the longest."""
     count = len(batch.actions)
-    liveliest = int(np.argmax(batch.alive.reshape(count, -1).sum(axis=1)))
-    return batch[sorted({0, count - 1, count // 2, liveliest})]
+    longest = int(np.argmax(batch.alive.reshape(count, -1).sum(axis=1)))
+    return batch[sorted({0, count - 1, count // 2, longest})]
 
 
 def _order(order: int) -> int:

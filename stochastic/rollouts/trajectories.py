@@ -233,3 +233,11 @@ def trajectory_length(mdp: TabularMDP, length: int | None) -> int:
             f"length: only for an infinite horizon, got {length} with horizon {mdp.horizon}"
         )
     return mdp.horizon
+
+
+def empty_batches(replications: int) -> Trajectories:
+    """As many batches without a step: what an estimate that draws itself is evaluated on."""
+    actions = np.zeros((replications, 1, 0), dtype=np.int64)
+    states = np.zeros((replications, 1, 1), dtype=np.int64)
+    rewards = np.zeros((replications, 1, 0))
+    return Trajectories(states, actions, rewards, actions.astype(bool), rewards)

@@ -1,4 +1,4 @@
-"""A two-armed bandit, and its score-function gradient in numpy."""
+"""A two-armed bandit and its score-function gradient, in numpy."""
 
 import numpy as np
 

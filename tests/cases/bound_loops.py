@@ -1,4 +1,4 @@
-"""Random and adversarial loops with their exact biases, and what each bound says of them."""
+"""Random and adversarial loops, with their exact biases and the bounds of these biases."""
 
 import math
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from gradbias.verification.bounds.meta_gradient_variance import meta_gradient_va
 from tests.oracles.scalar_loops import ScalarLoop, averaged_pair, coin, lopsided
 
 ROUNDING = 1e-12
-"""Of exact values, relative to the numbers that they are differences of."""
+"""The rounding of exact values, relative to the numbers that they are differences of."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a bound bounds: its exact value, and how large its rounding may be."""
+    """An exact value and a bound of it; ``scale`` is the size of the numbers it comes from."""
 
     name: str
     exact: float
@@ -43,7 +43,7 @@ class Found:
 
     @property
     def looseness(self):
-        """Bound over exact value; None where that is rounding."""
+        """The bound over the exact value; None where the exact value is rounding."""
         return self.bound / self.exact if self.exact > 1e3 * ROUNDING * self.scale else None
 
 
@@ -56,8 +56,8 @@ def of_bias(bound, exact, scale, label):
 
 
 def random_scalar(seed):
-    """A sine in phi and theta, with biased estimates and noise everywhere; all derivatives of all
-    orders are bounded, and the bounds below are attained."""
+    """A loop on a sine in phi and theta, with biased estimates and noise everywhere; derivatives of
+    all orders are bounded, and the constants below are attained."""
     rng = np.random.default_rng(seed)
     a, b, d, h, k = rng.normal(size=5) * rng.choice([0.3, 1.0, 3.0])
     c, p, q = rng.normal(size=3)
@@ -116,7 +116,7 @@ def random_scalar(seed):
 
 
 def scalar_findings(loop, constants, n):
-    """Every bound on one scalar loop."""
+    """The findings of every bound on one scalar loop."""
     asked = {"steps": loop.steps, "step_size": loop.step_size, "batch_size": n}
     error = compositional_error_bound(constants, **asked)
     bias = meta_gradient_bias_bound(constants, **asked)
@@ -155,8 +155,8 @@ class Instance:
 
 
 def random_problem(rng, kind):
-    """Bandits, one-step and two-step problems; plain, adversarial (near-deterministic policies,
-    rewards of both signs, absorbing states)."""
+    """A bandit, or a one-state or two-state problem of two steps, with random or deterministic
+    transitions and rewards of both signs."""
     if kind == "bandit":
         arms = int(rng.integers(2, 4))
         reward = rng.normal(size=(1, arms)) * rng.choice([0.1, 1.0, 5.0])
@@ -189,7 +189,7 @@ def random_instance(seed):
 
 
 def found_biases(instance):
-    """The exact `CompositionalBias`, and the meta-gradient's whole bias."""
+    """The exact `CompositionalBias`, the meta-gradient's total bias, and the exact one's norm."""
     given = (instance.phi, instance.theta)
     inner = instance.problem.mdp
     if isinstance(instance.problem, Lirpg):
@@ -208,7 +208,7 @@ NAMES = {Curvature.AD: "ad", Curvature.LVC: "lvc", Curvature.DICE: "dice"}
 
 
 def sampled_estimator(instance):
-    """The estimator that an instance stands for, with its four sets of samples."""
+    """The sampled meta-gradient of an instance, with fresh batches in each of its slots."""
     n, ad, own = instance.samples, CATALOGUE["ad"], CATALOGUE[NAMES[instance.curvature]]
     mdp, loop = instance.problem.mdp, (instance.steps, instance.step_size)
     if isinstance(instance.problem, Maml):
@@ -220,7 +220,7 @@ def sampled_estimator(instance):
 
 
 def instance_findings(instance):
-    """Every bound on one loop of a decision problem."""
+    """The findings of every bound on one loop of a decision problem."""
     sampled, whole, size = found_biases(instance)
     shift = float(np.linalg.norm(sampled.iterate))
     square = math.sqrt(float(np.trace(sampled.iterate_covariance)) + shift**2)
@@ -246,7 +246,7 @@ def instance_findings(instance):
 
 
 def findings(scalar, decision):
-    """All findings of the first so many scalar loops and loops of decision problems."""
+    """The findings of the first ``scalar`` scalar loops and ``decision`` loops of MDPs."""
     for seed in range(scalar):
         yield from scalar_findings(*random_scalar(seed))
     for seed in range(decision):
@@ -254,7 +254,7 @@ def findings(scalar, decision):
 
 
 def table(every):
-    """Rows (bound, findings, smallest, median, largest looseness)."""
+    """A row for each bound: name, findings, and smallest, median and largest looseness."""
     loose = {}
     for found in every:
         loose.setdefault(found.name, [])

@@ -1,8 +1,8 @@
 """False-alarm rates of intervals, measured: estimators with a known mean, and methods by name.
 
-Runs are columns, so that thousands of them are one array. A case is a discrete or continuous law of
-one number with its exact mean and, where it has them, range and second moment; those of estimators
-are the law of a component of an estimate over all trajectories.
+Runs are columns, so that thousands of them are one array. A case is a discrete or continuous
+distribution of one number, with its exact mean and, where it has them, its range and second moment.
+A case of an estimator is the distribution of one component of its estimate over all trajectories.
 """
 
 import math
@@ -28,9 +28,8 @@ from gradbias.verification.evidence.ranges import component_range
 from gradbias.verification.evidence.request import Request
 from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.evidence.verdicts import ErrorRates
-from gradbias.verification.sequential.functionals import Functionals, pilot_direction
+from gradbias.verification.sequential.functionals import Functionals, box_of, pilot_direction
 from gradbias.verification.sequential.power import SequentialDesign, detectable_norm
-from gradbias.verification.sequential.simultaneous import box_of
 from gradbias.verification.sequential.stream import SampledBlock, Stream
 
 LOOKS = (64, 128, 256, 512, 1024)
@@ -38,7 +37,7 @@ LOOKS = (64, 128, 256, 512, 1024)
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """``draw(rng, shape)``, its exact ``mean``, and what is known of it."""
+    """A distribution, by ``draw(rng, shape)``, with its exact ``mean``, range and second moment."""
 
     name: str
     kind: str
@@ -62,7 +61,7 @@ def discrete(name, kind, values, weights, low=None, high=None):
 
 
 def pareto(power):
-    """Of minimum 1: the second moment is finite, the third is not."""
+    """The Pareto distribution of minimum 1; below power 3 its third moment is infinite."""
     mean, second = power / (power - 1), power / (power - 2)
     return Case(
         f"Pareto, tail power {power:g}",
@@ -81,7 +80,7 @@ def asked_for(surrogate, mdp, theta, drawn):
 
 
 def component_law(name, kind, surrogate, mdp, theta, entry, behaviour=None):
-    """The law of one component of a gradient estimate, by enumeration."""
+    """The distribution of one component of a gradient estimate, by enumeration."""
     drawn = theta if behaviour is None else behaviour
     request = asked_for(surrogate, mdp, theta, drawn)
     values, weights = [], []
@@ -107,7 +106,7 @@ def jackpot_mdp(probability, prizes):
 
 
 def cases():
-    """Easy, skewed and heavy-tailed ones; synthetic and of small problems."""
+    """Easy, skewed and heavy-tailed distributions, synthetic and of estimates."""
     mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=3)
     theta = np.random.default_rng(1).normal(size=(3, 2))
     bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.3]], 0.9, [1.0], horizon=1)
@@ -196,8 +195,8 @@ def sequence_of(method, case, runs, rate, samples):
 
 
 def misses(method, case, runs, rate, seed, looks=LOOKS, wrap=lambda s: s):
-    """``[runs]`` twice: the mean was outside at some look; it was outside at the last one. None
-    where the method does not apply."""
+    """Whether each run's interval missed the mean at some look, and at the last one, ``[runs]``
+    each; None where the method does not apply."""
     sequence = sequence_of(method, case, runs, rate, looks[-1])
     if sequence is None:
         return None
@@ -225,7 +224,7 @@ def exceeds(count, runs, rate, level=1e-3):
 
 
 def missed_biases(case, test, bias, runs, seed):
-    """``[runs]``: `MeanTest`, at the samples that it asks for, passed a mean wrong by ``bias``."""
+    """Whether each run of `MeanTest`, of the designed size, passed a mean wrong by ``bias``."""
     n = test.samples_needed(bias)
     rng = np.random.default_rng(seed)
     samples = case.draw(rng, (n, runs))
@@ -237,8 +236,8 @@ def missed_biases(case, test, bias, runs, seed):
 
 
 def norm_misses(rate, runs, seed, wrap=lambda s: s):
-    """``[runs]``: the norm interval of a vector's bias, which is 0, left 0 out at some look, or a
-    component's interval its mean; six components and the direction of a pilot."""
+    """Whether in each run, at some look, the norm's interval missed the bias 0 of a vector of six
+    components, or the interval of a component, or of a pilot's direction, missed its mean."""
     mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=3)
     theta = np.random.default_rng(1).normal(size=(3, 2))
     values, cumulative, known = vector_law(mdp, theta)
@@ -264,12 +263,12 @@ def norm_misses(rate, runs, seed, wrap=lambda s: s):
 
 
 def sequential_misses(share, along, rates, tolerated, bias, runs, seed, looks=5):
-    """A sequential run with betting, a pilot of 200 and ``looks`` evenly spaced: a
-    ``share`` of the samples that the design asks for to find a ``bias`` of AD's gradient in the
-    direction ``along``.
+    """Sequential runs with betting, a pilot of 200 estimates and ``looks`` evenly spaced looks, on
+    a ``bias`` of AD's gradient in the direction ``along``. The budget is a ``share`` of the samples
+    that the design asks for.
 
-    The samples; ``[runs]``: it did not say BIASED; the bias was above what the run itself says
-    that it would have found by where it stopped."""
+    Returns the budget; whether each run did not say BIASED, ``[runs]``; and whether the bias was
+    above the smallest detectable one that the run reported where it stopped, ``[runs]``."""
     mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=3)
     theta = np.random.default_rng(1).normal(size=(3, 2))
     values, cumulative, known = vector_law(mdp, theta)
@@ -299,11 +298,11 @@ def sequential_misses(share, along, rates, tolerated, bias, runs, seed, looks=5)
 
 
 DESIGNED = ErrorRates(0.01, 0.05, 0.1)
-"""Of the sequential runs whose power is measured."""
+"""The error rates of the sequential runs whose power is measured."""
 
 
 def vector_law(mdp, theta):
-    """All values of AD's gradient, their cumulated probabilities, and the known range."""
+    """All values of AD's gradient, their cumulative probabilities, and the known range."""
     request = asked_for(ad, mdp, theta, theta)
     (batch, weights), *rest = Enumeration.of(mdp, TABULAR, theta, mdp.horizon).batches(
         1, ordered=True, block=4096

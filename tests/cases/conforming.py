@@ -1,4 +1,4 @@
-"""Estimators that satisfy what any must, with all that each may claim besides."""
+"""Estimators that pass every check of the conformance suite, with all the claims they satisfy."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def probabilities(theta):
 
 
 def reinforce_each(batch, theta, discount=0.8):
-    """REINFORCE in numpy, one gradient a trajectory ``[N, S, A]``."""
+    """REINFORCE in numpy, one gradient for each trajectory, ``[N, S, A]``."""
     policy = probabilities(theta)
     powers = discount ** np.arange(batch.rewards.shape[-1])
     found = np.zeros((len(batch.actions), *theta.shape))
@@ -40,15 +40,15 @@ def by_hand(batch, theta):
 
 
 def one_step_ahead(draw, theta):
-    """The gradient where a sampled step leads: a first-order meta-gradient."""
-    moved = theta + 0.5 * by_hand(draw(theta, 1), theta)
-    return by_hand(draw(moved, 1), moved)
+    """The gradient after one sampled step: a first-order meta-gradient."""
+    after = theta + 0.5 * by_hand(draw(theta, 1), theta)
+    return by_hand(draw(after, 1), after)
 
 
 def ranks(record):
-    """How many others earn less: a step function of the rewards."""
-    whole = record.rewards.sum(-1)
-    better = (whole[:, None] > whole[None, :]).to(record.rewards.dtype).sum(-1)
+    """The number of trajectories with a smaller return: a step function of the rewards."""
+    returns = record.rewards.sum(-1)
+    better = (returns[:, None] > returns[None, :]).to(record.rewards.dtype).sum(-1)
     return (better * record.log_probs.sum(-1)).mean()
 
 
@@ -93,4 +93,4 @@ CONFORMING = {
     ),
     "one step ahead": (from_draws(one_step_ahead, order=1), None, set()),
 }
-"""By name: the estimator, the N that its coupling declares, and its claims."""
+"""By name: the estimator, the batch size N if it couples trajectories, and its claims."""

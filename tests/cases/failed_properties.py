@@ -1,4 +1,4 @@
-"""What a property that fails prints, and the problem that it prints."""
+"""The message of a property that fails, and the problem that it prints."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def failure(property_):
 
 
 def pasted(text):
-    """What the message's own Python makes, by name."""
+    """The variables that the Python code in the message defines, by name."""
     code = text[text.index("mdp = ") : text.index("\n\n", text.index("theta = "))]
     names = {}
     exec(code, {"TabularMDP": TabularMDP, "LinearSoftmax": LinearSoftmax}, names)

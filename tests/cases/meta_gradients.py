@@ -23,11 +23,11 @@ def small(seed=0, horizon=2, n_states=2):
     return mdp, rng.normal(size=(n_states, 2)), rng
 
 
-def maml(mdp, steps=1, step_size=0.7, *, value=ad, hessian=dice, outer=ad, n=1, **options):
+def maml(mdp, steps=1, step_size=0.7, *, value=ad, hessian=dice, outer=ad, batch_size=1, **options):
     """MAML with every slot sampled, unless it is said to be given."""
 
     def slot(surrogate):
-        return surrogate if isinstance(surrogate, Given) else Sampled(surrogate, n)
+        return surrogate if isinstance(surrogate, Given) else Sampled(surrogate, batch_size)
 
     if hessian is not FIRST_ORDER:
         hessian = slot(hessian)

@@ -20,9 +20,9 @@ def _rows(rng, shape, concentration):
 
 @st.composite
 def mdps(draw, horizons=(None, 1, 2, 4), sizes=(4, 3), discounts=DISCOUNTS, telling=False):
-    """Up to 4 states and 3 actions; deterministic or spread out, with or without a terminal state,
-    rewards 0, sparse, by next state or over time. ``telling`` ones have something to choose and to
-    earn."""
+    """MDPs of up to 4 states and 3 actions, deterministic or spread out, with or without a terminal
+    state; rewards are 0, sparse, or depend on the next state or on time. ``telling`` MDPs have two
+    actions or more and rewards everywhere."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n_states = draw(st.integers(1, sizes[0]))
     n_actions = draw(st.integers(2 if telling else 1, sizes[1]))
@@ -48,14 +48,14 @@ def mdps(draw, horizons=(None, 1, 2, 4), sizes=(4, 3), discounts=DISCOUNTS, tell
 
 @st.composite
 def parameters(draw, shape, spreads=(0.0, 1.0, 3.0)):
-    """An array of that shape: zero, or normal."""
+    """Arrays of that shape, zero or normal."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     return rng.normal(size=shape) * draw(st.sampled_from(spreads))
 
 
 @st.composite
 def games(draw, horizons=(None, 1, 3), telling=False):
-    """Random stochastic games, and memory-one matrix games; in ``telling`` ones both choose."""
+    """Stochastic and memory-one matrix games; in ``telling`` ones both players have a choice."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     horizon = draw(st.sampled_from(horizons))
     discount = draw(st.sampled_from(DISCOUNTS))

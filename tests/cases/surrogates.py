@@ -1,4 +1,4 @@
-"""Surrogates of all manners, for tests: what they do to gradients is the point of each."""
+"""Surrogates of all kinds, for tests; each treats gradients in a way of its own."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def lvc_under_no_grad(record):
 
 
 def lvc_with_detach(record):
-    """The same with detach."""
+    """LVC with its denominator detached."""
     ratios = torch.exp(record.log_probs - record.log_probs.detach())
     return (discounts(record) * ratios * rewards_to_go(record)).sum()
 
@@ -58,7 +58,7 @@ def entropy_bonus(record):
 
 
 def leave_one_out(record):
-    """Each trajectory's total return less the mean of the others', times its score."""
+    """Each trajectory's total return minus the mean of the others', times its score."""
     total = (discounts(record) * record.rewards).sum(-1)
     n = len(total)
     baseline = (total.sum() - total) / (n - 1)
@@ -66,7 +66,7 @@ def leave_one_out(record):
 
 
 def batch_mean_baseline(record):
-    """Each trajectory's total return less the mean of all, times its score."""
+    """Each trajectory's total return minus the mean of all, times its score."""
     total = (discounts(record) * record.rewards).sum(-1)
     return ((total - total.mean()) * (record.log_probs * record.alive).sum(-1)).mean()
 
@@ -78,23 +78,23 @@ def kl_to_reference(record):
 
 
 def mixed_leaves(record):
-    """Both leaves in one product."""
+    """A product of both leaves, ``log_probs`` and ``log_policy``."""
     return (record.log_probs * record.log_policy[..., 0]).sum() + record.log_policy.exp().sum()
 
 
 def cubic(record):
-    """Third derivatives that are not 0, across steps."""
+    """A surrogate whose third derivatives are not 0, also across steps."""
     return record.log_probs.sum() ** 3 + (record.log_probs**3).sum()
 
 
 def branching(record):
-    """Python that branches on values: vmap rejects it."""
+    """A surrogate in Python that branches on values, which vmap rejects."""
     sign = 1.0 if record.rewards.sum().item() > 0 else 2.0
     return sign * (record.log_probs * rewards_to_go(record)).sum()
 
 
 def numpy_inside(record):
-    """Returns computed in numpy: vmap rejects it."""
+    """A surrogate that computes returns in numpy, which vmap rejects."""
     weights = torch.tensor(record.rewards.numpy()[..., ::-1].cumsum(-1)[..., ::-1].copy())
     return (record.log_probs * weights).sum(-1).mean()
 

@@ -14,9 +14,9 @@ F64 = torch.float64
 
 @dataclass(frozen=True, eq=False)
 class Toy:
-    """M outcomes with logits linear in theta ``[d]``, features ``A + B theta + sin(C theta)`` (only
-    A where they are not to move), and f a polynomial of degree ``degree`` in the mean feature,
-    whose coefficients move with theta (or not).
+    """M outcomes with logits linear in theta ``[d]`` and features ``A + B theta + sin(C theta)``; f
+    is a polynomial of degree ``degree`` in the mean feature. Without ``moves``, neither features
+    (then A) nor the polynomial's coefficients depend on theta.
     """
 
     logits: Tensor
@@ -54,7 +54,7 @@ class Toy:
         return ((1.0 + self.explicit @ theta) * powers).sum()
 
     def objective(self, theta, n):
-        """All *ordered* batches, one by one."""
+        """The objective, by a sum over all *ordered* batches."""
         p, phi = self.probabilities(theta), self.features(theta)
         total = torch.zeros((), dtype=F64)
         for batch in itertools.product(range(len(p)), repeat=n):
@@ -70,7 +70,7 @@ class Toy:
         return AdditiveLaw(*(part.numpy() for part in parts[: 4 if moves else 3]))
 
     def exact(self, theta):
-        """f with every derivative, by autograd."""
+        """f with all its derivatives, by autograd."""
 
         def along(function):
             many = torch.func.vmap(function)
@@ -103,6 +103,6 @@ def parameters(seed, d=2):
 
 
 def laurent(values, samples, powers):
-    """Coefficients of ``N^power`` in values ``[len(samples), ...]`` that are such a sum exactly."""
+    """The coefficients of ``N^power`` in values ``[len(samples), ...]``, exactly such sums."""
     matrix = np.array([[float(n) ** power for power in powers] for n in samples])
     return np.linalg.solve(matrix, np.array(values).reshape(len(samples), -1))

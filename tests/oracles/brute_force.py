@@ -1,4 +1,4 @@
-"""Second derivations, written apart from the library: brute force, autograd, complex step.
+"""Second derivations, independent of the library: brute force, autograd, complex step.
 
 Nothing here imports the code that it checks, but for the problem's and the surrogate's records.
 """
@@ -37,7 +37,7 @@ def return_any_dtype(mdp, theta):
 
 
 def complex_step_gradient(mdp, theta, step=1e-30):
-    """Machine-precision gradient, without differences."""
+    """The gradient to machine precision, by the complex step."""
     gradient = np.zeros_like(theta)
     for index in np.ndindex(theta.shape):
         moved = theta.astype(complex)
@@ -47,7 +47,7 @@ def complex_step_gradient(mdp, theta, step=1e-30):
 
 
 def policy_gradient_any_dtype(mdp, theta):
-    """The policy gradient theorem, step by step, in real or complex arithmetic."""
+    """The gradient by the policy gradient theorem, step by step, in real or complex arithmetic."""
     policy, values, q, occupancy = per_step_quantities(mdp, theta)
     return sum(
         occupancy[t][:, None] * policy * (q[t] - values[t][:, None]) for t in range(mdp.horizon)
@@ -55,7 +55,7 @@ def policy_gradient_any_dtype(mdp, theta):
 
 
 def complex_step_hessian(mdp, theta, step=1e-30):
-    """Machine-precision Hessian of a finite horizon: the complex step on the policy gradient."""
+    """The Hessian of a finite horizon to machine precision: the complex step on the gradient."""
     hessian = np.zeros(theta.shape * 2)
     for index in np.ndindex(theta.shape):
         moved = theta.astype(complex)
@@ -134,12 +134,12 @@ def likelihood_ratio_derivatives(mdp, theta):
 
 
 def softmax_blocks(policy):
-    """F_s = diag(pi) - pi pi^T for each state, ``[S, A, A]``."""
+    """The Fisher matrix F_s = diag(pi) - pi pi^T of each state, ``[S, A, A]``."""
     return np.stack([np.diag(p) - np.outer(p, p) for p in policy])
 
 
 def block_diagonal(blocks):
-    """``[S, A, S, A]`` from ``[S, A, A]``."""
+    """The block-diagonal array ``[S, A, S, A]`` of the blocks ``[S, A, A]``."""
     n_states, n_actions, _ = blocks.shape
     full = np.zeros((n_states, n_actions, n_states, n_actions))
     for s in range(n_states):
@@ -148,7 +148,7 @@ def block_diagonal(blocks):
 
 
 def per_step_quantities(mdp, theta):
-    """(policy, V_t, Q_t, m_t) by plain recursions, for a finite horizon."""
+    """Policy, V_t, Q_t and the discounted state distributions m_t of a finite horizon."""
     policy = softmax_rows(theta)
     reward = mdp.reward
     if reward.ndim == 3:
@@ -257,7 +257,7 @@ def _nested_reverse(value, leaf, order):
 
 
 def random_mdp(seed, *, horizon=None, n_states=None, n_actions=None, next_rewards=False):
-    """A random MDP, with rewards of both signs and a spread-out start."""
+    """A random MDP, with rewards of both signs and a spread-out initial distribution."""
     rng = np.random.default_rng(seed)
     n_states = n_states or int(rng.integers(1, 4))
     n_actions = n_actions or int(rng.integers(1, 4))
@@ -281,8 +281,8 @@ def degenerate_mdps():
     cycle[[0, 1, 2], :, [1, 2, 0]] = 1.0
     ending = rows.copy()
     ending[2] = [0.0, 0.0, 1.0]
-    paid = reward.copy()
-    paid[2] = 0.0
+    ending_reward = reward.copy()
+    ending_reward[2] = 0.0
     apart = np.zeros((3, 2, 3))
     apart[:2, :, :2] = rng.dirichlet(np.ones(2), size=(2, 2))
     apart[2, :, 2] = 1.0
@@ -292,7 +292,7 @@ def degenerate_mdps():
         "one state, one action": TabularMDP([[[1.0]]], [[1.0]], 0.5, [1.0]),
         "discount 0": TabularMDP(rows, reward, 0.0, start),
         "deterministic": TabularMDP(cycle, reward, 0.9, start),
-        "absorbing": TabularMDP(ending, paid, 0.9, start),
+        "absorbing": TabularMDP(ending, ending_reward, 0.9, start),
         "unreachable state": TabularMDP(apart, reward, 0.9, start),
         "next-state rewards": TabularMDP(rows, rng.normal(size=(3, 2, 3)), 0.9, start),
         "discount near 1": TabularMDP(rows, reward, 0.999, start),
@@ -300,11 +300,11 @@ def degenerate_mdps():
 
 
 def relative_gap(found, wanted):
-    """Largest absolute difference over the norm of what was wanted."""
+    """The largest absolute difference over the norm of the wanted array."""
     gap = np.max(np.abs(np.asarray(found) - np.asarray(wanted)), initial=0.0)
     return float(gap / max(np.linalg.norm(wanted), 1e-300)) if gap > 0 else 0.0
 
 
 def hoeffding_slack(trials, error):
-    """How far a frequency strays from its probability, one side, but for ``error``."""
+    """What a frequency exceeds its probability by with probability at most ``error``."""
     return math.sqrt(math.log(1 / error) / (2 * trials))

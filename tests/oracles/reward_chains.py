@@ -1,5 +1,5 @@
 """Second derivations on a reward chain: every reward at quadrature nodes, and torch autograd
-through the unrolled updates. Nothing here uses the library's formulas, but for the records.
+through the unrolled updates. Of the library, only the records are used.
 """
 
 import itertools
@@ -16,7 +16,8 @@ TWO_POINTS = {-1.0: 1 / 2, 1.0: 1 / 2}
 
 
 def every_outcome(learner, steps, validation, law=GAUSS_HERMITE):
-    """(probability [P], inner [P, n, N, m], outer [P, n, N', m]) of every outcome."""
+    """Probability ``[P]``, inner rewards ``[P, n, N, m]`` and outer rewards ``[P, n, N', m]`` of
+    every outcome."""
     chain, reused = learner.chain, validation is Validation.REUSED
     n_outer = {Validation.FRESH: steps, Validation.SHARED: 1, Validation.REUSED: 0}[validation]
     slots = [("inner", j, b) for j in range(steps + reused) for b in range(learner.batch_size)]
@@ -42,7 +43,8 @@ def every_outcome(learner, steps, validation, law=GAUSS_HERMITE):
 
 
 def chain_target(discounts, rewards, power=True):
-    """sum_{j >= i} gamma_j^(j-i+1) r_j for each i; or with the product of the factors passed."""
+    """``sum_{j >= i} gamma_j^(j-i+1) r_j`` for each i; without ``power``, r_j is discounted by the
+    product of gamma_i to gamma_j."""
     m = rewards.shape[-1]
     columns = []
     for i in range(m):
@@ -57,13 +59,14 @@ def chain_target(discounts, rewards, power=True):
 
 
 def _loss(learner, values, targets):
-    """For each outcome ``w/2 x mean over the batch of |g - v|^2``."""
+    """Each outcome's loss, ``w/2`` times the batch's mean of ``|g - v|^2``."""
     return learner.loss_weight / 2 * ((targets - values[:, None]) ** 2).sum(-1).mean(-1)
 
 
 def unrolled_meta_gradients(learner, inner, outer, trace_decay=None, power=True):
-    """``[P, n, m]`` for each outcome: the gradient of the outer loss at each iterate, by reverse
-    mode through the inner loop; with a trace, T sum_i mu^(i-1) N_{n-i}, each factor by it."""
+    """Each outcome's gradients ``[P, n, m]`` of the outer loss at each iterate, by reverse mode
+    through the inner loop; with ``trace_decay`` mu, the trace's estimate T sum_i mu^(i-1) N_{n-i},
+    each factor by reverse mode."""
     inner, outer = torch.tensor(inner), torch.tensor(outer)
     outcomes, n = inner.shape[:2]
     gamma = torch.tensor(np.array(learner.discounts)).repeat(outcomes, 1).requires_grad_()
@@ -88,7 +91,7 @@ def unrolled_meta_gradients(learner, inner, outer, trace_decay=None, power=True)
 
 
 def moments_of(weights, estimates):
-    """Mean ``[n, m]`` and covariance ``[n, n, m, m]`` of estimates ``[P, n, m]``."""
+    """The mean ``[n, m]`` and covariance ``[n, n, m, m]`` of estimates ``[P, n, m]``."""
     mean = np.einsum("p,pik->ik", weights, estimates)
     gaps = estimates - mean
     return mean, np.einsum("p,pik,plq->ilkq", weights, gaps, gaps, optimize=True)

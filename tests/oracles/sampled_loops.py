@@ -1,4 +1,4 @@
-"""Sampled inner loops apart from the library: in plain Python, with autograd along each path."""
+"""Sampled inner loops, independent of the library: in Python, with autograd along each path."""
 
 import itertools
 from dataclasses import dataclass, fields, replace
@@ -34,7 +34,7 @@ def same_logits(p):
 
 @dataclass(frozen=True)
 class Loop:
-    """A sampled inner loop in torch and plain Python, and how the library is asked for it."""
+    """A sampled inner loop in torch and plain Python, and the calls of the library for it."""
 
     mdp: TabularMDP
     theta: np.ndarray
@@ -48,6 +48,7 @@ class Loop:
 
     @property
     def paid(self):
+        """The MDP with the rewards of the inner loop."""
         if self.phi is None:
             return self.mdp
         extra = self.phi if self.mdp.reward.ndim == 2 else self.phi[..., None]
@@ -65,21 +66,21 @@ class Loop:
         return self.ask(function, credit=self.credit, critic=self.critic, **more)
 
     def singles(self, theta):
-        """(probability, estimate) of every trajectory, in plain Python."""
+        """The probability and the estimate of every trajectory, in plain Python."""
         leaf = by_torch.tensor(theta).requires_grad_(True)
         logits = self.logits(leaf)
         log_policy = torch.log_softmax(logits, -1)
         critic = np.zeros(self.mdp.n_states) if self.critic is None else self.critic
-        paid = self.paid
-        walks = oracles.all_trajectories(paid, logits.detach().numpy(), paid.horizon)
+        mdp = self.paid
+        walks = oracles.all_trajectories(mdp, logits.detach().numpy(), mdp.horizon)
         for probability, states, actions, rewards in walks:
-            earned = [paid.discount**t * r for t, r in enumerate(rewards)]
+            discounted = [mdp.discount**t * r for t, r in enumerate(rewards)]
             surrogate = 0.0 * leaf.sum()
             for t, action in enumerate(actions):
-                if not paid.terminal[states[t]]:
+                if not mdp.terminal[states[t]]:
                     v = critic[t, states[t]] if critic.ndim == 2 else critic[states[t]]
-                    gain = sum(earned if self.credit is WHOLE else earned[t:])
-                    weight = gain - paid.discount**t * v
+                    credit = sum(discounted if self.credit is WHOLE else discounted[t:])
+                    weight = credit - mdp.discount**t * v
                     surrogate = surrogate + weight * log_policy[states[t], action]
             yield probability, torch.autograd.grad(surrogate, leaf, retain_graph=True)[0].numpy()
 
@@ -97,7 +98,7 @@ class Loop:
         return torch.func.grad(lambda t: self.value(t, extra))(theta)
 
     def reached(self, phi, noise):
-        """theta^K with ``noise [K, *shape]`` added to the inner gradients."""
+        """The last iterate theta^K, with ``noise [K, *shape]`` added to the inner gradients."""
         here = phi if self.phi is None else by_torch.tensor(self.theta)
         for xi in noise:
             here = here + self.step_size * (self.inner(phi, here) + xi)
@@ -137,7 +138,7 @@ def by_noise(loop, covariances):
 def enumerated(loop, n, drawn_at=None):
     """Expectations over all *ordered* batches of every step, with autograd along each path.
 
-    ``drawn_at`` is a broken twin: batches that are drawn at that theta throughout.
+    With ``drawn_at`` it is wrong on purpose: all batches are drawn at that theta.
     """
     totals, square = None, 0.0
     target = loop.quantities(torch.zeros((loop.steps, *loop.theta.shape), dtype=by_torch.F64))

@@ -1,6 +1,6 @@
 """Loops over one parameter and one meta-parameter, whose samples are few enough to list.
 
-Written apart from the library: means and variances are sums over all samples of all four sets.
+Independent of the library: means and variances are sums over all samples of all four sets.
 """
 
 import itertools
@@ -21,7 +21,7 @@ def coin(size):
 
 
 def lopsided(size, p):
-    """Noise ``size`` with probability p, and what makes its mean 0 otherwise."""
+    """Noise of mean 0 with two values, of which ``size`` has probability p."""
     other = -size * p / (1.0 - p)
     return lambda x: [(p, np.full(np.shape(x), size)), (1.0 - p, np.full(np.shape(x), other))]
 
@@ -65,14 +65,14 @@ class ScalarLoop:
     extras: dict = field(default_factory=dict)
 
     def expected_path(self):
-        """``[1, K + 1]`` with probability ``[1]``."""
+        """The path with expected steps, ``[1, K + 1]``, and its probability, 1."""
         path = [self.start]
         for _ in range(self.steps):
             path.append(path[-1] + self.step_size * self.inner(np.asarray(path[-1])))
         return np.ones(1), np.array(path, dtype=float)[None]
 
     def sampled_paths(self):
-        """Probabilities ``[M]`` and paths ``[M, K + 1]``."""
+        """The probabilities ``[M]`` and the paths ``[M, K + 1]`` of all samples."""
         weights, paths = np.ones(1), np.full((1, 1), float(self.start))
         for _ in range(self.steps):
             here = paths[:, -1]
@@ -101,7 +101,7 @@ class ScalarLoop:
         return cotangent if self.from_phi else meta + 0.0 * cotangent
 
     def exact(self):
-        """The meta-gradient with expected steps."""
+        """The exact meta-gradient, with expected steps."""
         return float(self.carried(self.expected_path()[1], exact=True)[0, 0])
 
     def bias(self):
@@ -109,7 +109,7 @@ class ScalarLoop:
         return float(weights @ self.carried(paths)[:, 0]) - self.exact()
 
     def variance(self):
-        """Over all samples of all sets."""
+        """The estimate's variance over all samples of all sets."""
         signs = np.array(list(itertools.product([-1.0, 1.0], repeat=2 * self.steps + 1)))
         weights, paths = self.sampled_paths()
         every = self.carried(paths, signs)
@@ -117,7 +117,7 @@ class ScalarLoop:
         return float(weights @ (every**2).mean(axis=1)) - mean**2
 
     def errors(self):
-        """``E|e_K|``, ``sqrt(E e_K^2)`` and ``|E e_K|``."""
+        """The last iterate's errors ``E|e_K|``, ``sqrt(E e_K^2)`` and ``|E e_K|``."""
         weights, paths = self.sampled_paths()
         off = paths[:, -1] - self.expected_path()[1][0, -1]
         return (

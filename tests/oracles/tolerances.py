@@ -1,4 +1,4 @@
-"""When two derivations agree."""
+"""The tolerance at which two derivations agree."""
 
 import numpy as np
 

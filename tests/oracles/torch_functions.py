@@ -1,7 +1,7 @@
 """Second derivations by autograd: plain torch functions of logits, rewards and discounts.
 
-Written from the definitions, in terms of plain matrices and loops; nothing of the exact side is
-used but the problems' records. Derivatives are by reverse mode, repeated (see the remark on
+Written from the definitions, in terms of plain matrices and loops; of the exact side only the
+problems' records are used. Derivatives are by reverse mode, repeated (see the remark on
 `torch.linalg.solve` in `oracles`: here it is `inv`).
 """
 
@@ -17,7 +17,7 @@ def tensor(array):
 
 
 def mean_rewards(mdp):
-    """``[H or 1, S, A]``: means over the next state, from any shape of rewards."""
+    """The rewards' means over the next state, ``[H or 1, S, A]``, from rewards of any shape."""
     reward = np.asarray(mdp.reward)
     if reward.ndim == 2:
         return tensor(reward[None])
@@ -27,7 +27,7 @@ def mean_rewards(mdp):
 
 
 def values_of(transition, rewards, policy, discount, horizon):
-    """V at the start: ``[S]``. ``rewards [H or 1, S, A]``, all tensors."""
+    """The values V at time 0, ``[S]``, from ``rewards [H or 1, S, A]``; all are tensors."""
     n_states = transition.shape[0]
     kernel = torch.einsum("sa,sat->st", policy, transition)
     if horizon is None:
@@ -52,20 +52,20 @@ def return_of(mdp, logits, *, extra_reward=None, discount=None):
 
 
 def policy_weights(mdp, policy, weights, state_discount):
-    """``w_t [T, S]`` of on-policy states: laws times state_discount^t times weights[t]."""
+    """The weights ``w_t [T, S]``: state distributions times state_discount^t times weights[t]."""
     kernel = torch.einsum("sa,sat->st", policy, tensor(mdp.transition))
     if mdp.horizon is None:
         system = torch.eye(mdp.n_states, dtype=F64) - state_discount * kernel
         return (tensor(mdp.start) @ torch.linalg.inv(system))[None]
-    law, found = tensor(mdp.start), []
+    distribution, rows = tensor(mdp.start), []
     for t in range(mdp.horizon):
-        found.append(weights[t] * state_discount**t * law)
-        law = law @ kernel
-    return torch.stack(found)
+        rows.append(weights[t] * state_discount**t * distribution)
+        distribution = distribution @ kernel
+    return torch.stack(rows)
 
 
 def lambda_action_values(mdp, policy, critic, discount, decay):
-    """``Q_t [T, S, A]`` by its recursion, or by its fixed point."""
+    """The action values ``Q_t [T, S, A]``, by their recursion or as its fixed point."""
     transition, rewards = tensor(mdp.transition), mean_rewards(mdp)
     kernel = torch.einsum("sa,sat->st", policy, transition)
     rows = tensor(critic)
@@ -86,7 +86,7 @@ def lambda_action_values(mdp, policy, critic, discount, decay):
 
 
 def lambda_update(mdp, logits, critic, discount, decay, weights=None, state_discount=None):
-    """The expected update in the logits; every argument may be a tensor that moves."""
+    """The expected update in the logits; every argument may be differentiated."""
     policy = torch.softmax(logits, -1)
     q = lambda_action_values(mdp, policy, critic, discount, decay)
     steps = 1 if mdp.horizon is None else mdp.horizon
@@ -97,7 +97,7 @@ def lambda_update(mdp, logits, critic, discount, decay, weights=None, state_disc
 
 
 def game_return(game, of, logits1, logits2):
-    """J_of as a function of both players' logits ``[S, A_i]``."""
+    """The return of player ``of``, a function of both players' logits ``[S, A_i]``."""
     joint = torch.softmax(logits1, -1)[:, :, None] * torch.softmax(logits2, -1)[:, None, :]
     n_states = game.n_states
     rewards = tensor(game.rewards)[of - 1]
@@ -109,7 +109,7 @@ def game_return(game, of, logits1, logits2):
 
 
 def player_logits(game, player, parameters):
-    """Logits ``[S, A]`` of a player whose policy is tabular or linear."""
+    """The logits ``[S, A]`` of a player whose policy is tabular or linear."""
     features = getattr(game.policies[player - 1], "features", None)
     return parameters if features is None else tensor(features) @ parameters
 

@@ -6,7 +6,7 @@ from gradbias.stochastic.rollouts.records import Record
 
 
 def record_at(batch, theta, discount, values=None, meta=None):
-    """``batch [N, H]`` at the leaf ``theta [S, A]``; ``values [N, H + 1]`` default to 0."""
+    """The record of ``batch [N, H]`` at ``theta [S, A]``; ``values [N, H + 1]`` default to 0."""
     now = torch.tensor(batch.states[..., :-1])
     log_policy = torch.log_softmax(theta, dim=-1)[now] * torch.tensor(batch.alive)[..., None]
     taken = torch.gather(log_policy, -1, torch.tensor(batch.actions)[..., None])[..., 0]

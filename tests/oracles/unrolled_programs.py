@@ -15,7 +15,7 @@ from gradbias.stochastic.surrogates.returns import log_probabilities
 
 
 def logits_of(policy):
-    """A torch function of the parameters."""
+    """The policy's logits as a torch function of its parameters."""
     if policy is TABULAR:
         return lambda parameters: parameters
     if isinstance(policy, LinearSoftmax):
@@ -42,7 +42,7 @@ def record_of(batch, log_policy, values, discount, **options):
 
 
 def values_of(critic, theta, batch):
-    """``[N, H + 1]`` of a critic ``[H + 1, S]``, or a function of theta."""
+    """The values ``[N, H + 1]`` of a critic ``[H + 1, S]``, which may be a function of theta."""
     if critic is None:
         return torch.zeros(batch.states.shape, dtype=torch.float64)
     table = critic(theta.detach().numpy()[None])[0] if callable(critic) else critic
@@ -50,7 +50,7 @@ def values_of(critic, theta, batch):
 
 
 class MdpProgram:
-    """Surrogates of a `SampledLoop`."""
+    """The surrogates of a `SampledLoop`, as functions of phi and theta."""
 
     def __init__(self, loop):
         self.loop = loop
@@ -66,7 +66,7 @@ class MdpProgram:
 
 
 class GameProgram:
-    """Surrogates of a `SampledGame`; batches are as player 1 sees them."""
+    """The surrogates of a `SampledGame`; batches are as player 1 sees them."""
 
     def __init__(self, loop):
         self.loop = loop
@@ -74,7 +74,7 @@ class GameProgram:
     def surrogate(self, function, batch, phi, theta, outer=False):
         game, me = self.loop.game, self.loop.player
         parameters = {me: phi, 3 - me: theta}
-        seen = {1: batch, 2: turned(batch)}
+        seen = {1: batch, 2: exchanged(batch)}
 
         def of(player, other=None):
             log_policy = torch.log_softmax(
@@ -91,7 +91,7 @@ class GameProgram:
         return self.loop.game.discount, mine
 
 
-def turned(batch):
+def exchanged(batch):
     """The same batch with the players exchanged."""
 
     class Seen:
@@ -104,7 +104,7 @@ def turned(batch):
 
 @dataclass
 class Recorded:
-    """Draws one batch at a time and keeps them."""
+    """A source that draws one batch at a time and keeps it."""
 
     estimator: MetaGradient
     rng: np.random.Generator
@@ -125,7 +125,7 @@ def gradient(value, leaf):
 
 
 def both_ways(estimator, phi, theta, rng):
-    """The library's estimate and the program's, from the same batches."""
+    """The library's estimate and that of the torch program, from the same batches."""
     source = Recorded(estimator, rng)
     found = estimator.mean_over(source, phi, theta)[0]
     start = estimator.loop.start(phi, theta)
@@ -133,55 +133,61 @@ def both_ways(estimator, phi, theta, rng):
     return found, _program(estimator, program(estimator.loop), *start, source.draws)
 
 
-def _program(asked, program, phi_at, theta_at, draws):
-    replay, starts = asked.reuse is Reuse.REPLAY, asked.loop.starts_at_meta
+def _program(estimator, program, phi_at, theta_at, draws):
+    replay, starts = estimator.reuse is Reuse.REPLAY, estimator.loop.starts_at_meta
     draws = iter(draws)
-    values = [next(draws)] * asked.steps if replay else [next(draws) for _ in range(asked.steps)]
+    values = (
+        [next(draws)] * estimator.steps if replay else [next(draws) for _ in range(estimator.steps)]
+    )
     outer, own = next(draws), {}
-    for i in reversed(range(asked.steps)):
-        if asked.jacobian is not None and asked.reuse in (Reuse.NONE, Reuse.HESSIAN):
+    for i in reversed(range(estimator.steps)):
+        if estimator.jacobian is not None and estimator.reuse in (Reuse.NONE, Reuse.HESSIAN):
             own["jacobian", i] = next(draws)
-        hessian = not isinstance(asked.hessian, FirstOrder) and (i > 0 or starts)
-        if hessian and asked.reuse is Reuse.NONE:
+        hessian = not isinstance(estimator.hessian, FirstOrder) and (i > 0 or starts)
+        if hessian and estimator.reuse is Reuse.NONE:
             own["hessian", i] = next(draws)
     assert next(draws, None) is None
     phi = torch.tensor(np.array(phi_at), requires_grad=True)
     here = phi if starts else torch.tensor(np.array(theta_at))
-    read = lambda raw: asked.loop.read(raw, phi_at, here.detach().numpy()[None])[0]  # noqa: E731
+    read = lambda raw: estimator.loop.read(raw, phi_at, here.detach().numpy()[None])[0]  # noqa: E731
     first = read(values[0])
     likelihood = torch.zeros((), dtype=torch.float64)
-    for i in range(asked.steps):
+    for i in range(estimator.steps):
         batch = first if replay else read(values[i])
         of = {
             key: read(own[key, i]) if (key, i) in own else batch for key in ("jacobian", "hessian")
         }
         leaf = here.detach().requires_grad_()
-        step = gradient(program.surrogate(asked.value.surrogate, batch, phi, leaf), leaf).detach()
-        if asked.jacobian is not None:
+        step = gradient(
+            program.surrogate(estimator.value.surrogate, batch, phi, leaf), leaf
+        ).detach()
+        if estimator.jacobian is not None:
             leaf = here.detach().requires_grad_()
-            part = program.surrogate(asked.jacobian.surrogate, of["jacobian"], phi, leaf)
-            moved = gradient(part, leaf)
-            step = step + moved - moved.detach()
-        if not isinstance(asked.hessian, FirstOrder) and (i > 0 or starts):
+            part = program.surrogate(estimator.jacobian.surrogate, of["jacobian"], phi, leaf)
+            slope = gradient(part, leaf)
+            step = step + slope - slope.detach()
+        if not isinstance(estimator.hessian, FirstOrder) and (i > 0 or starts):
             at = here if here.requires_grad else here.requires_grad_()
-            part = program.surrogate(asked.hessian.surrogate, of["hessian"], phi.detach(), at)
-            moved = gradient(part, at)
-            step = step + moved - moved.detach()
-        if asked.correction and (i == 0 or not replay):
+            part = program.surrogate(estimator.hessian.surrogate, of["hessian"], phi.detach(), at)
+            slope = gradient(part, at)
+            step = step + slope - slope.detach()
+        if estimator.correction and (i == 0 or not replay):
             likelihood = likelihood + program.surrogate(_log_likelihood, batch, phi, here)
-        here = here + asked.step_size * step
+        here = here + estimator.step_size * step
     last = read(outer)
     leaf, meta = here.detach().requires_grad_(), phi.detach().requires_grad_()
     slopes = [
-        gradient(program.surrogate(asked.outer.surrogate, last, meta, leaf, outer=True), x).detach()
+        gradient(
+            program.surrogate(estimator.outer.surrogate, last, meta, leaf, outer=True), x
+        ).detach()
         for x in (leaf, meta)
     ]
     total = (slopes[0] * here).sum()
     if not starts:
         total = total + (slopes[1] * phi).sum()
-    discount, paid = program.rewards(last)
-    earned = (discount ** np.arange(paid.shape[-1]) * paid).sum(-1).mean()
-    total = total + asked.correction * float(earned) * likelihood
+    discount, rewards = program.rewards(last)
+    mean_return = (discount ** np.arange(rewards.shape[-1]) * rewards).sum(-1).mean()
+    total = total + estimator.correction * float(mean_return) * likelihood
     return torch.autograd.grad(total, phi)[0].numpy()
 
 

@@ -1,11 +1,10 @@
-"""Which known mistake explains a bias: the measured mean against the means of mistakes.
+"""Which known error explains a bias: the measured mean beside the means of known errors.
 
-Simpler explanations first: a mistake without a free number, then those with one that is fitted (a
-scale, another discount), then a known mistake times a scale. The first kind that fits is reported
-with all that fit alike: on a small problem several mistakes have one mean, and `diagnose_all` asks
-for one that fits on several problems. A number is fitted only
-where there is something left to explain: if target and mistakes all lie on one line, as for a
-bandit of two actions, a scale would fit anything.
+Simpler explanations come first: errors without a free number, then those with one that is fitted (a
+scale, another discount), then a known error times a scale. The first kind that fits is reported,
+with all errors of that kind that fit: on a small problem several have the same mean, so
+`diagnose_all` asks for one that fits on several problems. A number is not fitted where target and
+errors all lie on one line, as for a bandit of two actions: there a scale fits anything.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.verification.diagnosis.gradient_errors import gradient_families, gradient_mistakes
-from gradbias.verification.diagnosis.hessian_errors import hessian_families, hessian_mistakes
-from gradbias.verification.diagnosis.known_errors import ExactQuantities, Mistake, best_number
+from gradbias.verification.diagnosis.gradient_errors import gradient_errors, gradient_families
+from gradbias.verification.diagnosis.hessian_errors import hessian_errors, hessian_families
+from gradbias.verification.diagnosis.known_errors import ExactQuantities, KnownError, best_number
 from gradbias.verification.diagnosis.matching import EXACT, Case, Cases, Explanation
 from gradbias.verification.evidence.reports import BiasReport, Evidence, Verdict
 
@@ -28,8 +27,12 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Match:
-    """A mistake that explains the mean: ``residual`` is what it leaves, relative like the report's
-    bias; ``fitted`` is its free number, where it has one.
+    """A known error beside the measured mean.
+
+    Attributes:
+        name, what: the error, and what was done, in words that follow "the mean is that of".
+        residual: the distance of its mean from the measured one, relative like the report's bias.
+        fitted: its free number, where it has one.
     """
 
     name: str
@@ -40,8 +43,14 @@ class Match:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What explains a bias: ``sentence``, the ``matches`` (more than one: they coincide here, or
-    sampling does not tell them apart), the ``nearest`` mistakes where none matches, and ``notes``.
+    """What explains a bias.
+
+    Attributes:
+        sentence: the answer.
+        matches: the errors that give the mean; if there are several, they coincide here, or
+            sampling does not tell them apart.
+        nearest: the errors that come nearest, where none matches.
+        notes: what else a reader should know.
     """
 
     sentence: str
@@ -105,89 +114,90 @@ def diagnose_all(reports: Iterable[BiasReport]) -> Diagnosis:
     return _explain(Cases(tuple(Case.of(report) for report in reports)))
 
 
-def _explain(found: Cases) -> Diagnosis:
-    report = found.all[0].report
+def _explain(cases: Cases) -> Diagnosis:
+    report = cases.all[0].report
     tested = report.verdict is not Verdict.VACUOUS or report.relative_bias > report.tolerance
     if report.verdict is Verdict.UNBIASED or not tested:
         return Diagnosis(f"nothing to explain: the verdict is {report.verdict.value}", ())
-    slips, known = found.collected(_scales), found.collected(_mistakes)
-    kinds, notes = [lambda: [*slips, *known]], []
-    if found.explained_by(found.target):
+    scales, known = cases.collected(_scales), cases.collected(_errors)
+    kinds, notes = [lambda: [*scales, *known]], []
+    if cases.explained_by(cases.target):
         notes.append("the target itself is not ruled out: more samples would tell")
-    if _dimensions([found.stacked(one) for one in (found.target, *known)]) < 2:
+    if _dimensions([cases.stacked(each) for each in (cases.target, *known)]) < 2:
         notes.append(
-            "target and known mistakes lie on one line here, so a fitted scale would say nothing; "
+            "target and known errors lie on one line here, so a fitted scale would say nothing; "
             "more states, actions or steps would tell more"
         )
-    elif found.means.any():
-        kinds += [lambda: list(_fitted(found)), lambda: [_scaled(found, one) for one in known]]
-    return _first_that_fits(found, kinds, tuple(notes))
+    elif cases.means.any():
+        kinds += [lambda: list(_fitted(cases)), lambda: [_scaled(cases, each) for each in known]]
+    return _first_that_fits(cases, kinds, tuple(notes))
 
 
 def _first_that_fits(
-    found: Cases, kinds: list[Callable[[], list[Explanation]]], notes: tuple[str, ...]
+    cases: Cases, kinds: list[Callable[[], list[Explanation]]], notes: tuple[str, ...]
 ) -> Diagnosis:
     seen: list[Match] = []
     for kind in kinds:
-        tried = [(one, _match(found, one)) for one in kind()]
-        fits = [match for one, match in tried if found.explained_by(one)]
+        tried = [(explanation, _match(cases, explanation)) for explanation in kind()]
+        fits = [match for explanation, match in tried if cases.explained_by(explanation)]
         if fits:
             ordered = tuple(sorted(fits, key=lambda m: m.residual))
-            return Diagnosis(_sentence(ordered, found), ordered, (), notes)
+            return Diagnosis(_sentence(ordered, cases), ordered, (), notes)
         seen += [match for _, match in tried]
     nearest = sorted(seen, key=lambda m: m.residual)[:_SHOWN]
-    return Diagnosis(_unknown(nearest, found), (), tuple(nearest), notes)
+    return Diagnosis(_unknown(nearest, cases), (), tuple(nearest), notes)
 
 
-def _match(found: Cases, one: Explanation) -> Match:
-    return Match(one.name, one.what, found.residual(one), one.fitted)
+def _match(cases: Cases, explanation: Explanation) -> Match:
+    residual = cases.residual(explanation)
+    return Match(explanation.name, explanation.what, residual, explanation.fitted)
 
 
-def _mistakes(quantities: ExactQuantities, report: BiasReport) -> Iterable[Mistake]:
+def _errors(quantities: ExactQuantities, report: BiasReport) -> Iterable[KnownError]:
     if report.target.order == 1:
-        return gradient_mistakes(quantities)
-    return hessian_mistakes(quantities) if report.target.order == 2 else ()
+        return gradient_errors(quantities)
+    return hessian_errors(quantities) if report.target.order == 2 else ()
 
 
-def _scales(quantities: ExactQuantities, report: BiasReport) -> Iterator[Mistake]:
-    """The target times a number that a slip gives."""
+def _scales(quantities: ExactQuantities, report: BiasReport) -> Iterator[KnownError]:
+    """The errors whose mean is a multiple of the target."""
     steps, n, target = quantities.steps, report.batch_size, report.exact
-    yield Mistake("sign", "the target with the wrong sign", -target)
+    yield KnownError("sign", "the target with the wrong sign", -target)
     what = f"a mean over the {steps} steps instead of a sum"
-    yield Mistake("mean over steps", what, target / steps, "a mean over the steps, not a sum")
+    yield KnownError("mean over steps", what, target / steps, "a mean over the steps, not a sum")
     what = f"the target times the {steps} steps"
-    yield Mistake("times steps", what, steps * target, "the target times the number of steps")
+    yield KnownError("times steps", what, steps * target, "the target times the number of steps")
     what = "steps that count gamma^(t + 1): the target times gamma"
-    yield Mistake("one gamma too many", what, quantities.mdp.discount * target)
+    yield KnownError("one gamma too many", what, quantities.mdp.discount * target)
     if n == 1:
         return
     what = f"a sum over {n} trajectories, not a mean"
-    yield Mistake("sum over trajectories", what, n * target)
+    yield KnownError("sum over trajectories", what, n * target)
     what = f"a mean over {n} trajectories divided by {n} once more"
-    yield Mistake("divided twice", what, target / n)
+    yield KnownError("divided twice", what, target / n)
     what = f"the target times (N - 1) / N, N = {n}: each trajectory is in its own baseline"
-    yield Mistake("own baseline", what, (n - 1) / n * target)
+    yield KnownError("own baseline", what, (n - 1) / n * target)
 
 
-def _fitted(found: Cases) -> Iterator[Explanation]:
-    """Mistakes with one number, at the number that fits best."""
-    if any(case.report.exact.any() for case in found.all):
-        yield replace(found.scaled(found.target), name="pure scale")
-    of = {1: gradient_families, 2: hessian_families}.get(found.all[0].report.target.order)
-    for family in () if of is None else found.families(of):
-        best = best_number(found.means, family)
+def _fitted(cases: Cases) -> Iterator[Explanation]:
+    """Errors with one number, at the number that fits best."""
+    if any(case.report.exact.any() for case in cases.all):
+        yield replace(cases.scaled(cases.target), name="pure scale")
+    of = {1: gradient_families, 2: hessian_families}.get(cases.all[0].report.target.order)
+    for family in () if of is None else cases.families(of):
+        best = best_number(cases.means, family)
         what = family.what.format(x=f"{best:.6g}")
-        one = found.at_number(family.name, what, family.value(best), best)
-        if found.told_from_target(one):
-            yield one
+        explanation = cases.at_number(family.name, what, family.value(best), best)
+        if cases.told_from_target(explanation):
+            yield explanation
 
 
-def _scaled(found: Cases, known: Explanation) -> Explanation:
-    return replace(found.scaled(known), name=f"{known.name}, scaled")
+def _scaled(cases: Cases, known: Explanation) -> Explanation:
+    return replace(cases.scaled(known), name=f"{known.name}, scaled")
 
 
 def _dimensions(values: list[FloatArray]) -> int:
-    """Of the space that they span, to rounding."""
+    """The dimension of the space that the values span, to rounding."""
     matrix = np.stack([value.ravel() for value in values])
     sizes = np.linalg.norm(matrix, axis=1)
     kept = matrix[sizes > EXACT * sizes.max()]
@@ -197,23 +207,23 @@ def _dimensions(values: list[FloatArray]) -> int:
     return int((singular > EXACT * singular[0]).sum())
 
 
-def _sentence(matches: tuple[Match, ...], found: Cases) -> str:
+def _sentence(matches: tuple[Match, ...], cases: Cases) -> str:
     if len(matches) == 1:
-        return f"the mean is that of {matches[0].what}{_everywhere(found)}"
+        return f"the mean is that of {matches[0].what}{_everywhere(cases)}"
     why = "sampling does not tell them apart"
-    if found.all[0].report.evidence is not Evidence.SAMPLING:
-        where = _everywhere(found).lstrip(",") or " at this MDP and policy"
+    if cases.all[0].report.evidence is not Evidence.SAMPLING:
+        where = _everywhere(cases).lstrip(",") or " at this MDP and policy"
         why = f"they have one mean{where}"
     names = "; or ".join(match.what for match in matches)
-    return f"the mean fits {len(matches)} known mistakes alike ({why}): that of {names}"
+    return f"the mean fits {len(matches)} known errors alike ({why}): that of {names}"
 
 
-def _everywhere(found: Cases) -> str:
-    return f", on all {len(found.all)} problems compared" if len(found.all) > 1 else ""
+def _everywhere(cases: Cases) -> str:
+    return f", on all {len(cases.all)} problems compared" if len(cases.all) > 1 else ""
 
 
-def _unknown(nearest: list[Match], found: Cases) -> str:
-    opening = f"no known mistake gives this mean{_everywhere(found)}"
+def _unknown(nearest: list[Match], cases: Cases) -> str:
+    opening = f"no known error gives this mean{_everywhere(cases)}"
     if not nearest:
         return opening
     best = nearest[0]

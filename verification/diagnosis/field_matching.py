@@ -1,8 +1,8 @@
 """Which known target a mean update is, at two points.
 
-Besides what `verification.diagnosis.gradient_errors` has: the gradient itself, a multiple of it,
-and the gradient with a regulariser (entropy as a reward, entropy as a loss, weight decay), whose
-coefficient is fitted. Numbers are fitted at the first point and tried at the second.
+The known targets are those of `verification.diagnosis.gradient_errors`, the gradient itself, a
+multiple of it, and the gradient with a regulariser (entropy as a reward, entropy as a loss, weight
+decay) whose coefficient is fitted. Numbers are fitted at the first point, tried at the second.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from gradbias.analytic.returns.evaluation import Evaluation
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.diagnosis.diagnose import Match
 from gradbias.verification.diagnosis.fixed_points import Field
-from gradbias.verification.diagnosis.gradient_errors import gradient_families, gradient_mistakes
-from gradbias.verification.diagnosis.known_errors import ExactQuantities, Mistake, best_number
+from gradbias.verification.diagnosis.gradient_errors import gradient_errors, gradient_families
+from gradbias.verification.diagnosis.known_errors import ExactQuantities, KnownError, best_number
 from gradbias.verification.evidence.reports import Direction
 
 _MATCHED = 1e-9
@@ -31,14 +31,13 @@ def known_fields(
     """The known targets that the field is at both points."""
     first, second = mean(quantities.at.theta), mean(elsewhere.at.theta)
     unit = float(np.linalg.norm(first)) or 1.0
-    found = []
-    pairs = (quantities, elsewhere)
-    for known, other in zip(*(_known(one) for one in pairs), strict=True):
+    matches = []
+    for known, other in zip(_known(quantities), _known(elsewhere), strict=True):
         residual = max(_gap(first, known.value), _gap(second, other.value)) / unit
         if residual <= _MATCHED:
-            found.append(Match(known.name, known.what, residual))
-    if found:
-        return tuple(found)
+            matches.append(Match(known.name, known.what, residual))
+    if matches:
+        return tuple(matches)
     return tuple(_fitted(first, second, quantities, elsewhere, unit))
 
 
@@ -46,10 +45,10 @@ def _gap(one: FloatArray, other: FloatArray) -> float:
     return float(np.linalg.norm(one - other))
 
 
-def _known(quantities: ExactQuantities) -> Iterator[Mistake]:
+def _known(quantities: ExactQuantities) -> Iterator[KnownError]:
     target = return_derivative(1, horizon=quantities.steps)
-    yield Mistake("gradient", str(target), _gradient(quantities))
-    for known in gradient_mistakes(quantities):
+    yield KnownError("gradient", str(target), _gradient(quantities))
+    for known in gradient_errors(quantities):
         if known.name != f"horizon {quantities.steps}":
             yield known
 
@@ -89,14 +88,14 @@ def _fitted(
             yield Match(added.name, what, residual, x)
 
 
-def _added(quantities: ExactQuantities) -> Iterator[Mistake]:
-    """What regularisers add to the gradient, for a coefficient of 1."""
+def _added(quantities: ExactQuantities) -> Iterator[KnownError]:
+    """What regularisers with a coefficient of 1 add to the gradient."""
     exact, at = quantities.evaluation, quantities.at
     surprise = -log_softmax(at.logits)
     surprise = np.where(quantities.mdp.terminal[:, None], 0.0, surprise)
-    paid = np.broadcast_to(surprise, exact.action_values.shape)
-    soft = Evaluation(quantities.tables.with_reward(paid), at.probabilities)
-    yield Mistake(
+    entropy_reward = np.broadcast_to(surprise, exact.action_values.shape)
+    soft = Evaluation(quantities.tables.with_reward(entropy_reward), at.probabilities)
+    yield KnownError(
         "entropy in the return",
         "that of the discounted sum of entropies (entropy as a reward)",
         quantities.field(exact.occupancy, soft.action_values),
@@ -106,5 +105,5 @@ def _added(quantities: ExactQuantities) -> Iterator[Mistake]:
         ("entropy as a loss, no gamma^t", quantities.discounted(1.0).occupancy),
     ):
         what = "that of the entropies at the visited states, with the visits held fixed"
-        yield Mistake(name, what, quantities.field(visits, paid))
-    yield Mistake("weight decay", "theta", np.array(at.theta))
+        yield KnownError(name, what, quantities.field(visits, entropy_reward))
+    yield KnownError("weight decay", "theta", np.array(at.theta))

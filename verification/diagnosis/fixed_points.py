@@ -1,8 +1,8 @@
-"""How far apart two update rules end: a field followed to rest, and the gradient of the return.
+"""The stationary points of an update field and of the policy gradient, both with weight decay, and
+the distance between the two policies.
 
-Left alone, a softmax policy goes on to where its logits are infinite. So both are followed with
-weight decay, ``u(theta) - decay theta``: the gradient then climbs ``J - decay |theta|^2 / 2`` and
-comes to rest.
+Without weight decay the logits of a softmax policy grow without bound. With it, ``u(theta) - decay
+theta``, the gradient climbs ``J - decay |theta|^2 / 2``, which has a maximum.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.diagnosis.known_errors import ExactQuantities
 
 Field = Callable[[FloatArray], FloatArray]
-"""theta -> an update, shaped like theta."""
+"""A function from theta to an update, shaped like theta."""
 
-CLIMBED, ROUNDS = 60, 6
-"""Steps of plain ascent, before the point where the field vanishes is solved for; and how often
-that is tried, each time from farther on.
-"""
+ASCENT_STEPS, ROUNDS = 60, 6
+"""The steps of plain ascent before a root of the field is solved for, and how often both are tried,
+each time from where the ascent has led."""
 
-_AT_REST = 1e-8
-_FARTHEST = 1e3
+_STATIONARY = 1e-8
+_MAX_LOGIT = 1e3
 
 
 @dataclass(frozen=True, eq=False)
-class Rest:
-    """Where a field with weight decay comes to rest: ``residual`` is its norm there, over that at
-    the start; ``settled`` says that it is 0 to rounding.
+class StationaryPoint:
+    """A point ``theta`` where a field with weight decay vanishes, as far as was found: ``residual``
+    is the field's norm there over that at the start.
     """
 
     theta: FloatArray
@@ -41,34 +40,41 @@ class Rest:
 
     @property
     def settled(self) -> bool:
-        """See above."""
-        return self.residual <= _AT_REST
+        """Whether the field is 0 there, to rounding."""
+        return self.residual <= _STATIONARY
 
 
 @dataclass(frozen=True, eq=False)
 class Displacement:
-    """The two points of rest: ``policy_distance`` is the largest total variation of a state's
-    action probabilities, ``return_lost`` what the field's point earns less (below 0 where the
-    decay holds it back less), ``objective_lost`` the same with the decay's penalty in it, which is
-    what the gradient climbs.
+    """How far the stationary points of a field and of the gradient lie apart.
+
+    Attributes:
+        decay: the weight decay.
+        field, gradient: the two stationary points.
+        policy_distance: the largest total variation distance of a state's action probabilities.
+        return_lost: the return at the gradient's point minus that at the field's (below 0 where
+            the decay restrains the field less).
+        objective_lost: the same difference of what the gradient climbs, the penalty included.
     """
 
     decay: float
-    field: Rest
-    gradient: Rest
+    field: StationaryPoint
+    gradient: StationaryPoint
     policy_distance: float
     return_lost: float
     objective_lost: float
 
     @property
     def settled(self) -> bool:
-        """Whether both came to rest."""
+        """Whether both points were found."""
         return self.field.settled and self.gradient.settled
 
     def __str__(self) -> str:
         if not self.settled:
             worst = max(self.field.residual, self.gradient.residual)
-            return f"not found: no rest with weight decay {self.decay:g} (residual {worst:.3g})"
+            return (
+                f"no stationary point found with weight decay {self.decay:g} (residual {worst:.3g})"
+            )
         return (
             f"policies {self.policy_distance:.3g} apart in total variation, return lost "
             f"{self.return_lost:.3g} (with weight decay {self.decay:.3g} in both)"
@@ -86,43 +92,45 @@ def displacement(
     def climbing(theta: FloatArray) -> FloatArray:
         return gradient(mdp, theta, policy=policy)
 
-    own = at_rest(field, quantities.at.theta, decay, steepness)
-    climbed = at_rest(climbing, quantities.at.theta, decay, steepness)
-    rests = (own, climbed)
-    policies = [softmax(policy.logits(rest.theta)) for rest in rests]
-    returns = [float(expected_return(mdp, rest.theta, policy=policy)) for rest in rests]
-    penalties = [decay * float((rest.theta**2).sum()) / 2 for rest in rests]
+    of_field = stationary_point(field, quantities.at.theta, decay, steepness)
+    of_gradient = stationary_point(climbing, quantities.at.theta, decay, steepness)
+    points = (of_field, of_gradient)
+    policies = [softmax(policy.logits(point.theta)) for point in points]
+    returns = [float(expected_return(mdp, point.theta, policy=policy)) for point in points]
+    penalties = [decay * float((point.theta**2).sum()) / 2 for point in points]
     return Displacement(
         decay,
-        own,
-        climbed,
+        of_field,
+        of_gradient,
         float(np.abs(policies[0] - policies[1]).sum(axis=1).max()) / 2,
         returns[1] - returns[0],
         returns[1] - penalties[1] - returns[0] + penalties[0],
     )
 
 
-def at_rest(field: Field, start: FloatArray, decay: float, steepness: float) -> Rest:
-    """Ascent along ``field(theta) - decay theta``, and a root finder from where that has led."""
+def stationary_point(
+    field: Field, start: FloatArray, decay: float, steepness: float
+) -> StationaryPoint:
+    """The stationary point of ``field(theta) - decay theta`` that ascent and a root finder find."""
     from scipy.optimize import root
 
     def decayed(flat: FloatArray) -> FloatArray:
         theta = flat.reshape(start.shape)
-        found: FloatArray = (field(theta) - decay * theta).ravel()
-        return found
+        update: FloatArray = (field(theta) - decay * theta).ravel()
+        return update
 
     first = np.array(start, dtype=np.float64).ravel()
     here, step = first, 1.0 / (steepness + decay)
     size = float(np.linalg.norm(decayed(first))) or 1.0
     ends: dict[float, FloatArray] = {}
     for _ in range(ROUNDS):
-        for _ in range(CLIMBED):
-            if np.abs(here).max() > _FARTHEST:
-                break  # as good as infinite, for logits
+        for _ in range(ASCENT_STEPS):
+            if np.abs(here).max() > _MAX_LOGIT:
+                break  # such logits are as good as infinite
             here = here + step * decayed(here)
         solved = root(decayed, here, method="hybr", options={"xtol": 1e-13})
-        ends |= {float(np.linalg.norm(decayed(one))): one for one in (here, solved.x)}
-        if min(ends) <= _AT_REST * size:
+        ends |= {float(np.linalg.norm(decayed(end))): end for end in (here, solved.x)}
+        if min(ends) <= _STATIONARY * size:
             break
     smallest = min(ends)
-    return Rest(ends[smallest].reshape(start.shape), smallest / size)
+    return StationaryPoint(ends[smallest].reshape(start.shape), smallest / size)

@@ -1,9 +1,8 @@
-"""What common mistakes in an estimator make of its mean: the setting, and the records.
+"""Known errors of estimators, and the exact quantities that their means are computed from.
 
-A mistake is a name, what was probably done, and the exact mean that it leads to. A family of them
-has one number that is fitted, such as another discount. They are computed from the same closed
-forms as the targets; `verification.diagnosis.gradient_errors` and
-`verification.diagnosis.hessian_errors` hold them.
+A known error has a name, what was probably done, and the exact mean that this leads to. A family of
+errors has one number that is fitted, such as another discount. All of them are in
+`verification.diagnosis.gradient_errors` and `verification.diagnosis.hessian_errors`.
 """
 
 from __future__ import annotations
@@ -30,9 +29,10 @@ _SMALLEST_STEP = 1e-7
 
 
 @dataclass(frozen=True, eq=False)
-class Mistake:
-    """``what`` was done, in words that follow "the mean is that of", and the mean ``value``;
-    ``general`` says it for problems of any size, where ``what`` holds a number of this one's.
+class KnownError:
+    """An error that an estimator may have: a short name, ``what`` was done (in words that follow
+    "the mean is that of"), and the exact mean ``value`` that this leads to. ``general`` is ``what``
+    for problems of any size, where that holds a number of this one.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Mistake:
 
     @property
     def kind(self) -> str:
-        """The same for the same mistake on other problems."""
+        """A name that is the same for this error on all problems."""
         return self.general or self.name
 
 
 @dataclass(frozen=True, eq=False)
-class Family:
-    """Mistakes that differ in one number of ``[0, 1]``; ``{x}`` in ``what`` stands for it."""
+class ErrorFamily:
+    """Errors that differ in one number of ``[0, 1]``; ``{x}`` in ``what`` stands for it."""
 
     name: str
     what: str
@@ -57,14 +57,8 @@ class Family:
 
 @dataclass(frozen=True, eq=False)
 class ExactQuantities:
-    """The exact values, visits and critic of a setting, from which the means of known errors are
-    computed.
-
-    Attributes:
-        mdp: the problem, with a finite horizon H.
-        at: the policy at its parameters.
-        critic: ``[H + 1, S]``, or None.
-        action_baseline: a baseline ``[S, A]`` that depends on the action, or None.
+    """The exact quantities of a setting that the means of known errors are computed from: ``mdp``
+    has a finite horizon H, ``critic`` is ``[H + 1, S]``, ``action_baseline`` is ``[S, A]``.
     """
 
     mdp: TabularMDP
@@ -105,17 +99,18 @@ class ExactQuantities:
         return Evaluation(changed, self.at.probabilities)
 
     def field(self, visits: FloatArray, credit: FloatArray) -> FloatArray:
-        """The mean gradient estimate where a visit at step t, weighing ``visits [H, S]``, gives
-        its action the mean ``credit [H, S, A]``.
+        """The mean gradient estimate whose step t has the weights ``visits [H, S]`` and multiplies
+        the score of (s, a) by the mean ``credit [H, S, A]``.
         """
-        still = replace(self.tables.with_reward(np.asarray(credit)), discount=np.asarray(0.0))
-        credited = Evaluation(still, self.at.probabilities)
+        # With the credit as reward and discount 0, action values are the credit itself.
+        one_step = replace(self.tables.with_reward(np.asarray(credit)), discount=np.asarray(0.0))
+        credited = Evaluation(one_step, self.at.probabilities)
         return self.at.vjp(field_over_time(visits, credited))
 
 
-def best_number(mean: FloatArray, family: Family) -> float:
-    """Where in [0, 1] the family is nearest to the mean: the best of a grid, then secant steps of
-    Gauss and Newton, which are as exact as the family where nothing is left over.
+def best_number(mean: FloatArray, family: ErrorFamily) -> float:
+    """The number in [0, 1] at which the family is nearest to the mean: the best of a grid, then
+    refined by Gauss-Newton steps with secant slopes.
     """
 
     def distance(x: float) -> float:
@@ -131,10 +126,10 @@ def best_number(mean: FloatArray, family: Family) -> float:
         steepness = float(np.vdot(slope, slope))
         if steepness == 0.0 or step < _SMALLEST_STEP:
             break
-        moved = float(np.clip(best + np.vdot(slope, mean - here) / steepness, 0.0, 1.0))
-        reached = distance(moved)
+        proposed = float(np.clip(best + np.vdot(slope, mean - here) / steepness, 0.0, 1.0))
+        reached = distance(proposed)
         if reached < size:
-            step, best, size = max(abs(moved - best), _SMALLEST_STEP), moved, reached
+            step, best, size = max(abs(proposed - best), _SMALLEST_STEP), proposed, reached
         else:
             step /= 4
     return best

@@ -1,7 +1,7 @@
-"""Measured means of one estimator, on one problem or on several, against those of mistakes.
+"""The measured means of an estimator, on one problem or several, beside the means of known errors.
 
-On a small problem many mistakes have one mean. What explains an estimator has to explain it on
-every problem that it was measured on.
+On a small problem many errors have the same mean. An error explains an estimator only if it gives
+the measured mean on every problem.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.confidence.norm_intervals import Spread
-from gradbias.verification.diagnosis.known_errors import ExactQuantities, Family, Mistake
+from gradbias.verification.diagnosis.known_errors import ErrorFamily, ExactQuantities, KnownError
 from gradbias.verification.evidence.reports import BiasReport, Direction, Evidence
 
 EXACT = 1e-9
-"""Relative distance that rounding may leave."""
+"""The relative distance that rounding may leave."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +40,15 @@ class Case:
 
     @property
     def unit(self) -> float:
-        """What distances are relative to."""
+        """The unit of relative distances."""
         return self.report.normaliser or 1.0
 
     def residual(self, value: FloatArray) -> float:
-        """How far the mean is from that, relative."""
+        """The relative distance of the mean from ``value``."""
         return float(np.linalg.norm(self.report.mean - value)) / self.unit
 
     def explained_by(self, value: FloatArray) -> bool:
-        """Whether the mean is that: to rounding, or as far as was sampled."""
+        """Whether the mean is ``value``, to rounding or within the confidence region."""
         report = self.report
         if report.evidence is not Evidence.SAMPLING:
             return self.residual(value) <= max(report.tolerance, EXACT)
@@ -62,7 +62,7 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What a mistake makes of the mean in each case (None: there it cannot be made)."""
+    """The means ``values`` that an error gives in each case (None where it cannot be made)."""
 
     name: str
     what: str
@@ -72,60 +72,60 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """All measurements that are to be explained by one mistake; the first is what is printed."""
+    """All measurements that one error is to explain; the first is the one that is printed."""
 
     all: tuple[Case, ...]
 
     @property
     def target(self) -> Explanation:
-        """What the means should have been."""
+        """The explanation that all means are their targets."""
         return Explanation("target", "the target", tuple(case.report.exact for case in self.all))
 
-    def explained_by(self, one: Explanation) -> bool:
-        """Whether it gives every mean."""
-        return all(case.explained_by(value) for case, value in self._pairs(one))
+    def explained_by(self, explanation: Explanation) -> bool:
+        """Whether the explanation gives every mean."""
+        return all(case.explained_by(value) for case, value in self._pairs(explanation))
 
-    def residual(self, one: Explanation) -> float:
-        """The largest distance that it leaves, relative."""
-        return max(case.residual(value) for case, value in self._pairs(one))
+    def residual(self, explanation: Explanation) -> float:
+        """The largest relative distance that the explanation leaves."""
+        return max(case.residual(value) for case, value in self._pairs(explanation))
 
-    def told_from_target(self, one: Explanation) -> bool:
-        """Whether the mistake moves any of the means at all."""
+    def told_from_target(self, explanation: Explanation) -> bool:
+        """Whether the explanation gives any mean that is not the target."""
         return any(
             float(np.linalg.norm(value - case.report.exact)) > EXACT * case.unit
-            for case, value in self._pairs(one)
+            for case, value in self._pairs(explanation)
         )
 
-    def stacked(self, one: Explanation) -> FloatArray:
-        """Its values end to end, each in units of its case; the mean stands where there is none."""
+    def stacked(self, explanation: Explanation) -> FloatArray:
+        """The explanation's values end to end, relative; the mean where there is none."""
         filled = [
             (case.report.mean if value is None else value).ravel() / case.unit
-            for case, value in zip(self.all, one.values, strict=True)
+            for case, value in zip(self.all, explanation.values, strict=True)
         ]
         return np.concatenate(filled)
 
     @property
     def means(self) -> FloatArray:
-        """The means, stacked."""
+        """The relative means of all cases, end to end."""
         return np.concatenate([case.report.mean.ravel() / case.unit for case in self.all])
 
     def collected(
-        self, mistakes: Callable[[ExactQuantities, BiasReport], Iterable[Mistake]]
+        self, errors: Callable[[ExactQuantities, BiasReport], Iterable[KnownError]]
     ) -> list[Explanation]:
-        """The mistakes of all cases, those of one kind together, if they move any mean."""
-        found = [{m.kind: m for m in mistakes(c.quantities, c.report)} for c in self.all]
-        kinds = dict.fromkeys(kind for each in found for kind in each)
-        joined = [self._joined(kind, [each.get(kind) for each in found]) for kind in kinds]
-        return [one for one in joined if self.told_from_target(one)]
+        """One explanation for each kind of error, over all cases, if it differs from the target."""
+        by_kind = [{e.kind: e for e in errors(c.quantities, c.report)} for c in self.all]
+        kinds = dict.fromkeys(kind for case in by_kind for kind in case)
+        joined = [self._joined(kind, [case.get(kind) for case in by_kind]) for kind in kinds]
+        return [explanation for explanation in joined if self.told_from_target(explanation)]
 
-    def families(self, of: Callable[[ExactQuantities], Iterable[Family]]) -> list[Family]:
-        """Those that every case has, stacked."""
-        found = [{family.name: family for family in of(case.quantities)} for case in self.all]
-        shared = [name for name in found[0] if all(name in each for each in found)]
-        return [self._family([each[name] for each in found]) for name in shared]
+    def families(self, of: Callable[[ExactQuantities], Iterable[ErrorFamily]]) -> list[ErrorFamily]:
+        """The families that every case has, with the values of all cases end to end."""
+        by_name = [{family.name: family for family in of(case.quantities)} for case in self.all]
+        shared = [name for name in by_name[0] if all(name in case for case in by_name)]
+        return [self._family([case[name] for case in by_name]) for name in shared]
 
     def at_number(self, name: str, what: str, stack: FloatArray, number: float) -> Explanation:
-        """An explanation from stacked values."""
+        """An explanation from the values of all cases end to end."""
         sizes = np.cumsum([case.report.mean.size for case in self.all])[:-1]
         values = tuple(
             part.reshape(case.report.mean.shape) * case.unit
@@ -133,29 +133,30 @@ class Cases:
         )
         return Explanation(name, what, values, number)
 
-    def scaled(self, one: Explanation) -> Explanation:
-        """It, times the number that fits the means best."""
-        there = [(case, value) for case, value in self._pairs(one)]
-        means = np.concatenate([case.report.mean.ravel() / case.unit for case, _ in there])
-        values = np.concatenate([value.ravel() / case.unit for case, value in there])
+    def scaled(self, explanation: Explanation) -> Explanation:
+        """The explanation times the number that fits the means best."""
+        pairs = self._pairs(explanation)
+        means = np.concatenate([case.report.mean.ravel() / case.unit for case, _ in pairs])
+        values = np.concatenate([value.ravel() / case.unit for case, value in pairs])
         scale = Direction.of(means, values).scale if np.any(values) else 0.0
-        moved = tuple(None if value is None else scale * value for value in one.values)
-        return Explanation(one.name, f"{scale:.6g} times {one.what}", moved, scale)
+        scaled = tuple(None if v is None else scale * v for v in explanation.values)
+        what = f"{scale:.6g} times {explanation.what}"
+        return Explanation(explanation.name, what, scaled, scale)
 
-    def _pairs(self, one: Explanation) -> list[tuple[Case, FloatArray]]:
-        pairs = zip(self.all, one.values, strict=True)
+    def _pairs(self, explanation: Explanation) -> list[tuple[Case, FloatArray]]:
+        pairs = zip(self.all, explanation.values, strict=True)
         return [(case, value) for case, value in pairs if value is not None]
 
-    def _joined(self, kind: str, of_cases: list[Mistake | None]) -> Explanation:
-        made = [one for one in of_cases if one is not None]
-        values = tuple(None if one is None else one.value for one in of_cases)
+    def _joined(self, kind: str, of_cases: list[KnownError | None]) -> Explanation:
+        made = [error for error in of_cases if error is not None]
+        values = tuple(None if error is None else error.value for error in of_cases)
         what = made[0].what if len(self.all) == 1 else made[0].general or made[0].what
-        name = made[0].name if len({one.name for one in made}) == 1 else kind
+        name = made[0].name if len({error.name for error in made}) == 1 else kind
         return Explanation(name, what, values)
 
-    def _family(self, of_cases: list[Family]) -> Family:
+    def _family(self, of_cases: list[ErrorFamily]) -> ErrorFamily:
         def value(x: float) -> FloatArray:
             parts = zip(of_cases, self.all, strict=True)
-            return np.concatenate([one.value(x).ravel() / case.unit for one, case in parts])
+            return np.concatenate([family.value(x).ravel() / case.unit for family, case in parts])
 
-        return Family(of_cases[0].name, of_cases[0].what, value)
+        return ErrorFamily(of_cases[0].name, of_cases[0].what, value)

@@ -1,7 +1,7 @@
-"""Gradient of what? What a mean update is the gradient of, if of anything.
+"""What a mean update is the gradient of, if of anything.
 
-Of an estimator's mean as a function of theta: whether its Jacobian is symmetric (that of a gradient
-is), which known target it is, and how far from the return's its own optimum lies.
+An estimator's mean, as a function of theta, is an update field. Its Jacobian is symmetric if it is
+a gradient; it may equal a known target; its stationary point may lie away from the return's.
 
 Source: Nota and Thomas 2020, *Is the Policy Gradient a Gradient?*
 """
@@ -38,7 +38,7 @@ _SECOND_POINT = 0.3
 
 
 class Symmetry(Enum):
-    """Of a Jacobian, as far as its accuracy tells."""
+    """Whether a Jacobian is symmetric, as far as its accuracy tells; the value is the sentence."""
 
     SYMMETRIC = "symmetric, as a gradient's is, at this point"
     NOT_SYMMETRIC = "not symmetric: the field is no gradient"
@@ -47,12 +47,15 @@ class Symmetry(Enum):
 
 @dataclass(frozen=True, eq=False)
 class FieldReport:
-    """What is known of a mean update ``field`` at theta.
+    """What is known of a mean update at theta.
 
-    ``jacobian`` has theta's axes twice (rows: the field), by differences whose error is about
-    ``accuracy``, relative. ``asymmetry`` is the norm of its antisymmetric part over its own, in
-    [0, 1]. ``matches`` are the known targets that the field equals, here and at a second point;
-    ``displacement`` says how far its optimum lies from the return's (None: not asked).
+    Attributes:
+        field: the mean update, shaped like theta.
+        jacobian: its derivative, theta's axes twice (rows: the field), by differences.
+        accuracy: about the relative error of the Jacobian.
+        asymmetry: the norm of the Jacobian's antisymmetric part over its own, in [0, 1].
+        matches: the known targets that the field equals, here and at a second point.
+        displacement: how far its stationary point lies from the return's; None if not asked for.
     """
 
     field: FloatArray
@@ -63,8 +66,8 @@ class FieldReport:
     displacement: Displacement | None
 
     @property
-    def symmetry(self) -> Symmetry:
-        """Of the Jacobian. Symmetry at one point is no proof that there is an objective."""
+    def verdict(self) -> Symmetry:
+        """Whether the Jacobian is symmetric; at one point that proves no objective."""
         if self.asymmetry <= self.accuracy:
             return Symmetry.SYMMETRIC
         if self.asymmetry > _CLEARLY * self.accuracy:
@@ -74,7 +77,7 @@ class FieldReport:
     def __str__(self) -> str:
         known = "; or ".join(match.what for match in self.matches) or "none of the known targets"
         lines = [
-            f"field: {self.symmetry.value}",
+            f"field: {self.verdict.value}",
             f"  asymmetry   {self.asymmetry:.3g} (error of the differences {self.accuracy:.1g})",
             f"  is          {known}",
         ]
@@ -95,20 +98,31 @@ def field_report(
     follow: bool = True,
     decay: float | None = None,
 ) -> FieldReport:
-    """What a mean update is the gradient of, if of anything.
+    """A report: what is a mean update the gradient of, if of anything?
 
-    ``field`` is a function theta -> mean update, or an estimator of order 1, whose mean is then
-    enumerated (or known by recursion) at every point that is looked at; ``critic``, held fixed, and
-    ``batch_size`` are given to it. ``follow`` follows it to its optimum, with weight ``decay``
-    (default: 5% of how fast the gradient changes at theta).
+    Args:
+        field: a function from theta to a mean update, or an estimator of order 1 whose mean can be
+            enumerated or is known by recursion.
+        mdp: the problem.
+        theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
+        critic: values ``[S]`` or ``[H + 1, S]`` for the estimator, the same at every theta.
+        policy: maps theta to logits (default: the tabular softmax).
+        length: the steps of a trajectory, where the horizon is infinite.
+        batch_size: N, the number of trajectories in a batch; needed if the estimator couples them.
+        follow: whether to follow the field to its stationary point.
+        decay: the weight decay for that (default: 5% of how fast the field changes at theta).
+
+    Returns:
+        A `FieldReport`.
 
     Raises:
-        ValueError: an estimator of another order, or without an exact mean; what does not fit.
+        ValueError: an estimator of another order, or without an exact mean; an argument that does
+            not fit.
 
     >>> from gradbias.stochastic import ad, from_surrogate
     >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
     >>> report = field_report(from_surrogate(ad, order=1), mdp, np.zeros((2, 2)), follow=False)
-    >>> report.symmetry.name, [match.name for match in report.matches]
+    >>> report.verdict.name, [match.name for match in report.matches]
     ('SYMMETRIC', ['gradient'])
     """
     setting = Setting.of(mdp, theta, critic=critic, policy=policy, length=length)
@@ -173,8 +187,10 @@ def _enumerated_mean(
 
 
 def differences(field: Field, theta: FloatArray) -> tuple[FloatArray, float]:
-    """The Jacobian, theta's axes twice, and about its relative error: central differences with
-    three steps, extrapolated twice (Romberg); the error is the last extrapolation's change.
+    """The Jacobian, theta's axes twice, and about its relative error.
+
+    It comes from central differences with three step sizes, extrapolated twice (Romberg); its error
+    is taken to be the change by the last extrapolation.
     """
     size = theta.size
     columns, errors = [], []
@@ -202,5 +218,5 @@ def _asymmetry(jacobian: FloatArray, size: int) -> float:
 def _steepness(jacobian: FloatArray, quantities: ExactQuantities) -> float:
     """How fast the field changes; where it does not, the return's natural scale."""
     size = quantities.at.theta.size
-    found = float(np.linalg.norm(jacobian.reshape(size, size), 2))
-    return found or quantities.evaluation.scale or 1.0
+    steepness = float(np.linalg.norm(jacobian.reshape(size, size), 2))
+    return steepness or quantities.evaluation.scale or 1.0

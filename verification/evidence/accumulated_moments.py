@@ -1,4 +1,4 @@
-"""Mean and variance of an estimator, accumulated over weighted batches under either measure."""
+"""Mean and variance of an estimator, accumulated over weighted batches: enumerated or sampled."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories
 from gradbias.verification.evidence.enumeration import Block, check_outcomes
 
 REPEATED = 256
-"""Outcomes that are evaluated again at the end, to see that nothing is random."""
+"""The number of outcomes that are evaluated again at the end, to see that nothing is random."""
 
 MAX_ESTIMATE = 1e140
-"""Of which the square is still a float."""
+"""The largest number in an estimate: its square is still a float."""
 
 KEPT = 512
-"""Estimates kept whole under sampling, to estimate how their covariance is spread."""
+"""The number of sampled estimates that are kept, to estimate the spectrum of their covariance."""
 
 Progress = Callable[[int, int], None]
-"""``progress(done, total)``."""
+"""A function that is called as ``progress(done, total)``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and componentwise variance of one estimate (each shaped like it), and on request its
-    covariance (its axes twice).
+    """The moments of one estimate.
 
-    ``absolute`` is the norm of the mean absolute estimate: what the mean's rounding goes by.
-    ``outcomes`` is the number of outcomes enumerated or drawn, ``largest`` see `Rows`, ``kept`` the
-    first `KEPT` sampled estimates (none under enumeration).
+    Attributes:
+        mean, variance: its mean and componentwise variance, shaped like it.
+        absolute: the Euclidean norm of E|estimate|, componentwise; rounding errors of the mean are
+            proportional to it.
+        outcomes: the number of outcomes that were enumerated or drawn.
+        largest: the largest number in any estimate.
+        covariance: its covariance, its axes twice, or None.
+        kept: the first `KEPT` sampled estimates (none under enumeration).
     """
 
     mean: FloatArray
@@ -46,7 +50,7 @@ class Moments:
 
 
 class Accumulator:
-    """Weighted sums of estimates and their squares, sparse rows in, dense sums out."""
+    """Weighted sums of estimates and their squares; rows may be sparse, the sums are dense."""
 
     def __init__(self, shape: tuple[int, ...], *, covariance: bool = False) -> None:
         self._shape = shape
@@ -83,11 +87,11 @@ class Accumulator:
         self.largest = max(self.largest, rows.largest)
 
     def moments(self, *, unbiased: bool) -> Moments:
-        """The moments so far; with ``unbiased`` the variance is a sample's (n / (n - 1))."""
+        """The moments so far; with ``unbiased`` the variance has the factor n / (n - 1)."""
         mean = self._first / self._weight
         second = self._second / self._weight
         variance = second - mean**2
-        # A difference of squares: what is below its rounding is 0, and never negative.
+        # A difference of squares; below its rounding error it is 0, and never negative.
         variance[variance < 1e-13 * second] = 0.0
         freedom = self.outcomes / max(self.outcomes - 1, 1) if unbiased else 1.0
         covariance = None
@@ -135,8 +139,8 @@ def enumerated_moments(
 
 
 def _repeats(evaluator: Evaluator, batch: Trajectories, rows: Rows) -> bool:
-    """Whether some of what was evaluated first comes out the same at the end (but for rounding,
-    which may depend on how many are evaluated at a time).
+    """Whether the first outcomes have the same estimates at the end, but for rounding, which may
+    depend on how many are evaluated at a time.
     """
     again, before = evaluator.rows(batch[:REPEATED]).values, rows.first(REPEATED).values
     return np.allclose(again, before, rtol=1e-9, atol=1e-12 * np.abs(before).max(initial=0.0))
@@ -161,5 +165,4 @@ def sampled_moments(
         sums.add(rows, np.ones(count))
         if progress is not None:
             progress(sums.outcomes, replications)
-    found = sums.moments(unbiased=True)
-    return replace(found, kept=kept)
+    return replace(sums.moments(unbiased=True), kept=kept)

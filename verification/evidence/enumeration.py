@@ -1,8 +1,8 @@
-"""The enumerated measure: every trajectory with its probability, in blocks.
+"""Every trajectory with its probability, in blocks.
 
-The expectation over it is exact (to rounding), for any estimator. Trajectories that have ended do
-not branch. Batches of N coupled trajectories are enumerated as multisets where the estimate does
-not depend on their order, else as ordered tuples.
+An expectation over all of them is exact (to rounding), for any estimator. Trajectories that have
+ended do not branch. Batches of N coupled trajectories are enumerated as multisets where the
+estimate does not depend on their order, else as ordered tuples.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from gradbias.analytic.policies.softmax import Policy, log_softmax, softmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import FloatArray, IntArray
-from gradbias.stochastic.estimators.kinds import UnansweredDrawError
+from gradbias.stochastic.estimators.contexts import UnansweredDrawError
 from gradbias.stochastic.rollouts.trajectories import Trajectories, complete_trajectories
 
 Block = tuple[Trajectories, FloatArray]
@@ -31,14 +31,13 @@ _FAR_MORE = 1e6
 
 
 class EnumerationSizeError(UnansweredDrawError):
-    """More outcomes than the limit; says how many, and what to use instead."""
+    """More outcomes than the limit; the message says how many, and what to use instead."""
 
 
 @dataclass(frozen=True, eq=False)
 class Enumeration:
-    """Every trajectory of ``length`` steps under action probabilities ``exp(log_policy) [S, A]``.
-
-    ``behaviour`` are those that actions are drawn with.
+    """Every trajectory of ``length`` steps whose actions have the probabilities ``behaviour``,
+    ``[S, A]`` (``log_behaviour`` are their logarithms).
     """
 
     mdp: TabularMDP
@@ -48,14 +47,14 @@ class Enumeration:
 
     @classmethod
     def of(cls, mdp: TabularMDP, policy: Policy, theta: FloatArray, length: int) -> Enumeration:
-        """The measure of the policy with parameters theta."""
+        """The enumeration under the policy with parameters theta."""
         logits = policy.logits(theta)
         return cls(mdp, softmax(logits), log_softmax(logits), length)
 
     @cached_property
     def _branches(self) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
-        """Each state's possible (action, next state) pairs, one state after the other: the number
-        of them ``[S]``, then actions, next states and probabilities of all.
+        """The possible (action, next state) pairs of all states, one state after the other: their
+        number for each state ``[S]``, then their actions, next states and probabilities.
         """
         joint = self.behaviour[:, :, None] * self.mdp.transition
         ends = np.flatnonzero(self.mdp.terminal)
@@ -66,7 +65,7 @@ class Enumeration:
         return counts, actions, successors, joint[states, actions, successors]
 
     def count(self) -> float:
-        """The number of trajectories of positive probability (a float: it can be astronomic)."""
+        """The number of trajectories of positive probability, as a float: it can be very large."""
         counts, _, successors, _ = self._branches
         owners = np.repeat(np.arange(self.mdp.n_states), counts)
         suffixes: FloatArray = np.ones(self.mdp.n_states)
@@ -127,8 +126,8 @@ class Enumeration:
             return math.inf
         if logarithm > _EXACT_BELOW:
             return math.exp(logarithm)
-        whole = round(singles)
-        return float(whole**n if ordered else math.comb(whole + n - 1, n))
+        count = round(singles)
+        return float(count**n if ordered else math.comb(count + n - 1, n))
 
     def batches(self, n: int, *, ordered: bool, block: int) -> Iterator[Block]:
         """All batches of n independent trajectories, ``[B, n, H]`` at a time."""
@@ -136,28 +135,28 @@ class Enumeration:
             yield from self.trajectories(block)
             return
         singles, weights = self.all_batches(1, ordered=ordered)
-        everyone = range(len(weights))
-        chosen = iter(
-            itertools.product(everyone, repeat=n)
+        members = range(len(weights))
+        batches = iter(
+            itertools.product(members, repeat=n)
             if ordered
-            else itertools.combinations_with_replacement(everyone, n)
+            else itertools.combinations_with_replacement(members, n)
         )
-        while picked := list(itertools.islice(chosen, block)):
-            index = np.array(picked)
+        while chosen := list(itertools.islice(batches, block)):
+            index = np.array(chosen)
             probability = weights[index].prod(axis=1)
             if not ordered:
                 probability = probability * _arrangements(index)
             yield self._batches(singles.states[index, 0], singles.actions[index, 0]), probability
 
     def all_batches(self, n: int, *, ordered: bool) -> Block:
-        """All of them in one block."""
+        """All batches of n independent trajectories, in one block."""
         blocks = list(self.batches(n, ordered=ordered, block=1 << 16))
         batches = Trajectories.concatenated([batch for batch, _ in blocks])
         return batches, np.concatenate([weights for _, weights in blocks])
 
 
 def _arrangements(index: IntArray) -> FloatArray:
-    """``[B]``: in how many orders each sorted row of ``index [B, n]`` can be drawn."""
+    """The number of orders ``[B]`` in which each sorted row of ``index [B, n]`` can be drawn."""
     n = index.shape[1]
     orders = np.full(len(index), float(math.factorial(n)))
     run = np.ones(len(index))

@@ -65,10 +65,8 @@ class Direction:
             return "undefined: the target is 0"
         if math.isnan(self.cosine):
             return "the mean is 0"
-        return (
-            f"scale {self.scale:.6g} times the target, residual {self.residual:.3g}, "
-            f"cosine {self.cosine:.6g}"
-        )
+        parts = f"residual {self.residual:.3g}, cosine {self.cosine:.6g}"
+        return f"scale {self.scale:.6g} times the target, {parts}"
 
 
 def counted(count: int, noun: str) -> str:
@@ -92,16 +90,14 @@ class BiasReport:
 
     Attributes:
         estimator, target: what was measured, and the target that it was compared with.
-        verdict: the answer.
-        reason, detail: why, where there is something to say, and the numbers that belong to it.
+        verdict, reason, detail: the answer, why, and the numbers that belong to the reason.
         mean, exact: the estimator's expectation and the target's value, shaped like an estimate.
         variance: the componentwise variance of one estimate from ``batch_size`` trajectories.
         normaliser: what relative numbers are relative to: the target's norm, or the problem's
             natural scale (max|Q| x total occupancy) where the target is 0.
         interval: an interval of the bias norm; None for exact evidence.
         bias_norm: the Euclidean norm of the bias; under sampling without the noise's share.
-        evidence, assumption, scope: where the expectation comes from, what that takes for granted,
-            and for what the verdict holds.
+        evidence, assumption, scope: what the verdict rests on, takes for granted and holds for.
         batch_size: N, the number of trajectories in a batch.
         coupled: whether an estimate is more than the mean of its trajectories' own estimates.
         samples: the number of outcomes that were enumerated or sampled.
@@ -109,8 +105,7 @@ class BiasReport:
         false_alarm, missed_bias: the rates of type I and type II errors; None for exact evidence.
         smallest_detectable: a relative bias that this many samples would have shown.
         samples_to_decide: about how many samples would decide; None where that is not known.
-        seconds: how long the measurement took.
-        notes: what else a reader should know.
+        seconds, notes: how long the measurement took, and what else a reader should know.
         covariance: one estimate's covariance, its axes twice, where it was asked for.
         setting: where the estimator was measured; None for meta-gradients.
     """
@@ -178,10 +173,7 @@ class BiasReport:
     @property
     def half_width(self) -> float:
         """Half of the relative interval's length; 0 for exact evidence."""
-        if self.interval is None:
-            return 0.0
-        low, high = self.relative_interval
-        return (high - low) / 2
+        return (self.relative_interval[1] - self.relative_interval[0]) / 2
 
     @property
     def relative_interval(self) -> tuple[float, float]:
@@ -249,9 +241,8 @@ class BiasReport:
         return f"{absolute}, relative {self.relative_bias:.3g}"
 
     def _detectable(self) -> str:
-        return (
-            "undefined" if self.smallest_detectable is None else f"{self.smallest_detectable:.3g}"
-        )
+        smallest = self.smallest_detectable
+        return "undefined" if smallest is None else f"{smallest:.3g}"
 
     def _deviation_unit(self) -> str:
         if self.coupled and self.batch_size == 1:

@@ -14,8 +14,8 @@ from gradbias.analytic.problems.targets import AnyTarget
 from gradbias.analytic.returns.target_values import evaluate_target
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.estimators.contexts import Context
-from gradbias.stochastic.estimators.kinds import Estimator, SurrogateEstimator, empty_batches
-from gradbias.stochastic.rollouts.trajectories import Trajectories
+from gradbias.stochastic.estimators.kinds import Estimator, SurrogateEstimator
+from gradbias.stochastic.rollouts.trajectories import Trajectories, empty_batches
 from gradbias.verification.evidence.accumulated_moments import Accumulator, Progress
 from gradbias.verification.evidence.enumeration import Enumeration
 from gradbias.verification.evidence.setting import Setting
@@ -29,16 +29,9 @@ MAX_OUTCOMES = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One measurement to be made.
-
-    Attributes:
-        estimator: what is measured.
-        setting: where.
-        max_outcomes: the largest number of outcomes that is enumerated.
-        budget: the number of trajectories that may be drawn.
-        rng: the generator that they are drawn with.
-        progress: called as ``progress(done, total)``, or None.
-        covariance: whether a gradient estimate's full covariance is wanted.
+    """One measurement to be made: an estimator and where it is measured, the largest number of
+    outcomes to enumerate, the number of trajectories that may be drawn with ``rng``, and whether a
+    gradient estimate's full covariance is wanted.
     """
 
     estimator: Estimator

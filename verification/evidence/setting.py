@@ -46,17 +46,8 @@ class SettingOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A problem with everything that an estimate on it depends on, checked once by `Setting.of`.
-
-    Attributes:
-        mdp: the problem.
-        theta: the parameters of ``policy`` at which estimate and target are taken.
-        policy: maps parameters to logits.
-        critic: values ``[S]`` or ``[H + 1, S]``, 0 at terminal states; None stands for 0.
-        behaviour: the parameters of the policy that trajectories are drawn from.
-        reference: the parameters of a reference policy, or None.
-        meta: meta-parameter tensors by name.
-        length: the steps of a trajectory of an infinite horizon; None for a finite one.
+    """A problem with everything that an estimate on it depends on. `Setting.of` checks and names
+    its fields; ``behaviour`` is theta on policy, ``length`` None where the horizon is finite.
     """
 
     mdp: TabularMDP

@@ -41,17 +41,12 @@ class MeasuredMoments:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What a report is about.
+    """What a report is about: the estimator's name, the target with its ``exact`` value, and the
+    ``scope`` of the verdict.
 
-    Attributes:
-        estimator: the estimator's name.
-        target, exact: the target, and its value.
-        scope: for what the verdict holds.
-        scale, rounding_scale: the sizes of the values that the target is made of: max|Q| x
-            occupancy, and what determines their rounding.
-        setting: where it is measured, or None.
-        unrewarded: where no reward can be reached, within how many steps; else None.
-        notes: what else is known of the target.
+    ``scale`` and ``rounding_scale`` are the sizes of the values that the target is made of (max|Q|
+    x occupancy, and what determines their rounding). Where no reward can be reached, ``unrewarded``
+    says within how many steps.
     """
 
     estimator: str

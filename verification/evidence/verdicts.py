@@ -45,12 +45,8 @@ _ASSUMPTIONS = {
 
 @dataclass(frozen=True)
 class ErrorRates:
-    """The design of a sampled verdict.
-
-    Attributes:
-        tolerance: the largest relative bias that is called UNBIASED.
-        false_alarm: the type I error rate.
-        missed_bias: the type II error rate.
+    """The largest relative bias that is called UNBIASED, and the rates of type I (false alarm) and
+    type II errors (missed bias).
     """
 
     tolerance: float

@@ -16,7 +16,7 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories
 from gradbias.verification.evidence.enumeration import Enumeration, check_outcomes
 
 MAX_STEP = 200_000
-"""Batches, of all paths together, that are looked at at one step, at most, unless said."""
+"""The default of the largest number of batches at one step, of all paths together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +33,11 @@ class Enumerating:
 
     @property
     def answered(self) -> int:
-        """How many batches it has answered with."""
+        """The number of batches that it has answered with."""
         return sum(self._answered)
 
     def draw(self, log_policy: FloatArray, n: int) -> tuple[Trajectories, FloatArray]:
-        """See `Source`. Raises EnumerationSizeError beyond the limit."""
+        """Every batch under each policy, with weights. Raises EnumerationSizeError for too many."""
         batches, environment = self._batches(n)
         count, outcomes = len(log_policy), len(environment)
         check_outcomes(count * outcomes, self.limit, f"batches of {n} at one step")
@@ -50,7 +50,7 @@ class Enumerating:
         return drawn, weights
 
     def _batches(self, n: int) -> tuple[Trajectories, FloatArray]:
-        """All batches of n, and their probabilities but for the policy's part."""
+        """All batches of n, and their probabilities without the policy's factors."""
         if n not in self._known:
             problem = self.loop.problem
             shares = np.full((problem.n_states, problem.n_actions), 1.0 / problem.n_actions)

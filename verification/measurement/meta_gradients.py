@@ -24,11 +24,10 @@ from gradbias.analytic.returns.evaluation import evaluate
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.derivatives.assembly import Rows
 from gradbias.stochastic.derivatives.known_surrogates import is_known
-from gradbias.stochastic.estimators.kinds import empty_batches
 from gradbias.stochastic.meta.backward_pass import Pass
 from gradbias.stochastic.meta.meta_gradients import MetaGradient, probe_slots
 from gradbias.stochastic.meta.slots import Sampled
-from gradbias.stochastic.rollouts.trajectories import Trajectories
+from gradbias.stochastic.rollouts.trajectories import Trajectories, empty_batches
 from gradbias.verification.evidence.accumulated_moments import (
     Accumulator,
     Moments,
@@ -46,7 +45,7 @@ from gradbias.verification.measurement.meta_moments import MomentPass
 
 META_PARAMETERS = "the meta-parameters"
 MAX_NUMBERS = 30_000_000
-"""In the second moments of all paths together."""
+"""The largest number of floats in the second moments of all paths together."""
 
 _RUNS_A_BLOCK = 256
 
@@ -67,15 +66,27 @@ def measure_meta_gradient(
     rng: np.random.Generator | None = None,
     progress: Progress | None = None,
 ) -> BiasReport:
-    """Is the expectation of a sampled meta-gradient the target, at these parameters?
+    """A report: is the expectation of a sampled meta-gradient the target, at these parameters?
 
-    The target is the gradient of the return after *expected* inner steps, computed from ``exact``
-    (`analytic.Maml` and the like), unless another is given: after sampled steps, say.
-    ``exact`` must be the estimator's own problem (its horizon may be another: a note names the
-    truncation). ``meta_parameters`` and ``theta`` are those of `analytic.meta_gradient`.
-    ``evidence`` is
-    "enumeration" (exact mean and covariance, with at most ``max_outcomes`` batches at one
-    step), "sampling" (``replications`` runs) or "auto": the first where it fits.
+    Args:
+        estimator: a `stochastic.MetaGradient`.
+        meta_parameters: phi, as for `analytic.meta_gradient`.
+        theta: the parameters before the first inner step, where they are not the meta-parameters.
+        exact: the estimator's problem with *expected* inner steps (`analytic.Maml` and the like),
+            whose gradient is the target. Its horizon may be longer: a note names the truncation.
+        target: another target, in place of ``exact``: after sampled steps, for example.
+        evidence: "enumeration" (exact mean and covariance), "sampling", or "auto": the first where
+            it fits.
+        tolerance: the largest relative bias that sampling still calls UNBIASED.
+        false_alarm: the type I error rate of a sampled verdict.
+        missed_bias: the type II error rate that ``smallest_detectable`` is stated for.
+        replications: the number of runs that sampling makes, at least 100.
+        max_outcomes: the largest number of batches at one step, of all paths together.
+        rng: the generator of what is sampled (default: one seeded 0).
+        progress: called as ``progress(done, total)``.
+
+    Returns:
+        A `BiasReport`; its ``setting`` is None.
 
     Raises:
         ValueError: an argument that does not fit, no target, an enumeration that is too large.
@@ -140,7 +151,7 @@ def _target(
     if exact is None:
         raise ValueError("exact: expected the problem with exact inner steps, or a target")
     _check_same(estimator, exact)
-    horizon = _setting(exact, estimator.loop).horizon
+    horizon = _problem(exact, estimator.loop).horizon
     expected = Target(
         1,
         InfiniteHorizon() if horizon is None else FiniteHorizon(horizon),
@@ -151,12 +162,12 @@ def _target(
     return expected, value
 
 
-def _setting(owner: object, otherwise: object = None) -> Any:
-    """The decision problem or game of a loop or of an exact problem; those of a user may have none
-    of its own.
+def _problem(owner: object, otherwise: object = None) -> Any:
+    """The decision problem or game of a loop or of an exact problem, or else that of ``otherwise``:
+    a user's class may have neither.
     """
-    found = getattr(owner, "mdp", None) or getattr(owner, "game", None)
-    return found if found is not None or otherwise is None else _setting(otherwise)
+    problem = getattr(owner, "mdp", None) or getattr(owner, "game", None)
+    return problem if problem is not None or otherwise is None else _problem(otherwise)
 
 
 def _check_same(estimator: MetaGradient, exact: BilevelProblem) -> None:
@@ -166,12 +177,12 @@ def _check_same(estimator: MetaGradient, exact: BilevelProblem) -> None:
         wanted, got = getattr(loop, name, None), getattr(exact, name, None)
         if wanted is not None and got is not None and not _equal(wanted, got):
             raise ValueError(f"exact: expected {name} {wanted!r}, as the estimator's, got {got!r}")
-    mine, theirs = _setting(loop), _setting(exact)
-    if theirs is None or theirs is mine:
+    sampled_problem, exact_problem = _problem(loop), _problem(exact)
+    if exact_problem is None or exact_problem is sampled_problem:
         return
     for name in ("transition", "reward", "rewards", "start", "discount"):
-        one, other = getattr(mine, name, None), getattr(theirs, name, None)
-        if not np.array_equal(one, other):  # type: ignore[arg-type]
+        wanted, got = getattr(sampled_problem, name, None), getattr(exact_problem, name, None)
+        if not np.array_equal(wanted, got):  # type: ignore[arg-type]
             raise ValueError(f"exact: expected the {name} of the estimator's problem, got another")
 
 
@@ -183,23 +194,23 @@ def _equal(one: object, other: object) -> bool:
 
 def _truncation(estimator: MetaGradient, exact: BilevelProblem | None) -> tuple[str, ...]:
     steps = estimator.loop.steps
-    setting = None if exact is None else _setting(exact, estimator.loop)
-    if setting is None or setting.horizon == steps:
+    problem = None if exact is None else _problem(exact, estimator.loop)
+    if problem is None or problem.horizon == steps:
         return ()
-    end = "an infinite horizon" if setting.horizon is None else f"{setting.horizon} steps"
+    end = "an infinite horizon" if problem.horizon is None else f"{problem.horizon} steps"
     note = f"trajectories are cut at {steps} steps, the target has {end}: some bias is truncation"
     return (note,)
 
 
 def _enumerated(estimator: MetaGradient, phi: FloatArray, theta: FloatArray, limit: int) -> Moments:
-    """Exact moments. Multisets where all surrogates are known not to depend on the order."""
+    """Exact moments; batches are multisets where all surrogates are known to ignore their order."""
     slots = (estimator.value, estimator.jacobian, estimator.hessian, estimator.outer)
     ordered = any(isinstance(s, Sampled) and not is_known(s.surrogate) for s in slots)
     fitting = MAX_NUMBERS // (theta.size + phi.size + 1) ** 2
     source = Enumerating(estimator.loop, ordered=ordered, limit=min(limit, fitting))
     step = Pass(estimator, source, phi)
-    found = MomentPass(step).from_step(0, theta[None], None)
-    mean, second = found.mean[0], found.second[0]
+    moments = MomentPass(step).from_step(0, theta[None], None)
+    mean, second = moments.mean[0], moments.second[0]
     covariance = second - np.outer(mean, mean)
     d, p = theta.size, phi.size
     pick = np.zeros((p, len(mean)))
@@ -222,7 +233,7 @@ def _enumerated(estimator: MetaGradient, phi: FloatArray, theta: FloatArray, lim
 
 @dataclass(frozen=True, eq=False)
 class _Runs:
-    """An `Evaluator` of independent runs; a batch tells it only how many."""
+    """An `Evaluator` that makes independent runs; of a batch it uses only the number."""
 
     estimator: MetaGradient
     phi: FloatArray
@@ -234,5 +245,6 @@ class _Runs:
     def rows(self, batch: Trajectories) -> Rows:
         """As many estimates as ``batch`` has replications."""
         count = len(batch.actions)
-        found = self.estimator.estimates(self.phi, self.theta, replications=count, rng=self.rng)
-        return Rows.of_dense(found)
+        return Rows.of_dense(
+            self.estimator.estimates(self.phi, self.theta, replications=count, rng=self.rng)
+        )

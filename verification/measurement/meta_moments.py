@@ -1,8 +1,9 @@
 """Exact mean and covariance of a sampled meta-gradient.
 
-What goes back through the inner steps is T = (lambda, out, J_out). Given the path of parameters
-each step maps it linearly, ``T_i = Phi_i T_{i+1}``, with Phi = I + c S + D_1 + D_2: the score of
-the step's batch, and the Jacobian and the Hessian. So mean and second moment go back with it,
+The backward pass through the inner steps carries T = (lambda, out, J_out): the adjoint of the
+parameters, the gradient in the meta-parameters, and the outer objective. Given the path of
+parameters each step maps it linearly, ``T_i = Phi_i T_{i+1}`` with Phi = I + c S + D_1 + D_2: the
+score of the step's batch, the Jacobian and the Hessian. So its mean and second moment obey
 
     E[T T^T] = sum over batches tau_0 of p Phi E[T' T'^T] Phi^T
                + (the variance of each D that has a batch of its own),
@@ -28,7 +29,7 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories
 
 @dataclass(frozen=True, eq=False)
 class MetaMoments:
-    """Of T at each of B parameters: ``mean [B, q]`` and ``second [B, q, q]``."""
+    """The mean ``[B, q]`` and the second moment ``[B, q, q]`` of T at each of B parameters."""
 
     mean: FloatArray
     second: FloatArray
@@ -36,44 +37,44 @@ class MetaMoments:
 
 @dataclass(frozen=True, eq=False)
 class MomentPass:
-    """The moments' way through the steps of ``step``, whose source enumerates."""
+    """The backward pass of the moments through the steps of ``step``, whose source enumerates."""
 
     step: Pass
 
     def from_step(self, i: int, theta: FloatArray, replayed: Trajectories | None) -> MetaMoments:
-        """Of what comes back to ``theta [B, *shape]`` before step i."""
-        asked = self.step.spec
-        if i == asked.steps:
+        """The moments of T at ``theta [B, *shape]``, before step i."""
+        loop = self.step.spec
+        if i == loop.steps:
             return self._outer(theta)
         here, batch, weights = self.step.value_batch(theta, replayed)
         after = self.step.after_step(i, here, batch)
-        keep = batch if asked.reuse is Reuse.REPLAY else None
+        keep = batch if loop.reuse is Reuse.REPLAY else None
         child = self.from_step(i + 1, after, keep)
         shared, independent = self.step.slots(i)
         maps = np.zeros_like(child.second)
         maps += np.eye(maps.shape[-1])
-        if asked.correction and replayed is None and batch is not None:
+        if loop.correction and replayed is None and batch is not None:
             maps += self._score_map(here, batch)
         for derivative in shared:
             maps += self._map(derivative, here, batch)
         drawn = [self._drawn_maps(derivative, theta) for derivative in independent]
         outcomes = weights.shape[1]
-        for found in drawn:
-            maps += np.repeat(found.mean, outcomes, axis=0)
+        for estimate in drawn:
+            maps += np.repeat(estimate.mean, outcomes, axis=0)
         mean = np.einsum("bij,bj->bi", maps, child.mean)
         second = maps @ child.second @ np.swapaxes(maps, -1, -2)
         arriving = weighted_means(child.second, weights)
         total = weighted_means(second, weights)
-        for found in drawn:
-            total += found.spread(arriving)
+        for estimate in drawn:
+            total += estimate.spread(arriving)
         return MetaMoments(weighted_means(mean, weights), total)
 
     def _outer(self, theta: FloatArray) -> MetaMoments:
         slot = self.step.spec.outer
         n, share = _enumerated(slot)
-        found, weights = self.step.outer_outcomes(theta, n)
-        flat = [part.reshape(len(part), -1) for part in (found.cotangent, found.meta)]
-        every = np.concatenate([*flat, np.reshape(found.value, (-1, 1))], axis=1)
+        outcomes, weights = self.step.outer_outcomes(theta, n)
+        flat = [part.reshape(len(part), -1) for part in (outcomes.cotangent, outcomes.meta)]
+        every = np.concatenate([*flat, np.reshape(outcomes.value, (-1, 1))], axis=1)
         mean = weighted_means(every, weights)
         second = weighted_means(every[:, :, None] * every[:, None, :], weights)
         squared = mean[:, :, None] * mean[:, None, :]
@@ -91,7 +92,7 @@ class MomentPass:
     def _map(
         self, derivative: Derivative, theta: FloatArray, batch: Trajectories | None
     ) -> FloatArray:
-        """``[B, q, q]``: the step's derivative as a matrix, a column for each entry of lambda."""
+        """The step's derivative as matrices ``[B, q, q]``, column by column."""
         size = theta[0].size
         maps = np.zeros((len(theta), self._length(theta), self._length(theta)))
         linear = self.step.linear(derivative, theta, batch)
@@ -115,8 +116,8 @@ class MomentPass:
 
 @dataclass(frozen=True, eq=False)
 class _Maps:
-    """A derivative on each batch ``[B, M, q, q]``, with weights; the estimate's variance is
-    ``share`` of that of one outcome.
+    """A derivative on each of M batches, ``maps [B, M, q, q]``, with the batches' weights. The
+    variance of its estimate is ``share`` times that of one outcome.
     """
 
     maps: FloatArray
@@ -129,16 +130,16 @@ class _Maps:
         return mean
 
     def spread(self, second: FloatArray) -> FloatArray:
-        """What the variance of the maps adds to a second moment ``[B, q, q]``."""
+        """What the variance of the maps adds to T's ``second`` moment ``[B, q, q]``."""
         centred = self.maps - self.mean[:, None]
-        turned = centred @ second[:, None] @ np.swapaxes(centred, -1, -2)
-        spread: FloatArray = self.share * np.einsum("bm,bmij->bij", self.weights, turned)
+        conjugated = centred @ second[:, None] @ np.swapaxes(centred, -1, -2)
+        spread: FloatArray = self.share * np.einsum("bm,bmij->bij", self.weights, conjugated)
         return spread
 
 
 def _enumerated(slot: Slot) -> tuple[int, float]:
-    """How many trajectories at a time a slot's estimate is enumerated over, and the share of their
-    variance that it has: one at a time where they are known not to interact.
+    """The number of trajectories that a slot's estimate is enumerated over, and its variance over
+    that of one such estimate: one trajectory at a time, where they are known not to be coupled.
     """
     if isinstance(slot, Sampled):
         return (1, 1.0 / slot.batch_size) if is_known(slot.surrogate) else (slot.batch_size, 1.0)

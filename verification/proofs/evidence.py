@@ -1,4 +1,4 @@
-"""Symbolic evidence: what is enumerated at one policy, proved for every policy or as a formula."""
+"""Symbolic evidence: the enumerated verdict at one policy, with a proof or formula for all."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def with_proof(
 
 
 def _misfit(asked: Request, target: AnyTarget, found: MeasuredMoments) -> str | None:
-    """What keeps a request from symbolic evidence."""
+    """The reason why a request cannot have symbolic evidence, or None."""
     context, mdp = asked.setting.context, asked.setting.mdp
     if mdp.horizon is None:
         return "for finite horizons alone"
@@ -77,7 +77,7 @@ def _misfit(asked: Request, target: AnyTarget, found: MeasuredMoments) -> str | 
 def _check_agreement(
     asked: Request, exact: FloatArray, found: MeasuredMoments, result: Proof | BiasFormula
 ) -> None:
-    """Raises ValueError unless the enumerated bias is the formula's at this policy."""
+    """Raises ValueError unless the enumerated bias equals the formula's value at this policy."""
     moments = found.moments
     bias = moments.mean - exact
     said = result.at(asked.context.theta) if isinstance(result, BiasFormula) else np.zeros(())
@@ -85,6 +85,6 @@ def _check_agreement(
     if float(np.linalg.norm(bias - said)) > _AGREED * scale:
         raise ValueError(
             "evidence: the symbolic expectation differs from the enumerated one at this policy by "
-            f"{np.linalg.norm(bias - said):.3g}; the surrogate's coefficients are not what they "
-            "seemed, use enumeration"
+            f"{np.linalg.norm(bias - said):.3g}; the surrogate's coefficients are not the "
+            "polynomials that its evaluations fitted, use enumeration"
         )

@@ -36,8 +36,13 @@ class CriticKind(Enum):
 
     @property
     def is_arbitrary(self) -> bool:
-        """Whether the critic's values are free symbols."""
+        """Whether the critic's values are free."""
         return self in (CriticKind.ANY, CriticKind.ANY_THEN_ZERO)
+
+    def __str__(self) -> str:
+        if self is CriticKind.ANY_THEN_ZERO:
+            return "any critic that is 0 at the horizon"
+        return f"{self.value} critic"
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,8 +35,9 @@ from gradbias.verification.proofs.exact_problems import (
 )
 from gradbias.verification.proofs.expectation import additions, mean_derivative
 from gradbias.verification.proofs.prove import check_rounding, checked_surrogate, coefficients_of
-from gradbias.verification.proofs.results import evaluated
+from gradbias.verification.proofs.results import ExactResult, evaluated
 from gradbias.verification.proofs.scores import Array, return_derivatives
+from gradbias.verification.proofs.symbolic_problems import every_problem
 
 SIZE = 2**60
 """n, the number of values that each coordinate is drawn from."""
@@ -46,58 +47,41 @@ MAX_ADDITIONS = 20_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class IdentityTest:
+class IdentityTest(ExactResult):
     """The result of `certify`: was the bias 0 at random points?
 
     Attributes:
-        estimator: the estimator's name.
-        shape: the numbers of states, actions and steps, (S, A, H).
-        order: of the derivative, 1 to 3.
+        estimator, shape, order, holds_for, assumption, trajectories, seconds: as in `Proof`.
         critic_kind: the kind of critic that the estimator read.
         degree: d, an upper bound of the bias's degree as a polynomial.
         points: the number of random points asked for.
-        probability: that of bias 0 at all of them, were it not 0 everywhere, is at most this; 0.0
-            if the bias was not 0.
-        assumption: what is assumed of the estimator's coefficients, in words.
-        trajectories: the number of trajectories that were summed over.
-        seconds: the time that it took.
+        probability: an upper bound of the probability that the bias is 0 at all of them without
+            being 0 everywhere; 0.0 if it was not 0.
         problem: the problem and policy at which the bias is not 0 (None: there was none).
-        components: the bias's components there that are not 0, by flat parameters (state x A +
-            action).
+        components: the components of the bias that are not 0 there, by flat parameters (state x A
+            + action).
     """
 
-    estimator: str
-    shape: tuple[int, int, int]
-    order: int
     critic_kind: CriticKind
     degree: int
     points: int
     probability: float
-    assumption: str
-    trajectories: int
-    seconds: float
     problem: ExactProblem | None
     components: Mapping[tuple[int, ...], Fraction]
 
     @property
     def verdict(self) -> Verdict:
-        """UNBIASED, up to ``probability``, or BIASED, which is certain."""
+        """UNBIASED, which is wrong with at most the `probability`, or BIASED, which is certain."""
         return Verdict.BIASED if self.components else Verdict.UNBIASED
 
     def __str__(self) -> str:
-        n_states, n_actions, steps = self.shape
-        where = (
-            f"{counted(n_states, 'state')}, {n_actions} actions, {counted(steps, 'step')}, "
-            f"order {self.order}, rewards r_t(s, a, s'), no terminal states, "
-            f"{self.critic_kind.value} critic, N = 1"
-        )
         if self.components:
-            return f"{self.estimator}: biased, {where}: the bias is not 0 at a random point"
-        return (
-            f"{self.estimator}: unbiased, {where}: the bias is exactly 0 at "
-            f"{counted(self.points, 'random point')}; if it were not 0 everywhere, this would have "
-            f"a probability of at most {self.probability:.1e} (degree {self.degree}); assumption: "
-            f"{self.assumption}"
+            return self._text("biased", "test        the bias is not 0 at a random point")
+        return self._text(
+            "unbiased",
+            f"test        the bias is exactly 0 at {counted(self.points, 'random point')}; if it "
+            f"were not 0 everywhere, the probability of that would be at most "
+            f"{self.probability:.1e} (degree {self.degree})",
         )
 
 
@@ -158,6 +142,7 @@ def certify(
         estimator=surrogate.name,
         shape=sizes,
         order=surrogate.order,
+        holds_for=every_problem("r_t(s, a, s')", kind),
         critic_kind=kind,
         degree=degree,
         points=points,

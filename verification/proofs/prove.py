@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from fractions import Fraction
+from operator import mul
 from typing import Any
 
 from gradbias.analytic.symbolic.problems import SymbolicMDP
@@ -148,22 +149,17 @@ def _largest(element: Any) -> Fraction:
 def _check_size(problem: ExactProblem, order: int, max_size: int) -> None:
     """Raises ValueError if the trajectories' probabilities have too many terms in all."""
     n_states, n_actions, steps = problem.shape
-    # Terms of the probabilities of all prefixes that end in a state, forward over time. Products of
-    # polynomials have at most as many terms as the product of their numbers of terms.
+    policy = [sum(map(len, row)) for row in problem.policy]
+    transition = [
+        [sum(map(len, column)) for column in zip(*rows, strict=True)] for rows in problem.transition
+    ]
+    # sizes[s]: an estimate of the number of terms of the probabilities of all ways to s.
     sizes = [len(p) for p in problem.start]
     for t in range(steps):
-        acted = [sizes[s] * sum(len(p) for p in problem.policy[s]) for s in range(n_states)]
-        if t + 1 == steps:
-            sizes = acted
-            break
-        sizes = [
-            sum(
-                acted[s] * sum(len(problem.transition[s][a][u]) for a in range(n_actions))
-                for s in range(n_states)
-            )
-            // n_actions
-            for u in range(n_states)
-        ]
+        sizes = list(map(mul, sizes, policy))
+        if t + 1 < steps:
+            columns = zip(*transition, strict=True)
+            sizes = [sum(map(mul, sizes, column)) // n_actions for column in columns]
     total = sum(sizes) * (steps**order + order * (n_states * n_actions) ** order)
     if total > max_size:
         raise ValueError(

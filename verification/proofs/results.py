@@ -25,8 +25,8 @@ _DERIVATIVES = {1: "gradient", 2: "Hessian", 3: "third derivative"}
 
 
 @dataclass(frozen=True, eq=False)
-class _Result:
-    """The fields that `Proof` and `BiasFormula` share, described there."""
+class ExactResult:
+    """The fields that `Proof`, `BiasFormula` and `IdentityTest` share, described in `Proof`."""
 
     estimator: str
     shape: tuple[int, int, int]
@@ -41,7 +41,7 @@ class _Result:
         return f"{_DERIVATIVES[self.order]} of the {self.shape[2]}-step return"
 
     def _text(self, claim: str, *lines: str) -> str:
-        """The claim, the given lines, and those that both results have."""
+        """The claim, the given lines, and those that all results have."""
         n_states, n_actions, _ = self.shape
         problem = f"{counted(n_states, 'state')}, {n_actions} actions, N = 1"
         parts = (
@@ -55,7 +55,7 @@ class _Result:
 
 
 @dataclass(frozen=True, eq=False)
-class Proof(_Result):
+class Proof(ExactResult):
     """A proof: ``E[estimate] - derivative`` is 0 as a polynomial, so its `verdict` is UNBIASED.
 
     Attributes:
@@ -87,7 +87,7 @@ class Proof(_Result):
 
 
 @dataclass(frozen=True, eq=False)
-class BiasFormula(_Result):
+class BiasFormula(ExactResult):
     """The bias of a biased estimator, as polynomials in the policy's probabilities and the
     problem's symbols; its `verdict` is BIASED. It is not 0 as a polynomial, but may be at a policy.
 

@@ -32,10 +32,14 @@ def of_shape(shape: tuple[int, int, int], critic_kind: CriticKind) -> SymbolicPr
         "discount": exact("gamma"),
         "start": each(exact, np.array(_row("rho", n_states), dtype=object)),
     }
-    holds_for = (
-        "every policy, transition law, reward r(s, a), discount and start, no terminal states"
-    )
+    holds_for = every_problem("r(s, a)", critic_kind)
     return _assembled(entries, shape, critic_kind, holds_for, (False,) * n_states)
+
+
+def every_problem(reward: str, critic_kind: CriticKind) -> str:
+    """All problems of a shape, in words."""
+    entries = f"every policy, transition law, reward {reward}, discount and start"
+    return f"{entries}, no terminal states, {critic_kind}"
 
 
 def _row(name: str, size: int) -> list[str]:
@@ -60,6 +64,7 @@ def of_symbolic_mdp(mdp: SymbolicMDP, critic_kind: CriticKind) -> SymbolicProble
     symbols = ", ".join(map(str, free_symbols(entries)))
     holds_for = "every policy" + (f" and {symbols}" if symbols else "") + ", of the given problem"
     holds_for += " with its rewards r(s, a)" + (" and no more terminal states" if symbols else "")
+    holds_for += f", {critic_kind}"
     return _assembled(entries, (*mdp.shape, mdp.horizon), critic_kind, holds_for, ended)
 
 
@@ -99,9 +104,6 @@ def _assembled(
         values = each(exact, critic)
     elif kind.is_arbitrary:
         symbols += _critic_symbols(values, symbols)
-        holds_for += ", any critic" + (" that is 0 at the horizon" if "0" in kind.value else "")
-    else:
-        holds_for += f", {kind.value} critic"
     player = PolicySymbols.of(TABULAR, n_states, n_actions)
     ring = PolicyRing((player,), tuple(symbols))
     rewards = np.asarray(entries["rewards"], dtype=object)

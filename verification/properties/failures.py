@@ -70,9 +70,9 @@ def sizes(problem: Any) -> str:
 
 
 def diagnosed(first: BiasReport, others: Sequence[BiasReport]) -> list[str]:
-    """The lines on which known mistake explains the biased first and the others.
+    """The lines on which known error explains the biased first and the others.
 
-    A mistake is one only if it gives the mean on every problem: on the smallest one, where most
+    An error is one only if it gives the mean on every problem: on the smallest one, where most
     terms are 0, too many would.
     """
     if first.target.order not in (1, 2):
@@ -80,7 +80,7 @@ def diagnosed(first: BiasReport, others: Sequence[BiasReport]) -> list[str]:
     kept = sorted(others, key=_tells, reverse=True)[:_COMPARED]
     found = diagnose_all([first, *kept])
     if found.matches and not kept:
-        alone = "compared on this problem alone; on a small one many mistakes have one mean"
+        alone = "compared on this problem alone; on a small one many errors have one mean"
         found = replace(found, notes=(*found.notes, alone))
     return _lines(found)
 
@@ -90,7 +90,7 @@ def _lines(found: Diagnosis) -> list[str]:
 
 
 def _tells(report: BiasReport) -> tuple[bool, int, int]:
-    """The biased ones first, then those where little is special: on these mistakes differ."""
+    """The biased ones first, then those where little is special: on these errors differ."""
     assert report.setting is not None
     mdp, theta = report.setting.mdp, report.setting.theta
     general = (

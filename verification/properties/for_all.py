@@ -63,7 +63,7 @@ _GENERAL: Any = {
     "rewards": [Rewards.BY_ACTION, Rewards.BY_NEXT_STATE],
     "discounts": (0.5, 0.9),
 }
-"""Problems on which mistakes differ."""
+"""Problems on which errors differ."""
 
 Drawn = st.SearchStrategy[FloatArray]
 PolicyOf = Callable[[TabularMDP], "Policy | st.SearchStrategy[Policy]"]

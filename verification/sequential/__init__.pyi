@@ -1,6 +1,6 @@
-from .comparison import Agreement as Agreement
-from .comparison import ComparisonReport as ComparisonReport
 from .comparison import compare_estimators as compare_estimators
+from .comparison_report import Agreement as Agreement
+from .comparison_report import ComparisonReport as ComparisonReport
 from .functionals import ControlVariate as ControlVariate
 from .measure import measure_bias_sequentially as measure_bias_sequentially
 from .stream import Stopped as Stopped

@@ -1,7 +1,7 @@
-"""Files that a long run goes on from after it was killed: whole, or the one before.
+"""Files that a long run is resumed from after it was killed.
 
-A checkpoint is written under another name, synchronised to the disk, and renamed, so that at any
-moment the file is a complete one. It holds arrays and one line of JSON; no pickle.
+A checkpoint is written under another name, synchronised to the disk, and renamed, so that the file
+is complete at any moment. It holds arrays and one line of JSON, no pickle.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HEADER = "header"
 def save_checkpoint(
     path: str | Path, arrays: Mapping[str, npt.NDArray[Any]], header: Mapping[str, Any]
 ) -> None:
-    """Replaces the file by one with these ``arrays`` and this ``header`` (plain JSON)."""
+    """Replaces the file by one with these ``arrays`` and this ``header``, which is plain JSON."""
     path = Path(path)
     text = json.dumps({"format": FORMAT, **header}, sort_keys=True)
     unfinished = path.with_name(path.name + ".unfinished")
@@ -38,10 +38,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Arrays and header.
+    """The arrays and the header of a checkpoint.
 
     Raises:
-        ValueError: no such file, or none that `save_checkpoint` wrote.
+        ValueError: there is no such file, or `save_checkpoint` did not write it.
     """
     arrays = read_npz(path)
     try:
@@ -55,7 +55,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:
-    """As plain JSON."""
+    """The generator's state, as plain JSON."""
     state: dict[str, Any] = json.loads(json.dumps(rng.bit_generator.state, default=_listed))
     return state
 
@@ -64,7 +64,7 @@ def restore_generator(rng: np.random.Generator, state: Mapping[str, Any]) -> Non
     """Sets ``rng`` to a state that `generator_state` gave.
 
     Raises:
-        ValueError: that of another kind of generator.
+        ValueError: it is the state of another kind of generator.
     """
     try:
         rng.bit_generator.state = _as_arrays(dict(state))
@@ -83,7 +83,7 @@ def _as_arrays(value: Any) -> Any:
 
 
 def _synchronise(folder: Path) -> None:
-    """The rename itself, where folders can be synchronised."""
+    """Writes the rename to the disk, where folders can be synchronised."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -6,10 +6,8 @@ out of the difference. The reference is sampled too, so no such report is exact.
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import numpy as np
@@ -22,10 +20,14 @@ from gradbias.verification.confidence.scaled_sequences import Method, ScaledSequ
 from gradbias.verification.evidence.accumulated_moments import Progress
 from gradbias.verification.evidence.ranges import component_range
 from gradbias.verification.evidence.reasons import Reason
-from gradbias.verification.evidence.reports import Evidence
 from gradbias.verification.evidence.request import Request, generator_or_default
 from gradbias.verification.evidence.setting import Setting, SettingOptions
 from gradbias.verification.evidence.verdicts import ErrorRates
+from gradbias.verification.sequential.comparison_report import (
+    Agreement,
+    ComparisonReport,
+    relative,
+)
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import (
     ControlVariate,
@@ -40,77 +42,6 @@ from gradbias.verification.sequential.stream import (
     Stream,
     with_generator,
 )
-
-
-class Agreement(Enum):
-    """Whether two estimators have one expectation, to within the tolerance."""
-
-    AGREE = "AGREE"
-    DIFFER = "DIFFER"
-    UNDECIDED = "UNDECIDED"
-
-
-@dataclass(frozen=True, eq=False)
-class ComparisonReport:
-    """The expectations of two estimators, both sampled on the same trajectories.
-
-    Attributes:
-        first, second: the estimators' names.
-        verdict: whether their expectations agree, relative to the second's norm.
-        reason, detail: why it is undecided, and the numbers that belong to it.
-        difference: the sampled mean of first minus second.
-        reference: the sampled mean of the second.
-        interval, reference_interval: intervals of the norms of both, at all times at once, at the
-            rate ``false_alarm`` together.
-        tolerance, false_alarm: the design, as for `measure_bias`.
-        assumption: what the intervals take for granted.
-        samples, stopped, seconds: how many estimates were drawn, why no more, and how long it took.
-    """
-
-    first: str
-    second: str
-    verdict: Agreement
-    reason: Reason | None
-    detail: str
-    difference: FloatArray
-    reference: FloatArray
-    interval: tuple[float, float]
-    reference_interval: tuple[float, float]
-    tolerance: float
-    false_alarm: float
-    assumption: str
-    samples: int
-    stopped: Stopped
-    seconds: float
-    evidence: Evidence = field(default=Evidence.SAMPLING, init=False)
-
-    @property
-    def relative_interval(self) -> tuple[float, float]:
-        """The interval of the difference's norm over the second's norm."""
-        return relative(self.interval, self.reference_interval)
-
-    def __str__(self) -> str:
-        low, high = self.relative_interval
-        design = f"tolerance {self.tolerance:g}, false alarm {self.false_alarm:g}"
-        why = "" if self.reason is None else f": {self.reason.with_detail(self.detail)}"
-        if self.verdict is Agreement.AGREE:
-            why = f" to within {100 * self.tolerance:.3g}%"
-        samples = f"{self.samples:,} estimates ({self.stopped.value})"
-        lines = [
-            f"{self.first} and {self.second}: {self.verdict.value}{why}",
-            f"  difference  relative in [{low:.3g}, {high:.3g}], {design}",
-            f"  evidence    sampling on both sides, {samples}",
-            f"  assumption  {self.assumption}",
-        ]
-        return "\n".join(lines)
-
-
-def relative(interval: tuple[float, float], reference: tuple[float, float]) -> tuple[float, float]:
-    """The interval of a ratio of two numbers >= 0, given an interval of each."""
-    low, high = interval
-    smallest, largest = reference
-    return low / largest if largest > 0 else 0.0, high / smallest if smallest > 0 else math.inf
-
 
 _MIN_ESTIMATES = 400
 _PILOT = 1000
@@ -231,9 +162,9 @@ class _Pair:
         self, stream: Stream, stopped: Stopped, second: str, began: float
     ) -> ComparisonReport:
         """The report on the stream as it is."""
+        mean = stream.moments((2, *self.draws.request.shape)).mean
+        interval, reference = _norms(stream, mean[0].size, self.rates.false_alarm)
         verdict, (reason, detail) = self._judged(stream)
-        interval, reference = self._norms(stream)
-        mean = self._mean(stream)
         return ComparisonReport(
             first=self.draws.request.estimator.name,
             second=second,
@@ -254,7 +185,8 @@ class _Pair:
 
     def _judged(self, stream: Stream) -> tuple[Agreement, tuple[Reason | None, str]]:
         """The verdict, with its reason and the numbers that belong to it."""
-        low, high = relative(*self._norms(stream))
+        size = int(np.prod(self.draws.request.shape))
+        low, high = relative(*_norms(stream, size, self.rates.false_alarm))
         tolerance, verdict = self.rates.tolerance, Agreement.UNDECIDED
         if low > tolerance:
             verdict = Agreement.DIFFER
@@ -275,29 +207,10 @@ class _Pair:
         doubt = beforehand or sampled_doubt(stream, self.limit)
         if doubt is not None or verdict is not Agreement.DIFFER:
             return doubt
-        spread = stream.moments((2, *self.draws.request.shape)).variance[0].sum()
-        if spread <= _CONSTANT**2 * (self._mean(stream)[0] ** 2).sum():
+        moments = stream.moments((2, *self.draws.request.shape))
+        if moments.variance[0].sum() <= _CONSTANT**2 * (moments.mean[0] ** 2).sum():
             return Reason.CONSTANT_DIFFERENCE, f"{stream.count:,}"
         return None
-
-    def _mean(self, stream: Stream) -> FloatArray:
-        """The sampled means ``[2, *shape]`` of the difference and of the second estimator."""
-        return stream.moments((2, *self.draws.request.shape)).mean
-
-    def _norms(self, stream: Stream) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Intervals of the difference's norm and of the reference's: a quarter of the rate is for
-        the direction, three quarters for the components.
-        """
-        size = int(np.prod(self.draws.request.shape))
-        claims, rate = stream.intervals.claims, self.rates.false_alarm
-        rates = np.full(len(claims), 0.75 * rate / max(int(claims[: 2 * size].sum()), 1))
-        rates[2 * size :] = rate / 4
-        low, high = stream.intervals.bounds(rates)
-        plain = Functionals(None, None)
-        difference = plain.norm_interval(low[:size], high[:size], 0.0)
-        reference = plain.norm_interval(low[size : 2 * size], high[size : 2 * size], 0.0)
-        along = float(low[2 * size :].max(initial=0.0))
-        return (max(difference[0], along), difference[1]), reference
 
 
 def _beside(values: FloatArray, others: FloatArray | None) -> FloatArray:
@@ -332,3 +245,20 @@ def _intervals(
         "time"
     )
     return ScaledSequence.bounded(*ends, Method.BETTING, 0.5, rounded), text
+
+
+def _norms(
+    stream: Stream, size: int, rate: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Intervals of the norms of the difference and of the reference, of ``size`` components each: a
+    quarter of the rate is for the direction, three quarters for the components.
+    """
+    claims = stream.intervals.claims
+    rates = np.full(len(claims), 0.75 * rate / max(int(claims[: 2 * size].sum()), 1))
+    rates[2 * size :] = rate / 4
+    low, high = stream.intervals.bounds(rates)
+    plain = Functionals(None, None)
+    difference = plain.norm_interval(low[:size], high[:size], 0.0)
+    reference = plain.norm_interval(low[size : 2 * size], high[size : 2 * size], 0.0)
+    along = float(low[2 * size :].max(initial=0.0))
+    return (max(difference[0], along), difference[1]), reference

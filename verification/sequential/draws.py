@@ -24,16 +24,9 @@ _PROBED_RUNS = 4
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """How estimates, and those of a control variate, are drawn.
-
-    Attributes:
-        request: what is measured.
-        evaluator: the prepared estimator.
-        control, control_evaluator: a control variate and its prepared estimator, or None.
-        n: the number of trajectories in the batches that both are evaluated on.
-        batch_size: N, the number of trajectories that the report is for.
-        coupled: whether one of both couples trajectories.
-        notes: what is known of how estimates are computed.
+    """How estimates, and those of a control variate, are drawn: both on the same batches of ``n``
+    trajectories. ``batch_size`` is the N that the report is for, and ``coupled`` says whether one
+    of both estimators couples trajectories.
     """
 
     request: Request

@@ -217,11 +217,11 @@ def _checked_path(checkpoint: str | Path | None) -> Path | None:
 
 
 def identity_of(
-    draws: Draws, given: MethodChoice, rates: ErrorRates, exact: FloatArray, limit: int
+    draws: Draws, options: MethodChoice, rates: ErrorRates, exact: FloatArray, limit: int
 ) -> dict[str, Any]:
     """What a checkpoint must share with a measurement that is resumed from it."""
     estimator, setting = draws.request.estimator, draws.request.setting
-    method, _ = chosen_method(draws, given)
+    method, _ = chosen_method(draws, options)
     mdp = setting.mdp
     problem = hashlib.sha256()
     arrays = [mdp.transition, mdp.reward, mdp.start, setting.theta, setting.behaviour, exact]
@@ -229,8 +229,8 @@ def identity_of(
     for array in arrays:
         problem.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     problem.update(repr((mdp.discount, mdp.horizon, setting.steps)).encode())
-    bounds = None if given.bounds is None else [np.asarray(b).tolist() for b in given.bounds]
-    moment = None if given.second_moment is None else np.asarray(given.second_moment).tolist()
+    bounds = None if options.bounds is None else [np.asarray(b).tolist() for b in options.bounds]
+    moment = None if options.second_moment is None else np.asarray(options.second_moment).tolist()
     control = draws.control
     mean = None if control is None else np.asarray(control.mean).tolist()
     estimates, others = draws.probe()
@@ -244,7 +244,7 @@ def identity_of(
         "method": method.value,
         "bounds": bounds,
         "second_moment": moment,
-        "projections": None if given.projections is None else int(given.projections),
+        "projections": None if options.projections is None else int(options.projections),
         "control": None if control is None else [control.estimator.name, mean, *others],
         "trajectories": draws.n,
         "rates": [float(rates.tolerance), float(rates.false_alarm)],

@@ -53,11 +53,11 @@ _WANTS = {
 }
 
 
-def chosen_method(draws: Draws, given: MethodChoice) -> tuple[Method, ComponentRange | None]:
+def chosen_method(draws: Draws, options: MethodChoice) -> tuple[Method, ComponentRange | None]:
     """The method, with the range of the estimates where that is known."""
-    known = _known_range(draws, given)
-    method = _named_method(given, known)
-    unused = {"bounds": given.bounds, "second_moment": given.second_moment}
+    known = _known_range(draws, options)
+    method = _named_method(options, known)
+    unused = {"bounds": options.bounds, "second_moment": options.second_moment}
     unused.pop(_WANTS.get(method, ""), None)
     for name, argument in unused.items():
         if argument is not None:
@@ -67,23 +67,23 @@ def chosen_method(draws: Draws, given: MethodChoice) -> tuple[Method, ComponentR
             f"method: {method.value} needs the range of {draws.request.estimator.name}'s "
             "estimates, which is not known here; give bounds=(low, high), or a second_moment"
         )
-    if method is Method.TRUNCATED and given.second_moment is None:
+    if method is Method.TRUNCATED and options.second_moment is None:
         raise ValueError("method: truncated needs second_moment, a bound of E[x^2]")
     return method, known
 
 
-def _named_method(given: MethodChoice, known: ComponentRange | None) -> Method:
-    if given.method == "auto":
-        if given.second_moment is not None:
+def _named_method(options: MethodChoice, known: ComponentRange | None) -> Method:
+    if options.method == "auto":
+        if options.second_moment is not None:
             return Method.TRUNCATED
         return Method.ASYMPTOTIC if known is None else Method.BETTING
-    return choice("method", given.method, Method, also=["auto"])
+    return choice("method", options.method, Method, also=["auto"])
 
 
-def _known_range(draws: Draws, given: MethodChoice) -> ComponentRange | None:
+def _known_range(draws: Draws, options: MethodChoice) -> ComponentRange | None:
     shape = draws.request.shape
-    if given.bounds is not None:
-        ends: object = given.bounds
+    if options.bounds is not None:
+        ends: object = options.bounds
         if not isinstance(ends, tuple | list) or len(ends) != 2:
             raise ValueError(f"bounds: expected (low, high), got {ends!r}")
         low, high = (shaped("bounds", end, shape) for end in ends)
@@ -102,9 +102,9 @@ def control_range(draws: Draws) -> ComponentRange | None:
     return component_range(replace(draws.request, estimator=draws.control.estimator))
 
 
-def second_moment_of(given: MethodChoice, shape: tuple[int, ...]) -> FloatArray:
+def second_moment_of(options: MethodChoice, shape: tuple[int, ...]) -> FloatArray:
     """The given second moment, for each component. Raises ValueError where it is negative."""
-    moment = shaped("second_moment", given.second_moment, shape).ravel()
+    moment = shaped("second_moment", options.second_moment, shape).ravel()
     if (moment < 0).any():
         raise ValueError(f"second_moment: expected numbers >= 0, got {moment.min():g}")
     return moment
@@ -115,14 +115,9 @@ _PILOT = 1000
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is fixed before the first estimate that counts, and the stream to go on from.
+    """What is fixed before the first estimate that counts, and the stream of those so far.
 
-    Attributes:
-        method, assumption: how intervals are made, and what that takes for granted.
-        functionals: what is read off each estimate.
-        coefficients: those of the control variate, or None.
-        level: where estimates are truncated, for each component, or None.
-        stream: the estimates so far.
+    ``coefficients [D]`` are those of the control variate; estimates are truncated at ``level [D]``.
     """
 
     method: Method
@@ -161,7 +156,7 @@ class Plan:
 
 
 def fresh_plan(
-    draws: Draws, given: MethodChoice, rates: ErrorRates, exact: FloatArray, limit: int
+    draws: Draws, options: MethodChoice, rates: ErrorRates, exact: FloatArray, limit: int
 ) -> Plan:
     """A plan from a pilot run, whose estimates are not used again."""
     values, controls = draws.take_all(min(_PILOT, limit // 4))
@@ -170,21 +165,21 @@ def fresh_plan(
         coefficients = control_coefficients(values, controls)
         values = values - coefficients * (controls - np.ravel(draws.control.mean))
     matrix = None
-    if given.projections is not None:
-        count = whole_number("projections", given.projections, at_least=1)
+    if options.projections is not None:
+        count = whole_number("projections", options.projections, at_least=1)
         most = MAX_LOCAL // max(values.shape[1], draws.block)
         if count > most:
             raise ValueError(f"projections: expected at most {most:,} here, got {count:,}")
         matrix = draws.request.rng.normal(size=(count, values.shape[1]))
     functionals = Functionals(matrix, pilot_direction(values.mean(axis=0) - exact.ravel()))
-    plan = _plan(draws, given, rates, limit, functionals, coefficients, values.mean(axis=0))
+    plan = _plan(draws, options, rates, limit, functionals, coefficients, values.mean(axis=0))
     return replace(plan, stream=with_generator(plan.stream, draws.request.rng))
 
 
 def resumed_plan(
     path: Path,
     draws: Draws,
-    given: MethodChoice,
+    options: MethodChoice,
     rates: ErrorRates,
     limit: int,
     identity: Mapping[str, Any],
@@ -202,7 +197,7 @@ def resumed_plan(
     fixed = {n.removeprefix("plan_"): a for n, a in arrays.items() if n.startswith("plan_")}
     functionals = Functionals(fixed.get("projections"), fixed.get("direction"))
     coefficients, centre = fixed.get("coefficients"), arrays["centre"]
-    plan = _plan(draws, given, rates, limit, functionals, coefficients, centre)
+    plan = _plan(draws, options, rates, limit, functionals, coefficients, centre)
     stream = plan.stream.restored(arrays, header["generator"])
     restore_generator(draws.request.rng, stream.generator)
     return replace(plan, stream=stream)
@@ -210,14 +205,14 @@ def resumed_plan(
 
 def _plan(
     draws: Draws,
-    given: MethodChoice,
+    options: MethodChoice,
     rates: ErrorRates,
     limit: int,
     functionals: Functionals,
     coefficients: FloatArray | None,
     centre: FloatArray,
 ) -> Plan:
-    method, known = chosen_method(draws, given)
+    method, known = chosen_method(draws, options)
     count = len(centre) if functionals.projections is None else len(functionals.projections)
     rate = rates.false_alarm / 2 / count
     level = None
@@ -229,7 +224,7 @@ def _plan(
             "confidence sequence); heavy tails that no sample shows exceed the stated rate"
         )
     elif method is Method.TRUNCATED:
-        moment = second_moment_of(given, draws.request.shape)
+        moment = second_moment_of(options, draws.request.shape)
         level = truncation_level(moment, limit, rate)
         intervals = _truncated(functionals, level, truncation_slack(moment, level))
         whose = f"an estimate from N = {draws.n}" if draws.coupled else "one trajectory's estimate"
@@ -239,8 +234,8 @@ def _plan(
         )
     else:
         assert known is not None
-        intervals = _ranged(draws, given, known, functionals, coefficients, method, rate)
-        whose = "that was given" if given.bounds is not None else "of the worst trajectory"
+        intervals = _ranged(draws, options, known, functionals, coefficients, method, rate)
+        whose = "that was given" if options.bounds is not None else "of the worst trajectory"
         assumption = (
             f"none but each component's range, {whose}; {method.value}, valid at any stopping time"
         )
@@ -256,27 +251,27 @@ def _truncated(functionals: Functionals, level: FloatArray, slack: FloatArray) -
 
 def _ranged(
     draws: Draws,
-    given: MethodChoice,
+    options: MethodChoice,
     known: ComponentRange,
     functionals: Functionals,
     coefficients: FloatArray | None,
     method: Method,
     rate: float,
 ) -> ScaledSequence:
-    low, high, rounding = _with_control(draws, given, known, coefficients)
+    low, high, rounding = _with_control(draws, options, known, coefficients)
     rounded = functionals.range_of(-rounding, rounding)[1]
     return ScaledSequence.bounded(*functionals.range_of(low, high), method, rate, rounded)
 
 
 def _with_control(
-    draws: Draws, given: MethodChoice, known: ComponentRange, coefficients: FloatArray | None
+    draws: Draws, options: MethodChoice, known: ComponentRange, coefficients: FloatArray | None
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The range of ``x - c (y - E y)``, and its rounding; one that was given holds for all of
     that.
     """
     low, high = known.low.ravel(), known.high.ravel()
     rounding = np.full_like(low, known.rounding)
-    if given.bounds is not None or coefficients is None or draws.control is None:
+    if options.bounds is not None or coefficients is None or draws.control is None:
         return low, high, rounding
     beside = control_range(draws)
     assert beside is not None

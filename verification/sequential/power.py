@@ -25,8 +25,7 @@ import numpy as np
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.verification.confidence.mean_tests import MeanTest
 from gradbias.verification.evidence.verdicts import ErrorRates
-from gradbias.verification.sequential.functionals import Functionals, stretches
-from gradbias.verification.sequential.simultaneous import split_rates
+from gradbias.verification.sequential.functionals import Functionals, split_rates, stretches
 from gradbias.verification.sequential.stream import Stream
 
 _MAX_SAMPLES = 10**15

@@ -138,16 +138,9 @@ class SampledBlock:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """How a stream is continued.
-
-    Attributes:
-        take: ``take(count)`` gives a block of that many estimates.
-        rng: the generator that they are drawn with.
-        limit: the largest number of estimates.
-        block: the number of estimates in a block.
-        decided: ``decided(stream)`` is asked at every look.
-        save: saves a checkpoint, or None.
-        progress: called as ``progress(done, limit)``, or None.
+    """How a stream is continued: ``take(count)`` gives blocks of at most ``block`` estimates, drawn
+    with ``rng``, up to ``limit`` estimates in all, unless ``decided(stream)`` says at some look
+    that no more are needed. ``save(stream)`` writes a checkpoint.
     """
 
     take: Callable[[int], SampledBlock]

@@ -1,7 +1,7 @@
-"""Many reports at once: which of the biases in them to report, at a false-discovery rate.
+"""Which biases to report out of many reports, at a false-discovery rate.
 
-A suite that asserts spends a false-alarm budget (`ErrorBudget`): any false alarm turns it red. A
-report on many estimators may rather bound the share of its findings that are false.
+A test suite spends a false-alarm budget (`ErrorBudget`), since any false alarm makes it fail. A
+report on many estimators may instead bound the share of its findings that are false.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from gradbias.verification.sequential.verdict import SequentialReport
 class Survey:
     """Reports, and which of their biases are findings.
 
-    ``e_values [K]``: infinite for a bias that exact evidence shows, 0 for one that it does not.
-    ``findings [K]``: biases above each report's tolerance, of which at most the share ``rate`` is
-    false, in expectation and however the reports depend on each other.
+    Attributes:
+        reports: K reports.
+        e_values: ``[K]``; infinite for a bias that exact evidence shows, 0 where it shows none.
+        findings: ``[K]``, the biases to report: at most the share ``rate`` of them is below its
+            report's tolerance, in expectation, however the reports depend on each other.
+        rate: the false-discovery rate.
     """
 
     reports: tuple[BiasReport, ...]
@@ -33,12 +36,20 @@ class Survey:
     findings: BoolArray
     rate: float
 
+    @property
+    def verdict(self) -> Verdict:
+        """BIASED if there are findings, else the verdict that all reports share, else UNDECIDED."""
+        if self.findings.any():
+            return Verdict.BIASED
+        verdicts = {report.verdict for report in self.reports}
+        return verdicts.pop() if len(verdicts) == 1 else Verdict.UNDECIDED
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain values; an infinite e-value is None."""
+        """The survey in plain values, for JSON; an infinite e-value is None."""
         ends = [e if math.isfinite(e) else None for e in self.e_values.tolist()]
         rows = [
-            report.as_dict() | {"survey_e_value": e, "finding": bool(found)}
-            for report, e, found in zip(self.reports, ends, self.findings, strict=True)
+            report.as_dict() | {"survey_e_value": e, "finding": bool(finding)}
+            for report, e, finding in zip(self.reports, ends, self.findings, strict=True)
         ]
         return {"false_discovery_rate": self.rate, "reports": rows}
 
@@ -46,8 +57,8 @@ class Survey:
         targets = list(dict.fromkeys(str(report.target) for report in self.reports))
         count = int(self.findings.sum())
         plural = "" if count == 1 else "es"
-        found = f"{count} bias{plural} found in {len(self.reports)} reports"
-        lines = [f"{found} (false-discovery rate {self.rate:g}, over the sampled ones)"]
+        biases = f"{count} bias{plural} found in {len(self.reports)} reports"
+        lines = [f"{biases} (false-discovery rate {self.rate:g}, over the sampled ones)"]
         table: list[tuple[str, ...]] = [
             ("estimator", "verdict", "relative bias", "evidence", "e-value", "")
         ]
@@ -75,13 +86,19 @@ class Survey:
 
 
 def survey(reports: Sequence[BiasReport], rate: float = 0.05) -> Survey:
-    """Which of the reports' biases to report, so that at most the share ``rate`` of them is false.
+    """The biases to report, so that at most the share ``rate`` of them is false in expectation.
 
-    Exact evidence is no matter of chance: its biases are findings. Among sampled reports the
-    e-values decide (`e_benjamini_hochberg`): that of a sequential measurement with a known range,
-    else 1 / its false-alarm rate where the verdict is BIASED and 0 elsewhere, whose expectation is
-    at most 1 as far as the report's own assumption holds. So a bias that one of very many sampled
-    reports has at a moderate rate is no finding.
+    Biases by exact evidence are findings. Among sampled reports the e-values decide
+    (`e_benjamini_hochberg`): that of a sequential measurement with a known range; else 1 / the
+    false-alarm rate where the verdict is BIASED, and 0 elsewhere, whose expectation is at most 1 as
+    far as the report's own assumption holds.
+
+    Args:
+        reports: reports of `measure_bias`, `measure_bias_sequentially` or `measure_meta_gradient`.
+        rate: the false-discovery rate, in (0, 1).
+
+    Returns:
+        A `Survey`.
 
     Raises:
         ValueError: no reports, or a rate outside (0, 1).
@@ -91,9 +108,9 @@ def survey(reports: Sequence[BiasReport], rate: float = 0.05) -> Survey:
     >>> from gradbias.verification import measure_bias
     >>> mdp = TabularMDP.random(2, 2, rng=np.random.default_rng(0), discount=0.9, horizon=2)
     >>> both = [from_surrogate(each, order=2) for each in (dice, lvc)]
-    >>> found = survey([measure_bias(each, mdp, np.zeros((2, 2))) for each in both])
-    >>> found.findings.tolist()
-    [False, True]
+    >>> biases = survey([measure_bias(each, mdp, np.zeros((2, 2))) for each in both])
+    >>> biases.verdict.value, biases.findings.tolist()
+    ('BIASED', [False, True])
     """
     _check_reports(reports)
     real_number("rate", rate, low=1e-300, high=1.0 - 1e-9)
@@ -104,15 +121,15 @@ def survey(reports: Sequence[BiasReport], rate: float = 0.05) -> Survey:
     return Survey(tuple(reports), e_values, findings, rate)
 
 
-def _check_reports(given: object) -> None:
-    known = isinstance(given, Sequence) and all(isinstance(r, BiasReport) for r in given)
-    if not known or not given:
-        got = "none" if known else str(given)
+def _check_reports(reports: object) -> None:
+    known = isinstance(reports, Sequence) and all(isinstance(r, BiasReport) for r in reports)
+    if not known or not reports:
+        got = "none" if known else str(reports)
         raise ValueError(f"reports: expected at least one BiasReport in a list, got {got:.60}")
 
 
 def e_value_of(report: BiasReport) -> float:
-    """Evidence for a bias above the tolerance: of expectation at most 1 where there is none."""
+    """The e-value of a bias above the tolerance: of expectation at most 1 where there is none."""
     biased = report.verdict is Verdict.BIASED
     if report.interval is None:
         return math.inf if biased else 0.0
@@ -122,8 +139,9 @@ def e_value_of(report: BiasReport) -> float:
 
 
 def e_benjamini_hochberg(e_values: npt.ArrayLike, rate: float) -> BoolArray:
-    """``[K]``: the k largest where the k-th is at least K / (k rate), for the largest such k: at
-    most the share ``rate`` of these is false in expectation, whatever their dependence.
+    """Which of K e-values are findings: the k largest, for the largest k whose k-th largest is at
+    least K / (k rate). At most the share ``rate`` of these is false in expectation, however the
+    e-values depend on each other.
 
     Source: Wang and Ramdas 2022, *False discovery rate control with e-values*.
 
@@ -136,6 +154,6 @@ def e_benjamini_hochberg(e_values: npt.ArrayLike, rate: float) -> BoolArray:
     order = np.argsort(-e, kind="stable")
     ranks = np.arange(1, e.size + 1)
     passed = np.flatnonzero(e[order] * ranks * rate >= e.size)
-    found = np.zeros(e.size, dtype=np.bool_)
-    found[order[: 1 + int(passed.max(initial=-1))]] = True
-    return found
+    findings = np.zeros(e.size, dtype=np.bool_)
+    findings[order[: 1 + int(passed.max(initial=-1))]] = True
+    return findings

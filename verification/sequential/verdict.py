@@ -21,10 +21,9 @@ from gradbias.verification.evidence.verdicts import (
     report_of,
     undecided_detail,
 )
-from gradbias.verification.sequential.functionals import Functionals
+from gradbias.verification.sequential.functionals import Box, Functionals, box_of
 from gradbias.verification.sequential.normality import Doubt, sampled_doubt
 from gradbias.verification.sequential.power import SequentialDesign, detectable_norm
-from gradbias.verification.sequential.simultaneous import Box, box_of
 from gradbias.verification.sequential.stream import Stopped, Stream
 
 _DOUBTED = "the interval takes the mean for normal, which is doubted: the bias may lie outside it"
@@ -72,12 +71,8 @@ class SequentialReport(BiasReport):
 
 @dataclass(frozen=True, eq=False)
 class StreamJudge:
-    """Judges a stream's interval; it is a `SampledJudge`.
-
-    Attributes:
-        stream, functionals, method, assumption: the estimates so far, and what is fixed of them.
-        limit: the largest number of estimates.
-        beforehand: why a normal mean is not believed, where that is known from the start.
+    """A `SampledJudge` of a stream of at most ``limit`` estimates; ``beforehand`` is why their
+    mean is not taken for normal, where that is known from the start.
     """
 
     stream: Stream

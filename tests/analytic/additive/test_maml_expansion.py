@@ -350,5 +350,7 @@ def test_bad_input_is_named(monkeypatch):
         with pytest.raises(ValueError, match=complaint):
             call()
     monkeypatch.setattr(step_objectives, "MAX_TABLE", 200)
-    with pytest.raises(ValueError, match="horizon: expected a law of at most 200 numbers, got 256"):
+    with pytest.raises(
+        ValueError, match="horizon: expected a distribution of at most 200 numbers, got 256"
+    ):
         trajectory_law(mdp, theta)

@@ -202,7 +202,7 @@ def test_orders_and_contexts_are_checked():
 
 def test_names_say_what_differs_from_the_defaults():
     assert from_surrogate(dice, order=1).name == "Dice()"
-    assert from_surrogate(LoadedDice(0.5), order=1).name == "LoadedDice(lam=0.5)"
+    assert from_surrogate(LoadedDice(0.5), order=1).name == "LoadedDice(gae_lambda=0.5)"
     assert from_surrogate(IntrinsicReward(ad), order=1).name == "IntrinsicReward(surrogate=AD())"
     averaged = GroupRelative(baseline=Baseline.GROUP_MEAN)
     assert from_surrogate(averaged, order=1).name == "GroupRelative(baseline=Baseline.GROUP_MEAN)"

@@ -112,7 +112,7 @@ def test_replications_are_leading_axes_and_seeds_repeat():
 )
 def test_bad_requests_are_refused(mdp_horizon, arguments, complaint):
     mdp = oracles.random_mdp(0, horizon=mdp_horizon, n_states=2, n_actions=2)
-    arguments = {"theta": np.zeros((2, 2)), "n": 3} | arguments
+    arguments = {"theta": np.zeros((2, 2)), "batch_size": 3} | arguments
     with pytest.raises(ValueError, match=complaint):
         sample(mdp, **arguments, rng=np.random.default_rng(0))
 

@@ -288,7 +288,7 @@ def test_an_unknown_mistake_is_called_unknown():
         report = measure_bias(from_surrogate(surrogate, order=order), mdp, theta)
         found = diagnose(report)
         assert found.matches == ()
-        assert found.sentence.startswith("no known mistake gives this mean; the nearest, ")
+        assert found.sentence.startswith("no known error gives this mean; the nearest, ")
         residuals = [match.residual for match in found.nearest]
         assert len(residuals) == 3
         assert residuals == sorted(residuals)
@@ -334,7 +334,7 @@ def test_mistakes_that_coincide_are_all_listed():
     report = measure_bias(from_surrogate(GRADIENTS["own reward missing"], order=1), plain, theta)
     found = diagnose(report)
     assert {"own reward missing", "shifted to t + 1"} <= {m.name for m in found.matches}
-    assert "known mistakes alike (they have one mean at this MDP and policy)" in found.sentence
+    assert "known errors alike (they have one mean at this MDP and policy)" in found.sentence
 
 
 def test_other_policies_and_given_lengths_are_diagnosed_too():

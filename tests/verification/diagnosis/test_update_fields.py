@@ -14,7 +14,7 @@ from gradbias.analytic.returns.target_values import evaluate_target
 from gradbias.stochastic.estimators.kinds import from_callable, from_surrogate
 from gradbias.stochastic.surrogates.group_relative import rloo
 from gradbias.stochastic.surrogates.score_function import AD, ad
-from gradbias.verification.diagnosis.fixed_points import at_rest
+from gradbias.verification.diagnosis.fixed_points import stationary_point
 from gradbias.verification.diagnosis.update_fields import Symmetry, differences, field_report
 from tests.oracles.brute_force import complex_step_gradient, softmax_rows
 
@@ -108,11 +108,11 @@ def test_differences_of_what_is_not_smooth_say_that_they_are_poor():
 def test_the_gradient_is_symmetric_and_the_undiscounted_field_is_not():
     mdp, theta, _ = problem(3)
     report = field_report(lambda at: gradient(mdp, at), mdp, theta, follow=False)
-    assert report.symmetry is Symmetry.SYMMETRIC
+    assert report.verdict is Symmetry.SYMMETRIC
     assert [match.name for match in report.matches] == ["gradient"]
     assert report.displacement is None
     report = field_report(undiscounted(mdp), mdp, theta, follow=False)
-    assert report.symmetry is Symmetry.NOT_SYMMETRIC
+    assert report.verdict is Symmetry.NOT_SYMMETRIC
     assert [match.name for match in report.matches] == ["no gamma^t"]
     jacobian = report.jacobian.reshape(4, 4)
     parts = np.linalg.norm(jacobian + jacobian.T), np.linalg.norm(jacobian - jacobian.T)
@@ -124,7 +124,7 @@ def test_a_field_with_one_state_is_a_gradient_of_something_else():
     rng = np.random.default_rng(0)
     mdp = TabularMDP(np.ones((1, 3, 1)), rng.normal(size=(1, 3)), 0.6, [1.0], STEPS)
     report = field_report(undiscounted(mdp), mdp, rng.normal(size=(1, 3)))
-    assert report.symmetry is Symmetry.SYMMETRIC
+    assert report.verdict is Symmetry.SYMMETRIC
     names = {match.name for match in report.matches}
     assert {"no gamma^t", "no discount"} <= names
     assert "gradient" not in names
@@ -157,9 +157,9 @@ def test_a_known_field_is_named(name):
 def test_entropy_in_the_return_is_a_gradient_and_as_a_loss_it_is_none():
     mdp, theta, _ = problem(5)
     report = field_report(soft_gradient(mdp, 0.3), mdp, theta, follow=False)
-    assert report.symmetry is Symmetry.SYMMETRIC
+    assert report.verdict is Symmetry.SYMMETRIC
     report = field_report(entropy_loss(mdp, 0.3, mdp.discount), mdp, theta, follow=False)
-    assert report.symmetry is Symmetry.NOT_SYMMETRIC
+    assert report.verdict is Symmetry.NOT_SYMMETRIC
 
 
 def test_an_unknown_field_is_called_unknown():
@@ -228,7 +228,7 @@ def test_the_gradient_itself_moves_nothing():
 
 def test_a_field_without_rest_is_not_called_settled():
     theta = np.zeros((1, 2))
-    rest = at_rest(np.ones_like, theta, 0.0, 1.0)
+    rest = stationary_point(np.ones_like, theta, 0.0, 1.0)
     assert not rest.settled
 
 
@@ -241,7 +241,7 @@ def test_an_estimators_mean_is_its_field():
     assert [match.name for match in report.matches] == ["gradient"]
     wrong = from_surrogate(AD(weighting=Undiscounted()), order=1)
     report = field_report(wrong, mdp, theta, follow=False)
-    assert report.symmetry is Symmetry.NOT_SYMMETRIC
+    assert report.verdict is Symmetry.NOT_SYMMETRIC
 
 
 def test_coupled_estimators_and_other_policies_are_taken_too():

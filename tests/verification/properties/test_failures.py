@@ -16,6 +16,7 @@ from gradbias.stochastic.surrogates.score_function import ad, lvc
 from gradbias.verification.confidence.norm_intervals import Spread
 from gradbias.verification.diagnosis.diagnose import diagnose, diagnose_all
 from gradbias.verification.diagnosis.matching import Case, Cases, Explanation
+from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.measurement.measure import measure_bias
 from gradbias.verification.properties.arguments import growing_sizes
 from gradbias.verification.properties.failures import diagnosed
@@ -60,7 +61,7 @@ def mean_over_steps(record):
     return dice(record) / record.rewards.shape[1]
 
 
-UNKNOWN = "no known mistake gives this mean, on all"
+UNKNOWN = "no known error gives this mean, on all"
 NAMED = {
     "credit without its sign": (1, lambda r: scored(r, to_go(r).abs()), UNKNOWN),
     "credit 2 R + 1": (1, lambda r: scored(r, 2 * to_go(r) + 1), "is that of 2 times the target,"),
@@ -164,9 +165,10 @@ def test_a_failure_is_explained_with_the_critic_that_it_was_measured_with():
         return scored(record, to_go(record) + weights(record) * left * record.values[:, -1:])
 
     report = measure_bias(from_surrogate(bootstrapped, order=1), mdp, theta, critic=critic)
-    found = diagnosed((Example(mdp, (theta,)), report, {"critic": critic}), [])
+    found = diagnosed(report, [])
     assert "bootstrapped with given values" in found[0], found
-    assert "no known mistake" in diagnosed((Example(mdp, (theta,)), report, {}), [])[0]
+    without = replace(report, setting=Setting.of(mdp, theta))
+    assert "no known error" in diagnosed(without, [])[0]
 
 
 @pytest.mark.parametrize(
@@ -360,7 +362,8 @@ def test_an_explanation_is_as_far_off_as_where_it_is_worst():
     rng = np.random.default_rng(0)
     rows, theta = rng.dirichlet([1, 1], size=(2, 2)), rng.normal(size=(2, 2))
     mdp = TabularMDP(rows, rng.normal(size=(2, 2)), 0.8, [0.5, 0.5], 2)
-    cases = Cases((measured_at(dice, 1, mdp, theta), measured_at(ad, 1, mdp, 0.5 * theta)))
+    reports = measured_at(dice, 1, mdp, theta), measured_at(ad, 1, mdp, 0.5 * theta)
+    cases = Cases(tuple(Case.of(report) for report in reports))
     values = tuple(
         (1 + x) * case.report.mean for x, case in zip((0.1, 0.3), cases.all, strict=True)
     )

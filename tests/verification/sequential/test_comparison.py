@@ -12,11 +12,8 @@ from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
 from gradbias.stochastic.surrogates.score_function import ad, lvc
 from gradbias.verification.evidence.reasons import Reason
 from gradbias.verification.evidence.reports import Evidence
-from gradbias.verification.sequential.comparison import (
-    Agreement,
-    ComparisonReport,
-    compare_estimators,
-)
+from gradbias.verification.sequential.comparison import compare_estimators
+from gradbias.verification.sequential.comparison_report import Agreement, ComparisonReport
 from gradbias.verification.sequential.stream import Stopped
 from tests.oracles import brute_force as oracles
 

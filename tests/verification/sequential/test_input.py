@@ -96,12 +96,12 @@ def test_an_interrupted_normal_mean_is_not_judged_early(monkeypatch):
     """A bias of 100% is plain in 10,000 estimates: they are fewer than a tenth of a million."""
     twice = from_surrogate(lambda record: 2 * lvc(record), order=1)
     options = {"method": "asymptotic", "tolerance": 0.01}
-    report = interrupted(monkeypatch, 5, twice, samples=1_000_000, **options)
+    report = interrupted(monkeypatch, 5, twice, budget=1_000_000, **options)
     assert report.samples == 5 * 2048
     assert report.verdict is Verdict.UNDECIDED
     assert report.reason is Reason.TOO_FEW_ESTIMATES
     monkeypatch.undo()
-    report = interrupted(monkeypatch, 5, twice, samples=100_000, **options)
+    report = interrupted(monkeypatch, 5, twice, budget=100_000, **options)
     assert report.verdict is Verdict.BIASED
 
 

@@ -31,16 +31,17 @@ from gradbias.verification.sequential.checkpoints import (
     restore_generator,
     save_checkpoint,
 )
-from gradbias.verification.sequential.comparison import Agreement, compare_estimators
+from gradbias.verification.sequential.comparison import compare_estimators
+from gradbias.verification.sequential.comparison_report import Agreement
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import (
     ControlVariate,
     Functionals,
+    box_of,
     pilot_direction,
 )
 from gradbias.verification.sequential.measure import measure_bias_sequentially
 from gradbias.verification.sequential.plan import MethodChoice, fresh_plan
-from gradbias.verification.sequential.simultaneous import box_of
 from gradbias.verification.sequential.stream import SampledBlock, Stopped, Stream
 from gradbias.verification.sequential.verdict import tolerance_e_value
 from tests.cases import calibration as calibration_cases
@@ -406,7 +407,7 @@ SCRIPT = """
         mdp,
         np.load(sys.argv[2]),
         tolerance=1e-4,
-        samples=400_000,
+        budget=400_000,
         checkpoint=sys.argv[3],
         progress=lambda done, total: print(done, flush=True),
     )

@@ -18,18 +18,18 @@ from gradbias.verification.evidence.ranges import component_range
 from gradbias.verification.evidence.request import Request
 from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.evidence.verdicts import ErrorRates
-from gradbias.verification.sequential.comparison import Agreement, ComparisonReport
+from gradbias.verification.sequential.comparison_report import Agreement, ComparisonReport
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import (
     ControlVariate,
     Functionals,
+    box_of,
     control_coefficients,
     pilot_direction,
 )
 from gradbias.verification.sequential.plan import MethodChoice, fresh_plan
 from gradbias.verification.sequential.power import SequentialDesign, detectable_norm
-from gradbias.verification.sequential.simultaneous import box_of
-from gradbias.verification.sequential.stream import SampledBlock, Stream
+from gradbias.verification.sequential.stream import SampledBlock, Stopped, Stream
 from gradbias.verification.sequential.verdict import tolerance_e_value
 from tests.oracles import brute_force as oracles
 
@@ -143,8 +143,8 @@ def test_a_comparison_s_rate_is_split_over_all_that_it_says():
 def test_the_relative_interval_divides_by_the_farther_end():
     zeros = np.zeros(2)
     report = ComparisonReport(
-        "one", "two", Agreement.UNDECIDED, zeros, zeros, (1.0, 6.0), (2.0, 3.0),
-        0.1, 0.1, "", 1, "budget", 0.0,
+        "one", "two", Agreement.UNDECIDED, None, "", zeros, zeros, (1.0, 6.0), (2.0, 3.0),
+        0.1, 0.1, "", 1, Stopped.BUDGET, 0.0,
     )  # fmt: skip
     assert report.relative_interval == (1 / 3, 3.0)
 
