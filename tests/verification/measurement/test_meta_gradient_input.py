@@ -110,7 +110,7 @@ REFUSED = [
     ),
     (
         lambda: measure_meta_gradient(
-            maml(MDP, n=30), THETA, exact=Maml(MDP), evidence="enumeration"
+            maml(MDP, batch_size=30), THETA, exact=Maml(MDP), evidence="enumeration"
         ),
         "enumeration: .* batches of 30 at one step",
     ),

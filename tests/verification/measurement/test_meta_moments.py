@@ -75,7 +75,7 @@ def by_brute_force(estimator, mdp, theta):
 def test_moments_are_those_of_the_tree_of_all_draws(name, n):
     """Mean and covariance by recursion, against every leaf; of a two-armed bandit."""
     theta = np.array([[0.3, -0.4]])
-    estimator = maml(TWO_ARMS, 1, 1.3, n=n, **CASES[name])
+    estimator = maml(TWO_ARMS, 1, 1.3, batch_size=n, **CASES[name])
     tree = by_brute_force(estimator, TWO_ARMS, theta)
     report = measure_meta_gradient(estimator, theta, exact=Maml(TWO_ARMS))
     np.testing.assert_allclose(report.mean, tree.mean, atol=1e-13)
@@ -162,7 +162,7 @@ def test_a_step_takes_its_value_from_one_estimate_and_its_derivative_from_anothe
             draws.append(draw_trajectories(mdp, log_policy, (1, n), 3, rng))
             return draws[-1], np.ones((1, 1))
 
-    estimator = maml(mdp, 2, 0.9, value=lvc, hessian=dice, outer=ad, n=3)
+    estimator = maml(mdp, 2, 0.9, value=lvc, hessian=dice, outer=ad, batch_size=3)
     found = estimator.mean_over(Recorded(), theta, None)[0]
     # In the order of the recursion: values forward, the outer batch, Hessians back.
     values, outer, hessians = draws[:2], draws[2], [draws[4], draws[3]]
@@ -209,7 +209,7 @@ def test_the_mean_is_that_of_the_exact_sides_enumeration(steps, n, hessian):
     surrogates on trajectories."""
     mdp, theta, _ = small(14, horizon=1 if n > 1 else 2)
     slot = {"exact": Given(Maml(mdp)), "AD": ad, "LVC": lvc, "DICE": dice}[hessian]
-    estimator = maml(mdp, steps, value=ad, hessian=dice, outer=Given(Maml(mdp)), n=n)
+    estimator = maml(mdp, steps, value=ad, hessian=dice, outer=Given(Maml(mdp)), batch_size=n)
     slot = slot if isinstance(slot, Given) else Sampled(slot, 1)
     estimator = replace(estimator, hessian=slot)
     report = measure_meta_gradient(estimator, theta, exact=Maml(mdp))
