@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import FloatArray, IntArray
 from gradbias.stochastic.derivatives.process_state import Watch, put_back
+from gradbias.stochastic.estimators.kinds import DrawEstimator
 from gradbias.stochastic.rollouts.trajectories import Trajectories
 from gradbias.verification.conformance.problems import (
     Relabelling,
@@ -40,7 +41,7 @@ def runs(trial: EstimatorTrial) -> None:
     problem, also where rewards are all 0, or all the same.
     """
     axes = trial.estimator.order
-    if trial.estimator.draws_itself:
+    if isinstance(trial.estimator, DrawEstimator):
         mdp = replace(trial.setup.mdp, reward=0 * trial.setup.mdp.reward)
         others = [Setup.random(trial.rng(22), sizes) for sizes in _SIZES]
         for setup in (trial.setup, *others, replace(trial.setup, mdp=mdp)):
@@ -73,7 +74,7 @@ def purity(trial: EstimatorTrial) -> None:
     """The same batch gives the same estimate again, whatever came between; the batch is left as it
     was, and nothing that the process shares is drawn from or changed.
     """
-    if trial.estimator.draws_itself:
+    if isinstance(trial.estimator, DrawEstimator):
         estimator = trial.estimator
         for which, what in ((1, "the parameters that it draws at"), (0, "with the same draws")):
             check_pure(
@@ -173,7 +174,7 @@ def identical(trial: EstimatorTrial) -> None:
 
 def relabelling(trial: EstimatorTrial) -> None:
     """With other labels of states and actions, the same estimate under those labels."""
-    order, draws = trial.estimator.order, trial.estimator.draws_itself
+    order, draws = trial.estimator.order, isinstance(trial.estimator, DrawEstimator)
     setup = trial.enumerable if draws else trial.setup
     labels = Relabelling.random(trial.rng(9), setup)
     if draws:

@@ -134,8 +134,7 @@ def drawn_distribution(estimator: DrawEstimator, setup: Setup) -> Distribution:
     Raises EnumerationSizeError.
     """
     setting = Setting.of(setup.mdp, setup.theta, critic=setup.critic)
-    request = Request(estimator, setting)
-    moments = explored_moments(request, estimator, MAX_DRAWN_OUTCOMES)
+    moments = explored_moments(Request(estimator, setting), estimator, MAX_DRAWN_OUTCOMES)
     reach = np.full(moments.mean.shape, 2 * moments.largest)
     return Distribution(moments.mean, moments.variance, reach)
 
@@ -148,7 +147,7 @@ def largest_enumerable(
     """
     for place, sizes in enumerate(_SIZES):
         setup = Setup.random(rng, sizes, one_start=True, deterministic=place == _DETERMINISTIC)
-        if estimator.draws_itself:
+        if isinstance(estimator, DrawEstimator):
             with suppress(EnumerationSizeError):
                 drawn_distribution(estimator, setup)
                 return setup

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import bdtrc
 
 from gradbias.analytic.utils.validation import FloatArray
+from gradbias.stochastic.estimators.kinds import DrawEstimator
 from gradbias.verification.conformance.problems import Distribution
 from gradbias.verification.conformance.runner import TOLERANCE, NotSatisfied, Trial
 from gradbias.verification.conformance.trial import EstimatorTrial
@@ -24,7 +25,7 @@ def sampling(trial: EstimatorTrial) -> None:
     """The mean of sampled estimates is that of enumerated ones."""
     setup, count = trial.enumerable, trial.replications
     exact = trial.distribution(setup)
-    if trial.estimator.draws_itself:
+    if isinstance(trial.estimator, DrawEstimator):
         runs = [trial.one_run(trial.estimator, 100 + k, setup)[0] for k in range(count)]
         mean: FloatArray = np.mean(runs, axis=0)
     else:

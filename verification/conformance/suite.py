@@ -279,8 +279,7 @@ def _check_kind(estimator: object) -> None:
     """Raises ValueError unless the object is an estimator of one of the kinds for `CHECKS`."""
     if isinstance(estimator, MetaGradient):
         raise ValueError("estimator: give a meta-gradient to check_meta_gradient, got one")
-    wanted = ("prepare", "order", "name", "draws_itself")
-    if not all(hasattr(estimator, name) for name in wanted):
+    if not all(hasattr(estimator, name) for name in ("prepare", "order", "name")):
         raise ValueError(
             "estimator: expected what from_surrogate, from_callable or from_draws make, got a "
             f"{type(estimator).__name__}"

@@ -53,7 +53,7 @@ class EstimatorTrial(Trial):
     @cached_property
     def ordered(self) -> bool:
         """Whether the order of a batch's trajectories was seen to matter."""
-        if self.n == 1 or self.estimator.draws_itself:
+        if self.n == 1 or isinstance(self.estimator, DrawEstimator):
             return False
         estimates, rng = self.estimates(self.batch), self.rng(21)
         try:
@@ -79,7 +79,7 @@ class EstimatorTrial(Trial):
 
     def estimates(self, batch: Trajectories, setup: Setup | None = None) -> FloatArray:
         """``[..., *shape]``. Raises NotApplicable for estimates that draw their own batches."""
-        if self.estimator.draws_itself:
+        if isinstance(self.estimator, DrawEstimator):
             raise NotApplicable("the estimate draws its own batches")
         where = self.setup if setup is None else setup
         flat = batch.reshape(-1, batch.shape[-2])
@@ -93,7 +93,7 @@ class EstimatorTrial(Trial):
         """The exact distribution over all batches that the policy, or that with parameters ``at``,
         can draw. Raises NotApplicable for estimates that draw their own, of another policy.
         """
-        if self.estimator.draws_itself and at is None:
+        if isinstance(self.estimator, DrawEstimator) and at is None:
             return drawn_distribution(self.estimator, setup)
         batches, weights = setup.enumeration(at).all_batches(self.n, ordered=self.ordered)
         return distribution(self.estimates(batches, setup), weights)

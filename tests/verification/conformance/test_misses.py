@@ -221,7 +221,6 @@ class Spoiled:
     spoil: object
     name: str = "spoiled"
     order: int = 1
-    draws_itself: bool = False
 
     def prepare(self, batch, context):
         evaluator = from_callable(by_hand, order=1).prepare(batch, context)

@@ -157,7 +157,6 @@ class Meddling:
     meddle: object
     name: str = "meddling"
     order: int = 1
-    draws_itself: bool = False
 
     def prepare(self, batch, context):
         del batch
