@@ -81,7 +81,15 @@ class Undiscounted:
     """Every step has the weight 1, as in most code: in general the gradient of no function."""
 
     def step_weights(self, discount: float, steps: int) -> FloatArray:
-        """Ones ``[steps]``, whatever the discount."""
+        """Ones, whatever the discount.
+
+        Args:
+            discount: gamma.
+            steps: the number of weights.
+
+        Returns:
+            ``[steps]``.
+        """
         return np.ones(steps)
 
     def __str__(self) -> str:
@@ -95,7 +103,15 @@ class GivenWeights:
     weights: tuple[float, ...]
 
     def step_weights(self, discount: float, steps: int) -> FloatArray:
-        """The weights ``[steps]``. Raises ValueError if their number is another one."""
+        """The given weights. Raises ValueError if their number is another one.
+
+        Args:
+            discount: gamma, which is not used.
+            steps: the number of weights.
+
+        Returns:
+            ``[steps]``.
+        """
         if len(self.weights) != steps:
             raise ValueError(f"state weighting: expected {steps} weights, got {len(self.weights)}")
         return frozen_array("state weighting", self.weights, (steps,))

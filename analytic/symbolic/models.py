@@ -161,7 +161,7 @@ def check_expression_size(
     *,
     order: int,
     count: int,
-    largest: int,
+    max_size: int,
 ) -> None:
     """Raises ValueError, with the estimate, if ``count`` derivatives of that order would have too
     many terms, or the values from which they are derived would take too long.
@@ -189,11 +189,11 @@ def check_expression_size(
         degree = horizon * a_step + degrees["rewards"]
     symbols = math.comb(len(free_symbols(entries)) + degree, degree)
     terms, operations = terms * symbols * count, operations * symbols
-    if terms > largest or operations > OPERATIONS_A_TERM * largest:
+    if terms > max_size or operations > OPERATIONS_A_TERM * max_size:
         raise ValueError(
-            f"expected an expression of at most {largest:,} terms, got up to {terms:,} for order "
+            f"expected an expression of at most {max_size:,} terms, got up to {terms:,} for order "
             f"{order} with {n_states} states, and {operations:,} operations to begin with; raise "
-            "`largest`, or use the numerical side"
+            "`max_size`, or use the numerical side"
         )
 
 

@@ -51,7 +51,7 @@ class SymbolicMDP:
         start: the initial distribution, ``[S]``.
         horizon: H, in steps (None: infinite).
         policy: a `TabularSoftmax`, or a `LinearSoftmax` with integer features.
-        largest: the largest number of terms of an expression.
+        max_size: the largest number of terms of an expression.
 
     Raises:
         ValueError: wrong shapes; rows that do not sum to one identically; another policy.
@@ -69,18 +69,18 @@ class SymbolicMDP:
     start: Any
     horizon: int | None = None
     policy: Policy = TABULAR
-    largest: int = field(default=MAX_EXPRESSION, kw_only=True)
+    max_size: int = field(default=MAX_EXPRESSION, kw_only=True)
 
     @classmethod
     def of(
-        cls, mdp: TabularMDP, policy: Policy = TABULAR, *, largest: int = MAX_EXPRESSION
+        cls, mdp: TabularMDP, policy: Policy = TABULAR, *, max_size: int = MAX_EXPRESSION
     ) -> SymbolicMDP:
         """A `TabularMDP` with its entries as rationals, rows renormalised exactly.
 
         Args:
             mdp: the problem.
             policy: a `TabularSoftmax`, or a `LinearSoftmax` with integer features.
-            largest: the largest number of terms of an expression.
+            max_size: the largest number of terms of an expression.
 
         >>> mdp = TabularMDP([[[0.1, 0.9]], [[0.0, 1.0]]], [[1.0], [0.0]], 0.5, [1.0, 0.0])
         >>> SymbolicMDP.of(mdp).expected_return().expression
@@ -92,7 +92,7 @@ class SymbolicMDP:
         reward = mean if mdp.reward.ndim == 4 else mean[0]
         start = exact_rows(mdp.start)
         discount = exact(mdp.discount)
-        return cls(transition, reward, discount, start, mdp.horizon, policy, largest=largest)
+        return cls(transition, reward, discount, start, mdp.horizon, policy, max_size=max_size)
 
     def expected_return(self) -> Expression:
         """The expected return J, of shape ()."""
@@ -169,7 +169,7 @@ class SymbolicMDP:
 
     def _check_size(self, order: int, count: int | None = None) -> None:
         count = self.player.weights.shape[-1] ** order if count is None else count
-        sizes = {"order": order, "count": count, "largest": self.largest}
+        sizes = {"order": order, "count": count, "max_size": self.max_size}
         check_expression_size(self._entries, [self.player], self.horizon, **sizes)
 
     @cached_property
@@ -194,7 +194,7 @@ class SymbolicGame:
     Attributes:
         transition: ``[S][A1][A2][S]``.
         rewards: ``[2][S][A1][A2]``.
-        discount, start, horizon, largest: as in `SymbolicMDP`.
+        discount, start, horizon, max_size: as in `SymbolicMDP`.
         policies: one for each player; their symbols are ``pi__1_s_a`` and ``pi__2_s_a``, printed
             with the player as a superscript.
 
@@ -213,12 +213,15 @@ class SymbolicGame:
     start: Any
     horizon: int | None = None
     policies: tuple[Policy, Policy] = (TABULAR, TABULAR)
-    largest: int = field(default=MAX_EXPRESSION, kw_only=True)
+    max_size: int = field(default=MAX_EXPRESSION, kw_only=True)
 
     @classmethod
-    def of(cls, game: StochasticGame, *, largest: int = MAX_EXPRESSION) -> SymbolicGame:
-        """A `StochasticGame` with its entries as rationals; ``largest`` as in `SymbolicMDP`. Raises
-        ValueError for rewards over time.
+    def of(cls, game: StochasticGame, *, max_size: int = MAX_EXPRESSION) -> SymbolicGame:
+        """A `StochasticGame` with its entries as rationals.
+
+        Args:
+            game: the game; its rewards must not depend on time (else a ValueError).
+            max_size: the largest number of terms of an expression.
         """
         if game.rewards.ndim == 5:
             raise ValueError("rewards: expected ones that do not depend on time")
@@ -229,7 +232,7 @@ class SymbolicGame:
             exact_rows(game.start),
             game.horizon,
             game.policies,
-            largest=largest,
+            max_size=max_size,
         )
 
     def expected_return(self, *, of: int) -> Expression:
@@ -300,7 +303,7 @@ class SymbolicGame:
 
     def _check_size(self, order: int) -> None:
         count = max(player.weights.shape[-1] for player in self.players) ** order
-        sizes = {"order": order, "count": count, "largest": self.largest}
+        sizes = {"order": order, "count": count, "max_size": self.max_size}
         check_expression_size(self._entries, self.players, self.horizon, **sizes)
 
     @cached_property

@@ -125,7 +125,7 @@ def _v_trace(surrogate: VTrace) -> Known | None:
     def closed_form(steps: Steps) -> ClosedForm:
         return _the_same(suffix_sums(steps.powers * steps.advantages(0.0) * steps.path_ratios()))
 
-    clipped = surrogate.largest_rho is not None or surrogate.largest_c is not None
+    clipped = surrogate.max_rho is not None or surrogate.max_c is not None
     return None if clipped else Known(closed_form)
 
 

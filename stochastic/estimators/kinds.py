@@ -77,7 +77,7 @@ class SurrogateEvaluator:
 
     @property
     def most(self) -> int | None:
-        """See `Evaluator`."""
+        """The largest number of estimates that can be asked for; None is no limit."""
         return None if self.vmapped else MAX_LOOPED
 
     def rows(self, batch: Trajectories) -> Rows:
@@ -185,7 +185,7 @@ class DrawEvaluator:
     most: int | None = MAX_LOOPED
 
     def rows(self, batch: Trajectories) -> Rows:
-        """As many estimates as ``batch`` has replications."""
+        """One estimate for each replication of ``batch``, which holds nothing else."""
         runs = [self.estimator.run(self.draw, self.context) for _ in range(len(batch.actions))]
         return Rows.of_dense(np.stack(runs))
 

@@ -236,7 +236,7 @@ def trajectory_length(mdp: TabularMDP, length: int | None) -> int:
 
 
 def empty_batches(replications: int) -> Trajectories:
-    """As many batches without a step: what an estimate that draws itself is evaluated on."""
+    """Batches without a step, on which an estimate that draws its own batches is evaluated."""
     actions = np.zeros((replications, 1, 0), dtype=np.int64)
     states = np.zeros((replications, 1, 1), dtype=np.int64)
     rewards = np.zeros((replications, 1, 0))

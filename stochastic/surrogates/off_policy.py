@@ -90,6 +90,9 @@ def effective_sample_size(record: Record) -> Tensor:
     Returns:
         A scalar tensor between 1 and N.
 
+    Raises:
+        Nothing: any record has one.
+
     Source: Kong 1992.
     """
     logarithms = log_ratios(record).sum(dim=-1)

@@ -91,5 +91,8 @@ def negative_entropy(record: Record) -> Tensor:
 
     Returns:
         The penalty of each step, ``[N, H]``.
+
+    Raises:
+        Nothing: no reference policy is needed.
     """
     return record.log_probs

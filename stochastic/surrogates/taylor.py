@@ -68,8 +68,8 @@ class VTrace:
     are unbiased, also off policy, if v_H = 0. A clipped ratio has derivative 0.
 
     Attributes:
-        largest_rho: clips rho from above; None: not.
-        largest_c: clips c from above; None: not.
+        max_rho: clips rho from above; None: not.
+        max_c: clips c from above; None: not.
 
     Raises:
         ValueError: a largest ratio that is not positive.
@@ -77,11 +77,11 @@ class VTrace:
     Source: Espeholt et al. 2018 (IMPALA), eq. 1.
     """
 
-    largest_rho: float | None = None
-    largest_c: float | None = None
+    max_rho: float | None = None
+    max_c: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("largest_rho", "largest_c"):
+        for name in ("max_rho", "max_c"):
             largest = getattr(self, name)
             if largest is not None:
                 positive_number(name, largest)
@@ -89,9 +89,9 @@ class VTrace:
     def __call__(self, record: Record) -> Tensor:
         """The scalar surrogate of one replication."""
         ratios = torch.exp(log_ratios(record))
-        traces = torch.cumprod(_clipped(ratios, self.largest_c), dim=-1)
+        traces = torch.cumprod(_clipped(ratios, self.max_c), dim=-1)
         differences = generalised_advantages(record, 0.0)
-        terms = before_each(traces) * _clipped(ratios, self.largest_rho) * differences
+        terms = before_each(traces) * _clipped(ratios, self.max_rho) * differences
         return (record.values[..., 0] + (discounts(record) * terms).sum(dim=-1)).mean()
 
 

@@ -167,8 +167,8 @@ def test_bad_input_is_named():
     for make, message in (
         (lambda: Taylor(0), "order: expected"),
         (lambda: Taylor(1, 1.5), "gae_lambda: expected"),
-        (lambda: VTrace(0.0), "largest_rho: expected a positive number"),
-        (lambda: VTrace(1.0, -1.0), "largest_c: expected a positive number"),
+        (lambda: VTrace(0.0), "max_rho: expected a positive number"),
+        (lambda: VTrace(1.0, -1.0), "max_c: expected a positive number"),
         (lambda: AD(gae_lambda=1.5), "gae_lambda: expected"),
         (lambda: replace(AD(), gae_lambda=0.5, reward_to_go=False), "reward_to_go: expected True"),
     ):

@@ -135,7 +135,7 @@ V_TRACE = [
     *frozen(lambda world: world.VTrace()),
     *is_default("v_trace", "VTrace"),
     *built(_v_trace(0.5, 0.5)),
-    *refused(_v_trace(0.0), "largest_rho: expected a positive number"),
-    *refused(_v_trace(-1.0), "largest_rho: expected a positive number"),
-    *refused(_v_trace(None, 0.0), "largest_c: expected a positive number"),
+    *refused(_v_trace(0.0), "max_rho: expected a positive number"),
+    *refused(_v_trace(-1.0), "max_rho: expected a positive number"),
+    *refused(_v_trace(None, 0.0), "max_c: expected a positive number"),
 ]

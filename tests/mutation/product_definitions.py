@@ -57,15 +57,15 @@ def taylor(order=1, lam=1.0):
 
 
 @cache
-def v_trace(largest_rho=np.inf, largest_c=np.inf):
+def v_trace(max_rho=np.inf, max_c=np.inf):
     """v(s_0) and the differences, each with its step's ratio and the traces of those before."""
 
     def one(walk):
         logs, errors = walk.log_pi - walk.log_mu, advantages(walk, 0.0)
         terms = [(walk.values[0], {})]
         for t in range(walk.horizon):
-            traces = {i: _cut(logs[i], largest_c) for i in range(t)}
-            factors = traces | {t: _cut(logs[t], largest_rho)}
+            traces = {i: _cut(logs[i], max_c) for i in range(t)}
+            factors = traces | {t: _cut(logs[t], max_rho)}
             terms.append((discounting(walk)[t] * errors[t], factors))
         return _summed(terms, walk.horizon)
 

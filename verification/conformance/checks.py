@@ -173,7 +173,7 @@ def identical(trial: EstimatorTrial) -> None:
 
 
 def relabelling(trial: EstimatorTrial) -> None:
-    """With other labels of states and actions, the same estimate under those labels."""
+    """Other labels of states and actions give the same estimate under those labels."""
     order, draws = trial.estimator.order, isinstance(trial.estimator, DrawEstimator)
     setup = trial.enumerable if draws else trial.setup
     labels = Relabelling.random(trial.rng(9), setup)

@@ -103,6 +103,6 @@ def _remark(trial: EstimatorTrial) -> str | None:
 
 
 def _same_mean(trial: EstimatorTrial, one: Distribution, other: Distribution, what: str) -> None:
-    """As `Trial.same`, but relative to the estimates, not to a mean that may be 0."""
+    """Compares two means, relative to the estimates and not to a mean that may be 0."""
     largest = [np.abs(each.mean) + each.reach for each in (one, other)]
     trial.same(one.mean, other.mean, what, beside=largest)

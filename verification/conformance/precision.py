@@ -113,7 +113,7 @@ def single_precision(trial: EstimatorTrial) -> None:
 
 
 def another_device(trial: EstimatorTrial) -> str:
-    """With its record on another device a surrogate runs, and gives the same."""
+    """A surrogate runs with its record on another device, and gives the same."""
     place = elsewhere()
     try:
         _check_same_at(trial, place)

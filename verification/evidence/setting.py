@@ -175,12 +175,24 @@ class Setting:
         return effective_share(self.mdp, target, behaviour, self.steps)
 
     def sample(self, replications: int, n: int, rng: np.random.Generator) -> Trajectories:
-        """Random batches ``[R, n, H]`` of the behaviour policy."""
+        """Random batches ``[R, n, H]`` of the behaviour policy.
+
+        Args:
+            replications: R, the number of batches.
+            n: the number of trajectories in a batch.
+            rng: the random generator.
+        """
         options: dict[str, Any] = {"length": self.length, "policy": self.policy}
         return sample(self.mdp, self.behaviour, n, rng=rng, replications=replications, **options)
 
     def draw(self, theta: npt.ArrayLike, n: int, rng: np.random.Generator) -> Trajectories:
-        """One random batch ``[n, H]`` of the policy with parameters ``theta``."""
+        """One random batch ``[n, H]`` of the policy with parameters ``theta``.
+
+        Args:
+            theta: the policy's parameters.
+            n: the number of trajectories.
+            rng: the random generator.
+        """
         return sample(self.mdp, theta, n, rng=rng, length=self.length, policy=self.policy)
 
 

@@ -243,7 +243,7 @@ class _Runs:
     most: int | None = None
 
     def rows(self, batch: Trajectories) -> Rows:
-        """As many estimates as ``batch`` has replications."""
+        """One estimate for each replication of ``batch``, which holds nothing else."""
         count = len(batch.actions)
         return Rows.of_dense(
             self.estimator.estimates(self.phi, self.theta, replications=count, rng=self.rng)

@@ -117,6 +117,9 @@ def policies_for(
     Returns:
         A Hypothesis strategy.
 
+    Raises:
+        Nothing: every problem has such policies.
+
     >>> from hypothesis import find
     >>> bandit = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 1.0, [1.0], 1)
     >>> float(find(policies_for(bandit), np.any).sum())
@@ -179,7 +182,18 @@ def games(
 
 @st.composite
 def joint_policies_for(draw: st.DrawFn, game: StochasticGame) -> tuple[FloatArray, FloatArray]:
-    """A strategy for both players' parameters, of the shapes that their policies take."""
+    """A strategy for both players' parameters, of the shapes that their policies take.
+
+    Args:
+        draw: given by Hypothesis, not by the caller.
+        game: the game, whose policies say the shapes.
+
+    Returns:
+        A Hypothesis strategy for a pair of arrays.
+
+    Raises:
+        ValueError: a policy without parameters, when an example is drawn.
+    """
     first, second = (
         draw(parameters_for(policy, game.n_states, n_actions))
         for policy, n_actions in zip(game.policies, game.n_actions, strict=True)

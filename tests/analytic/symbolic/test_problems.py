@@ -291,8 +291,8 @@ def test_what_is_too_large_is_said_before_trying():
     with pytest.raises(ValueError, match=r"at most 600,000 terms, got up to [\d,]+ for order 2"):
         SymbolicMDP.of(mdp).hessian()
     small = SymbolicMDP.of(oracles.random_mdp(4, n_states=2, n_actions=2))
-    tight = replace(small, largest=10)
-    with pytest.raises(ValueError, match="raise `largest`"):
+    tight = replace(small, max_size=10)
+    with pytest.raises(ValueError, match="raise `max_size`"):
         tight.hessian()
     with pytest.raises(ValueError, match="got up to"):
         SymbolicGame.of(prisoners_dilemma()).hessian(of=1, wrt=1, along=2)
@@ -328,7 +328,7 @@ def test_the_estimate_bounds_the_terms(case):
     terms = terms_of(getattr(problem, quantity)(**options))
     assert terms > 0
     with pytest.raises(ValueError, match="got up to") as caught:
-        getattr(replace(problem, largest=0), quantity)(**options)
+        getattr(replace(problem, max_size=0), quantity)(**options)
     said = re.search(r"got up to ([\d,]+) for order", str(caught.value))
     assert int(said[1].replace(",", "")) >= terms
 

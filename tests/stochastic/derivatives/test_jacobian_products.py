@@ -130,7 +130,7 @@ def test_what_has_no_closed_form_says_so():
     for other in (
         AD(reduction=Reduction.MEAN_OVER_STEPS),
         OffPolicyDice(max_ratio=2.0),
-        VTrace(largest_c=1.0),
+        VTrace(max_c=1.0),
         Taylor(2),
         lambda record: record.log_probs.sum(),
     ):
