@@ -83,11 +83,12 @@ class Measurement(Problem):
 class Check(Measurement):
     """Measures the bias of one estimator on a problem (--npz, --gym or --random).
 
-    Exit status: 0 unbiased, 1 biased, 2 bad input, 3 undecided or vacuous (no reward is reached).
+    Exit status: 0 unbiased, 1 biased, 2 bad input, 3 undecided or vacuous (nothing was tested).
     With --certificate and an existing file: 0 unchanged, 1 changed.
     """
 
-    #: The estimator: a function in your own file, or a name from `gradbias list` such as ad.
+    #: The estimator: a function or an estimator in your own file, or a name from `gradbias list`,
+    #: such as ad.
     estimator: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.py:NAME|BUILTIN")]
     #: A file with the answer: written if there is none, else compared with the new answer.
     certificate: Annotated[str | None, _shown("FILE")] = None
@@ -168,7 +169,7 @@ class Bounds(Problem):
     step_size: Annotated[float, _shown("ALPHA", "0.1")] = 0.1
     #: The number of trajectories in each batch of an inner step.
     batch_size: Annotated[
-        int | None, _shown("N", "2; 32 on the chain; expected steps with --sweep hessian-error")
+        int | None, _shown("N", "2; 32 on the chain; exact steps with --sweep hessian-error")
     ] = None
     #: The Hessian estimator whose mean replaces the exact Hessian.
     curvature: Annotated[

@@ -393,7 +393,10 @@ def test_bad_input_is_named():
         (lambda: chain_step_moments(one, 0), "steps: expected an integer"),
         (lambda: chain_step_moments(one, 10_000), "steps: expected at most 5,000,000"),
         (lambda: chain_step_moments(one, 2, trace_decay=1.1), "trace_decay: expected a number"),
-        (lambda: chain_step_moments(uneven, 2, **reuse), "outer_batch_size: expected as many"),
+        (
+            lambda: chain_step_moments(uneven, 2, **reuse),
+            "outer_batch_size: expected batch_size where batches are reused",
+        ),
         (lambda: chain_step_moments(one, 2).weighted([1.0]), "weights: expected shape"),
         (lambda: chain_step_moments(one, 2).mixed(2.0), "kappa: expected a number"),
         (lambda: chain_step_moments(one, 2).last.averaged(0), "estimates: expected an integer"),
@@ -408,7 +411,7 @@ def test_bad_input_is_named():
         ),
         (
             lambda: draw_chain_rewards(uneven, 2, rng=rng, replications=1, **reuse),
-            "outer_batch_size: expected as many",
+            "outer_batch_size: expected batch_size where batches are reused",
         ),
         (lambda: draw_chain_rewards(one, 2, rng=rng, replications=0), "replications: expected"),
     ]

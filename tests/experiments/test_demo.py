@@ -37,7 +37,7 @@ def test_the_demo_s_verdicts_are_those_of_theory(rows):
 def test_the_demo_s_biases_are_the_closed_forms(rows, problem):
     _, found = rows
     checked, _ = demo._check(problem, "lvc", 2)
-    mdp, theta = checked.mdp, checked.theta
+    mdp, theta = checked.setting.mdp, checked.setting.theta
     truth = hessian(mdp, theta)
     closed = {"ad": oracles.ad_hessian_mean, "lvc": oracles.lvc_hessian_mean}
     for name, mean in closed.items():

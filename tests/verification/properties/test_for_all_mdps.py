@@ -228,6 +228,8 @@ def test_without_hypothesis_one_sentence_says_what_to_install(monkeypatch):
     home = "gradbias.verification.properties.strategies"
     for name in [module for module in sys.modules if module.startswith(home)]:
         monkeypatch.delitem(sys.modules, name)
+    # A name that was used before stands in the package itself.
+    monkeypatch.delitem(vars(properties), "tabular_mdps", raising=False)
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     with pytest.raises(ImportError, match=r"tabular_mdps needs hypothesis: pip install 'gradbias"):
         properties.tabular_mdps  # noqa: B018
