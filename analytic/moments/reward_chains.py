@@ -112,7 +112,7 @@ def chain_step_moments(
         )
     if validation is Validation.REUSED and learner.outer_batch_size != learner.batch_size:
         raise ValueError(
-            "outer_batch_size: expected as many as samples where batches are reused, "
+            "outer_batch_size: expected batch_size where batches are reused, "
             f"got {learner.outer_batch_size} and {learner.batch_size}"
         )
     decay = learner.contraction
