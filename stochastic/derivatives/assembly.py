@@ -225,13 +225,20 @@ def assemble(
 
 def _tabular_entries(
     derivative: FloatArray, visits: Visits, order: int
-) -> tuple[FloatArray, IntArray]:
-    """Values and their indices in the flattened estimate, one visit's after the other's."""
+) -> tuple[FloatArray, IntArray | None]:
+    """Values and their indices in the flattened estimate, one visit's after the other's; all
+    entries (None), where there are more visits than rows of the table.
+    """
     count, n_actions = visits.policy.shape[1:]
     batch = len(derivative)
+    if count > visits.n_rows:
+        every_row = np.arange(visits.n_rows)
+        dense = _added_up(derivative, visits.rows[:, :, None] == every_row, order, n_actions)
+        return dense.reshape(batch, -1), None
     first = np.argmax(visits.rows[:, :, None] == visits.rows[:, None, :], axis=2)
     if (first != np.arange(count)).any():
-        derivative = _merged(derivative, first, order, n_actions)
+        at_first = first[:, :, None] == np.arange(count)
+        derivative = _added_up(derivative, at_first, order, n_actions)
     width = count * n_actions
     entries = (visits.rows[..., None] * n_actions + np.arange(n_actions)).reshape(batch, width)
     indices = entries
@@ -241,16 +248,16 @@ def _tabular_entries(
     return derivative.reshape(batch, -1), indices
 
 
-def _merged(derivative: FloatArray, first: IntArray, order: int, n_actions: int) -> FloatArray:
-    """The derivative with all visits to a state added up at its first visit.
+def _added_up(derivative: FloatArray, onto: BoolArray, order: int, n_actions: int) -> FloatArray:
+    """The derivative with visits added up: visit t goes to the place u where ``onto [B, V, U]``.
 
     Entries of an estimate are squared later, which is only right for their sums.
     """
-    batch, count = first.shape
-    onto = (first[:, :, None] == np.arange(count)).astype(np.float64)
+    batch, count, places = onto.shape
+    weights = onto.astype(np.float64)
     for _ in range(order):
         rest = derivative.shape[2:]
         split = derivative.reshape(batch, count, n_actions, -1)
-        added = np.einsum("btu,btar->buar", onto, split, optimize=True)
-        derivative = np.moveaxis(added.reshape(batch, count * n_actions, *rest), 1, -1)
+        added = np.einsum("btu,btar->buar", weights, split, optimize=True)
+        derivative = np.moveaxis(added.reshape(batch, places * n_actions, *rest), 1, -1)
     return derivative

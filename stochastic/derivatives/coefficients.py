@@ -251,12 +251,12 @@ def _differentiate(evaluation: Evaluation, order: int) -> Coefficients:
     latest = torch.cat([no_columns, *(g.flatten(1) for g in connected.values())], dim=1)
     derivatives = [latest]
     for k in range(2, order + 1):
-        latest = _jacobian(latest, inputs, create_graph=k < order)
+        latest = jacobian(latest, inputs, create_graph=k < order)
         derivatives.append(latest)
     return Coefficients(tuple(connected), tuple(d.detach().numpy() for d in derivatives))
 
 
-def _jacobian(outputs: Tensor, inputs: list[Tensor], *, create_graph: bool) -> Tensor:
+def jacobian(outputs: Tensor, inputs: list[Tensor], *, create_graph: bool) -> Tensor:
     """``[B, ..., M]``: each entry of ``outputs [B, ...]``, differentiated in its own replication's
     inputs; one reverse pass for each entry, for all replications at once.
     """

@@ -22,8 +22,9 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 from torch import Tensor
 
+from gradbias.analytic.policies.softmax import TabularSoftmax
 from gradbias.analytic.utils.validation import FloatArray, frozen_array, whole_number
-from gradbias.stochastic.derivatives.assembly import Rows, assemble
+from gradbias.stochastic.derivatives.assembly import Rows, Visits, assemble
 from gradbias.stochastic.derivatives.coefficients import (
     MAX_LOOPED,
     SurrogateCall,
@@ -32,6 +33,7 @@ from gradbias.stochastic.derivatives.coefficients import (
     name_of,
     probe,
 )
+from gradbias.stochastic.derivatives.logit_table import TableDerivatives
 from gradbias.stochastic.estimators.contexts import (
     Context,
     Draw,
@@ -41,6 +43,10 @@ from gradbias.stochastic.estimators.contexts import (
 )
 from gradbias.stochastic.rollouts.records import Surrogate, record_tensors
 from gradbias.stochastic.rollouts.trajectories import Trajectories
+
+MAX_BY_VISIT = 2**20
+"""Where a derivative in the log-probabilities has more entries than this, it is taken in the table
+of logits, if that is smaller."""
 
 
 class Evaluator(Protocol):
@@ -83,11 +89,40 @@ class SurrogateEvaluator:
     def rows(self, batch: Trajectories) -> Rows:
         """One estimate a replication of ``batch [B, N, H]``."""
         player, other = player_tables(self.context, batch.shape[-1])
-        tensors = record_tensors(batch, player, other)
-        derivatives = coefficients(self.call, tensors, self.order, vmapped=self.vmapped)
         shape = self.context.estimate_axes * self.order
         visits = batch_visits(batch, player, other)
+        if self._is_smaller_in_table(visits):
+            return self._in_table(batch).rows(self.order, shape)
+        tensors = record_tensors(batch, player, other)
+        derivatives = coefficients(self.call, tensors, self.order, vmapped=self.vmapped)
         return assemble(derivatives, visits, self.context.policy, self.context.theta, shape)
+
+    def along_random_directions(self, batch: Trajectories) -> FloatArray:
+        """The derivatives of the estimator's order k in the table of logits, ``[B, R A]``, along
+        k - 1 random directions, the same in each call: for batches that are too large for `rows`.
+        """
+        derivatives = self._in_table(batch)
+        size = (self.order - 1, *derivatives.table.shape[1:])
+        return derivatives.along(np.random.default_rng(0).normal(size=size))
+
+    def _is_smaller_in_table(self, visits: Visits) -> bool:
+        """Whether there are too many derivatives by visit, and fewer in the table of logits."""
+        count, n_actions = visits.policy.shape[1:]
+        if not isinstance(self.context.policy, TabularSoftmax) or self.order == 1:
+            return False
+        is_large = int((count * n_actions) ** self.order) > MAX_BY_VISIT
+        return is_large and visits.n_rows * n_actions < count
+
+    def _in_table(self, batch: Trajectories) -> TableDerivatives:
+        player, other = player_tables(self.context, batch.shape[-1])
+        tables = [player.log_policy] if other is None else [player.log_policy, other.log_policy]
+        return TableDerivatives.of(
+            self.call,
+            record_tensors(batch, player, other),
+            batch_visits(batch, player, other),
+            np.concatenate(tables),
+            vmapped=self.vmapped,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +141,9 @@ class SurrogateEstimator:
         call = SurrogateCall(self.function, self.name, context.discount, context.meta)
         player, other = player_tables(context, batch.shape[-1])
         tensors = record_tensors(_probed(batch), player, other)
-        reason = probe(call, tensors, self.order)
+        size = tensors["log_policy"][0].numel()
+        # A large batch's higher derivatives would take far longer than the estimates themselves.
+        reason = probe(call, tensors, self.order if size**self.order <= MAX_BY_VISIT else 1)
         notes = () if reason is None else (f"looped over trajectories: vmap says: {reason}",)
         return SurrogateEvaluator(call, context, self.order, reason is None, notes)
 

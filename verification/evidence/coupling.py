@@ -4,6 +4,9 @@ Where the estimate of a batch is the mean of its trajectories' own estimates, it
 that of a single trajectory's. Where it is not (group baselines, normalised advantages), the
 trajectories are coupled, and expectations run over batches. Both questions are tested on
 trajectories that differ from each other and have rewards: without reward most estimates are 0.
+They are tested on batches of two, and on batches of N where N is given, because an estimator may
+change with N (a normalisation that begins at N = 512). Where a batch of N has too many
+derivatives, they are compared along random directions instead.
 """
 
 from __future__ import annotations
@@ -17,7 +20,12 @@ import numpy as np
 
 from gradbias.analytic.utils.validation import IntArray
 from gradbias.stochastic.derivatives.assembly import Rows
-from gradbias.stochastic.estimators.kinds import CallableEstimator, Evaluator, SurrogateEstimator
+from gradbias.stochastic.estimators.kinds import (
+    CallableEstimator,
+    Evaluator,
+    SurrogateEstimator,
+    SurrogateEvaluator,
+)
 from gradbias.stochastic.rollouts.trajectories import Trajectories
 from gradbias.verification.evidence.request import Request
 
@@ -28,10 +36,19 @@ SAMPLED = 4096
 """The number of trajectories that are sampled to choose from, where not all can be enumerated."""
 
 BATCHES = 64
-"""The number of random batches of more than two."""
+"""The number of random batches of more than two; fewer, but at least `FEWEST`, if N is large."""
+
+FEWEST = 8
+"""The fewest random batches; also the most of each other kind of batch."""
+
+MAX_LOOKED_AT = 2**24
+"""The largest number of log-probabilities in a batch that coupling is looked for in."""
 
 ORDERS = 4
 """The number of random orders that each batch is tried in before multisets stand for all orders."""
+
+_AGREED = 1e-9
+"""The largest relative difference that is taken for rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,13 +78,19 @@ def detect_coupling(request: Request, batch_size: int | None) -> Coupling:
     pool, is_all = informative_trajectories(request)
     n = batch_size or 1
     small = request.largest_batch(n)
-    pairs = _pairs(pool)
+    pairs = _pairs(len(pool.actions))
+    sizes = [f"all {len(pairs)} batches of two" if is_all else f"{len(pairs)} batches of two"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # batches of one make some estimators complain
         evaluator = _first_look(request, estimator, pool, sorted({small, n}), batch_size)
-        coupled = _couples(request, evaluator, pairs, given=batch_size is not None)
-        if not coupled and n > 2:
-            coupled = _couples(request, evaluator, _random_batches(pool, small), given=True)
+        trial = _Trial(request, evaluator, pool)
+        coupled = trial.couples(pairs, given=batch_size is not None)
+        if n > 2 and not coupled:
+            coupled, looked_at = trial.couples_at(n, small)
+            sizes += looked_at
+        if coupled and small < n:
+            request.block(n)  # refuses what does not fit into memory
+            evaluator = estimator.prepare(trial.batches(_random(trial.members, n)), request.context)
     if not pool.rewards.any():
         # Estimates without reward show no coupling, so the verdict is for this N alone.
         note = "no trajectory that was looked at has a reward, so other N may have another bias"
@@ -78,9 +101,9 @@ def detect_coupling(request: Request, batch_size: int | None) -> Coupling:
             "not the mean of the two's own; a surrogate that sums over trajectories instead of "
             "averaging does that too), so N is needed: give batch_size, --batch-size N"
         )
-    which = "all" if is_all else "the most informative"
+    kind = "" if is_all else " of the most informative trajectories"
     note = (
-        f"no coupling of trajectories was seen in {which} {len(pairs.actions)} batches of two; "
+        f"no coupling of trajectories was seen in {' and '.join(sizes)}{kind}; "
         "without any, the mean is the same for every N"
     )
     return Coupling(evaluator, coupled, note, n if coupled else 1)
@@ -106,10 +129,10 @@ def _first_look(
     """The estimator, prepared on batches of the first of ``sizes`` that it takes."""
     for n in sizes:
         try:
-            return estimator.prepare(_random_batches(pool, n), request.context)
+            return estimator.prepare(_chosen(pool, _random(len(pool.actions), n)), request.context)
         except ValueError as error:
             refused = error
-    several = (_random_batches(pool, n) for n in (2, 3, 4))
+    several = (_chosen(pool, _random(len(pool.actions), n)) for n in (2, 3, 4))
     if batch_size is None and any(_works_on(estimator, batch, request) for batch in several):
         hint = "on a batch of one: if it needs a batch of several, give batch_size, --batch-size N"
         raise type(refused)(f"{refused} ({hint})") from None
@@ -170,17 +193,26 @@ def _chosen(pool: Trajectories, index: IntArray) -> Trajectories:
     return singles[index]
 
 
-def _pairs(pool: Trajectories) -> Trajectories:
+def _pairs(members: int) -> IntArray:
     """All pairs in both orders: an estimator that couples may look at one of the two only."""
-    members = range(len(pool.actions))
-    return _chosen(pool, np.array(list(itertools.product(members, repeat=2))))
+    return np.array(list(itertools.product(range(members), repeat=2)))
 
 
-def _random_batches(pool: Trajectories, n: int) -> Trajectories:
+def _random(members: int, n: int, count: int = BATCHES) -> IntArray:
+    """Random batches of n; all members where n is 1."""
     if n == 1:
-        return pool
-    size = len(pool.actions)
-    return _chosen(pool, np.random.default_rng(n).integers(0, size, size=(BATCHES, n)))
+        return np.arange(members)[:, None]
+    return np.random.default_rng(n).integers(0, members, size=(count, n))
+
+
+def _telling(members: int, n: int, count: int) -> IntArray:
+    """``count`` random batches of n, some of one trajectory repeated (its spread is 0), and the
+    same with another trajectory in one place.
+    """
+    alike = np.repeat(np.arange(min(members, FEWEST))[:, None], n, axis=1)
+    odd = alike.copy()
+    odd[:, n // 2] = (odd[:, n // 2] + 1) % members
+    return np.concatenate([_random(members, n, count), alike, odd])
 
 
 def _works_on(
@@ -193,24 +225,85 @@ def _works_on(
     return True
 
 
-def _couples(request: Request, evaluator: Evaluator, batches: Trajectories, *, given: bool) -> bool:
-    """Whether some batch's estimate is not the mean of its trajectories' own estimates. With N
-    given, an estimator that fails on batches of another size counts as coupling.
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """An evaluator, tried on batches of the pool's trajectories; a batch is named by its members'
+    numbers.
     """
-    n = batches.shape[1]
-    block = request.block(n)
-    for begin in range(0, len(batches.actions), block):
-        part = batches[begin : begin + block]
+
+    request: Request
+    evaluator: Evaluator
+    pool: Trajectories
+
+    @property
+    def members(self) -> int:
+        """The number of trajectories in the pool."""
+        return len(self.pool.actions)
+
+    def batches(self, index: IntArray) -> Trajectories:
+        """The batches ``index [B, n]``."""
+        return _chosen(self.pool, index)
+
+    def couples_at(self, n: int, small: int) -> tuple[bool, list[str]]:
+        """Whether some batch of n, or of ``small`` at most, is no mean of its trajectories; and
+        the batches that were looked at, in words.
+        """
+        first = _telling(self.members, small, self._count(small))
+        looked_at = [f"{len(first)} of {small}"]
+        if self.couples(first, given=True):
+            return True, looked_at
+        if small == n:
+            return False, looked_at
+        size = n * self.request.length * self.request.mdp.n_actions
+        if size > MAX_LOOKED_AT or not isinstance(self.evaluator, SurrogateEvaluator):
+            return False, [*looked_at, f"none of {n}, which are too large to look at"]
+        at_n = _telling(self.members, n, FEWEST)
+        return self.couples_along(at_n, self.evaluator), [*looked_at, f"{len(at_n)} of {n}"]
+
+    def _count(self, n: int) -> int:
+        """The number of random batches of n that take as long as `BATCHES` small ones."""
+        return int(np.clip(2**14 // n, FEWEST, BATCHES))
+
+    def couples(self, index: IntArray, *, given: bool) -> bool:
+        """Whether some batch's estimate is not the mean of its trajectories' own estimates. With N
+        given, an estimator that fails on batches of another size counts as coupling.
+        """
+        n = index.shape[1]
+        block = self.request.block(n)
         try:
-            together = evaluator.rows(part)
-            alone = evaluator.rows(part.reshape(-1, 1))
+            alone = self.evaluator.rows(self.pool)
+            for begin in range(0, len(index), block):
+                part = index[begin : begin + block]
+                together = self.evaluator.rows(self.batches(part))
+                if not _same_means(together, _repeated(alone, part.ravel()), n):
+                    return True
         except ValueError:
             if given:
                 return True
             raise
-        if not _same_means(together, alone, n):
+        return False
+
+    def couples_along(self, index: IntArray, evaluator: SurrogateEvaluator) -> bool:
+        """As `couples`, for batches of any size: derivatives of the estimator's order, along one
+        random direction for each order but the first.
+        """
+        try:
+            alone = evaluator.along_random_directions(self.pool)
+            for batch in index:
+                together = evaluator.along_random_directions(self.batches(batch[None]))[0]
+                shares = np.bincount(batch, minlength=self.members) / len(batch)
+                largest = max(np.abs(together).max(), (shares @ np.abs(alone)).max())
+                if np.abs(together - shares @ alone).max() > _AGREED * largest:
+                    return True
+        except ValueError:
             return True
-    return False
+        return False
+
+
+def _repeated(rows: Rows, index: IntArray) -> Rows:
+    """The estimates ``index``, with repetitions."""
+    indices = None if rows.indices is None else rows.indices[index]
+    return Rows(rows.values[index], indices, rows.shape, rows.largest)
 
 
 def _same_means(together: Rows, alone: Rows, n: int) -> bool:
@@ -227,7 +320,7 @@ def _same_means(together: Rows, alone: Rows, n: int) -> bool:
     largest = np.zeros(len(together.values))
     owners = unique_keys // together.size
     np.maximum.at(largest, owners, sizes)
-    return bool((gaps <= 1e-9 * largest[owners]).all())
+    return bool((gaps <= _AGREED * largest[owners]).all())
 
 
 def _keys(rows: Rows, n: int) -> IntArray:

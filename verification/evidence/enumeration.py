@@ -143,9 +143,7 @@ class Enumeration:
         )
         while chosen := list(itertools.islice(batches, block)):
             index = np.array(chosen)
-            probability = weights[index].prod(axis=1)
-            if not ordered:
-                probability = probability * _arrangements(index)
+            probability = weights[index].prod(axis=1) if ordered else _of_multisets(index, weights)
             yield self._batches(singles.states[index, 0], singles.actions[index, 0]), probability
 
     def all_batches(self, n: int, *, ordered: bool) -> Block:
@@ -155,15 +153,16 @@ class Enumeration:
         return batches, np.concatenate([weights for _, weights in blocks])
 
 
-def _arrangements(index: IntArray) -> FloatArray:
-    """The number of orders ``[B]`` in which each sorted row of ``index [B, n]`` can be drawn."""
-    n = index.shape[1]
-    orders = np.full(len(index), float(math.factorial(n)))
+def _of_multisets(index: IntArray, weights: FloatArray) -> FloatArray:
+    """The probability ``[B]`` of drawing each sorted row of ``index [B, n]`` in any order."""
+    probability = weights[index[:, 0]]
     run = np.ones(len(index))
-    for k in range(1, n):
+    # The number of orders is n! over the factorials of the runs' lengths. Taken step by step, it
+    # does not overflow (171! does).
+    for k in range(1, index.shape[1]):
         run = np.where(index[:, k] == index[:, k - 1], run + 1, 1.0)
-        orders /= run
-    return orders
+        probability = probability * weights[index[:, k]] * ((k + 1) / run)
+    return probability
 
 
 def check_outcomes(count: float, limit: int, what: str) -> None:

@@ -14,7 +14,7 @@ from gradbias.analytic.problems.targets import AnyTarget
 from gradbias.analytic.returns.target_values import evaluate_target
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.estimators.contexts import Context
-from gradbias.stochastic.estimators.kinds import Estimator, SurrogateEstimator
+from gradbias.stochastic.estimators.kinds import MAX_BY_VISIT, Estimator, SurrogateEstimator
 from gradbias.stochastic.rollouts.trajectories import Trajectories, empty_batches
 from gradbias.verification.evidence.accumulated_moments import Accumulator, Progress
 from gradbias.verification.evidence.enumeration import Enumeration
@@ -148,11 +148,14 @@ class Request:
         estimate = int(np.prod(self.shape))
         if not isinstance(self.estimator, SurrogateEstimator):
             return max(visits, estimate)
-        local = max(int((visits * self.mdp.n_actions) ** order), visits**2)
-        if isinstance(self.setting.policy, TabularSoftmax):
-            return local
         logits = self.mdp.n_states * self.mdp.n_actions
-        return max(local, int(logits**order), estimate)
+        local = int((visits * self.mdp.n_actions) ** order)
+        local = max(local, visits * min(visits, self.mdp.n_states))
+        if not isinstance(self.setting.policy, TabularSoftmax):
+            return max(local, int(logits**order), estimate)
+        if local > MAX_BY_VISIT and logits < visits:
+            return max(visits * self.mdp.n_actions * order, int(logits**order))
+        return local
 
 
 def generator_or_default(rng: np.random.Generator | None) -> np.random.Generator:
