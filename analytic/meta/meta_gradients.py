@@ -174,7 +174,7 @@ def meta_gradient(
         ValueError: parameters that do not fit or are not finite, steps below 1, a step size that is
             not a number up to 1e12 in size, or inner steps that diverge.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1, with dtheta^0/dphi.
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 with dtheta^0/dphi.
 
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
