@@ -45,6 +45,16 @@ def test_a_bound_that_vanishes_needs_a_lipschitz_mixed_derivative():
     assert found[::2] == pytest.approx([1e-1, 1e-2, 1e-4], rel=1e-9)
     assert found[5] == pytest.approx(2 / math.e - 1, abs=1e-4)
     assert max(found[1::2]) < -0.2
+
+    def two_steps(x, phi):
+        """1 + H + J at theta^1 = x, where J = 1 at theta^0 = 0."""
+        fall = math.exp(-(x**2) / phi)
+        return 1.0 - 2.0 * x * fall + fall * (1.0 + x**2 / phi)
+
+    for phi, bias in zip((1e-2, 1e-4, 1e-8), found[1::2], strict=True):
+        noise = math.sqrt(phi)
+        mean = (two_steps(phi + noise, phi) + two_steps(phi - noise, phi)) / 2
+        assert bias == pytest.approx(mean - two_steps(phi, phi), rel=1e-9)
     y = np.linspace(-6.0, 6.0, 2001)
     fall = np.exp(-(y**2))
     assert np.abs(fall * (1.0 + y**2)).max() <= 1.0  # c_1
