@@ -40,8 +40,8 @@ all samples, or exact derivatives; nothing is sampled. The command
 
     python -m benchmarks.errata
 
-writes this page, and a test compares it. The tests in `tests/errata/` hold every entry's numbers
-against another derivation. Numbers below 1e-9 are shown as 0.
+writes this page, and a test compares it. The tests in `tests/errata/` check every entry, by closed
+forms, by autograd or by another enumeration. Numbers below 1e-9 are shown as 0.
 
 K is the number of inner steps, N the number of trajectories in a batch, alpha (or eta) the inner
 step size, theta^i the iterates of expected steps and theta-hat^i those of sampled ones. J and H are
