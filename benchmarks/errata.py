@@ -1,4 +1,4 @@
-"""Writes docs/errata.md: what is printed and does not hold, with numbers; a few seconds.
+"""Writes docs/errata.md: remarks on three papers, with exact numbers; a few seconds.
 
 python -m benchmarks.errata [FILE]
 """

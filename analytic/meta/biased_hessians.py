@@ -5,7 +5,7 @@ policy gradient ``[S, A]`` in the logits and v the cotangent, LVC's mean takes v
 v) - pi (g . v)`` in each state; AD's to ``-weight pi (v - pi . v)`` with ``weight = sum_t m_t V_t``
 (rewards-to-go, no critic; m_t is the discounted occupancy). Both are products of jets.
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.3
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.2
 (`analytic.moments.hessian_means` has these means at a point).
 """
 

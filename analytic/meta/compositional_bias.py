@@ -11,7 +11,7 @@ linear in the cotangent lambda, with p_b the probability of batch b and H the He
 and likewise for the part in the meta-parameters. `analytic.meta.compositional_expansion` has the
 leading term in 1/N, for batches that are too many to enumerate.
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.2. Lemma 4.4
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.1. Lemma 4.4
 there bounds ``E|f(theta^K) - f|``, of order N^-1/2; the bias itself is of order 1/N.
 """
 
@@ -93,7 +93,7 @@ def compositional_bias(
             total returns; or more than a million trajectories or outcomes, or tables that are too
             large (the message says so).
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.2.
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.1.
 
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)

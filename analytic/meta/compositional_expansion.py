@@ -12,7 +12,7 @@ adjoint recursion, is a curve in the noise along each q. Both are computed as je
 directions (`analytic.returns.curve_jets`), all q at once as leading axes. The first derivatives of
 theta^K give its covariance, half the sum of its second derivatives its bias.
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.2; the delta
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.1; the delta
 method.
 """
 
@@ -74,7 +74,7 @@ def leading_compositional_bias(
         ValueError: as `compositional_bias`, but for what is too large to enumerate; a curvature
             with total returns, a critic, or another policy than a tabular one.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.2; the delta
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.1; the delta
     method (`analytic.meta.compositional_expansion`).
 
     >>> from gradbias.analytic import Maml, TabularMDP

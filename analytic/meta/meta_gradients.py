@@ -10,8 +10,8 @@ Then ``out`` is the meta-gradient; if theta^0 is phi itself (MAML), ``lambda`` i
 These are K products with vectors, each with the factorisation of its step: no Jacobian or Hessian
 is formed. The order of the steps matters, as their Jacobians do not commute.
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1, corrected: the printed
-formula lacks the step size and dtheta^0/dphi, and leaves the order of the products open.
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1, with dtheta^0/dphi,
+which MAML needs (docs/errata.md).
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def meta_gradient(
         ValueError: parameters that do not fit or are not finite, steps below 1, a step size that is
             not a number up to 1e12 in size, or inner steps that diverge.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 with dtheta^0/dphi.
 
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)

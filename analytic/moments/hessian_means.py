@@ -13,7 +13,7 @@ With p_t the distribution of s_t and w_t the weight of step t,
   one.
 
 Source: Finn et al. 2017 (AD), Rothfuss et al. 2019 (LVC), Foerster et al. 2018 (DiCE), Farquhar et
-al. 2019 (Loaded DiCE); *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.3.
+al. 2019 (Loaded DiCE); *A Theoretical Understanding of Gradient Bias in Meta-RL*, Secs. 4.2, 4.4.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def hessian_estimate_mean(
         ValueError: theta or the critic does not fit, total returns with GAE or DiCE, total returns
             or other weightings over the infinite horizon.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.3, and this module's
-    text.
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Secs. 4.2, 4.4, and this
+    module's text.
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> hessian_estimate_mean(bandit, [[0.0, 0.0]], Curvature.AD)[0, 0].tolist()

@@ -9,7 +9,7 @@ adjoint recursion (`analytic.meta.meta_gradients`) from the last step back,
 
 The products are not multiplied out. `StagedExpression.in_logits` puts the steps back in.
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 with dtheta^0/dphi.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def maml_expression(mdp: SymbolicMDP, *, steps: int) -> StagedExpression:
     Raises:
         ValueError: steps below 1 or above 4, or an expression that would be too large.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 with dtheta^0/dphi.
 
     >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
     >>> staged = maml_expression(bandit, steps=1)
@@ -159,7 +159,7 @@ def lirpg_expression(
         ValueError: steps below 1 or above 4, meta_parameters of a wrong shape, or an expression
             that would be too large.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 with dtheta^0/dphi.
 
     >>> bandit = SymbolicMDP([[["1"], ["1"]]], [["1", "0"]], "1/2", ["1"], horizon=1)
     >>> staged = lirpg_expression(bandit, steps=1)
@@ -190,7 +190,7 @@ def lola_expression(game: SymbolicGame, *, steps: int, player: int = 1) -> Stage
         ValueError: steps below 1 or above 4, a player other than 1 or 2, or an expression that
             would be too large.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 (corrected).
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 with dtheta^0/dphi.
 
     >>> from gradbias.analytic import prisoners_dilemma
     >>> staged = lola_expression(SymbolicGame.of(prisoners_dilemma(horizon=1)), steps=1)

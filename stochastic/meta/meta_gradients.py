@@ -14,8 +14,8 @@ Sampling and enumeration are the same recursion: a `Source` answers each draw wi
 with every batch and its probability. Given the path of parameters, the output is linear in each of
 the other batches, so that its exact mean branches over the steps' values alone.
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4), with the step size, and
-appendix I.1.2; the correction for sampling: E-MAML (Stadie et al. 2018; Al-Shedivat et al. 2018).
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4) and appendix I.1.2; the
+correction for sampling: E-MAML (Stadie et al. 2018; Al-Shedivat et al. 2018).
 """
 
 from __future__ import annotations

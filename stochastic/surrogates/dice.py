@@ -80,8 +80,9 @@ class Tmaml(Dice):
     The term is TMAML's control variate. Its value and gradient are 0, and its derivatives of every
     order have mean 0 for any critic, so that DiCE's stay unbiased. In the Hessian it subtracts the
     baseline from the products of different steps' scores; DiCE's own term does so for their
-    squares. (With step t's own ratio in W the mean would be v times the Fisher information.) With
-    coefficient 1 and v_H = 0 it is Loaded-DiCE(1).
+    squares. (With step t's own ratio in W, the mean Hessian of step t's term would be gamma^t times
+    2 v F, with F the Fisher information of pi(.|s_t).) With coefficient 1 and v_H = 0 it is
+    Loaded-DiCE(1).
 
     Attributes:
         coefficient: a finite number.

@@ -3,7 +3,7 @@
 pi is the policy and mu the one that drew the actions. The ratios ``pi / mu`` are differentiable in
 pi, so that an estimate of the return that is unbiased for every pi has unbiased derivatives of
 every order. It is unbiased if each reward is multiplied by all ratios up to it; it is not if only
-the ratio of the reward's own step is used, as the paper prints it, or if ratios are clipped.
+one step's ratio is used, as Sec. 4.4 prints it (Sec. 5.2: all ratios), or if ratios are clipped.
 
 Source: off-policy DiCE and the per-step form: *A Theoretical Understanding of Gradient Bias in
 Meta-RL*, Secs. 4.4 and 5.2; per-decision importance sampling: Precup et al. 2000.

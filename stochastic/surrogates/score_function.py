@@ -98,7 +98,7 @@ class AD(ScoreWeights):
     sampling distribution depends on the parameters. For tabular softmax its mean is
     ``-blockdiag(sum_t m_t (V_t - v) F_s)``, which is 0 with the exact values as the critic.
 
-    Source: Finn et al. 2017; *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.3.
+    Source: Finn et al. 2017; *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.2.
     """
 
     def __call__(self, record: Record) -> Tensor:

@@ -1,4 +1,4 @@
-"""Errata on the linearised estimate."""
+"""Remarks on *On Merits*: the linearised estimate, and the variance of the score function's."""
 
 import math
 
@@ -12,7 +12,16 @@ from gradbias.analytic.meta.meta_gradients import meta_gradient
 from gradbias.analytic.policies.softmax import softmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.returns.derivatives import gradient
-from tests.errata.records import MERITS_PAPER, Erratum, relative
+from gradbias.analytic.returns.evaluation import expected_return
+from tests.errata.records import MERITS_PAPER, Erratum, Kind, relative
+from tests.oracles.gaussian import gaussian_mean_gradients
+
+ARMS = (
+    TabularMDP(np.ones((1, 2, 1)), [[1.0, -0.6]], 0.9, [1.0], horizon=1),
+    np.array([[0.4, -0.3]]),
+    0.8,
+)
+"""Two arms, their logits, and a step size."""
 
 
 def linearised_rate():
@@ -54,8 +63,7 @@ def linearised_step_size():
 def adapted_rates():
     """Two arms, eta = 0.8: the linearised estimate's mean, and the sampled-step objective's own
     gradient, less the gradient after an expected step."""
-    bandit = TabularMDP(np.ones((1, 2, 1)), [[1.0, -0.6]], 0.9, [1.0], horizon=1)
-    theta, eta = np.array([[0.4, -0.3]]), 0.8
+    bandit, theta, eta = ARMS
     law, adapted = trajectory_law(bandit, theta), adapted_return(bandit, theta, step_size=eta)
     limit = meta_gradient(Maml(bandit), theta, steps=1, step_size=eta).ravel()
     found = {}
@@ -85,6 +93,44 @@ def outer_score():
     }
 
 
+def variance_of_the_unbiased():
+    """Eq. (4) on the paper's Gaussian toy with mu = sigma = 1, and eq. (8) on two arms."""
+    bandit, theta, eta = ARMS
+    law, adapted = trajectory_law(bandit, theta), adapted_return(bandit, theta, step_size=eta)
+    level = float(expected_return(bandit, theta + eta * gradient(bandit, theta)))
+    found = {}
+    for n in (4, 16, 64):
+        for name, toy, arms in (("none", 0.0, 0.0), ("a constant", 1.0, level)):
+            variance = gaussian_mean_gradients(1.0, 1.0, batch_size=n, baseline=toy)
+            moments = additive_moments(law, adapted, batch_size=n, baseline=arms).score_function
+            found[f"toy, baseline: {name}, N = {n}"] = variance.score_function.variance
+            found[f"two arms, baseline: {name}, N = {n}"] = float(np.trace(moments.covariance))
+    return found
+
+
+def variance_of_terms():
+    """The two terms of eq. (8), with exact V and its gradient, over all batches."""
+    bandit, theta, eta = ARMS
+    p, rewards = softmax(theta)[0], bandit.reward[0]
+    scores, square = np.eye(2) - p, np.diag(p) - np.outer(p, p)
+    found = {}
+    for n in (4, 16, 64):
+        first, second, chance = [], [], []
+        for k in range(n + 1):
+            counts = np.array([k, n - k])
+            chance.append(math.comb(n, k) * p[0] ** k * p[1] ** (n - k))
+            after = theta + eta * (counts * rewards) @ scores / n
+            first.append(float(expected_return(bandit, after)) * (counts @ scores))
+            factor = np.eye(2) - eta * float(counts @ rewards) / n * square
+            second.append(factor @ gradient(bandit, after)[0])
+        for name, term, scale in (("(i), over N", first, 1.0 / n), ("(ii), times N", second, n)):
+            off = np.array(term) - chance @ np.array(term)
+            found[f"variance of term {name}, N = {n}"] = scale * float(
+                chance @ (off**2).sum(axis=1)
+            )
+    return found
+
+
 def gradient_of_arms(reward, theta):
     bandit = TabularMDP(np.ones((1, 2, 1)), reward[None], 0.9, [1.0], horizon=1)
     return gradient(bandit, theta[None])[0]
@@ -92,35 +138,83 @@ def gradient_of_arms(reward, theta):
 
 ERRATA = (
     Erratum(
-        "The linearised estimate's rate",
-        f"{MERITS_PAPER}, Lemma 4.2",
-        "the bias is of order N^(-1/2)",
-        "the bias is of order 1/N under the same condition",
-        "f = cos, a coin",
-        linearised_rate,
+        title="The linearised estimate's step size",
+        paper=MERITS_PAPER,
+        where="eqs. (11) and (12)",
+        kind=Kind.WRONG,
+        printed="the first terms, (1/N) sum_i R u u^T times the outer gradient, have no step size",
+        holds="they have the factor eta, as the second terms do",
+        elsewhere=(
+            "eq. (10), of which they are instances, is right: f's gradient in the mean feature has "
+            "the factor"
+        ),
+        example="two arms, eta = 0.3",
+        numbers=linearised_step_size,
     ),
     Erratum(
-        "The linearised estimate's step size",
-        f"{MERITS_PAPER}, eqs. (11) and (12)",
-        "the first terms have no step size",
-        "they have the factor eta",
-        "two arms, eta = 0.3",
-        linearised_step_size,
+        title="The outer score",
+        paper=MERITS_PAPER,
+        where="Algorithm 1",
+        kind=Kind.WRONG,
+        printed="grad log p_theta of trajectories that are drawn after the step, from p_theta'",
+        holds="the score is to be taken at theta', from which the trajectories are",
+        elsewhere=(
+            "Sec. 2.1 has law and score at the same theta, and Lemma 3.4 says that the gradient is "
+            "taken at theta'"
+        ),
+        example="two arms; errors relative to the gradient after the step",
+        numbers=outer_score,
     ),
     Erratum(
-        "The adapted gradients' rates",
-        f"{MERITS_PAPER}, Prop. 6.2",
-        "two distances to the gradient after an expected step are of order N^(-1/2)",
-        "both are of order 1/N",
-        "two arms, eta = 0.8: products that tend to a constant",
-        adapted_rates,
+        title="The linearised estimate's rate",
+        paper=MERITS_PAPER,
+        where="Lemma 4.2 (also in the abstract)",
+        kind=Kind.LOOSE,
+        printed="the bias is O(N^(-1/2))",
+        holds="the bias is of order 1/N under the same condition",
+        example="f = cos, a coin",
+        numbers=linearised_rate,
     ),
     Erratum(
-        "The outer score",
-        f"{MERITS_PAPER}, Algorithm 1",
-        "the score at theta, for trajectories that are drawn after the step",
-        "the score at the parameters after the step",
-        "two arms; errors relative to the gradient after the step",
-        outer_score,
+        title="The adapted gradients' rates",
+        paper=MERITS_PAPER,
+        where="Prop. 6.2",
+        kind=Kind.LOOSE,
+        printed="two distances to the gradient after an expected step are O(N^(-1/2))",
+        holds="both are of order 1/N",
+        example="two arms, eta = 0.8: products that tend to a constant",
+        numbers=adapted_rates,
+    ),
+    Erratum(
+        title="The variance of unbiased estimates",
+        paper=MERITS_PAPER,
+        where="abstract, Sec. 1, Lemma 3.1 and Sec. 3.4",
+        kind=Kind.LOOSE,
+        printed='"unbiased gradient estimates have variance O(N)"',
+        holds=(
+            "so have eqs. (4) and (8) as they stand; with a constant baseline (mu in the toy, V "
+            "after an expected step in eq. (8)) they remain unbiased, and their variance does not "
+            "grow"
+        ),
+        elsewhere="Lemma 3.2 has an unbiased estimate without variance, for the toy",
+        example=(
+            "the toy with mu = sigma = 1; two arms with exact V, eta = 0.8 (trace of the "
+            "covariance)"
+        ),
+        numbers=variance_of_the_unbiased,
+    ),
+    Erratum(
+        title="The label of the large term",
+        paper=MERITS_PAPER,
+        where="Sec. 3.4, last paragraph",
+        kind=Kind.NOTATION,
+        printed="V[J^(ii)] = O(N)",
+        holds=(
+            "term (i), the sum of scores, has the large variance; that of term (ii), a mean, falls "
+            "with N"
+        ),
+        elsewhere="Sec. 3.3 names term (i)",
+        example="eq. (8) on two arms with exact V, eta = 0.8",
+        numbers=variance_of_terms,
     ),
 )

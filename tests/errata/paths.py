@@ -1,4 +1,4 @@
-"""Errata on Lemma 4.4: the errors of sampled steps, and their rates."""
+"""Remarks on Sec. 4.1 and Lemma 4.4: the errors of sampled steps, and their rates."""
 
 import math
 
@@ -9,7 +9,7 @@ from gradbias.analytic.meta.bilevel import Maml
 from gradbias.analytic.meta.compositional_bias import compositional_bias
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.verification.bounds.meta_gradient_bias import compositional_error_bound
-from tests.errata.records import BIAS_PAPER, Erratum
+from tests.errata.records import BIAS_PAPER, Erratum, Kind
 from tests.oracles.scalar_loops import ScalarLoop, coin
 
 
@@ -23,6 +23,17 @@ def quadratic(steps, alpha, h, **more):
         hessian=lambda x: np.full(np.shape(x), h),
         **more,
     )
+
+
+def iterate_means():
+    bandit = TabularMDP(np.ones((1, 2, 1)), [[1.0, -0.5]], 0.9, [1.0], horizon=1)
+    found = {}
+    for n in (1, 4):
+        for k in (1, 2, 3):
+            at = {"steps": k, "step_size": 1.3, "batch_size": n}
+            bias = compositional_bias(Maml(bandit), [[0.9, -0.3]], **at).iterate
+            found[f"distance, N = {n}, K = {k}"] = float(np.linalg.norm(bias))
+    return found
 
 
 def noise_off_the_path():
@@ -72,27 +83,66 @@ def error_is_no_bias():
 
 ERRATA = (
     Erratum(
-        "Noise off the expected path",
-        f"{BIAS_PAPER}, Lemma 4.4",
-        "sigma is the largest standard deviation at the expected iterates",
-        "sigma must be the largest one at all points that sampled iterates can reach",
-        "no drift, noise 0.01 at 0 and 1 elsewhere, K = 2, N = 1",
-        noise_off_the_path,
+        title="The mean of the sampled iterates",
+        paper=BIAS_PAPER,
+        where="Sec. 4.1",
+        kind=Kind.WRONG,
+        printed=(
+            '"where E[theta-hat^K] = theta^K" (theta-hat: sampled), and f(theta^K) = '
+            "f(E[theta-hat^K])"
+        ),
+        holds=(
+            "that is true for K = 1; the second step is taken at a random point, where the mean of "
+            "the gradient is in general not the gradient at the mean, so that for K >= 2 the "
+            "iterates are biased themselves, at order 1/N"
+        ),
+        elsewhere=(
+            'the next sentence, "However, this is not true", may be meant of it too, but the '
+            "display after that uses it again; Lemma 4.4 does not"
+        ),
+        example="two arms, step size 1.3: distance of E[theta-hat^K] to theta^K",
+        numbers=iterate_means,
     ),
     Erratum(
-        "The abstract's first rate",
-        f"{BIAS_PAPER}, abstract and Sec. 5.1",
-        "compositional bias of order K alpha^K",
-        "the expected error is of order K alpha, the bias of order K alpha^2",
-        "linear inner objective, unit noise, K = 3: ratios that should be bounded",
-        abstract_rate,
+        title="Noise off the expected path",
+        paper=BIAS_PAPER,
+        where="Lemma 4.4",
+        kind=Kind.WRONG,
+        printed=(
+            "sigma_In is the largest standard deviation at theta^0 .. theta^(K-1), the expected "
+            "iterates"
+        ),
+        holds="with the largest one at all points that sampled iterates can reach, eq. (6) holds",
+        example="J_in = 0, noise 0.01 at theta = 0 and 1 elsewhere, alpha = 1, K = 2, N = 1",
+        numbers=noise_off_the_path,
     ),
     Erratum(
-        "An expected error is not a bias",
-        f"{BIAS_PAPER}, Sec. 4.1 and Lemma 4.4",
-        "E|f(theta^K) - f|, of order N^(-1/2), is called the compositional bias",
-        "the bias |E f(theta^K) - f| is of order 1/N",
-        "two arms, K = 1: products that hardly change as N grows",
-        error_is_no_bias,
+        title="The abstract's first rate",
+        paper=BIAS_PAPER,
+        where="abstract, Secs. 1, 5.1 and 6",
+        kind=Kind.WRONG,
+        printed="a compositional bias of at most O(K alpha^K sigma_In |tau|^(-1/2))",
+        holds=(
+            "for small alpha the expected error is of order K alpha, and its effect on the mean of "
+            "order K alpha^2; the power K of alpha appears only where alpha c_2 is large"
+        ),
+        elsewhere="eq. (6), of which this is a summary, is of order K alpha for small alpha",
+        example="linear J_in, unit noise, K = 3, N = 1: ratios that should be bounded",
+        numbers=abstract_rate,
+    ),
+    Erratum(
+        title="An expected error, called a bias",
+        paper=BIAS_PAPER,
+        where="Lemma 4.4",
+        kind=Kind.NOTATION,
+        printed='the expected error E|f(theta-hat^K) - f(theta^K)| is called "compositional bias"',
+        holds=(
+            "the lemma is about the expected error, which is of order N^(-1/2); a bias in the "
+            "usual sense, |E f(theta-hat^K) - f(theta^K)|, is at most that, and of order 1/N if f "
+            "is smooth"
+        ),
+        elsewhere="Theorem 4.5 defines the bias of the meta-gradient as usual",
+        example="two arms, K = 1: products that hardly change as N grows",
+        numbers=error_is_no_bias,
     ),
 )

@@ -1,4 +1,4 @@
-"""Errata on Proposition 3.1 and eq. (4): the unrolled loop, against exact meta-gradients."""
+"""Remarks on eqs. (3), (4), (7) and (8): the unrolled loop, against exact meta-gradients."""
 
 import itertools
 from functools import cache
@@ -10,7 +10,7 @@ from gradbias.analytic.meta.meta_gradients import inner_loop, meta_gradient
 from gradbias.analytic.policies.softmax import softmax
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.returns.derivatives import gradient, hessian, reward_vjp
-from tests.errata.records import BIAS_PAPER, Erratum, relative
+from tests.errata.records import BIAS_PAPER, Erratum, Kind, relative
 
 STEP_SIZE = 0.8
 
@@ -51,17 +51,18 @@ def proposition_steps():
     exact, mixed, factors, outer = unrolled(3)
     jacobian = STEP_SIZE * summed(mixed, factors, 3)
     return {
-        "error of J_out's chain rule with the true Jacobian": relative(jacobian @ outer, exact),
-        "error with one more alpha in front": relative(STEP_SIZE * jacobian @ outer, exact),
+        "error of the pair as printed": relative(_by(mixed, factors, outer, 3), exact),
+        "error of the first line if its symbol is the Jacobian": relative(
+            STEP_SIZE * jacobian @ outer, exact
+        ),
     }
 
 
 def equation_7():
     exact, mixed, _, outer = unrolled(1)
     return {
-        "error of alpha J at theta^0": relative(STEP_SIZE * mixed[0] @ outer, exact),
-        "error of alpha J at theta^1": relative(STEP_SIZE * mixed[1] @ outer, exact),
-        "error of J at theta^1, as printed": relative(mixed[1] @ outer, exact),
+        "error with the mixed derivative at theta^0": relative(STEP_SIZE * mixed[0] @ outer, exact),
+        "error with that at theta^1, as printed": relative(STEP_SIZE * mixed[1] @ outer, exact),
     }
 
 
@@ -138,65 +139,109 @@ def hats():
             totals[k] += weight * jacobian @ slope(second)
     return {
         "with the mean of the Hessian's estimates": relative(totals[1], totals[0]),
-        "with the exact Hessian, as printed": relative(totals[2], totals[0]),
+        "with the exact Hessian": relative(totals[2], totals[0]),
     }
 
 
 ERRATA = (
     Erratum(
-        "One step size too many, or too few",
-        f"{BIAS_PAPER}, eq. (3)",
-        "alpha in front of the Jacobian of theta^K, whose symbol elsewhere includes alpha",
-        "alpha once",
-        "LIRPG, three states, K = 3, step size 0.8",
-        proposition_steps,
+        title="The superscript of eq. (7)",
+        paper=BIAS_PAPER,
+        where="eq. (7)",
+        kind=Kind.WRONG,
+        printed="for K = 1, the mixed derivative of J_in at theta^1",
+        holds=(
+            "that at theta^0, from which the step is taken; only the superscript is wrong (alpha "
+            "stands outside, as in eq. (3))"
+        ),
+        elsewhere=(
+            "eq. (3) at K = 1, and the paragraphs on LOLA, MGRL and LPG, have the parameters "
+            "before the step"
+        ),
+        example="LIRPG, three states, K = 1; errors relative to the meta-gradient",
+        numbers=equation_7,
     ),
     Erratum(
-        "The mixed derivative of one step",
-        f"{BIAS_PAPER}, eq. (7)",
-        "the mixed derivative at theta^1, without alpha",
-        "alpha times that at theta^0",
-        "LIRPG, K = 1",
-        equation_7,
+        title="MAML in eq. (3)",
+        paper=BIAS_PAPER,
+        where="Prop. 3.1 for MAML, Table 1",
+        kind=Kind.WRONG,
+        printed=(
+            "eq. (3), the sum alone, for all loops of eq. (2), of which MAML (phi = theta^0) is one"
+        ),
+        holds=(
+            "for MAML the sum is the Jacobian minus the identity, which has to be added, because "
+            "theta^0 depends on phi; where it does not, eq. (3) is right"
+        ),
+        elsewhere="the MAML paragraph of Sec. 3 prints I + alpha H, which is right",
+        example="MAML, three states, step size 0.8; errors relative to the meta-gradient",
+        numbers=maml_identity,
     ),
     Erratum(
-        "Where the product starts",
-        f"{BIAS_PAPER}, eq. (8)",
-        "the product starts at j = t + 1, but t is not defined",
-        "it starts at j = i + 1, where i is the sum's index",
-        "LIRPG, K = 4",
-        equation_8,
+        title="One symbol for two Jacobians",
+        paper=BIAS_PAPER,
+        where="eqs. (3) and (4)",
+        kind=Kind.NOTATION,
+        printed=(
+            "alpha times nabla_phi theta^K in the first line; the second line defines it without "
+            "alpha"
+        ),
+        holds="the pair is exactly right; its symbol is the Jacobian of theta^K divided by alpha",
+        elsewhere=(
+            "in the paragraphs on MAML, LOLA, MGRL and LPG the same symbol is the Jacobian itself, "
+            "with alpha inside"
+        ),
+        example="LIRPG, three states, K = 3, step size 0.8; errors relative to the meta-gradient",
+        numbers=proposition_steps,
     ),
     Erratum(
-        "The order of the product",
-        f"{BIAS_PAPER}, eqs. (3) and (8)",
-        "no order",
-        "j increases from left to right if rows belong to phi; Hessians do not commute",
-        "LIRPG, K = 4",
-        product_order,
+        title="Where the product starts",
+        paper=BIAS_PAPER,
+        where="eq. (8)",
+        kind=Kind.NOTATION,
+        printed="the product starts at j = t + 1, and t is not defined",
+        holds="it starts at j = i + 1, where i is the index of the sum",
+        elsewhere="eqs. (3) and (4) have i + 1",
+        example="LIRPG, K = 4; errors relative to the meta-gradient",
+        numbers=equation_8,
     ),
     Erratum(
-        "MAML's missing identity",
-        f"{BIAS_PAPER}, eq. (3) read with phi = theta",
-        "only the sum, which telescopes to the Jacobian minus the identity",
-        "the sum plus the identity, because theta^0 depends on phi",
-        "MAML, step size 0.8",
-        maml_identity,
+        title="The order of the product",
+        paper=BIAS_PAPER,
+        where="eqs. (3), (4) and (8)",
+        kind=Kind.NOTATION,
+        printed="a product of matrices over j, whose order is not said",
+        holds=(
+            "j increases from left to right, as one would read it, because rows belong to phi; the "
+            "order matters, as Hessians do not commute"
+        ),
+        example="LIRPG, K = 4; errors relative to the meta-gradient",
+        numbers=product_order,
     ),
     Erratum(
-        "The constant rho_2",
-        f"{BIAS_PAPER}, Assumption 4.1",
-        "rho_2 = max m_phi, a constant of the outer objective",
-        "rho_2 = max rho_phi, the Lipschitz constant of the inner Hessian",
-        "an outer reward of 0",
-        lipschitz_of_the_hessian,
+        title="The constant rho_2",
+        paper=BIAS_PAPER,
+        where="Assumption 4.1",
+        kind=Kind.NOTATION,
+        printed="rho_2 = max m_phi, where m_phi is a constant of the outer objective",
+        holds=(
+            "rho_2 = max rho_phi, the Lipschitz constant of the inner Hessian, which the same "
+            "sentence introduces"
+        ),
+        example="LIRPG with an outer reward of 0",
+        numbers=lipschitz_of_the_hessian,
     ),
     Erratum(
-        "Missing hats",
-        f"{BIAS_PAPER}, eq. (4)",
-        "exact derivatives of the inner objective inside the estimate",
-        "estimates of these derivatives; the mean of the whole depends on their means",
-        "two arms, K = 2, AD's Hessian; errors relative to the mean of the estimate",
-        hats,
+        title="Estimates without hats",
+        paper=BIAS_PAPER,
+        where="eq. (4)",
+        kind=Kind.NOTATION,
+        printed="J_in, without a hat, in the mixed derivative and in the Hessian",
+        holds=(
+            "estimates, as their arguments tau_1 and tau_2 are samples; with exact derivatives the "
+            "mean would be another one"
+        ),
+        example="two arms, K = 2, AD's Hessian; errors relative to the mean of the estimate",
+        numbers=hats,
     ),
 )

@@ -14,7 +14,7 @@ The first two are errors; a bias is of the third kind. ``sigma`` must hold where
 the standard deviation on the expected path alone, as printed, bounds nothing.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4 and Theorem 4.5,
-corrected where they do not hold (docs/errata.md).
+with their constants, and with the assumptions that they lack (docs/errata.md).
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class BiasBound:
     """Bounds of the norm of a meta-gradient's bias.
 
     Attributes:
-        printed: eq. (9) with 1 for the constant that it leaves out. It is no bound: for K > 1 it
-            does not vanish with the errors, and it lacks step sizes.
+        printed: eq. (9) with 1 for the constant that it leaves out, with which it is no bound. For
+            K > 1 it holds with a larger constant, but does not vanish with the errors.
         corrected: Theorem 4.5 with its constants, of order ``1/sqrt(N)``.
         second_order: the same for the Hessian's and the Jacobian's errors, while second derivatives
             bound what sampled steps add: of order 1/N.

@@ -10,7 +10,7 @@ L_i is computed by propagating bounds of a value and of its first two derivative
 noise through the loop: sums add, products obey Leibniz's rule. The bounds depend only on the number
 of steps since the noise, so all i are propagated at once.
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4) and Sec. 4.2; Lindeberg's
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4) and Sec. 4.1; Lindeberg's
 replacement argument.
 """
 

@@ -8,7 +8,7 @@ Its terms of one step are ``D = S + A``, the squares of scores S and the derivat
 keeps A alone, LVC keeps D). Its terms of two steps are X + X^T: X holds how later values depend on
 the parameters, X^T how the visits do.
 
-Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.3;
+Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Sec. 4.2;
 `analytic.returns.hessians`, `analytic.moments.hessian_means`.
 """
 
