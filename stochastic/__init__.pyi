@@ -4,6 +4,7 @@ from . import meta as meta
 from . import networks as networks
 from . import rollouts as rollouts
 from . import surrogates as surrogates
+from . import tracing as tracing
 from .estimators import Context as Context
 from .estimators import Estimator as Estimator
 from .estimators import estimate as estimate

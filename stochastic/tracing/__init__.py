@@ -1,0 +1,1 @@
+"""Programs as they are read: a surrogate's tensor operations, and their exact interpretation."""
