@@ -1,10 +1,14 @@
 """Tests of bounded means, with the sample size or the smallest detectable bias that a test has.
 
 The test is `Betting`'s interval. Its power follows from its wealth. For n observations x in [0, 1]
-with mean m + b and variance at most v, the log wealth against the wrong mean m satisfies, for each
-fraction f (`BETS`, J of them), with c = `QUARTIC`,
+with mean m + b and variance at most v, a stake of c bets the fraction f = c / (1 + c m), between
+c / (1 + c) and c. If c is at most 1 (one of J stakes), the log wealth against the wrong mean m is
 
-    log wealth >= f (sum (x - m)) - (1/2 + f/3 + c f^2) f^2 sum (x - m)^2 - log J.
+    log wealth >= f (sum (x - m)) - (1/2 + f/3 + q f^2) f^2 sum (x - m)^2 - log J,
+
+by ``log(1 + z) >= z - z^2/2 + z^3/3 - q z^4`` for z >= -1/2, q = `QUARTIC` (equal at -1/2:
+``(log(1 + z) - z + z^2/2 - z^3/3) / z^4 = -int_0^1 u^3 / (1 + u z) du`` increases). The right side
+is concave in f, so over all m it is smallest at an end of the range of f.
 
 Bernstein's inequality bounds both sums, each but for half of the missed-bias rate. So the design
 holds for every distribution with that range and variance, not only for normal ones.
@@ -23,7 +27,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_number, whole_number
-from gradbias.verification.confidence.sequences import BETS, QUARTIC, Betting
+from gradbias.verification.confidence.sequences import STAKES, Betting
+
+QUARTIC = 16.0 * (math.log(2.0) - 2.0 / 3.0)
+"""The coefficient that makes the polynomial of degree four a lower bound of log(1 + z)."""
 
 MAX_SAMPLES = 10**15
 """The largest sample size that is looked for."""
@@ -142,8 +149,11 @@ class MeanTest:
         second_moment = variance + bias**2
         first = n * bias - _bernstein(n * variance, exponent)
         squares = min(n * second_moment + _bernstein(n * second_moment, exponent), float(n))
-        losses = (0.5 + BETS / 3 + QUARTIC * BETS**2) * BETS**2 * squares
-        wealth = (BETS * first - losses).max() - math.log(len(BETS))
+        most = STAKES[STAKES <= 1.0]
+        fractions = np.stack([most / (1.0 + most), most])
+        losses = (0.5 + fractions / 3 + QUARTIC * fractions**2) * fractions**2 * squares
+        sure = (fractions * first - losses).min(axis=0)
+        wealth = sure.max() - math.log(len(STAKES))
         return bool(wealth >= math.log(2.0 * self.claims / self.false_alarm))
 
 

@@ -29,6 +29,10 @@ ASSUMPTION = (
     "the mean of the estimates is taken for normal (central limit theorem): an approximation, not "
     "a bound; heavy-tailed estimates exceed the stated false-alarm rate"
 )
+MAX_SHARE = 0.01
+"""The largest share of one estimate in the sum of squares that is taken for a normal mean's. In
+small samples more is allowed: the share of an estimate that is five standard deviations off."""
+
 _SIDES = 4
 """The number of one-sided events in the debiased statement; the triangle's is one."""
 
@@ -107,6 +111,11 @@ class Spread:
         exponent = math.log(_SIDES / rate)
         linear = math.sqrt(2 * self.frobenius * exponent / n)
         return linear, 2 * self.frobenius * (math.sqrt(exponent) + exponent) / n
+
+
+def max_share(n: int) -> float:
+    """The largest share of one of n estimates in the sum of squares that is allowed."""
+    return max(MAX_SHARE, 25.0 / max(n, 1))
 
 
 def estimate_spread(trace: float, kept: list[Rows]) -> Spread:

@@ -4,20 +4,21 @@ that sampling may stop as soon as an interval is informative enough.
 Here observations lie in [0, 1] (but for `Asymptotic`), one column for each of D means. Each
 sequence keeps a fixed number of sums:
 
-- `Betting`: wealth that grows where a candidate m is wrong. Betting the fraction b on "the mean is
-  above m", wealth is ``prod (1 + b (x - m))``, a martingale at the true mean; by Ville's inequality
-  it reaches 1 / rate with probability at most ``rate``. Wealth is spread evenly over `BETS`. With
-  b <= 1/2 its logarithm is bounded from below by four power sums of x, which are all that is kept:
-  ``log(1 + z) >= z - z^2/2 + z^3/3 - 16 (log 2 - 2/3) z^4`` for z in [-1/2, 1/2] (equal at -1/2;
-  ``(log(1 + z) - z + z^2/2 - z^3/3) / z^4 = -int_0^1 u^3 / (1 + u z) du`` increases). The bound
-  decreases in m, so the candidates that are not refuted form an interval, and the order of the
-  observations does not matter.
+- `Betting`: wealth that grows where a candidate m is wrong. With a stake of c on "the mean is above
+  m", wealth is ``prod (1 + c x) / (1 + c m)``, a martingale at the true mean; by Ville's inequality
+  it reaches 1 / rate with probability at most ``rate``. That is the fraction b = c / (1 + c m) of
+  the wealth on each observation, as in ``prod (1 + b (x - m))``: below 1 / m for every stake, so
+  that no fraction has to be capped, and large ones win where the mean is near an end of the range.
+  Wealth is spread evenly over `STAKES`. For each of them ``sum log(1 + c x)`` is all that is kept.
+  Wealth decreases in m, so the candidates that are not refuted form an interval, and the order of
+  the observations does not matter.
 - `EmpiricalBernstein`: an interval in closed form around a weighted mean.
 - `Asymptotic`: an approximate interval, for means that are nearly normal.
 
 Source: Waudby-Smith and Ramdas 2024 (Estimating means of bounded random variables by betting),
-Theorem 2 (empirical Bernstein) and Sec. 4 (betting); power sums in place of the history: Ryu and
-Bhatt 2024 (On confidence sequences for bounded random processes via universal gambling).
+Theorem 2 (empirical Bernstein) and Sec. 4 (betting); stakes as in the universal portfolios of
+Orabona and Jun 2024 (Tight concentrations and confidence sequences from the regret of universal
+portfolio).
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ import numpy.typing as npt
 
 from gradbias.analytic.utils.validation import FloatArray
 
-BETS = 0.5 ** np.arange(1, 17)
-"""The fractions of wealth that are bet; small ones win most when observations are many."""
+STAKES = 2.0 ** np.arange(-12, 8)
+"""The stakes; small ones win most when observations are many, large ones when the mean is small."""
 
-QUARTIC = 16.0 * (math.log(2.0) - 2.0 / 3.0)
-"""The coefficient that makes the polynomial of degree four a lower bound of log(1 + z)."""
+_MULTIPLIED = 32
+"""The number of factors that are multiplied before a logarithm is taken: ``129^32`` is a float."""
 
 _HALVINGS = 42
 """Steps of the bisection for an interval's end: 2^-42 is below any width that matters."""
@@ -81,44 +82,44 @@ class Sequence(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Betting(Sequence):
-    """Betting, with ``sums [4, D]`` of the powers 1 to 4 of ``count`` observations in [0, 1]."""
+    """Betting on ``count`` observations x in [0, 1]: ``sums [2, K, D]`` are those of
+    ``log(1 + c x)`` and of ``log(1 + c (1 - x))`` for each of the K `STAKES`, ``total [D]`` that of
+    x itself.
+    """
 
     sums: FloatArray
+    total: FloatArray
     count: int = 0
+    state = ("sums", "total", "count")
 
     @classmethod
     def empty(cls, size: int) -> Betting:
         """The sequence of ``size`` means before any observation."""
-        return cls(np.zeros((4, size)))
+        return cls(np.zeros((2, len(STAKES), size)), np.zeros(size))
 
     def updated(self, observed: FloatArray) -> Betting:
         """The sequence after the observations ``[B, D]`` too."""
-        powers = np.empty_like(self.sums)
-        power = observed
-        for k in range(4):
-            powers[k] = power.sum(axis=0)
-            power = power * observed
-        return Betting(self.sums + powers, self.count + len(observed))
+        added = np.stack([_log_sums(observed), _log_sums(1.0 - observed)])
+        total = self.total + observed.sum(axis=0)
+        return Betting(self.sums + added, total, self.count + len(observed))
 
     def log_wealth(self, candidates: FloatArray, sign: float) -> FloatArray:
-        """A lower bound ``[D]`` of the log wealth against ``candidates [D]``, after bets that the
-        mean is above (``sign`` 1) or below (-1) them.
+        """The log wealth ``[D]`` against ``candidates [D]``, after bets that the mean is above
+        (``sign`` 1) or below (-1) them.
         """
-        moments = self._moments_about(candidates)
-        bets = sign * BETS[:, None]
-        logs = bets * moments[0] - bets**2 / 2 * moments[1]
-        logs += bets**3 / 3 * moments[2] - QUARTIC * bets**4 * moments[3]
+        won, paid = (self.sums[0], candidates) if sign > 0 else (self.sums[1], 1.0 - candidates)
+        logs = won - self.count * np.log1p(STAKES[:, None] * paid)
         highest = logs.max(axis=0)  # taken out of the exponentials, so that none overflows
         wealth: FloatArray = highest + np.log(np.exp(logs - highest).mean(axis=0))
         return wealth
 
     def bounds(self, rate: Rates) -> tuple[FloatArray, FloatArray]:
         """Lower and upper ends ``[D]``, each at half of ``rate``; the whole range at first."""
-        size = self.sums.shape[1]
+        size = len(self.total)
         if self.count == 0:
             return np.zeros(size), np.ones(size)
         needed = np.log(2.0 / np.asarray(rate))
-        mean = np.clip(self.sums[0] / self.count, 0.0, 1.0)
+        mean = np.clip(self.total / self.count, 0.0, 1.0)
         return self._end(mean, 0.0, 1.0, needed), self._end(mean, 1.0, -1.0, needed)
 
     def _end(self, mean: FloatArray, limit: float, sign: float, needed: FloatArray) -> FloatArray:
@@ -131,16 +132,18 @@ class Betting(Sequence):
             possible = np.where(against, possible, middle)
         return refuted
 
-    def _moments_about(self, m: FloatArray) -> tuple[FloatArray, ...]:
-        """The sums of (x - m)^k, k = 1 to 4, ``[D]`` each."""
-        n = self.count
-        s1, s2, s3, s4 = self.sums
-        return (
-            s1 - n * m,
-            s2 - 2 * m * s1 + n * m**2,
-            s3 - 3 * m * s2 + 3 * m**2 * s1 - n * m**3,
-            s4 - 4 * m * s3 + 6 * m**2 * s2 - 4 * m**3 * s1 + n * m**4,
-        )
+
+def _log_sums(observed: FloatArray) -> FloatArray:
+    """``sum log(1 + c x)`` over observations ``[B, D]``, for each stake c, ``[K, D]``."""
+    count, size = observed.shape
+    groups = -(-count // _MULTIPLIED)
+    padded = np.zeros((groups * _MULTIPLIED, size))  # zeros add nothing
+    padded[:count] = observed
+    grouped = padded.reshape(groups, _MULTIPLIED, size)
+    sums = np.empty((len(STAKES), size))
+    for k, stake in enumerate(STAKES):
+        sums[k] = np.log((1.0 + stake * grouped).prod(axis=1)).sum(axis=0)
+    return sums
 
 
 @dataclass(frozen=True, eq=False)

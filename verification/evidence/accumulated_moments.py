@@ -38,6 +38,7 @@ class Moments:
         largest: the largest number in any estimate.
         covariance: its covariance, its axes twice, or None.
         kept: the first `KEPT` sampled estimates (none under enumeration).
+        largest_share: the largest share of one sampled estimate in the sum of their squares.
     """
 
     mean: FloatArray
@@ -47,6 +48,7 @@ class Moments:
     largest: float
     covariance: FloatArray | None
     kept: list[Rows] = field(default_factory=list)
+    largest_share: float = 0.0
 
 
 class Accumulator:
@@ -60,6 +62,7 @@ class Accumulator:
         self._second = np.zeros_like(self._first)
         self._absolute = np.zeros_like(self._first)
         self._weight = 0.0
+        self._longest = 0.0
         self.outcomes = 0
         self.largest = 0.0
 
@@ -82,6 +85,7 @@ class Accumulator:
         if self._products is not None:
             dense = rows.dense().reshape(len(weights), -1)
             self._products += (weights[:, None] * dense).T @ dense
+        self._longest = max(self._longest, float(squared.sum(axis=1).max(initial=0.0)))
         self._weight += float(weights.sum())
         self.outcomes += len(weights)
         self.largest = max(self.largest, rows.largest)
@@ -105,6 +109,7 @@ class Accumulator:
             self.outcomes,
             self.largest,
             covariance,
+            largest_share=self._longest / (float(self._second.sum()) or 1.0),
         )
 
 

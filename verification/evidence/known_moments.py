@@ -1,7 +1,8 @@
 """Exact moments of estimators that are sums over steps, for any number of trajectories.
 
 `stochastic.derivatives.known_surrogates` names the surrogates; `analytic.moments` has their
-recursions over time.
+recursions over time. The exact kurtosis of the problem's gradient estimates says whether a sample
+of an estimator of which nothing is known can be trusted (`rare_doubt`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,23 @@ from gradbias.analytic.moments.estimators import (
     gradient_moments,
     hvp_moments,
 )
+from gradbias.analytic.moments.kurtosis import Kurtosis, derivative_kurtosis, kurtosis_work
 from gradbias.analytic.moments.trajectory_classes import Credit
+from gradbias.analytic.policies.at_parameters import PolicyAt, policy_at
+from gradbias.analytic.policies.softmax import LinearSoftmax, TabularSoftmax, softmax
+from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.stochastic.derivatives.known_surrogates import StepSum, known_of
 from gradbias.stochastic.estimators.kinds import SurrogateEstimator
 from gradbias.verification.evidence.accumulated_moments import Moments
+from gradbias.verification.evidence.reasons import Doubt, Reason
 from gradbias.verification.evidence.request import Request
+
+MIN_OUTCOMES = 50
+"""The smallest number of outcomes that carry the spread with which a mean is taken for normal."""
+
+MAX_KURTOSIS_WORK = 1e10
+"""The most operations that the kurtosis may take: some ten seconds."""
 
 MAX_WORK = 20e9
 """The most operations that a recursion may take: about half a minute."""
@@ -132,3 +144,41 @@ def _as_moments(mean: FloatArray, variance: FloatArray, covariance: FloatArray |
     positive = np.maximum(variance, 0.0)
     size = float(np.sqrt((mean**2 + positive).sum()))
     return Moments(mean, positive, size, outcomes=0, largest=size, covariance=covariance)
+
+
+def known_kurtosis(request: Request) -> Kurtosis | None:
+    """The exact kurtosis of estimates of the return's derivative, of the estimator's order (1 for
+    policies whose logits are not linear), from trajectories of the behaviour policy; as
+    `affordable_kurtosis`.
+    """
+    mdp, context = request.mdp, request.context
+    plain = isinstance(context.policy, TabularSoftmax | LinearSoftmax)
+    order = request.estimator.order if plain else 1
+    behaviour = softmax(context.policy.logits(request.behaviour))
+    at = policy_at(context.policy, context.theta, mdp.n_states, mdp.n_actions)
+    return affordable_kurtosis(mdp, at, behaviour, order, request.length)
+
+
+def affordable_kurtosis(
+    mdp: TabularMDP, at: PolicyAt, behaviour: FloatArray, order: int, steps: int
+) -> Kurtosis | None:
+    """`derivative_kurtosis` of that order; of order 1 where that takes too long; or else None."""
+    for k in sorted({order, 1}, reverse=True):
+        if kurtosis_work(mdp, k, steps) <= MAX_KURTOSIS_WORK:
+            return derivative_kurtosis(mdp, at, behaviour, k, steps)
+    return None
+
+
+def rare_doubt(kurtosis: Kurtosis | None, trajectories: int) -> Doubt | None:
+    """Why the mean of estimates from so many trajectories is not taken for normal."""
+    if kurtosis is None:
+        return Reason.UNKNOWN_TAILS, ""
+    carried = trajectories / kurtosis.value if kurtosis.value > 0 else MIN_OUTCOMES
+    if carried >= MIN_OUTCOMES:
+        return None
+    s, a, after = kurtosis.step
+    step = f"from state {s} by action {a} to state {after}, {kurtosis.probability:.2g} a trajectory"
+    detail = (
+        f"{carried:.2g} of {trajectories:,} trajectories, less than {MIN_OUTCOMES}; mostly {step}"
+    )
+    return Reason.RARE_OUTCOMES, detail

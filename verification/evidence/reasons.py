@@ -33,6 +33,15 @@ class Reason(Enum):
         "importance weights leave so small an effective sample size that the mean is not taken "
         "for normal; give a second_moment, more samples, or a nearer behaviour policy"
     )
+    RARE_OUTCOMES = (
+        "by the exact moments of this problem's known estimates so few outcomes carry their spread "
+        "that a sample's mean is not taken for normal; draw more, enumerate, or give bounds or a "
+        "second_moment"
+    )
+    UNKNOWN_TAILS = (
+        "the problem is too large to compute how rare the outcomes are that matter, so the mean is "
+        "not taken for normal; give bounds or a second_moment"
+    )
     CONSTANT_DIFFERENCE = (
         "the difference is the same in all estimates; what would change its mean may be rare, and "
         "was not seen"
@@ -51,3 +60,7 @@ class Reason(Enum):
     def with_detail(self, detail: str) -> str:
         """The sentence, and the numbers in brackets."""
         return f"{self.value} ({detail})" if detail else self.value
+
+
+Doubt = tuple[Reason, str]
+"""Why a mean is not taken for normal, and the numbers that belong to it."""

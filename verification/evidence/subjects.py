@@ -17,6 +17,7 @@ from gradbias.analytic.problems.targets import (
 from gradbias.analytic.returns.target_values import evaluate_target
 from gradbias.analytic.utils.validation import BoolArray, FloatArray
 from gradbias.verification.evidence.accumulated_moments import Moments
+from gradbias.verification.evidence.reasons import Doubt
 from gradbias.verification.evidence.reports import Evidence
 from gradbias.verification.evidence.request import Request
 from gradbias.verification.evidence.setting import Setting
@@ -27,7 +28,8 @@ class MeasuredMoments:
     """Moments of one estimate, with their evidence.
 
     ``batch_size`` is N. ``scope`` and ``assumption`` replace the report's defaults, where the
-    evidence has its own (symbolic evidence has).
+    evidence has its own (symbolic evidence has). ``doubt`` is why a sampled mean is not taken for
+    normal.
     """
 
     moments: Moments
@@ -37,6 +39,7 @@ class MeasuredMoments:
     notes: tuple[str, ...]
     scope: str | None = None
     assumption: str | None = None
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True, eq=False)

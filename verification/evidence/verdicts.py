@@ -16,9 +16,13 @@ import numpy as np
 
 from gradbias.analytic.problems.targets import GivenTarget
 from gradbias.analytic.utils.validation import real_number
-from gradbias.verification.confidence.norm_intervals import ASSUMPTION, estimate_spread
+from gradbias.verification.confidence.norm_intervals import (
+    ASSUMPTION,
+    estimate_spread,
+    max_share,
+)
 from gradbias.verification.evidence.accumulated_moments import Moments
-from gradbias.verification.evidence.reasons import Reason
+from gradbias.verification.evidence.reasons import Doubt, Reason
 from gradbias.verification.evidence.reports import BiasReport, Evidence, Verdict
 from gradbias.verification.evidence.subjects import MeasuredMoments, Subject
 
@@ -32,6 +36,12 @@ derivative, relative to the values that it is made of."""
 
 _SINGLE = 1e-5
 """A relative bias below this may be single precision's."""
+
+_MAX_SHARE = 0.04
+"""The largest share of one estimate in the sum of squares, in a sample of fixed size."""
+
+DOUBTED = "the interval takes the mean for normal, which is doubted: the bias may lie outside it"
+"""The note on an interval that decides nothing."""
 
 _RESOLVED = 1e-3
 """A target is taken for 0 where rounding is more than this share of it."""
@@ -129,11 +139,14 @@ def judge_fixed_sample(
         return open_verdict
     design = (tolerated, rates.false_alarm, rates.missed_bias)
     smallest = spread.smallest_detectable(n, *design) / unit
-    decided = decide(ends, tolerated)
+    decided, doubt = decide(ends, tolerated), measured.doubt or _heavy_tails(moments)
+    needed = spread.samples_to_decide(interval.point, *design) if decided is None else None
+    if doubt is not None:
+        told: dict[str, Any] = {"reason": doubt[0], "detail": doubt[1], "notes": (DOUBTED,)}
+        return replace(open_verdict, samples_to_decide=needed, **told)
     if decided is not None:
         verdict, reason = decided
         return replace(open_verdict, verdict=verdict, reason=reason, smallest_detectable=smallest)
-    needed = spread.samples_to_decide(interval.point, *design)
     reason = Reason.NO_VARIATION if spread.trace == 0.0 else Reason.MORE_SAMPLES
     return replace(
         open_verdict,
@@ -142,6 +155,14 @@ def judge_fixed_sample(
         smallest_detectable=smallest,
         samples_to_decide=needed,
     )
+
+
+def _heavy_tails(moments: Moments) -> Doubt | None:
+    """Why the sampled mean is not taken for normal, by the sample itself."""
+    n, share = moments.outcomes, moments.largest_share
+    if share <= max(_MAX_SHARE, max_share(n)):
+        return None
+    return Reason.HEAVY_TAILS, f"{100 * share:.3g}% in one of {n:,}"
 
 
 def decide(interval: tuple[float, float], tolerated: float) -> tuple[Verdict, Reason | None] | None:

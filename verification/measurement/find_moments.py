@@ -24,6 +24,8 @@ from gradbias.verification.evidence.enumeration import EnumerationSizeError, che
 from gradbias.verification.evidence.known_moments import (
     MAX_WORK,
     KnownRecursion,
+    known_kurtosis,
+    rare_doubt,
     recursion_moments,
     recursion_of,
     recursion_work,
@@ -70,8 +72,12 @@ def find_moments(
     moments, kind, remarks = _enumerated_or_sampled(request, evaluator, n, evidence)
     notes = (*evaluator.notes, *remarks, *_capped(request, evaluator, n, kind))
     if coupling.coupled:
-        return MeasuredMoments(moments, kind, n, True, notes)
-    return _of_mean(moments, kind, batch_size or 1, (*notes, coupling.note))
+        measured = MeasuredMoments(moments, kind, n, True, notes)
+    else:
+        measured = _of_mean(moments, kind, batch_size or 1, (*notes, coupling.note))
+    if kind is not Evidence.SAMPLING:
+        return measured
+    return replace(measured, doubt=rare_doubt(known_kurtosis(request), moments.outcomes * n))
 
 
 def _of_mean(

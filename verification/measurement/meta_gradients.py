@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from gradbias.analytic.meta.bilevel import BilevelProblem
 from gradbias.analytic.meta.meta_gradients import meta_gradient
-from gradbias.analytic.policies.softmax import LinearSoftmax
+from gradbias.analytic.policies.at_parameters import policy_at
+from gradbias.analytic.policies.softmax import TABULAR, LinearSoftmax
 from gradbias.analytic.problems.targets import (
     AnyTarget,
     FiniteHorizon,
@@ -35,6 +36,8 @@ from gradbias.verification.evidence.accumulated_moments import (
     sampled_moments,
 )
 from gradbias.verification.evidence.enumeration import EnumerationSizeError
+from gradbias.verification.evidence.known_moments import affordable_kurtosis, rare_doubt
+from gradbias.verification.evidence.reasons import Doubt
 from gradbias.verification.evidence.reports import BiasReport, Evidence
 from gradbias.verification.evidence.request import generator_or_default
 from gradbias.verification.evidence.subjects import MeasuredMoments, Subject
@@ -122,7 +125,8 @@ def measure_meta_gradient(
         runs = _Runs(estimator, phi, theta, generator_or_default(rng))
         sums = Accumulator(phi.shape)
         moments = sampled_moments(runs, empty_batches, sums, count, _RUNS_A_BLOCK, progress)
-        measured = MeasuredMoments(moments, Evidence.SAMPLING, 1, True, ())
+        doubt = _rare_doubt(estimator, phi, start, count)
+        measured = MeasuredMoments(moments, Evidence.SAMPLING, 1, True, (), doubt=doubt)
     policy = np.exp(estimator.loop.log_policy(phi, start[None])[0])
     evaluation = evaluate(estimator.loop.problem, policy)
     subject = Subject(
@@ -135,6 +139,20 @@ def measure_meta_gradient(
         notes=_truncation(estimator, exact) if target is None else (),
     )
     return report_of(BiasReport, subject, measured, judge(subject, measured, rates), began)
+
+
+def _rare_doubt(
+    estimator: MetaGradient, phi: FloatArray, start: FloatArray, runs: int
+) -> Doubt | None:
+    """Why the mean of so many runs is not taken for normal: by the gradient estimates of the policy
+    before the first inner step.
+    """
+    problem, log_policy = estimator.loop.problem, estimator.loop.log_policy(phi, start[None])[0]
+    at = policy_at(TABULAR, log_policy, problem.n_states, problem.n_actions)
+    kurtosis = affordable_kurtosis(problem, at, np.exp(log_policy), 1, estimator.loop.steps)
+    slots = (estimator.value, estimator.jacobian, estimator.hessian, estimator.outer)
+    sizes = [slot.batch_size for slot in slots if isinstance(slot, Sampled)]
+    return rare_doubt(kurtosis, runs * min(sizes, default=1))
 
 
 def _target(

@@ -19,7 +19,7 @@ from gradbias.stochastic.estimators.kinds import Estimator
 from gradbias.verification.confidence.scaled_sequences import Method, ScaledSequence
 from gradbias.verification.evidence.accumulated_moments import Progress
 from gradbias.verification.evidence.ranges import component_range
-from gradbias.verification.evidence.reasons import Reason
+from gradbias.verification.evidence.reasons import Doubt, Reason
 from gradbias.verification.evidence.request import Request, generator_or_default
 from gradbias.verification.evidence.setting import Setting, SettingOptions
 from gradbias.verification.evidence.verdicts import ErrorRates
@@ -34,7 +34,7 @@ from gradbias.verification.sequential.functionals import (
     Functionals,
     pilot_direction,
 )
-from gradbias.verification.sequential.normality import Doubt, off_policy_doubt, sampled_doubt
+from gradbias.verification.sequential.normality import off_policy_doubt, sampled_doubt
 from gradbias.verification.sequential.stream import (
     Run,
     SampledBlock,
@@ -204,7 +204,8 @@ class _Pair:
         if stream.intervals.low is not None:
             return None
         beforehand = off_policy_doubt(self.draws.request.setting, self.limit)
-        doubt = beforehand or sampled_doubt(stream, self.limit)
+        sampled = sampled_doubt(stream, self.limit)
+        doubt = beforehand or sampled or self.draws.rare_doubt(stream.count)
         if doubt is not None or verdict is not Agreement.DIFFER:
             return doubt
         moments = stream.moments((2, *self.draws.request.shape))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
+from gradbias.analytic.moments.kurtosis import Kurtosis
 from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.derivatives.assembly import Rows
 from gradbias.stochastic.estimators.kinds import Evaluator
 from gradbias.verification.evidence.coupling import Coupling, detect_coupling
+from gradbias.verification.evidence.known_moments import known_kurtosis, rare_doubt
+from gradbias.verification.evidence.reasons import Doubt
 from gradbias.verification.evidence.reports import Evidence
 from gradbias.verification.evidence.request import Request
 from gradbias.verification.evidence.subjects import MeasuredMoments
@@ -84,6 +88,15 @@ class Draws:
                 controls.append(beside)
             count -= len(block)
         return np.concatenate(values), np.concatenate(controls) if controls else None
+
+    @cached_property
+    def kurtosis(self) -> Kurtosis | None:
+        """That of the problem's known estimates; None where it takes too long."""
+        return known_kurtosis(self.request)
+
+    def rare_doubt(self, count: int) -> Doubt | None:
+        """Why the mean of ``count`` estimates is not taken for normal, by exact moments."""
+        return rare_doubt(self.kurtosis, count * self.n)
 
     def probe(self) -> tuple[list[str], list[str]]:
         """Random projections of some estimates, and of the control's, from a generator of their

@@ -17,6 +17,7 @@ from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.estimators.kinds import Estimator
 from gradbias.verification.confidence.scaled_sequences import Method
 from gradbias.verification.evidence.accumulated_moments import Progress
+from gradbias.verification.evidence.reasons import Doubt
 from gradbias.verification.evidence.reports import Verdict
 from gradbias.verification.evidence.request import (
     Request,
@@ -29,7 +30,7 @@ from gradbias.verification.evidence.verdicts import ErrorRates, Judgement, judge
 from gradbias.verification.sequential.checkpoints import save_checkpoint
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import ControlVariate
-from gradbias.verification.sequential.normality import Doubt, off_policy_doubt
+from gradbias.verification.sequential.normality import off_policy_doubt
 from gradbias.verification.sequential.plan import (
     Bounds,
     MethodChoice,
@@ -187,9 +188,8 @@ class _Claim:
 
     def _judge(self, stream: Stream) -> StreamJudge:
         plan = self.plan
-        return StreamJudge(
-            stream, plan.functionals, plan.method, plan.assumption, self.limit, self.doubt
-        )
+        fixed = (plan.functionals, plan.method, plan.assumption, self.limit)
+        return StreamJudge(stream, *fixed, self.draws.rare_doubt, self.doubt)
 
     def _judged(self, stream_judge: StreamJudge) -> tuple[Subject, MeasuredMoments, Judgement]:
         measured = self.draws.measured(stream_judge.stream)

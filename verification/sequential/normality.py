@@ -4,32 +4,22 @@ An asymptotic interval gives no verdict
 
 - before 10% of the budget is drawn: few samples show few tails;
 - off policy, with an effective sample size below 1,000 at the end of the budget;
-- where one estimate makes more than 1% of the sum of squares.
+- where one estimate makes more than 1% of the sum of squares;
+- where exact moments say that few outcomes carry the spread (`rare_doubt`).
 """
 
 from __future__ import annotations
 
-from gradbias.verification.evidence.reasons import Reason
+from gradbias.verification.confidence.norm_intervals import max_share
+from gradbias.verification.evidence.reasons import Doubt, Reason
 from gradbias.verification.evidence.setting import Setting
 from gradbias.verification.sequential.stream import Stream
 
 FIRST_LOOK = 0.1
 """The share of the budget before which a normal mean decides nothing."""
 
-MAX_SHARE = 0.01
-"""The largest share of one estimate in the sum of squares. In small samples more is allowed: the
-share of an estimate that is five standard deviations off."""
-
 MIN_EFFECTIVE = 1000.0
 """The smallest effective number of trajectories off policy."""
-
-Doubt = tuple[Reason, str]
-"""Why a mean is not taken for normal, and the numbers that belong to it."""
-
-
-def max_share(n: int) -> float:
-    """The largest share of one of n estimates in the sum of squares that is allowed."""
-    return max(MAX_SHARE, 25.0 / max(n, 1))
 
 
 def sampled_doubt(stream: Stream, limit: int) -> Doubt | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.verification.confidence.scaled_sequences import Method
-from gradbias.verification.evidence.reasons import Reason
+from gradbias.verification.evidence.reasons import Doubt, Reason
 from gradbias.verification.evidence.reports import BiasReport, Verdict
 from gradbias.verification.evidence.subjects import MeasuredMoments, Subject
 from gradbias.verification.evidence.verdicts import (
+    DOUBTED,
     ErrorRates,
     Gap,
     Judgement,
@@ -22,11 +24,9 @@ from gradbias.verification.evidence.verdicts import (
     undecided_detail,
 )
 from gradbias.verification.sequential.functionals import Box, Functionals, box_of
-from gradbias.verification.sequential.normality import Doubt, sampled_doubt
+from gradbias.verification.sequential.normality import sampled_doubt
 from gradbias.verification.sequential.power import SequentialDesign, detectable_norm
 from gradbias.verification.sequential.stream import Stopped, Stream
-
-_DOUBTED = "the interval takes the mean for normal, which is doubted: the bias may lie outside it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,8 @@ class SequentialReport(BiasReport):
 @dataclass(frozen=True, eq=False)
 class StreamJudge:
     """A `SampledJudge` of a stream of at most ``limit`` estimates; ``beforehand`` is why their
-    mean is not taken for normal, where that is known from the start.
+    mean is not taken for normal, where that is known from the start, and ``rare`` says why that of
+    so many is not.
     """
 
     stream: Stream
@@ -80,6 +81,7 @@ class StreamJudge:
     method: Method
     assumption: str
     limit: int
+    rare: Callable[[int], Doubt | None]
     beforehand: Doubt | None = None
 
     def __call__(
@@ -103,7 +105,7 @@ class StreamJudge:
         if gap.unit == 0.0:
             return open_verdict
         if (doubt := self.doubt()) is not None:
-            notes = (_DOUBTED,) if self.stream.count else ()
+            notes = (DOUBTED,) if self.stream.count else ()
             return replace(open_verdict, reason=doubt[0], detail=doubt[1], notes=notes)
         tolerated = rates.tolerance * gap.unit
         if (decided := decide(box.norm, tolerated)) is not None:
@@ -126,7 +128,8 @@ class StreamJudge:
             return Reason.NO_ESTIMATE, ""
         if self.method is not Method.ASYMPTOTIC:
             return None
-        return self.beforehand or sampled_doubt(self.stream, self.limit)
+        sampled = sampled_doubt(self.stream, self.limit)
+        return self.beforehand or sampled or self.rare(self.stream.count)
 
     def _resolution(self, box: Box, trace: float, missed_bias: float) -> float:
         """About how far the interval reaches: its half-width and the mean's standard deviation."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from gradbias.verification.confidence.mean_tests import MeanTest
+from gradbias.verification.confidence.mean_tests import QUARTIC, MeanTest
 from gradbias.verification.confidence.scaled_sequences import (
     Method,
     ScaledSequence,
@@ -15,8 +15,7 @@ from gradbias.verification.confidence.scaled_sequences import (
     truncation_slack,
 )
 from gradbias.verification.confidence.sequences import (
-    BETS,
-    QUARTIC,
+    STAKES,
     Asymptotic,
     Betting,
     EmpiricalBernstein,
@@ -26,9 +25,11 @@ from tests.cases import calibration as calibration_cases
 
 
 def log_wealth_written_out(x, m, sign):
-    """The mixture's wealth by its product, with no polynomial."""
-    logs = np.log1p(sign * BETS[:, None] * (x[None] - m)).sum(axis=1)
-    return float(np.logaddexp.reduce(logs) - math.log(len(BETS)))
+    """The mixture's wealth by its product: of the fractions ``c / (1 + c m)`` of stakes c."""
+    nearest = m if sign > 0 else 1 - m
+    fractions = STAKES / (1 + STAKES * nearest)
+    logs = np.log1p(sign * fractions[:, None] * (x[None] - m)).sum(axis=1)
+    return float(np.logaddexp.reduce(logs) - math.log(len(STAKES)))
 
 
 def interval_written_out(x, rate):
@@ -60,7 +61,7 @@ def test_the_polynomial_stays_below_the_logarithm():
 
 
 @pytest.mark.parametrize("name", ["coin", "rare", "beta"])
-def test_betting_is_a_little_wider_than_wealth_written_out(name):
+def test_betting_is_wealth_written_out(name):
     rng = np.random.default_rng(3)
     draws = {
         "coin": rng.random(300) < 0.4,
@@ -68,16 +69,16 @@ def test_betting_is_a_little_wider_than_wealth_written_out(name):
         "beta": rng.beta(5, 2, 300),
     }
     x = draws[name].astype(float)
-    low, high = (float(end[0]) for end in fed(Betting.empty(1), x[:, None], 70).bounds(0.02))
+    sequence = fed(Betting.empty(1), x[:, None], 70)
+    low, high = (float(end[0]) for end in sequence.bounds(0.02))
     least, most = interval_written_out(x, 0.02)
-    assert low <= least + 1 / 4000
-    assert high >= most - 1 / 4000
-    assert high - low <= 1.05 * (most - least) + 2 / 4000
-    for m in (low - 0.01, high + 0.01, 0.5):
+    assert abs(low - least) <= 1 / 4000
+    assert abs(high - most) <= 1 / 4000
+    for m in (low - 0.01, high + 0.01, 0.5, 1e-4):
         if 0 < m < 1:
             for sign in (1, -1):
-                wealth = fed(Betting.empty(1), x[:, None], 70).log_wealth(np.array([m]), sign)[0]
-                assert wealth <= log_wealth_written_out(x, m, sign) + 1e-9
+                wealth = sequence.log_wealth(np.array([m]), sign)[0]
+                assert abs(wealth - log_wealth_written_out(x, m, sign)) < 1e-9
 
 
 def expected_wealth(p, m, n, sign):
@@ -92,9 +93,9 @@ def expected_wealth(p, m, n, sign):
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
-def test_expected_wealth_at_the_true_mean_is_at_most_one(p):
+def test_expected_wealth_at_the_true_mean_is_one(p):
     for sign in (1, -1):
-        assert expected_wealth(p, p, 8, sign) <= 1.0
+        assert abs(expected_wealth(p, p, 8, sign) - 1.0) < 1e-12
     assert expected_wealth(p, p - 0.09, 8, 1) > 1.0  # and above it where the mean is not m
 
 
@@ -268,11 +269,13 @@ def test_the_design_s_inequality_is_the_published_one(variance):
     second = spread + bias**2
     gain = n * bias - (math.sqrt(2 * n * spread * size) + size / 3)
     squares = min(n, n * second + math.sqrt(2 * n * second * size) + size / 3)
-    best = max(
-        f * gain - (f**2 / 2 + f**3 / 3 + QUARTIC * f**4) * squares
-        for f in (0.5**k for k in range(1, 17))
-    )
-    exponent = best - math.log(16)
+
+    def sure(f):
+        return f * gain - (f**2 / 2 + f**3 / 3 + QUARTIC * f**4) * squares
+
+    # A stake's fraction of the wealth depends on the mean: at worst it is at an end of its range.
+    best = max(min(sure(c), sure(c / (1 + c))) for c in (0.5**k for k in range(13)))
+    exponent = best - math.log(20)
     # The rate at which this wealth is just enough, a little more and a little less.
     for factor, enough in ((1.01, True), (0.99, False)):
         rate = factor * 2 * math.exp(-exponent)

@@ -108,9 +108,10 @@ def test_the_verdicts_are_those_of_enumeration_where_they_are_decided():
         assert report.stopped is Stopped.DECIDED
 
 
-def test_a_jackpot_that_is_never_seen_fools_the_normal_mean_and_not_the_range():
+def test_a_jackpot_that_is_never_seen_fools_neither_the_normal_mean_nor_the_range():
     """One in 100,000 and 4,000 samples: most samples do not hold it. The mean of those is not the
-    gradient, and the normal interval, narrow as the rest is, says so. Ten seeds each."""
+    gradient, and the normal interval, narrow as the rest is, excludes it; but the exact moments say
+    that it must not decide. Ten seeds each."""
     mdp, theta = jackpot(1e-5), np.zeros((3, 2))
     estimator = from_surrogate(ad, order=1)
     assert measure_bias(estimator, mdp, theta).verdict is Verdict.UNBIASED
@@ -125,7 +126,8 @@ def test_a_jackpot_that_is_never_seen_fools_the_normal_mean_and_not_the_range():
             rng=np.random.default_rng(seed),
             **options,
         )
-        wrong += normal.verdict is Verdict.BIASED
+        assert (normal.verdict, normal.reason) == (Verdict.UNDECIDED, Reason.RARE_OUTCOMES)
+        wrong += normal.relative_interval[0] > 0.05
         report = measure_bias_sequentially(
             estimator, mdp, theta, rng=np.random.default_rng(seed), **options
         )
