@@ -17,6 +17,8 @@ from .targets import InfiniteHorizon as InfiniteHorizon
 from .targets import InnerLoop as InnerLoop
 from .targets import Target as Target
 from .targets import Undiscounted as Undiscounted
+from .targets import ZeroTarget as ZeroTarget
 from .targets import bootstrapped_gradient as bootstrapped_gradient
 from .targets import return_derivative as return_derivative
 from .targets import update_field as update_field
+from .targets import zero as zero

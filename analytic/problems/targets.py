@@ -228,7 +228,45 @@ class GivenTarget:
         return self.description
 
 
-AnyTarget = Target | GivenTarget
+@dataclass(frozen=True)
+class ZeroTarget:
+    """The target 0: what has it as its mean does nothing on average, as a baseline should.
+
+    Attributes:
+        order: 1 for a gradient, 2 for a Hessian, and so on.
+    """
+
+    order: int
+
+    def __post_init__(self) -> None:
+        whole_number("order", self.order, at_least=1)
+
+    def __str__(self) -> str:
+        return f"zero, as the {_ORDER_NAMES.get(self.order, f'order-{self.order} derivative')}"
+
+
+AnyTarget = Target | GivenTarget | ZeroTarget
+
+
+def zero(order: int = 1) -> ZeroTarget:
+    """The target 0, for estimators that should do nothing on average: baselines, control variates,
+    a KL penalty's estimate at the reference policy.
+
+    Args:
+        order: 1 for the gradient, 2 for the Hessian, and so on.
+
+    Returns:
+        The target; its value has theta's axes ``order`` times.
+
+    Raises:
+        ValueError: an order below 1.
+
+    Source: Weaver and Tao 2001 (a baseline's gradient has mean 0).
+
+    >>> print(zero())
+    zero, as the gradient
+    """
+    return ZeroTarget(order)
 
 
 def return_derivative(order: int, *, horizon: int | None) -> Target:

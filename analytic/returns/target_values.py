@@ -18,6 +18,7 @@ from gradbias.analytic.problems.targets import (
     FiniteHorizon,
     GivenTarget,
     Target,
+    ZeroTarget,
 )
 from gradbias.analytic.returns.derivatives import gradient_along, hessian_at, logit_gradient
 from gradbias.analytic.returns.evaluation import Evaluation, policy_of
@@ -58,6 +59,8 @@ def evaluate_target(
     """
     if isinstance(target, GivenTarget):
         return target.value
+    if isinstance(target, ZeroTarget):
+        return np.zeros(np.shape(theta) * target.order)
     other_variable = target.with_respect_to != POLICY_PARAMETERS
     if other_variable or target.inner or target.regulariser or target.order > 3:
         raise ValueError(f"no closed form for {target}: derive it and pass a GivenTarget")

@@ -56,7 +56,6 @@ def run_check(command: Check) -> Checked:
             estimator,
             mdp,
             theta,
-            tolerance=command.tolerance,
             false_alarm=command.false_alarm,
             batch_size=command.batch_size,
             critic=critic,
@@ -72,14 +71,15 @@ def run_check(command: Check) -> Checked:
 
 def _measure(command: Check) -> tuple[Callable[..., BiasReport], dict[str, Any]]:
     """The function that measures, and the options that it alone has."""
+    tolerance = {} if command.tolerance is None else {"tolerance": command.tolerance}
     own = ("bounds", "second_moment", "checkpoint")
     given = {name: getattr(command, name) for name in own if getattr(command, name) is not None}
     if command.evidence == "sequential":
-        return measure_bias_sequentially, given
+        return measure_bias_sequentially, tolerance | given
     if given:
         option = next(iter(given)).replace("_", "-")
         raise ValueError(f"--{option}: expected --evidence sequential, got {command.evidence}")
-    return measure_bias, {"evidence": command.evidence}
+    return measure_bias, tolerance | {"evidence": command.evidence}
 
 
 def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:

@@ -66,8 +66,9 @@ class Measurement(Problem):
     bounds: Annotated[tuple[float, float] | None, _shown("LOW HIGH")] = None
     #: For sequential evidence: an upper bound of E[x^2] for every component x of an estimate.
     second_moment: Annotated[float | None, _shown("BOUND")] = None
-    #: The largest bias, relative to the target's norm, that sampled evidence calls unbiased.
-    tolerance: float = 0.01
+    #: The largest bias, relative to the target's norm, that is called unbiased. By default sampled
+    #: evidence allows 0.01, and exact evidence rounding and small constants in the estimator alone.
+    tolerance: Annotated[float | None, _shown("SHARE", "0.01 by samples, 1e-9 exactly")] = None
     #: The type I error rate of sampled evidence: the probability that it calls an unbiased
     #: estimator biased.
     false_alarm: float = 1e-3

@@ -93,8 +93,7 @@ class SurrogateCall:
                         f"changed its record in place ({_first_line(error)}); a record is read-only"
                     ) from None
                 raise self.error(located(error)) from None
-        self._check_values(value, ())
-        return value
+        return self._checked_values(value, ())
 
     def mapped(self, tensors: Tensors) -> Tensor:
         """The surrogates ``[B]`` of B replications, through vmap.
@@ -106,8 +105,7 @@ class SurrogateCall:
         with self._read_only(tensors), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*performance drop.*")
             values: Tensor = torch.func.vmap(self, randomness="error")(tensors)
-        self._check_values(values, (len(tensors["log_probs"]),))
-        return values
+        return self._checked_values(values, (len(tensors["log_probs"]),))
 
     @contextmanager
     def without_random_numbers(self) -> Iterator[None]:
@@ -126,33 +124,44 @@ class SurrogateCall:
             if not torch.equal(before, tensors[name].detach()):
                 raise self.error(f"changed record.{name} in place; a record is read-only")
 
-    def _check_values(self, values: object, leading: tuple[int, ...]) -> None:
-        """Raises SurrogateError unless ``values`` are finite float64 scalars, ``[*leading]``."""
+    def _checked_values(self, values: object, leading: tuple[int, ...]) -> Tensor:
+        """The values as float64. Raises SurrogateError unless they are finite floating-point
+        scalars, ``[*leading]``.
+        """
         if not isinstance(values, Tensor):
             raise self.error(f"returned a {type(values).__name__}; expected a scalar torch tensor")
         if values.shape != leading:
             shape = tuple(values.shape[len(leading) :])
             raise self.error(f"returned shape {shape}; expected a scalar, shape ()")
-        if values.dtype != torch.float64:
-            raise self.error(f"returned {values.dtype}; expected torch.float64, as its record has")
+        if not values.dtype.is_floating_point:
+            raise self.error(f"returned {values.dtype}; expected a floating-point number")
         wrong = values[~torch.isfinite(values)]
         if len(wrong):
             raise self.error(f"returned {wrong[0].item()}; expected a finite number")
+        return values.double()
 
     def error(self, message: str) -> SurrogateError:
         """A SurrogateError that names this surrogate."""
         return SurrogateError(f"surrogate {self.name}: {message}")
 
 
-def probe(call: SurrogateCall, tensors: Tensors, order: int) -> str | None:
+def probe(
+    call: SurrogateCall, tensors: Tensors, order: int, *, rounding: float = 0.0
+) -> str | None:
     """Checks the surrogate on a few replications ``[B, ...]``, one by one.
+
+    Args:
+        call: the surrogate.
+        tensors: the replications.
+        order: the highest order of derivatives that is looked at.
+        rounding: by how much, relative to their size, vmap may change derivatives (1e-10 at least).
 
     Returns:
         None if vmap may be used, otherwise the reason why not.
 
     Raises:
-        SurrogateError: the surrogate raises, is not a finite float64 scalar that depends on its
-            leaves, draws random numbers, or changes its record.
+        SurrogateError: the surrogate raises, is not a finite scalar that depends on its leaves,
+            draws random numbers, or changes its record.
     """
     for b in range(len(tensors["log_probs"])):
         single = {name: _leaf(name, tensor[b]) for name, tensor in tensors.items()}
@@ -171,7 +180,7 @@ def probe(call: SurrogateCall, tensors: Tensors, order: int) -> str | None:
         mapped = _differentiate((call.mapped(inputs), _leaves(inputs)), order)
     except Exception as error:
         return _first_line(error)
-    return None if _close(looped, mapped, 1e-10) else CHANGED_BY_VMAP
+    return None if _close(looped, mapped, max(1e-10, rounding)) else CHANGED_BY_VMAP
 
 
 def _close(one: Coefficients, other: Coefficients, tolerance: float) -> bool:

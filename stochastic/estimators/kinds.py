@@ -41,12 +41,18 @@ from gradbias.stochastic.estimators.contexts import (
     batch_visits,
     player_tables,
 )
-from gradbias.stochastic.rollouts.records import Surrogate, record_tensors
+from gradbias.stochastic.rollouts.records import Surrogate, Tensors, record_tensors
 from gradbias.stochastic.rollouts.trajectories import Trajectories
+from gradbias.stochastic.tracing.imprecision import PRECISE, Imprecision, imprecision_of
 
 MAX_BY_VISIT = 2**20
 """Where a derivative in the log-probabilities has more entries than this, it is taken in the table
 of logits, if that is smaller."""
+
+
+ROUNDINGS = 16
+"""How many rounding errors of its coarsest numbers an estimate may be off by, relative to its size.
+"""
 
 
 class Evaluator(Protocol):
@@ -80,6 +86,7 @@ class SurrogateEvaluator:
     order: int
     vmapped: bool
     notes: tuple[str, ...]
+    imprecision: Imprecision = PRECISE
 
     @property
     def most(self) -> int | None:
@@ -143,9 +150,11 @@ class SurrogateEstimator:
         tensors = record_tensors(_probed(batch), player, other)
         size = tensors["log_policy"][0].numel()
         # A large batch's higher derivatives would take far longer than the estimates themselves.
-        reason = probe(call, tensors, self.order if size**self.order <= MAX_BY_VISIT else 1)
+        looked_at = self.order if size**self.order <= MAX_BY_VISIT else 1
+        imprecision = _imprecision(call, tensors)
+        reason = probe(call, tensors, looked_at, rounding=ROUNDINGS * imprecision.rounding)
         notes = () if reason is None else (f"looped over trajectories: vmap says: {reason}",)
-        return SurrogateEvaluator(call, context, self.order, reason is None, notes)
+        return SurrogateEvaluator(call, context, self.order, reason is None, notes, imprecision)
 
 
 @dataclass(frozen=True)
@@ -234,8 +243,8 @@ def from_surrogate(function: Surrogate, *, order: int, name: str | None = None) 
     """The estimator that differentiates a surrogate objective.
 
     Args:
-        function: maps a `stochastic.Record` to a scalar float64 tensor; it must not draw random
-            numbers or change its record.
+        function: maps a `stochastic.Record` to a scalar tensor; it must not draw random numbers or
+            change its record.
         order: how often it is differentiated: 1, 2 or 3.
         name: the name in reports (default: the function's).
 
@@ -335,6 +344,19 @@ def checked_estimate(name: str, compute: Callable[[], Any], shape: tuple[int, ..
     if isinstance(result, Tensor):
         result = result.detach().cpu().numpy()
     return frozen_array(f"{name}: its estimate", result, shape)
+
+
+def inexactness(evaluator: Evaluator) -> Imprecision:
+    """An evaluator's ``imprecision``; one that has none is taken for float64 throughout."""
+    known: object = getattr(evaluator, "imprecision", PRECISE)
+    return known if isinstance(known, Imprecision) else PRECISE
+
+
+def _imprecision(call: SurrogateCall, tensors: Tensors) -> Imprecision:
+    try:
+        return imprecision_of(call, tensors)
+    except Exception:  # `probe` calls the function again, and says what is wrong
+        return PRECISE
 
 
 def _probed(batch: Trajectories) -> Trajectories:

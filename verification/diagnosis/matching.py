@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.utils.validation import FloatArray
+from gradbias.stochastic.tracing.imprecision import MAX_GUARD
 from gradbias.verification.confidence.norm_intervals import Spread
 from gradbias.verification.diagnosis.known_errors import ErrorFamily, ExactQuantities, KnownError
 from gradbias.verification.evidence.reports import BiasReport, Direction, Evidence
@@ -51,7 +52,7 @@ class Case:
         """Whether the mean is ``value``, to rounding or within the confidence region."""
         report = self.report
         if report.evidence is not Evidence.SAMPLING:
-            return self.residual(value) <= max(report.tolerance, EXACT)
+            return self.residual(value) <= max(min(report.tolerance, MAX_GUARD), EXACT)
         per_estimate = 1 if report.coupled else report.batch_size
         trace = float(report.variance.sum()) * per_estimate
         # The trace bounds the covariance's other norms: the region is wider than need be.

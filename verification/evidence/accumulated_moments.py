@@ -9,7 +9,7 @@ import numpy as np
 
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.stochastic.derivatives.assembly import Rows
-from gradbias.stochastic.estimators.kinds import Evaluator
+from gradbias.stochastic.estimators.kinds import ROUNDINGS, Evaluator, inexactness
 from gradbias.stochastic.rollouts.trajectories import Trajectories
 from gradbias.verification.evidence.enumeration import Block, check_outcomes
 
@@ -148,7 +148,9 @@ def _repeats(evaluator: Evaluator, batch: Trajectories, rows: Rows) -> bool:
     depend on how many are evaluated at a time.
     """
     again, before = evaluator.rows(batch[:REPEATED]).values, rows.first(REPEATED).values
-    return np.allclose(again, before, rtol=1e-9, atol=1e-12 * np.abs(before).max(initial=0.0))
+    rounding = ROUNDINGS * inexactness(evaluator).rounding
+    largest = np.abs(before).max(initial=0.0)
+    return np.allclose(again, before, rtol=max(1e-9, rounding), atol=max(1e-12, rounding) * largest)
 
 
 def sampled_moments(

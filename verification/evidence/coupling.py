@@ -21,12 +21,15 @@ import numpy as np
 from gradbias.analytic.utils.validation import IntArray
 from gradbias.stochastic.derivatives.assembly import Rows
 from gradbias.stochastic.estimators.kinds import (
+    ROUNDINGS,
     CallableEstimator,
     Evaluator,
     SurrogateEstimator,
     SurrogateEvaluator,
+    inexactness,
 )
 from gradbias.stochastic.rollouts.trajectories import Trajectories
+from gradbias.stochastic.tracing.imprecision import Imprecision
 from gradbias.verification.evidence.request import Request
 
 POOL = 24
@@ -48,7 +51,7 @@ ORDERS = 4
 """The number of random orders that each batch is tried in before multisets stand for all orders."""
 
 _AGREED = 1e-9
-"""The largest relative difference that is taken for rounding."""
+"""The largest relative difference that is taken for rounding in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +278,9 @@ class _Trial:
             for begin in range(0, len(index), block):
                 part = index[begin : begin + block]
                 together = self.evaluator.rows(self.batches(part))
-                if not _same_means(together, _repeated(alone, part.ravel()), n):
+                if not _same_means(
+                    together, _repeated(alone, part.ravel()), n, _agreed(self.evaluator)
+                ):
                     return True
         except ValueError:
             if given:
@@ -293,7 +298,7 @@ class _Trial:
                 together = evaluator.along_random_directions(self.batches(batch[None]))[0]
                 shares = np.bincount(batch, minlength=self.members) / len(batch)
                 largest = max(np.abs(together).max(), (shares @ np.abs(alone)).max())
-                if np.abs(together - shares @ alone).max() > _AGREED * largest:
+                if np.abs(together - shares @ alone).max() > _agreed(evaluator) * largest:
                     return True
         except ValueError:
             return True
@@ -306,8 +311,14 @@ def _repeated(rows: Rows, index: IntArray) -> Rows:
     return Rows(rows.values[index], indices, rows.shape, rows.largest)
 
 
-def _same_means(together: Rows, alone: Rows, n: int) -> bool:
-    """Whether each estimate of ``together`` is the mean of the n of ``alone`` that belong to it.
+def _agreed(evaluator: Evaluator) -> float:
+    """The largest relative difference that is taken for rounding."""
+    return max(_AGREED, ROUNDINGS * inexactness(evaluator).rounding)
+
+
+def _same_means(together: Rows, alone: Rows, n: int, agreed: float) -> bool:
+    """Whether each estimate of ``together`` is the mean of the n of ``alone`` that belong to it, up
+    to a relative difference ``agreed``.
 
     Rows may be sparse: each value gets a number for its batch and entry, values of one number are
     added up (``alone`` with a minus sign), and the sums must be 0 but for rounding.
@@ -320,7 +331,7 @@ def _same_means(together: Rows, alone: Rows, n: int) -> bool:
     largest = np.zeros(len(together.values))
     owners = unique_keys // together.size
     np.maximum.at(largest, owners, sizes)
-    return bool((gaps <= _AGREED * largest[owners]).all())
+    return bool((gaps <= agreed * largest[owners]).all())
 
 
 def _keys(rows: Rows, n: int) -> IntArray:
@@ -354,11 +365,16 @@ class OrderFree:
         """The inner evaluator's limit."""
         return self.inner.most
 
+    @property
+    def imprecision(self) -> Imprecision:
+        """The inner evaluator's imprecision."""
+        return inexactness(self.inner)
+
     def rows(self, batch: Trajectories) -> Rows:
         """The estimates. Raises OrderMattersError if they depend on the order."""
         rows = self.inner.rows(batch)
         for shuffled in self._reordered(batch):
-            if not _same_means(self.inner.rows(shuffled), rows, 1):
+            if not _same_means(self.inner.rows(shuffled), rows, 1, _agreed(self.inner)):
                 raise OrderMattersError
         return rows
 

@@ -10,6 +10,11 @@ class Reason(Enum):
     numbers that belong to it stand beside it, in a report's ``detail``.
     """
 
+    # UNBIASED, by exact evidence
+    WITHIN_TOLERANCE = "the bias is not 0, but within the tolerance"
+    ROUNDED = "the bias is no more than the rounding of the estimator's coarsest numbers"
+    GUARDED = "the bias is that of a small constant in the estimator, and vanishes with it"
+    NOTHING_ON_AVERAGE = "the estimate varies, and does nothing on average"
     # UNBIASED, by sampling
     SIGNIFICANT = "the bias is within the tolerance, but significantly different from 0"
     NOT_SIGNIFICANT = "the bias is not significantly different from 0"
@@ -21,6 +26,10 @@ class Reason(Enum):
     )
     NO_VARIATION = "the interval contains the tolerance, although the estimates do not vary"
     NO_ESTIMATE = "no estimate was drawn"
+    ONLY_ZEROS = (
+        "every estimate that was drawn is 0, and the target is not; what makes the estimator "
+        "differ from 0 may be rare: enumerate, or draw more"
+    )
     TOO_FEW_ESTIMATES = (
         "too few estimates were drawn for their mean to be taken for normal; draw more, or give "
         "bounds or a second_moment"
@@ -51,7 +60,9 @@ class Reason(Enum):
         "every reward that can be reached is 0; use a longer horizon, another start, or a problem "
         "with rewards"
     )
-    ZERO_ESTIMATOR = "the estimator is 0 on every trajectory; look at what it multiplies"
+    ZERO_ESTIMATOR = (
+        "the estimator is 0 on every trajectory, as the target is; look at what it multiplies"
+    )
     ZERO_TARGET = (
         "the target is 0 to rounding, and the estimate's mean was not found to differ; use another "
         "policy or problem"

@@ -203,7 +203,9 @@ class BiasReport:
         what = f"{self.target}, {self.scope}"
         why = "" if self.reason is None else f": {self.reason.with_detail(self.detail)}"
         if self.verdict is Verdict.UNBIASED:
-            within = "" if self.interval is None else f" to within {100 * self.tolerance:.3g}%"
+            is_zero = self.interval is None and self.reason in (None, Reason.NOTHING_ON_AVERAGE)
+            figure = self.tolerance if self.interval is not None else self.relative_bias
+            within = "" if is_zero else f" to within {100 * figure:.3g}%"
             return f"UNBIASED{within} for {what}{why}"
         if self.verdict is Verdict.BIASED:
             return f"BIASED for {what}: off by {percent} of {self._yardstick()}"

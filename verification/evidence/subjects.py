@@ -16,6 +16,7 @@ from gradbias.analytic.problems.targets import (
 )
 from gradbias.analytic.returns.target_values import evaluate_target
 from gradbias.analytic.utils.validation import BoolArray, FloatArray
+from gradbias.stochastic.tracing.imprecision import PRECISE, Imprecision
 from gradbias.verification.evidence.accumulated_moments import Moments
 from gradbias.verification.evidence.reasons import Doubt
 from gradbias.verification.evidence.reports import Evidence
@@ -29,7 +30,7 @@ class MeasuredMoments:
 
     ``batch_size`` is N. ``scope`` and ``assumption`` replace the report's defaults, where the
     evidence has its own (symbolic evidence has). ``doubt`` is why a sampled mean is not taken for
-    normal.
+    normal, ``unguarded`` the mean with all guards of ``imprecision`` extrapolated to 0.
     """
 
     moments: Moments
@@ -40,6 +41,8 @@ class MeasuredMoments:
     scope: str | None = None
     assumption: str | None = None
     doubt: Doubt | None = None
+    imprecision: Imprecision = PRECISE
+    unguarded: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)

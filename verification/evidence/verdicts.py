@@ -1,8 +1,10 @@
 """From moments and a target to a verdict, and to the report that carries it.
 
-With exact evidence the bias is 0 up to rounding, or it is not. With sampling it depends on which
-side of the tolerance the interval of the bias norm lies. Nothing is tested where the target, the
-rewards or the estimator is identically 0: such a verdict is VACUOUS.
+With exact evidence the bias is within the tolerance, or it is not. Without a tolerance, it has to
+be 0 but for the rounding of the coarsest dtype in the estimator, and for small constants that guard
+its divisions. With sampling it depends on which side of the tolerance the interval of the bias norm
+lies. Where no reward can be reached, the estimator cannot vary, or the target happens to be 0,
+nothing is tested: such a verdict is VACUOUS.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gradbias.analytic.problems.targets import GivenTarget
+from gradbias.analytic.problems.targets import Target
 from gradbias.analytic.utils.validation import real_number
+from gradbias.stochastic.estimators.kinds import ROUNDINGS
+from gradbias.stochastic.tracing.imprecision import MAX_GUARD
 from gradbias.verification.confidence.norm_intervals import (
     ASSUMPTION,
     estimate_spread,
@@ -29,13 +33,17 @@ from gradbias.verification.evidence.subjects import MeasuredMoments, Subject
 EXACT_TOLERANCE = 1e-9
 """The largest relative bias that exact evidence takes for rounding."""
 
+SAMPLED_TOLERANCE = 0.01
+"""The largest relative bias that sampling calls UNBIASED by default."""
+
+_EXPLAINED = 1e-2
+"""The share of a bias that may be left when the guards that explain it are taken away: their effect
+is proportional to them only to first order."""
+
 _SUMMED = 1e-13
 _SOLVED = 1e-15
 """The rounding of an enumerated mean, relative to its absolute terms; and that of an exact
 derivative, relative to the values that it is made of."""
-
-_SINGLE = 1e-5
-"""A relative bias below this may be single precision's."""
 
 _MAX_SHARE = 0.04
 """The largest share of one estimate in the sum of squares, in a sample of fixed size."""
@@ -55,18 +63,28 @@ _ASSUMPTIONS = {
 
 @dataclass(frozen=True)
 class ErrorRates:
-    """The largest relative bias that is called UNBIASED, and the rates of type I (false alarm) and
-    type II errors (missed bias).
+    """The largest relative bias that sampling calls UNBIASED, and the rates of type I (false alarm)
+    and type II errors (missed bias). ``exact`` is the largest relative bias that exact evidence
+    calls UNBIASED; None stands for no more than rounding and guards.
     """
 
     tolerance: float
     false_alarm: float
     missed_bias: float
+    exact: float | None = None
+
+    @classmethod
+    def of(cls, tolerance: float | None, false_alarm: float, missed_bias: float) -> ErrorRates:
+        """The rates, with one tolerance for all evidence, or (None) the default of each."""
+        sampled = SAMPLED_TOLERANCE if tolerance is None else tolerance
+        return cls(sampled, false_alarm, missed_bias, tolerance)
 
     def __post_init__(self) -> None:
         real_number("tolerance", self.tolerance, low=1e-300, high=1e300)
         real_number("false_alarm", self.false_alarm, low=1e-300, high=0.5)
         real_number("missed_bias", self.missed_bias, low=1e-300, high=0.5)
+        if self.exact is not None:
+            real_number("tolerance", self.exact, low=1e-300, high=1e300)
 
 
 @dataclass(frozen=True)
@@ -83,8 +101,8 @@ class Gap:
     @classmethod
     def of(cls, subject: Subject, moments: Moments) -> Gap:
         """The gap between the moments' mean and the subject's target."""
-        is_given = isinstance(subject.target, GivenTarget)
-        solved = 0.0 if is_given else _SOLVED * subject.rounding_scale
+        is_solved = isinstance(subject.target, Target)
+        solved = _SOLVED * subject.rounding_scale if is_solved else 0.0
         rounding = max(_SUMMED * moments.absolute, solved)
         target_norm = float(np.linalg.norm(subject.exact))
         is_zero = rounding >= _RESOLVED * target_norm
@@ -199,34 +217,72 @@ def judge(
     if measured.evidence is Evidence.SAMPLING:
         judgement = sampled(subject, gap, measured, rates)
     else:
-        judgement = _judge_exact(gap)
-    vacuous = _vacuous(subject, measured.moments, judgement)
-    if vacuous is None:
-        return judgement
-    detail = (subject.unrewarded or "") if vacuous is Reason.NO_REWARD else ""
-    return replace(judgement, verdict=Verdict.VACUOUS, reason=vacuous, detail=detail)
+        judgement = _judge_exact(subject, gap, measured, rates)
+    return _with_zeros(subject, measured, judgement)
 
 
-def _judge_exact(gap: Gap) -> Judgement:
-    allowed = max(EXACT_TOLERANCE * gap.unit, gap.rounding)
-    tolerance = allowed / gap.unit if gap.unit > 0 else EXACT_TOLERANCE
-    if gap.distance <= allowed:
-        return Judgement(Verdict.UNBIASED, gap, gap.distance, tolerance)
-    notes: tuple[str, ...] = ()
-    if gap.distance < _SINGLE * gap.unit:
-        notes = ("float32 inside the estimator makes biases as small as this; records are float64",)
-    return Judgement(Verdict.BIASED, gap, gap.distance, tolerance, notes=notes)
+def small_bias(subject: Subject, moments: Moments) -> bool:
+    """Whether a bias is not 0 to rounding in float64, but so small that guards may explain it."""
+    gap = Gap.of(subject, moments)
+    return max(EXACT_TOLERANCE * gap.unit, gap.rounding) < gap.distance <= MAX_GUARD * gap.unit
 
 
-def _vacuous(subject: Subject, moments: Moments, judgement: Judgement) -> Reason | None:
-    """Why nothing was tested; None where something was."""
+def _judge_exact(
+    subject: Subject, gap: Gap, measured: MeasuredMoments, rates: ErrorRates
+) -> Judgement:
+    strict = max(EXACT_TOLERANCE * gap.unit, gap.rounding)
+    imprecision, unguarded = measured.imprecision, measured.unguarded
+    rounded = max(strict, ROUNDINGS * imprecision.rounding * measured.moments.absolute)
+    left = gap.distance
+    if unguarded is not None:
+        left = float(np.linalg.norm(unguarded - subject.exact))
+    guards = ", ".join(imprecision.guards)
+    is_guarded = left < gap.distance and left <= max(rounded, _EXPLAINED * gap.distance)
+    causes = [(Reason.ROUNDED, imprecision.coarsest, rounded)] if imprecision.coarsest else []
+    causes += [(Reason.GUARDED, guards, MAX_GUARD * gap.unit)] if is_guarded else []
+    causes = [cause for cause in causes if strict < gap.distance <= cause[2]]
+
+    def judged(
+        verdict: Verdict, allowed: float, reason: Reason | None = None, detail: str = ""
+    ) -> Judgement:
+        tolerance = allowed / gap.unit if gap.unit > 0 else EXACT_TOLERANCE
+        return Judgement(verdict, gap, gap.distance, tolerance, reason, detail)
+
+    if gap.distance <= strict:
+        return judged(Verdict.UNBIASED, strict)
+    if rates.exact is not None:
+        allowed = max(rates.exact * gap.unit, gap.rounding)
+        if gap.distance <= allowed:
+            return judged(Verdict.UNBIASED, allowed, Reason.WITHIN_TOLERANCE)
+        notes = tuple(reason.with_detail(detail) for reason, detail, _ in causes)
+        return replace(judged(Verdict.BIASED, allowed), notes=notes)
+    if causes:
+        reason, detail, allowed = causes[0]
+        return judged(Verdict.UNBIASED, allowed, reason, detail)
+    return judged(Verdict.BIASED, rounded)
+
+
+def _with_zeros(subject: Subject, measured: MeasuredMoments, judgement: Judgement) -> Judgement:
+    """The judgement, changed where rewards, estimates or the target are 0."""
+    moments, is_sampled = measured.moments, measured.evidence is Evidence.SAMPLING
+    vacuous = replace(judgement, verdict=Verdict.VACUOUS)
     if subject.unrewarded is not None:
-        return Reason.NO_REWARD
+        return replace(vacuous, reason=Reason.NO_REWARD, detail=subject.unrewarded)
+    target_is_zero = judgement.gap.target_is_zero
     if moments.largest == 0.0 and moments.outcomes > 0:
-        return Reason.ZERO_ESTIMATOR
-    if judgement.gap.target_is_zero and judgement.verdict is not Verdict.BIASED:
-        return Reason.ZERO_TARGET
-    return None
+        if target_is_zero:
+            return replace(vacuous, reason=Reason.ZERO_ESTIMATOR, detail="")
+        if is_sampled:
+            why: dict[str, Any] = {"reason": Reason.ONLY_ZEROS, "detail": ""}
+            return replace(judgement, verdict=Verdict.UNDECIDED, **why)
+        return judgement
+    if not target_is_zero or judgement.verdict is Verdict.BIASED:
+        return judgement
+    if isinstance(subject.target, Target):  # it happens to be 0: a wrong factor would not show
+        return replace(vacuous, reason=Reason.ZERO_TARGET, detail="")
+    if judgement.verdict is Verdict.UNBIASED and judgement.reason is None:
+        return replace(judgement, reason=Reason.NOTHING_ON_AVERAGE)
+    return judgement
 
 
 R = TypeVar("R", bound=BiasReport)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from gradbias.analytic.utils.validation import choice
-from gradbias.stochastic.estimators.kinds import Evaluator
+from gradbias.stochastic.estimators.kinds import Evaluator, inexactness
 from gradbias.verification.evidence.accumulated_moments import (
     Moments,
     enumerated_moments,
@@ -75,6 +75,7 @@ def find_moments(
         measured = MeasuredMoments(moments, kind, n, True, notes)
     else:
         measured = _of_mean(moments, kind, batch_size or 1, (*notes, coupling.note))
+    measured = replace(measured, imprecision=inexactness(evaluator))
     if kind is not Evidence.SAMPLING:
         return measured
     return replace(measured, doubt=rare_doubt(known_kurtosis(request), moments.outcomes * n))

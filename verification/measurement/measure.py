@@ -13,6 +13,7 @@ from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import AnyTarget, return_derivative
 from gradbias.analytic.utils.validation import real_number, whole_number
 from gradbias.stochastic.estimators.kinds import Estimator
+from gradbias.stochastic.tracing.imprecision import GuardScaling
 from gradbias.verification.evidence.accumulated_moments import Progress
 from gradbias.verification.evidence.reports import BiasReport, Evidence
 from gradbias.verification.evidence.request import (
@@ -22,8 +23,8 @@ from gradbias.verification.evidence.request import (
     off_policy_notes,
 )
 from gradbias.verification.evidence.setting import Setting, SettingOptions
-from gradbias.verification.evidence.subjects import subject_of
-from gradbias.verification.evidence.verdicts import ErrorRates, judge, report_of
+from gradbias.verification.evidence.subjects import MeasuredMoments, subject_of
+from gradbias.verification.evidence.verdicts import ErrorRates, judge, report_of, small_bias
 from gradbias.verification.measurement.find_moments import find_moments, numeric_evidence
 from gradbias.verification.proofs.evidence import with_proof
 
@@ -33,7 +34,7 @@ class MeasureOptions(SettingOptions, total=False):
 
     target: AnyTarget | None
     evidence: str | Evidence
-    tolerance: float
+    tolerance: float | None
     false_alarm: float
     missed_bias: float
     batch_size: int | None
@@ -52,7 +53,7 @@ def measure_bias(
     *,
     target: AnyTarget | None = None,
     evidence: str | Evidence = "auto",
-    tolerance: float = 0.01,
+    tolerance: float | None = None,
     false_alarm: float = 1e-3,
     missed_bias: float = 1e-2,
     batch_size: int | None = None,
@@ -75,8 +76,9 @@ def measure_bias(
         evidence: "symbolic" (exact, for every policy), "enumeration" (exact), "moments" (exact: the
             recursions of the built-in estimators), "sampling" (an interval), or "auto":
             enumeration where it fits, else moments where they are known, else sampling.
-        tolerance: the largest relative bias that sampling still calls UNBIASED; exact evidence
-            allows for rounding alone, 1e-9.
+        tolerance: the largest relative bias that is called UNBIASED. By default sampling allows
+            0.01, and exact evidence 1e-9; or more, if that is the rounding of the coarsest dtype in
+            the estimator, or vanishes with a small constant in it (the reason names them).
         false_alarm: the type I error rate of a sampled verdict.
         missed_bias: the type II error rate that ``smallest_detectable`` is stated for.
         batch_size: N, the number of trajectories in a batch; needed if the estimator couples them.
@@ -107,7 +109,7 @@ def measure_bias(
     'UNBIASED'
     """
     began = time.perf_counter()
-    rates = ErrorRates(tolerance, false_alarm, missed_bias)
+    rates = ErrorRates.of(tolerance, false_alarm, missed_bias)
     if batch_size is not None:
         whole_number("batch_size", batch_size, at_least=1)
     request = Request(
@@ -130,6 +132,8 @@ def measure_bias(
         measured = find_moments(request, numeric_evidence(evidence), batch_size)
     measured = replace(measured, notes=(*measured.notes, *off_policy_notes(request.setting)))
     subject = subject_of(request, measured, wanted, exact)
+    if measured.imprecision.guards and small_bias(subject, measured.moments):
+        measured = _with_guards_extrapolated(request, measured, batch_size)
     return report_of(BiasReport, subject, measured, judge(subject, measured, rates), began)
 
 
@@ -162,6 +166,19 @@ def assert_unbiased(
     report = measure_bias(estimator, mdp, theta, **options)
     report.raise_unless_unbiased()
     return report
+
+
+def _with_guards_extrapolated(
+    request: Request, measured: MeasuredMoments, batch_size: int | None
+) -> MeasuredMoments:
+    """The exact moments, with the mean that they would have without guards: to first order, guards
+    of twice the size have twice the effect.
+    """
+    if measured.evidence is Evidence.SAMPLING:
+        return measured
+    with GuardScaling(2.0):
+        doubled = find_moments(request, Evidence.ENUMERATION, batch_size).moments.mean
+    return replace(measured, unguarded=2 * measured.moments.mean - doubled)
 
 
 def _check_effective_share(setting: Setting, smallest: float) -> None:

@@ -61,7 +61,7 @@ def measure_meta_gradient(
     exact: BilevelProblem | None = None,
     target: GivenTarget | None = None,
     evidence: str | Evidence = "auto",
-    tolerance: float = 0.01,
+    tolerance: float | None = None,
     false_alarm: float = 1e-3,
     missed_bias: float = 1e-2,
     replications: int = 20_000,
@@ -80,7 +80,8 @@ def measure_meta_gradient(
         target: another target, in place of ``exact``: after sampled steps, for example.
         evidence: "enumeration" (exact mean and covariance), "sampling", or "auto": the first where
             it fits.
-        tolerance: the largest relative bias that sampling still calls UNBIASED.
+        tolerance: the largest relative bias that is called UNBIASED (default: 0.01 by sampling,
+            1e-9 by enumeration).
         false_alarm: the type I error rate of a sampled verdict.
         missed_bias: the type II error rate that ``smallest_detectable`` is stated for.
         replications: the number of runs that sampling makes, at least 100.
@@ -104,7 +105,7 @@ def measure_meta_gradient(
     ('BIASED', 0.0035)
     """
     began = time.perf_counter()
-    rates = ErrorRates(tolerance, false_alarm, missed_bias)
+    rates = ErrorRates.of(tolerance, false_alarm, missed_bias)
     kind = numeric_evidence(evidence)
     if kind is Evidence.MOMENTS:
         raise ValueError("evidence: expected enumeration or sampling of a meta-gradient's draws")
