@@ -46,15 +46,17 @@ forms, by autograd or by another enumeration. Numbers below 1e-9 are shown as 0.
 K is the number of inner steps, N the number of trajectories in a batch, alpha (or eta) the inner
 step size, theta^i the iterates of expected steps and theta-hat^i those of sampled ones. J and H are
 the mixed derivative of the inner objective and its Hessian, B is 1 + alpha c_2, and e_i is
-theta-hat^i - theta^i.
+theta-hat^i - theta^i. S_K(x) is 1 + x + .. + x^(K - 1). Other constants are those of Assumption 4.1
+and Theorem 4.5 of *{BIAS_PAPER}*. The corrected bounds are those of `meta_gradient_bias_bound` and
+`meta_gradient_variance_bound` ([bounds.md](bounds.md)), with all constants.
 """
 
 SAYS = {Kind.WRONG: "Holds", Kind.LOOSE: "How far", Kind.NOTATION: "Meant"}
 
 
 def shown(value):
-    """Four digits."""
-    return "0" if abs(value) < 1e-9 else f"{value:.4g}"
+    """Four digits. Numbers that differ by rounding alone look alike, also at a tie."""
+    return "0" if abs(value) < 1e-9 else f"{float(f'{value:.10g}'):.4g}"
 
 
 def anchor(title):

@@ -60,7 +60,7 @@ def off_policy_ratios():
     }
 
 
-TRIALS = 10  # of the scripts that make Fig. 2
+TRIALS = 10  # of the scripts that make Fig. 2a to 2c
 
 
 def published_measure():
@@ -73,9 +73,10 @@ def published_measure():
     means = sampled_means(estimates, TRIALS)
     variance = p @ ((estimates - exact) ** 2).sum(axis=1)
     found = {
-        "bias of an unbiased estimator": float(np.linalg.norm(p @ estimates - exact)),
-        "the measure's expectation": binomial(p[0], TRIALS) @ ((means - exact) ** 2).mean(axis=1),
-        "variance / (10 d)": variance / (TRIALS * 2),
+        "bias, policy gradient": float(np.linalg.norm(p @ estimates - exact)),
+        "the measure's expectation, policy gradient": binomial(p[0], TRIALS)
+        @ ((means - exact) ** 2).mean(axis=1),
+        "variance / (10 d), policy gradient": variance / (TRIALS * 2),
     }
     step, factor = 3.0, np.eye(2) + 3.0 * hessian(bandit, theta).reshape(2, 2)
     wanted = factor @ gradient(bandit, theta + step * exact)[0]
@@ -158,9 +159,9 @@ ERRATA = (
         printed="the expectation under p(tau; theta) of sum_t pi/mu(a_t|s_t) R_phi(tau)",
         holds=(
             "the expectation under mu, from which the samples are, and the product of all ratios "
-            "up to t"
+            "up to t, times the reward at t"
         ),
-        elsewhere="Sec. 5.2 prints the product, in off-policy DiCE",
+        elsewhere="Sec. 5.2 prints that product, in off-policy DiCE (and leaves the law open)",
         example="three states, three steps; errors of the surrogates' gradients, relative",
         numbers=off_policy_ratios,
     ),
@@ -175,7 +176,7 @@ ERRATA = (
             "if both take it; only the labels are swapped"
         ),
         elsewhere="the payoffs and the social optimum (-1, -1) are right",
-        example="discount 0.96; values are sums",
+        example="discount 0.96; player 1's discounted sums",
         numbers=dilemma_labels,
     ),
     Erratum(
@@ -186,14 +187,16 @@ ERRATA = (
         printed=(
             'the figure shows the "pure meta-gradient bias term"; the published code takes for it '
             "the mean squared distance from the mean of some trials to the exact value (Table 2: "
-            "20 trials; the script of Fig. 2c: 10)"
+            "20 trials; the script of Fig. 2c, as those of 2a and 2b: 10)"
         ),
         holds=(
-            "the expectation of that is (|bias|^2 + variance / 10) / d, which is not 0 for an "
-            "unbiased estimator; in the example most of it is variance"
+            "with 10 trials and d parameters, the expectation of that is "
+            "(|bias|^2 + variance / 10) / d, which is not 0 for an unbiased estimator; in the "
+            "example most of it is variance"
         ),
         example=(
-            "two arms, 10 trials; the meta-gradient of one sampled step of size 3, all else exact"
+            "two arms with rewards 1 and -0.5, 10 trials: the policy gradient from one trajectory; "
+            "then MAML's meta-gradient, with one sampled step of size 3, all else exact"
         ),
         numbers=published_measure,
     ),

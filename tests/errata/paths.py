@@ -64,7 +64,7 @@ def abstract_rate():
         end = loop.expected_path()[1][0, -1]
         bias = float(weights @ paths[:, -1] ** 2 - end**2)
         claimed = 3 * alpha**3
-        found[f"bias of theta^2 over K alpha^K, alpha = {alpha:g}"] = bias / claimed
+        found[f"bias of f over K alpha^K, alpha = {alpha:g}"] = bias / claimed
         found[f"expected error over K alpha^K, alpha = {alpha:g}"] = loop.errors()[0] / claimed
     return found
 
@@ -100,7 +100,10 @@ ERRATA = (
             'the next sentence, "However, this is not true", may be meant of it too, but the '
             "display after that uses it again; Lemma 4.4 does not"
         ),
-        example="two arms, step size 1.3: distance of E[theta-hat^K] to theta^K",
+        example=(
+            "two arms with rewards 1 and -0.5, logits 0.9 and -0.3, step size 1.3: distance of "
+            "E[theta-hat^K] to theta^K"
+        ),
         numbers=iterate_means,
     ),
     Erratum(
@@ -112,8 +115,14 @@ ERRATA = (
             "sigma_In is the largest standard deviation at theta^0 .. theta^(K-1), the expected "
             "iterates"
         ),
-        holds="with the largest one at all points that sampled iterates can reach, eq. (6) holds",
-        example="J_in = 0, noise 0.01 at theta = 0 and 1 elsewhere, alpha = 1, K = 2, N = 1",
+        holds=(
+            "sampled iterates leave that path; with the largest standard deviation at all points "
+            "that they can reach (perhaps theta-hat^i was meant), eq. (6) holds"
+        ),
+        example=(
+            "J_in = 0 (c_2 tends to 0), f(theta) = theta, noise +-0.01 at theta^0 = 0 and +-1 "
+            "elsewhere, alpha = 1, K = 2, N = 1"
+        ),
         numbers=noise_off_the_path,
     ),
     Erratum(
@@ -123,11 +132,16 @@ ERRATA = (
         kind=Kind.WRONG,
         printed="a compositional bias of at most O(K alpha^K sigma_In |tau|^(-1/2))",
         holds=(
-            "for small alpha the expected error is of order K alpha, and its effect on the mean of "
-            "order K alpha^2; the power K of alpha appears only where alpha c_2 is large"
+            "for small alpha the expected error is of order sqrt(K) alpha, as the noises of the "
+            "steps are uncorrelated, and its effect on the mean of order K alpha^2; the power K of "
+            "alpha appears only where alpha c_2 is large; so the rate fails for the error if K >= "
+            "2, and for the bias if K >= 3"
         ),
         elsewhere="eq. (6), of which this is a summary, is of order K alpha for small alpha",
-        example="linear J_in, unit noise, K = 3, N = 1: ratios that should be bounded",
+        example=(
+            "J_in = theta, noise +-1, theta^0 = 0, K = 3, N = 1: bias of f(theta) = theta^2 (theta "
+            "stays below 1) and expected error of theta itself; ratios that should be bounded"
+        ),
         numbers=abstract_rate,
     ),
     Erratum(
@@ -139,10 +153,13 @@ ERRATA = (
         holds=(
             "the lemma is about the expected error, which is of order N^(-1/2); a bias in the "
             "usual sense, |E f(theta-hat^K) - f(theta^K)|, is at most that, and of order 1/N if f "
-            "is smooth"
+            "and J_in are smooth"
         ),
         elsewhere="Theorem 4.5 defines the bias of the meta-gradient as usual",
-        example="two arms, K = 1: products that hardly change as N grows",
+        example=(
+            "two arms with rewards 1 and -0.5, logits 0.9 and -0.3, step size 1.3, K = 1: products "
+            "that hardly change as N grows"
+        ),
         numbers=error_is_no_bias,
     ),
 )

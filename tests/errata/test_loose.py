@@ -105,8 +105,9 @@ def toy_variance(n, baseline):
     return weights @ (estimate - mean) ** 2
 
 
-def arms_variance(n, baseline):
-    """Eq. (8) with exact V and its gradient, over all ordered batches; also its mean."""
+def arms_variance(n, baseline, outer=0):
+    """Eq. (8) with the exact gradient of V, over all ordered batches; also its mean. V is exact, or
+    the mean return of ``outer`` trajectories, all of which are listed."""
     _, theta, eta = merits.ARMS
     p, rewards = softmax(theta)[0], np.array([1.0, -0.6])
     scores, block = np.eye(2) - p, np.diag(p) - np.outer(p, p)
@@ -115,15 +116,17 @@ def arms_variance(n, baseline):
         q = softmax(theta[0] + eta * sum(rewards[a] * scores[a] for a in batch) / n)
         factor = np.eye(2) - eta * rewards[list(batch)].mean() * block
         through = factor @ (np.diag(q) - np.outer(q, q)) @ rewards
-        estimates.append((q @ rewards - baseline) * sum(scores[a] for a in batch) + through)
-        chance.append(math.prod(p[a] for a in batch))
+        for after in itertools.product(range(2), repeat=outer):
+            level = rewards[list(after)].mean() if outer else q @ rewards
+            estimates.append((level - baseline) * sum(scores[a] for a in batch) + through)
+            chance.append(math.prod(p[a] for a in batch) * math.prod(q[a] for a in after))
     mean = chance @ np.array(estimates)
     return mean, chance @ ((np.array(estimates) - mean) ** 2).sum(axis=1)
 
 
 def test_a_constant_baseline_stops_the_growth_of_the_variance():
     found = numbers(merits.variance_of_the_unbiased)
-    plain, plain_arms, less, less_arms = (found[k::4] for k in range(4))
+    plain, plain_arms, less, less_arms, single, as_many = (found[k::6] for k in range(6))
     assert plain == pytest.approx([toy_variance(n, 0.0) for n in (4, 16, 64)], rel=1e-10)
     assert less == pytest.approx([toy_variance(n, 1.0) for n in (4, 16, 64)], rel=1e-10)
     assert less == pytest.approx([2.0] * 3, rel=1e-12)
@@ -137,3 +140,9 @@ def test_a_constant_baseline_stops_the_growth_of_the_variance():
     assert less_arms[0] == pytest.approx(smaller, rel=1e-9)
     assert plain_arms[2] > 3.5 * plain_arms[1] > 12.0 * plain_arms[0]
     assert max(less_arms) == less_arms[0] < 0.01 * plain_arms[0]
+    for outer, of in ((1, single), (4, as_many)):  # V-hat: the baseline helps if M grows with N
+        mean_of_it, variance = arms_variance(4, level, outer)
+        assert mean_of_it == pytest.approx(mean, rel=1e-12)
+        assert of[0] == pytest.approx(variance, rel=1e-10)
+    assert single[2] > 3.5 * single[1] > 12.0 * single[0]
+    assert as_many == pytest.approx([as_many[0]] * 3, rel=0.01)

@@ -31,3 +31,10 @@ def test_signs_in_words_are_not_read_as_markup():
         assert not line.startswith(("  - ", "  + ", "  > ", "  >= ", "  = ")), line
     joined = " ".join(line.strip() for line in cases.wrapped("- Holds: a" + " - b >= c" * 60))
     assert joined == "- Holds: a" + " - b >= c" * 60
+
+
+def test_numbers_that_differ_by_rounding_look_alike():
+    """Else a bound that is attained could be shown below what it bounds."""
+    tie = 0.0082625
+    assert {cases.shown(tie * (1.0 + k * 1e-15)) for k in range(-3, 4)} == {cases.shown(tie)}
+    assert cases.shown(0.00826249) == "0.008262" != cases.shown(0.00826251)

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from gradbias.analytic.meta.bilevel import Maml
 from gradbias.analytic.meta.meta_gradients import inner_loop
@@ -174,6 +175,23 @@ def test_the_gradient_in_phi_must_be_lipschitz_in_theta():
     found = numbers(theorem.cross_lipschitz)
     wanted = [math.log((1 - p) / p) for p in (1e-1, 1e-3, 1e-6, 1e-12)]
     assert found == pytest.approx(wanted, rel=1e-4)  # p in float: 1 - p loses digits
+
+
+def test_that_outer_return_meets_the_printed_assumptions():
+    """Where phi and x are at most 1, its first derivatives and both pure second ones are bounded,
+    on ever smaller circles, too; the mixed one is not. It is the same in phi and x."""
+    angles = np.linspace(0.0, 2.0 * math.pi, 721)
+    mixed = []
+    for radius in (1.0, 1e-2, 1e-4, 1e-8):
+        phi, x = torch.tensor(radius * np.stack([np.cos(angles), np.sin(angles)]))
+        phi.requires_grad_(True), x.requires_grad_(True)
+        value = (phi * x * torch.log(phi**2 + x**2)).sum()
+        (slope,) = torch.autograd.grad(value, phi, create_graph=True)
+        pure, cross = torch.autograd.grad(slope.sum(), (phi, x))
+        assert slope.abs().max() < 2.0
+        assert pure.abs().max() < 4.0
+        mixed.append(float(cross.abs().max()))
+    assert mixed[3] > mixed[2] + 10.0 > mixed[1] + 15.0
 
 
 def test_eq_12_without_the_step_size_is_not_the_gradient():

@@ -148,11 +148,11 @@ ERRATA = (
         printed="the Hessian's bias has an impact of O((K - 1) Delta_H^(K - 1))",
         holds=(
             "the impact is linear in small Delta_H, for all K >= 2, so that the rate fails for K "
-            ">= 3; it is the right power for K = 2 and for large Delta_H; the example attains the "
-            "corrected bound"
+            ">= 3; it is the right power for K = 2 and for large Delta_H; the corrected bound, "
+            "alpha m_2 c_1 (S_K(B + alpha Delta_H) - S_K(B)), is attained in the example"
         ),
         elsewhere="eq. (9) has (B + Delta_H)^(K - 1), with B >= 1, and no such rate",
-        example="J_in = phi x + 0.15 x^2, J_out = x, alpha = 0.5, K = 3",
+        example="J_in = phi x + 0.15 x^2, J_out = x, alpha = 0.5, K = 3, exact steps",
         numbers=hessian_rate,
     ),
     Erratum(
@@ -166,9 +166,14 @@ ERRATA = (
         ),
         holds=(
             "the noise of the outer gradients, sigma_1 and sigma_2 |J|, counts also where J is "
-            "exact, and V_2 needs m_2, the bound of the gradient in theta, in place of m_1"
+            "exact, and V_2 needs m_2, the bound of the gradient in theta, in place of m_1; with "
+            "exact steps, (sigma_1 + alpha (c_1 + Delta_J) sigma_2)^2 "
+            "+ alpha^2 (m_2^2 + sigma_2^2) sigma_J^2 is a bound"
         ),
-        example="one parameter, alpha = 1",
+        example=(
+            "J_in = phi x, alpha = 1, an exact step; J_out = 0 and noise +-1 in the outer "
+            "gradient, or J_out = x and noise +-1 in the Jacobian"
+        ),
         numbers=variance_of_one_step,
     ),
     Erratum(
@@ -181,8 +186,9 @@ ERRATA = (
             "the bracket alone, and V_2 is not multiplied by powers of the base"
         ),
         holds=(
-            "the Hessian's noise acts on J itself, not on J's error, so that it needs the factor "
-            "c_1^2, too; and J's noise grows with the powers of (B + alpha Delta_H)^2"
+            "the Hessian's noise acts on J itself, not on J's error alone, so that it needs the "
+            "factor c_1^2, too; and J's noise grows with the powers of (B + alpha Delta_H)^2; so "
+            "no constant inside O(..) is enough for all sigma_H, or for all sigma_J and Delta_H"
         ),
         example="J_in = phi x, J_out = phi + x, alpha = 1, K = 2, exact steps and outer gradient",
         numbers=noise_after_the_first_step,
@@ -194,14 +200,18 @@ ERRATA = (
         kind=Kind.WRONG,
         printed="nabla_phi J_out is assumed to be Lipschitz in phi, with constant mu_1",
         holds=(
-            "it must be Lipschitz in theta, because the estimate is taken at another theta; mu_1 "
+            "it must be Lipschitz in theta, because the estimate is taken at theta-hat^K; mu_1 "
             "is not needed"
         ),
         elsewhere=(
             "the outer returns of MAML, MGRL, LPG and LIRPG do not depend on phi; LOLA's with a "
             "softmax policy satisfies both"
         ),
-        example="J_out = phi x log(phi^2 + x^2) at phi = 0, a step of 1 with probability p",
+        example=(
+            "J_out = phi x log(phi^2 + x^2), whose printed constants are finite for phi and x of "
+            "size 1 at most, at phi = 0; J_in = 0, alpha = 1; noise of mean 0 that is 1 with "
+            "probability p and has one other value"
+        ),
         numbers=cross_lipschitz,
     ),
     Erratum(
@@ -211,12 +221,13 @@ ERRATA = (
         kind=Kind.LOOSE,
         printed="the bracket is E|e_K| + Delta_J + (K - 1)",
         holds=(
-            "for K > 1 the bound is true, with a constant that may depend on K and alpha, but only "
-            "because K - 1 does not vanish: it follows from boundedness, and says nothing of the "
-            "errors; a factor was perhaps lost, as (K - 1) alpha Delta_H is what the telescoped "
-            "product gives in this place, and if so, a term with rho_1 is to be added (next entry)"
+            "for K > 1 the bound holds, if its constant may depend on K and alpha, but only "
+            "because K - 1 does not vanish: it follows from the boundedness of all factors, and "
+            "stays away from 0 where nothing errs; perhaps a factor was lost, as the telescoped "
+            "product gives (K - 1) alpha Delta_H in this place; with that factor, a term with "
+            "rho_1 is to be added (next entry)"
         ),
-        example="all errors are 0, alpha c_2 = 0.1",
+        example="J_in = phi x + 0.05 x^2, J_out = x, alpha = 1; all errors are 0",
         numbers=constant_term,
     ),
     Erratum(
@@ -244,9 +255,11 @@ ERRATA = (
         holds=(
             "the constant inside O(..) must grow like alpha^(K - 1) if alpha > 1, because the base "
             "is B + alpha Delta_H, and like K where Delta_J does, because Delta_J enters in every "
-            "step; if it may not depend on K and alpha, eq. (9) is false"
+            "step; no constant is enough for all K and alpha"
         ),
-        example="exact steps, H = 0, J = 1: the least constant with which eq. (9) holds",
+        example=(
+            "J_in = phi x, J_out = x, exact steps: the least constant with which eq. (9) holds"
+        ),
         numbers=constant_of_the_bias,
     ),
     Erratum(
@@ -257,10 +270,13 @@ ERRATA = (
         printed="the base of the powers is V_1 + Delta_H^2 = B^2 + Delta_H^2",
         holds=(
             "it is (B + alpha Delta_H)^2, with a cross term and a step size, so that the constant "
-            "inside O(..) must grow like 2^(K - 1) even if alpha = 1; if it may not depend on K, "
-            "the bound is false here too"
+            "inside O(..) must grow like 2^(K - 1) even if alpha = 1; the outer gradients' noise, "
+            "sigma_1 and sigma_2, has to be inside the constant, too"
         ),
-        example="alpha = 1, B = Delta_H = 2",
+        example=(
+            "J_in = phi x + x^2 / 2, alpha = 1, exact steps, Delta_H = 2 (= B), noise +-1 in the "
+            "outer gradient"
+        ),
         numbers=constant_of_the_variance,
     ),
 )

@@ -151,8 +151,8 @@ ERRATA = (
         kind=Kind.WRONG,
         printed="for K = 1, the mixed derivative of J_in at theta^1",
         holds=(
-            "that at theta^0, from which the step is taken; only the superscript is wrong (alpha "
-            "stands outside, as in eq. (3))"
+            "the mixed derivative belongs at theta^0, from which the step is taken; only the "
+            "superscript is wrong (alpha stands outside, as in eq. (3))"
         ),
         elsewhere=(
             "eq. (3) at K = 1, and the paragraphs on LOLA, MGRL and LPG, have the parameters "
@@ -170,8 +170,10 @@ ERRATA = (
             "eq. (3), the sum alone, for all loops of eq. (2), of which MAML (phi = theta^0) is one"
         ),
         holds=(
-            "for MAML the sum is the Jacobian minus the identity, which has to be added, because "
-            "theta^0 depends on phi; where it does not, eq. (3) is right"
+            "for MAML, alpha times the sum is the Jacobian minus the identity, if the mixed "
+            "derivative is read as the Hessian (as a partial derivative in phi it would be 0); the "
+            "identity has to be added, because theta^0 depends on phi; where it does not, eq. (3) "
+            "is right"
         ),
         elsewhere="the MAML paragraph of Sec. 3 prints I + alpha H, which is right",
         example="MAML, three states, step size 0.8; errors relative to the meta-gradient",
@@ -241,7 +243,10 @@ ERRATA = (
             "estimates, as their arguments tau_1 and tau_2 are samples; with exact derivatives the "
             "mean would be another one"
         ),
-        example="two arms, K = 2, AD's Hessian; errors relative to the mean of the estimate",
+        example=(
+            "two arms with rewards 1 and -0.5, logits 0.3 and -0.2, alpha = 0.7, LIRPG, K = 2, one "
+            "trajectory a batch, AD's Hessian; errors relative to the mean of the estimate"
+        ),
         numbers=hats,
     ),
 )
