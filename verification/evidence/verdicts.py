@@ -92,6 +92,10 @@ class Gap:
         distance = float(np.linalg.norm(moments.mean - subject.exact))
         return cls(distance, rounding, unit, is_zero)
 
+    def widened(self, low: float, high: float) -> tuple[float, float]:
+        """An interval of the bias norm that allows for rounding."""
+        return max(low - self.rounding, 0.0), high + self.rounding
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -123,9 +127,10 @@ def judge_fixed_sample(
     n, tolerated = moments.outcomes, rates.tolerance * unit
     # An uncoupled estimator is sampled one trajectory at a time, whatever N the report is for.
     per_estimate = 1 if measured.coupled else measured.batch_size
-    spread = estimate_spread(float(moments.variance.sum()) * per_estimate, moments.kept)
+    trace = float(moments.variance.sum()) * per_estimate if moments.left is None else moments.left
+    spread = estimate_spread(trace, moments.kept)
     interval = spread.interval(gap.distance, n, rates.false_alarm)
-    ends = (interval.low, interval.high)
+    ends = gap.widened(interval.low, interval.high)
     open_verdict = Judgement(
         Verdict.UNDECIDED,
         gap,
