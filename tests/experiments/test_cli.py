@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 import subprocess
 import sys
@@ -262,7 +263,9 @@ def test_estimators_made_in_the_user_s_file_keep_their_order(capsys, tmp_path):
     result = run(capsys, "check", f"{path}:hessian", *SMALL)
     assert result[0] == 2
     assert "--order: expected 2, the order of" in result[2]
-    assert run(capsys, "check", f"{path}:direct", *SMALL)[0] == 3
+    status, text, _ = run(capsys, "check", f"{path}:direct", *SMALL)
+    assert status == 1
+    assert "off by 100%" in text
     status, _, error = run(capsys, "check", f"{path}:broken", *SMALL)
     assert status == 2
     assert "ZeroDivisionError" in error
@@ -298,5 +301,6 @@ def test_a_reader_that_leaves_is_no_bad_input(arguments):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         running.stdout.close()
         errors = running.stderr.read()
-    assert errors == b""
+    progress = re.compile(rb"ad: [\d,]+ of [\d,]+ \(\d+ s\)\n")  # on a machine that is busy
+    assert progress.sub(b"", errors) == b""
     assert running.returncode == 141

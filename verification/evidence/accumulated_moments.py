@@ -26,6 +26,21 @@ Progress = Callable[[int, int], None]
 """A function that is called as ``progress(done, total)``."""
 
 
+_ROUNDING = 1e-10
+"""What a control variate leaves is rounding if its root mean square is a smaller share of that of
+the estimates."""
+
+
+@dataclass(frozen=True, eq=False)
+class Control:
+    """A control variate: ``rest(batch, rows)`` is what it leaves of a batch's estimates, less
+    ``shift``, which is near the mean of that, so that sums of it lose no digits.
+    """
+
+    rest: Callable[[Trajectories, Rows], Rows]
+    shift: FloatArray
+
+
 @dataclass(frozen=True, eq=False)
 class Moments:
     """The moments of one estimate.
@@ -39,6 +54,8 @@ class Moments:
         covariance: its covariance, its axes twice, or None.
         kept: the first `KEPT` sampled estimates (none under enumeration).
         largest_share: the largest share of one sampled estimate in the sum of their squares.
+        left: the trace of the covariance of what a control variate leaves of sampled estimates;
+            then ``mean``, ``kept`` and ``largest_share`` are of that too. None without one.
     """
 
     mean: FloatArray
@@ -49,6 +66,7 @@ class Moments:
     covariance: FloatArray | None
     kept: list[Rows] = field(default_factory=list)
     largest_share: float = 0.0
+    left: float | None = None
 
 
 class Accumulator:
@@ -160,16 +178,31 @@ def sampled_moments(
     replications: int,
     block: int,
     progress: Progress | None,
+    control: Control | None = None,
 ) -> Moments:
-    """Moments of ``replications`` estimates; ``draw(R)`` gives R batches ``[R, N, H]``."""
+    """Moments of ``replications`` estimates; ``draw(R)`` gives R batches ``[R, N, H]``, and
+    ``control`` what a control variate leaves of their estimates, which has the same mean.
+    """
     kept: list[Rows] = []
+    rest = None
     while sums.outcomes < replications:
         count = min(block, replications - sums.outcomes)
-        rows = evaluator.rows(draw(count))
+        batch = draw(count)
+        rows = evaluator.rows(batch)
+        sums.add(rows, np.ones(count))
+        if control is not None:
+            rows = control.rest(batch, rows)
+            rest = rest or Accumulator(rows.shape)
+            rest.add(rows, np.ones(count))
         room = KEPT - sum(len(r.values) for r in kept)
         if room > 0:
             kept.append(rows.first(room))
-        sums.add(rows, np.ones(count))
         if progress is not None:
             progress(sums.outcomes, replications)
-    return replace(sums.moments(unbiased=True), kept=kept)
+    moments = replace(sums.moments(unbiased=True), kept=kept)
+    if rest is None or control is None:
+        return moments
+    less = rest.moments(unbiased=True)
+    left, size = float(less.variance.sum()), float((moments.variance + moments.mean**2).sum())
+    share = less.largest_share if left > _ROUNDING**2 * size else 0.0
+    return replace(moments, mean=control.shift + less.mean, largest_share=share, left=left)

@@ -24,9 +24,13 @@ from gradbias.analytic.moments.trajectory_classes import Credit
 from gradbias.analytic.policies.at_parameters import PolicyAt, policy_at
 from gradbias.analytic.policies.softmax import LinearSoftmax, TabularSoftmax, softmax
 from gradbias.analytic.problems.mdp import TabularMDP
+from gradbias.analytic.problems.targets import return_derivative
+from gradbias.analytic.returns.target_values import evaluate_target
 from gradbias.analytic.utils.validation import FloatArray
 from gradbias.stochastic.derivatives.known_surrogates import StepSum, known_of
-from gradbias.stochastic.estimators.kinds import SurrogateEstimator
+from gradbias.stochastic.estimators.kinds import Estimator, SurrogateEstimator, from_surrogate
+from gradbias.stochastic.surrogates.dice import dice
+from gradbias.stochastic.surrogates.off_policy import OffPolicyDice
 from gradbias.verification.evidence.accumulated_moments import Moments
 from gradbias.verification.evidence.reasons import Doubt, Reason
 from gradbias.verification.evidence.request import Request
@@ -36,6 +40,9 @@ MIN_OUTCOMES = 50
 
 MAX_KURTOSIS_WORK = 1e10
 """The most operations that the kurtosis may take: some ten seconds."""
+
+MAX_CONTROLLED = 4096
+"""The largest number of components with which an estimate gets a control variate by default."""
 
 MAX_WORK = 20e9
 """The most operations that a recursion may take: about half a minute."""
@@ -182,3 +189,27 @@ def rare_doubt(kurtosis: Kurtosis | None, trajectories: int) -> Doubt | None:
         f"{carried:.2g} of {trajectories:,} trajectories, less than {MIN_OUTCOMES}; mostly {step}"
     )
     return Reason.RARE_OUTCOMES, detail
+
+
+@dataclass(frozen=True, eq=False)
+class KnownControl:
+    """An estimator of the return's derivative on the same trajectories, with its exact ``mean``."""
+
+    estimator: Estimator
+    mean: FloatArray
+
+
+def known_control(request: Request) -> KnownControl | None:
+    """DiCE's estimate of the derivative of the return of a trajectory's steps: a control variate
+    for an estimator of which nothing is known. None where there is none: an order above 2, logits
+    that are not linear, large estimates, or an estimator that draws its own batches.
+    """
+    setting, estimator = request.setting, request.estimator
+    plain = isinstance(setting.policy, TabularSoftmax | LinearSoftmax)
+    size = int(np.prod(request.shape))
+    if estimator.draws_itself or estimator.order > 2 or not plain or size > MAX_CONTROLLED:
+        return None
+    surrogate = dice if setting.on_policy else OffPolicyDice()
+    target = return_derivative(estimator.order, horizon=request.length)
+    mean = evaluate_target(target, setting.finite_mdp, setting.theta, policy=setting.policy)
+    return KnownControl(from_surrogate(surrogate, order=estimator.order), mean)

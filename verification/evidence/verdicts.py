@@ -110,6 +110,10 @@ class Gap:
         distance = float(np.linalg.norm(moments.mean - subject.exact))
         return cls(distance, rounding, unit, is_zero)
 
+    def widened(self, low: float, high: float) -> tuple[float, float]:
+        """An interval of the bias norm that allows for rounding."""
+        return max(low - self.rounding, 0.0), high + self.rounding
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -141,9 +145,10 @@ def judge_fixed_sample(
     n, tolerated = moments.outcomes, rates.tolerance * unit
     # An uncoupled estimator is sampled one trajectory at a time, whatever N the report is for.
     per_estimate = 1 if measured.coupled else measured.batch_size
-    spread = estimate_spread(float(moments.variance.sum()) * per_estimate, moments.kept)
+    trace = float(moments.variance.sum()) * per_estimate if moments.left is None else moments.left
+    spread = estimate_spread(trace, moments.kept)
     interval = spread.interval(gap.distance, n, rates.false_alarm)
-    ends = (interval.low, interval.high)
+    ends = gap.widened(interval.low, interval.high)
     open_verdict = Judgement(
         Verdict.UNDECIDED,
         gap,
@@ -157,7 +162,7 @@ def judge_fixed_sample(
         return open_verdict
     design = (tolerated, rates.false_alarm, rates.missed_bias)
     smallest = spread.smallest_detectable(n, *design) / unit
-    decided, doubt = decide(ends, tolerated), measured.doubt or _heavy_tails(moments)
+    decided, doubt = decide(ends, tolerated), _doubt(measured)
     needed = spread.samples_to_decide(interval.point, *design) if decided is None else None
     if doubt is not None:
         told: dict[str, Any] = {"reason": doubt[0], "detail": doubt[1], "notes": (DOUBTED,)}
@@ -175,8 +180,13 @@ def judge_fixed_sample(
     )
 
 
-def _heavy_tails(moments: Moments) -> Doubt | None:
-    """Why the sampled mean is not taken for normal, by the sample itself."""
+def _doubt(measured: MeasuredMoments) -> Doubt | None:
+    """Why the sampled mean is not taken for normal, by what is known and by the sample itself."""
+    moments = measured.moments
+    if moments.largest == 0.0:
+        return Reason.ONLY_ZEROS, ""
+    if measured.doubt is not None:
+        return measured.doubt
     n, share = moments.outcomes, moments.largest_share
     if share <= max(_MAX_SHARE, max_share(n)):
         return None
@@ -264,18 +274,14 @@ def _judge_exact(
 
 def _with_zeros(subject: Subject, measured: MeasuredMoments, judgement: Judgement) -> Judgement:
     """The judgement, changed where rewards, estimates or the target are 0."""
-    moments, is_sampled = measured.moments, measured.evidence is Evidence.SAMPLING
+    moments = measured.moments
     vacuous = replace(judgement, verdict=Verdict.VACUOUS)
     if subject.unrewarded is not None:
         return replace(vacuous, reason=Reason.NO_REWARD, detail=subject.unrewarded)
     target_is_zero = judgement.gap.target_is_zero
     if moments.largest == 0.0 and moments.outcomes > 0:
-        if target_is_zero:
-            return replace(vacuous, reason=Reason.ZERO_ESTIMATOR, detail="")
-        if is_sampled:
-            why: dict[str, Any] = {"reason": Reason.ONLY_ZEROS, "detail": ""}
-            return replace(judgement, verdict=Verdict.UNDECIDED, **why)
-        return judgement
+        zeros = replace(vacuous, reason=Reason.ZERO_ESTIMATOR, detail="")
+        return zeros if target_is_zero else judgement
     if not target_is_zero or judgement.verdict is Verdict.BIASED:
         return judgement
     if isinstance(subject.target, Target):  # it happens to be 0: a wrong factor would not show

@@ -7,8 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from gradbias.analytic.utils.validation import choice
+from gradbias.stochastic.derivatives.assembly import Rows
 from gradbias.stochastic.estimators.kinds import Evaluator, inexactness
+from gradbias.stochastic.rollouts.trajectories import Trajectories
+from gradbias.verification.confidence.control_variates import control_coefficients
 from gradbias.verification.evidence.accumulated_moments import (
+    Control,
     Moments,
     enumerated_moments,
     sampled_moments,
@@ -24,6 +28,7 @@ from gradbias.verification.evidence.enumeration import EnumerationSizeError, che
 from gradbias.verification.evidence.known_moments import (
     MAX_WORK,
     KnownRecursion,
+    known_control,
     known_kurtosis,
     rare_doubt,
     recursion_moments,
@@ -34,7 +39,15 @@ from gradbias.verification.evidence.reports import Evidence
 from gradbias.verification.evidence.request import Request
 from gradbias.verification.evidence.subjects import MeasuredMoments
 
+CONTROLLED = (
+    "DiCE's estimate on the same trajectories, whose mean is known, is a control variate; variance "
+    "and deviation are those without it"
+)
+"""The note on sampled moments with a control variate."""
+
 _MIN_REPLICATIONS = 100
+_PILOT = 1000
+_PILOT_SEED = 6_283_185
 _LOOPED_A_BLOCK = 256
 
 
@@ -129,15 +142,43 @@ def _enumerated_or_sampled(
         except EnumerationSizeError:
             if evidence is Evidence.ENUMERATION:
                 raise  # the order matters, and there are too many tuples
+    replications = _replications(request, n, evaluator.most)
+    block = _block(request, evaluator, n)
+    control = _control(request, evaluator, n, min(block, replications))
+    if control is not None:
+        block = max(1, min(block, 2**22 // int(np.prod(request.shape))))
+    sums, progress = request.accumulator(), request.progress
     moments = sampled_moments(
         evaluator,
         lambda count: request.draw(count, n),
-        request.accumulator(),
-        _replications(request, n, evaluator.most),
-        _block(request, evaluator, n),
-        request.progress,
+        sums,
+        replications,
+        block,
+        progress,
+        control,
     )
-    return moments, Evidence.SAMPLING, ()
+    return moments, Evidence.SAMPLING, () if control is None else (CONTROLLED,)
+
+
+def _control(request: Request, evaluator: Evaluator, n: int, block: int) -> Control | None:
+    """What `known_control` takes off estimates from batches of n. Its coefficients are those of a
+    pilot run of at most one block, which nothing else uses.
+    """
+    known = known_control(request)
+    if known is None:
+        return None
+    pilot = request.seeded(_PILOT_SEED)
+    first = pilot.draw(min(_PILOT, block), n)
+    beside = known.estimator.prepare(first, request.context)
+    x, y = evaluator.rows(first).dense(), beside.rows(first).dense()
+    flat = (len(x), known.mean.size)
+    coefficients = control_coefficients(x.reshape(flat), y.reshape(flat)).reshape(known.mean.shape)
+    shift = x.mean(axis=0) - coefficients * y.mean(axis=0)
+
+    def rest(batch: Trajectories, rows: Rows) -> Rows:
+        return Rows.of_dense(rows.dense() - coefficients * beside.rows(batch).dense() - shift)
+
+    return Control(rest, shift + coefficients * known.mean)
 
 
 def _block(request: Request, evaluator: Evaluator, n: int) -> int:

@@ -12,7 +12,11 @@ from gradbias.analytic.utils.validation import FloatArray, whole_number
 from gradbias.stochastic.derivatives.assembly import Rows
 from gradbias.stochastic.estimators.kinds import Evaluator
 from gradbias.verification.evidence.coupling import Coupling, detect_coupling
-from gradbias.verification.evidence.known_moments import known_kurtosis, rare_doubt
+from gradbias.verification.evidence.known_moments import (
+    known_control,
+    known_kurtosis,
+    rare_doubt,
+)
 from gradbias.verification.evidence.reasons import Doubt
 from gradbias.verification.evidence.reports import Evidence
 from gradbias.verification.evidence.request import Request
@@ -20,6 +24,10 @@ from gradbias.verification.evidence.subjects import MeasuredMoments
 from gradbias.verification.sequential.functionals import ControlVariate
 from gradbias.verification.sequential.stream import Stream
 
+_CONTROLLED = (
+    "DiCE's estimate on the same trajectories, whose mean is known, is subtracted as a control "
+    "variate; variance and deviation are those of what is left"
+)
 _LARGEST_BLOCK = 2**11
 _LOOPED_BLOCK = 64
 _PROBED = 64
@@ -88,6 +96,17 @@ class Draws:
                 controls.append(beside)
             count -= len(block)
         return np.concatenate(values), np.concatenate(controls) if controls else None
+
+    def with_known_control(self) -> Draws:
+        """The same draws with `known_control`, where there is one."""
+        known = known_control(self.request)
+        if known is None:
+            return self
+        control = ControlVariate(known.estimator, known.mean)
+        some = self.request.seeded(0).draw(min(_PROBED, self.block), self.n)
+        evaluator = known.estimator.prepare(some, self.request.context)
+        notes = (*self.notes, _CONTROLLED)
+        return replace(self, control=control, control_evaluator=evaluator, notes=notes)
 
     @cached_property
     def kurtosis(self) -> Kurtosis | None:

@@ -17,8 +17,6 @@ from gradbias.analytic.utils.validation import FloatArray, frozen_array
 from gradbias.stochastic.estimators.kinds import Estimator
 from gradbias.verification.sequential.stream import Stream
 
-_ROUNDING = 1e-10
-
 
 @dataclass(frozen=True, eq=False)
 class ControlVariate:
@@ -36,18 +34,6 @@ class ControlVariate:
     def checked(self, shape: tuple[int, ...]) -> ControlVariate:
         """A copy whose mean has that ``shape``. Raises ValueError where it cannot have it."""
         return ControlVariate(self.estimator, shaped("control mean", self.mean, shape))
-
-
-def control_coefficients(values: FloatArray, controls: FloatArray) -> FloatArray:
-    """The regression coefficients ``[D]`` of ``values [B, D]`` on ``controls [B, D]``, for each
-    component on its own.
-    """
-    gaps = controls - controls.mean(axis=0)
-    spread = (gaps**2).sum(axis=0)
-    crossed = (gaps * (values - values.mean(axis=0))).sum(axis=0)
-    # A control that varies by rounding alone gets 0: the quotient would be one of rounding errors.
-    varies = spread > _ROUNDING**2 * (controls**2).sum(axis=0)
-    return np.where(varies, crossed / np.where(varies, spread, 1.0), 0.0)
 
 
 def shaped(name: str, value: npt.ArrayLike | None, shape: tuple[int, ...]) -> FloatArray:

@@ -91,7 +91,7 @@ def measure_bias_sequentially(
         second_moment: at least E[x^2] of every component of an estimate (of a single trajectory's,
             where a batch's estimate is their mean).
         control: a control variate, which is subtracted; bounds and second moment are of what is
-            left.
+            left (default: DiCE where nothing is known of the estimates, at orders 1 and 2).
         projections: the number of random projections that take the place of the components, for
             large estimates (default: all components).
         tolerance: the largest relative bias that is called UNBIASED.
@@ -133,6 +133,8 @@ def measure_bias_sequentially(
     draws = Draws.of(request, control, batch_size)
     limit = whole_number("budget", budget, at_least=_MIN_ESTIMATES * draws.n) // draws.n
     chosen = MethodChoice(method, bounds, second_moment, projections)
+    if control is None and chosen_method(draws, chosen)[0] is Method.ASYMPTOTIC:
+        draws = draws.with_known_control()
     file = _checked_path(checkpoint)
     identity = identity_of(draws, chosen, rates, exact, limit)
     if file is not None and file.exists():

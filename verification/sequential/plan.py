@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradbias.analytic.utils.validation import FloatArray, choice, whole_number
+from gradbias.verification.confidence.control_variates import control_coefficients
 from gradbias.verification.confidence.scaled_sequences import (
     Method,
     ScaledSequence,
@@ -27,7 +28,6 @@ from gradbias.verification.sequential.checkpoints import load_checkpoint, restor
 from gradbias.verification.sequential.draws import Draws
 from gradbias.verification.sequential.functionals import (
     Functionals,
-    control_coefficients,
     pilot_direction,
     shaped,
 )

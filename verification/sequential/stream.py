@@ -91,10 +91,11 @@ class Stream:
     @property
     def largest_share(self) -> float:
         """The largest share of one estimate in the sum of squared distances to the centre, in any
-        part that varies by more than rounding.
+        part that varies by more than the rounding of its mean.
         """
         total, maximum = self.squares
-        varies = total > _ROUNDING**2 * total.max()
+        size = max(float(total.max()), self.count * float(self.centre @ self.centre))
+        varies = total > _ROUNDING**2 * size
         return float((maximum[varies] / total[varies]).max(initial=0.0))
 
     def moments(self, shape: tuple[int, ...]) -> Moments:

@@ -89,7 +89,7 @@ class StreamJudge:
     ) -> Judgement:
         """The verdict, with its interval and about how many estimates would decide."""
         box = box_of(self.stream, self.functionals, subject.exact, rates.false_alarm)
-        low, high = box.norm
+        low, high = ends = gap.widened(*box.norm)
         trace = float(self.stream.moments(subject.exact.shape).variance.sum())
         excess = gap.distance**2 - trace / max(self.stream.count, 1)
         norm = min(max(math.sqrt(max(excess, 0.0)), low), high)
@@ -98,7 +98,7 @@ class StreamJudge:
             gap,
             norm,
             rates.tolerance,
-            interval=box.norm,
+            interval=ends,
             assumption=self.assumption,
             rates=rates,
         )
@@ -108,7 +108,7 @@ class StreamJudge:
             notes = (DOUBTED,) if self.stream.count else ()
             return replace(open_verdict, reason=doubt[0], detail=doubt[1], notes=notes)
         tolerated = rates.tolerance * gap.unit
-        if (decided := decide(box.norm, tolerated)) is not None:
+        if (decided := decide(ends, tolerated)) is not None:
             return replace(open_verdict, verdict=decided[0], reason=decided[1])
         reach = high - norm
         if norm > tolerated:
@@ -128,6 +128,8 @@ class StreamJudge:
             return Reason.NO_ESTIMATE, ""
         if self.method is not Method.ASYMPTOTIC:
             return None
+        if self.stream.largest == 0.0:
+            return Reason.ONLY_ZEROS, ""
         sampled = sampled_doubt(self.stream, self.limit)
         return self.beforehand or sampled or self.rare(self.stream.count)
 

@@ -50,7 +50,9 @@ def test_its_status_says_whether_any_bias_was_found_or_none_for_certain(capsys, 
     assert run(capsys, "survey", "ad", "dice", *SMALL, *sampled)[0] == 3
     silent = tmp_path / "silent.py"
     silent.write_text("def loss(record):\n    return 0.0 * record.log_probs.sum()\n")
-    assert run(capsys, "survey", "ad", f"{silent}:loss", *SMALL)[0] == 3  # one is vacuous
+    assert run(capsys, "survey", "ad", f"{silent}:loss", *SMALL)[0] == 1  # one is off by 100%
+    far_from_goal = ("--gym", "FrozenLake-v1", "--horizon", 2)  # no reward within reach
+    assert run(capsys, "survey", "ad", *far_from_goal)[0] == 3  # vacuous
 
 
 def test_a_sampled_bias_that_is_no_finding_leaves_the_survey_undecided(capsys):

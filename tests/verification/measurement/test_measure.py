@@ -58,7 +58,7 @@ def test_a_planted_tenth_of_a_percent_is_biased_by_enumeration():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_planted_tenth_of_a_percent_by_sampling_is_never_called_unbiased(seed):
+def test_a_planted_tenth_of_a_percent_by_sampling_is_never_called_unbiased(seed, no_control):
     """Unless the tolerance allows it (false-alarm rate 1e-6)."""
     mdp, theta = small()
     estimator = from_surrogate(slightly_scaled, order=1)

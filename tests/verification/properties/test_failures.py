@@ -228,7 +228,7 @@ def test_the_smallest_problem_is_the_plainest_of_its_size(surrogate, states):
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
-def test_few_sampled_examples_do_not_spend_more_than_one_claim(most):
+def test_few_sampled_examples_do_not_spend_more_than_one_claim(most, no_control):
     ledger = Ledger()
     options = {"evidence": "sampling", "budget": 200}
     property_ = for_all_mdps(dice, options=options, max_examples=most, min_informative_share=0.0)

@@ -106,7 +106,7 @@ def test_an_interrupted_normal_mean_is_not_judged_early(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["betting", "asymptotic"])
-def test_the_number_of_samples_that_would_decide_is_about_right(method):
+def test_the_number_of_samples_that_would_decide_is_about_right(method, no_control):
     """An unbiased estimator's mean lies beyond a tolerance of 0.1% by chance: the interval's width
     says how far the run is from a decision, not its lower end, which is 0."""
     options = {"tolerance": 1e-3, "budget": 8192, "method": method}
@@ -225,7 +225,9 @@ def test_a_control_that_does_not_vary_is_left_alone():
 
 
 @pytest.mark.parametrize("measure", [measure_bias_sequentially, measure_bias])
-def test_the_samples_that_would_decide_are_those_of_a_bias_that_the_sentence_names(measure):
+def test_the_samples_that_would_decide_are_those_of_a_bias_that_the_sentence_names(
+    measure, no_control
+):
     """Of one unbiased estimator they differ by orders of magnitude from run to run, with the bias
     that chance shows: without it the number promises what it does not keep."""
     options = {"tolerance": 1e-3, "budget": 4096}

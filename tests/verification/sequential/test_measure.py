@@ -93,8 +93,10 @@ def test_intervals_hold_the_enumerated_bias(name):
             assert report.stopped is Stopped.DECIDED
             assert report.samples < 20_000
             assert report.e_value > 1e5
-        if factor == 0.0:
-            assert report.verdict is Verdict.VACUOUS
+        if factor == 0.0:  # the range alone says that no rare estimate hides behind the zeros
+            zeros = Verdict.UNDECIDED if name == "asymptotic" else Verdict.BIASED
+            assert report.verdict is zeros
+            assert report.reason is (Reason.ONLY_ZEROS if name == "asymptotic" else None)
     assert ("approximate" in report.assumption) == (name == "asymptotic")
     assert report.method.value in str(report.as_dict()["method"])
 
@@ -108,7 +110,7 @@ def test_the_verdicts_are_those_of_enumeration_where_they_are_decided():
         assert report.stopped is Stopped.DECIDED
 
 
-def test_a_jackpot_that_is_never_seen_fools_neither_the_normal_mean_nor_the_range():
+def test_a_jackpot_that_is_never_seen_fools_neither_the_normal_mean_nor_the_range(no_control):
     """One in 100,000 and 4,000 samples: most samples do not hold it. The mean of those is not the
     gradient, and the normal interval, narrow as the rest is, excludes it; but the exact moments say
     that it must not decide. Ten seeds each."""
@@ -136,7 +138,7 @@ def test_a_jackpot_that_is_never_seen_fools_neither_the_normal_mean_nor_the_rang
     assert honest == 10
 
 
-def test_heavy_tails_that_show_leave_it_undecided():
+def test_heavy_tails_that_show_leave_it_undecided(no_control):
     mdp, theta = jackpot(1e-2), np.zeros((3, 2))
     options = {"budget": 20_000, "tolerance": 0.5, "rng": np.random.default_rng(0)}
     report = measure_bias_sequentially(scaled(1.0), mdp, theta, **options)
@@ -183,7 +185,7 @@ def test_estimates_outside_the_bounds_are_refused():
             measure_bias_sequentially(scaled(1.0), MDP, THETA, **options)
 
 
-def test_a_control_variate_narrows_the_interval_and_a_wrong_mean_is_found():
+def test_a_control_variate_narrows_the_interval_and_a_wrong_mean_is_found(no_control):
     right = ControlVariate(from_surrogate(dice, order=1), gradient(MDP, THETA))
     options = {"budget": 8000, "tolerance": 1e-3, "false_alarm": 1e-6, "method": "asymptotic"}
     plain = measure_bias_sequentially(scaled(1.2), MDP, THETA, **options)
@@ -203,7 +205,7 @@ def test_a_control_variate_narrows_the_interval_and_a_wrong_mean_is_found():
     assert ranged.verdict is Verdict.UNBIASED
 
 
-def test_a_score_is_a_control_with_mean_zero():
+def test_a_score_is_a_control_with_mean_zero(no_control):
     """E of the score is 0: a correlated quantity that needs no answer to be known."""
     score = ControlVariate(from_surrogate(lambda r: r.log_probs.sum(-1).mean(), order=1), 0.0)
     options = {"budget": 8000, "tolerance": 1e-3, "false_alarm": 1e-6, "method": "asymptotic"}
@@ -249,7 +251,7 @@ def test_the_direction_sees_a_bias_that_no_component_shows():
     report = measure_bias_sequentially(estimator, MDP, np.zeros((3, 2)), **options)
     gap = np.maximum(report.component_low - report.exact, report.exact - report.component_high)
     by_components = np.linalg.norm(np.maximum(gap, 0.0))
-    assert report.interval[0] >= by_components
+    assert report.interval[0] >= by_components - 1e-12
     assert pilot_direction(np.zeros(3)) is None
 
 
@@ -336,7 +338,9 @@ def interrupting(after):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_an_interrupted_run_reports_what_it_has_and_goes_on_from_there(tmp_path, monkeypatch, name):
+def test_an_interrupted_run_reports_what_it_has_and_goes_on_from_there(
+    tmp_path, monkeypatch, name, no_control
+):
     monkeypatch.setattr(streams, "_SAVED_EVERY", 0.0)
     estimator, path = from_surrogate(ad, order=1), tmp_path / "run.npz"
     settings = {"tolerance": 1e-4, "budget": 20_000} | METHODS[name]
@@ -456,7 +460,7 @@ def test_a_checkpoint_of_another_measurement_is_refused(tmp_path):
         (from_surrogate(dice, order=1), MDP, {}, "estimator"),
         (ours, MDP, {"false_alarm": 0.1}, "rates"),
         (ours, MDP, {"method": "empirical Bernstein"}, "method"),
-        (ours, MDP, {"method": "asymptotic"}, "method, samples"),
+        (ours, MDP, {"method": "asymptotic"}, "method, control, samples"),
     ):
         with pytest.raises(ValueError, match=f"is of another measurement .*{differs}.* differ"):
             measure_bias_sequentially(estimator, mdp, THETA, checkpoint=path, **(options | more))
@@ -554,7 +558,7 @@ def test_two_estimators_are_compared_and_never_exactly():
     assert few.relative_interval[0] == 0.0
 
 
-def test_common_random_numbers_make_a_difference_small():
+def test_common_random_numbers_make_a_difference_small(no_control):
     """1% off, at a number of samples where two separate ones would not tell."""
     first, second = scaled(1.01), from_surrogate(ad, order=1)
     options = {"budget": 60_000, "tolerance": 0.001, "false_alarm": 1e-4}

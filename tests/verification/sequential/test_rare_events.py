@@ -157,7 +157,7 @@ def test_the_spread_counts_what_the_kept_estimates_do_not_show():
 
 
 @pytest.mark.slow
-def test_a_rare_outcome_does_not_make_sampling_overconfident():
+def test_a_rare_outcome_does_not_make_sampling_overconfident(no_control):
     """Unbiased or 8% off, about 100 prizes in 200,000 trajectories: 20 seeds each at a false alarm
     of 1e-6, 4e-5 in all. None may be BIASED, and none so sure as to be UNBIASED to within 1%, which
     would take far more samples."""
