@@ -13,6 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from gradbias.analytic.utils.validation import IntArray
+from gradbias.stochastic.derivatives.process_state import Generators, Settings
 from gradbias.stochastic.estimators.agreement import Runs, check_interpretation
 from gradbias.stochastic.estimators.kinds import SurrogateEstimator
 from gradbias.stochastic.tracing.interpretation import (
@@ -106,6 +107,7 @@ def exact_coefficients(
     """
     runs = Runs(estimator, paths, n_states, n_actions)
     runs.warm()
+    watch = Generators.now(), Settings.now()
     reader = _Reader(estimator, paths, n_actions)
     readings, classes, by_time = reader.readings()
     # After the first runs, since a program may well keep what it computes once.
@@ -114,6 +116,9 @@ def exact_coefficients(
         terms = [_listed_terms(reading.terms) for reading in readings]
         shared = _shared(terms, paths, classes)
         tests = check_interpretation(runs, terms, classes, readings)
+    disturbed = watch[0].changed(Generators.now()) or watch[1].changed(Settings.now())
+    if disturbed:
+        raise unfit(estimator.name, f"changes {disturbed}")
     if state.changed:
         raise unfit(estimator.name, f"changes between calls what it can reach: {state.changed}")
     sources = set().union(*(reading.sources for reading in readings))
@@ -164,8 +169,10 @@ class _Reader:
         """A reading of each class of trajectories, the classes, and whether the policy's symbols
         were by time.
         """
+        whole: list[Reading] = []
         try:
-            sources = self.read([self.paths.longest], by_time=True).sources
+            whole = [self.read([self.paths.longest], by_time=True)]
+            sources = whole[0].sources
             by_time = not sources & {"states", "actions"}
         except UnfitError:
             # Perhaps only as long as equal log-probabilities are different symbols.
@@ -180,6 +187,8 @@ class _Reader:
                     f"got {len(first):,} (it reads {', '.join(sorted(concrete))}); use a smaller "
                     "shape"
                 )
+            if whole and by_time and len(first) == 1:
+                return whole, classes, by_time
             readings = [self.read([b], by_time=by_time) for b in first]
             more = set().union(*(reading.sources for reading in readings)) | sources
             if more & {"states", "actions", "alive"} == concrete:

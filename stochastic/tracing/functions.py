@@ -62,6 +62,8 @@ class Functions(TorchFunctionMode):
         if name in _DERIVATIVES:
             raise self._trace.refusal(f"torch.{name}", _sources(first), "is taken by the program")
         if isinstance(first, ExactTensor):
+            if name in ("__set__", "__delete__"):
+                raise self._trace.refusal("assignment to an attribute", first.sources)
             if name in _NUMBERS and not first.is_symbolic:
                 self._trace.control |= first.sources
                 with _disable_current_modes():

@@ -23,6 +23,7 @@ from gradbias.stochastic.derivatives.coefficients import SurrogateError, located
 from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.tracing.paths import Paths
 from gradbias.stochastic.tracing.polynomials import Polynomial, exponents, symbol
+from gradbias.stochastic.tracing.reachable_state import OWN_DERIVATIVE
 from gradbias.stochastic.tracing.tensors import ExactScalar, ExactTensor
 from gradbias.stochastic.tracing.trace import Refusal, Trace
 
@@ -176,8 +177,7 @@ def interpret(
         raise SurrogateError(f"surrogate {name}: {located(error)}") from None
     finally:
         torch.set_default_dtype(default)
-    if trace.refusals:
-        raise unfit(name, trace.refusals[0])
+    _check(name, trace)
     if not isinstance(result, ExactTensor) or result.ndim or result.dtype != torch.float64:
         raise SurrogateError(
             f"surrogate {name}: expected a scalar float64 tensor that depends on its record"
@@ -186,6 +186,17 @@ def interpret(
     return Reading(
         terms, result.sources | trace.control, trace.operations, trace.casts, trace.errors
     )
+
+
+def _check(name: str, trace: Trace) -> None:
+    """Raises UnfitError for what a program did beside its result, even if it caught the errors."""
+    if trace.refusals:
+        raise unfit(name, trace.refusals[0])
+    if trace.outside.calls:
+        raise unfit(name, f"asks for more than its record: {trace.outside.calls}")
+    for error, file, line in trace.errors:
+        if error == OWN_DERIVATIVE:
+            raise unfit(name, f"has a derivative of its own ({file}, line {line})")
 
 
 def _terms(name: str, number: Any, symbols: _Symbols) -> Terms:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from gradbias.stochastic.rollouts.records import Record
-from gradbias.stochastic.tracing.source_lines import is_library
+from gradbias.stochastic.tracing.source_lines import is_library, program_line
 
 MAX_OBJECTS = 20_000
 """The most objects that are looked at."""
@@ -210,8 +210,10 @@ def unchanged(function: Callable[..., Any]) -> Iterator[Watched]:
 
 
 def _asks_for_files(file: str) -> bool:
-    """Whether code is one of the standard library's frozen modules about paths."""
-    return file.startswith("<frozen ") and "path" in file and "importlib" not in file
+    """Whether code is one of the standard library's frozen modules, os and its paths among them;
+    those that import others do not count.
+    """
+    return file.startswith("<frozen ") and "import" not in file
 
 
 @contextmanager
@@ -254,10 +256,15 @@ def outside_calls() -> Iterator[Watched]:
 Raised = list[tuple[str, str, int]]
 """The name of each error that was raised in a program, with file and line, caught or not."""
 
+OWN_DERIVATIVE = "autograd.Function"
+"""Stands among the errors for a derivative that a program defines."""
+
+_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+
 
 @contextmanager
 def errors_raised() -> Iterator[Raised]:
-    """A context that notes the errors raised in it, outside of libraries."""
+    """A context that notes the errors raised in it, outside of libraries, and `OWN_DERIVATIVE`."""
     raised: Raised = []
 
     def local(frame: types.FrameType, event: str, arg: Any) -> Any:
@@ -266,6 +273,8 @@ def errors_raised() -> Iterator[Raised]:
         return local
 
     def enter(frame: types.FrameType, event: str, arg: Any) -> Any:
+        if frame.f_code is _APPLY:
+            raised.append((OWN_DERIVATIVE, *program_line()))
         if is_library(frame.f_code.co_filename):
             return None
         frame.f_trace_lines = False
@@ -280,11 +289,13 @@ def errors_raised() -> Iterator[Raised]:
 
 
 @contextmanager
-def untraced() -> Iterator[None]:
+def unwatched() -> Iterator[None]:
     """A context in which no function watches what Python executes, for speed."""
-    watching = sys.gettrace()
+    tracing, profiling = sys.gettrace(), sys.getprofile()
     sys.settrace(None)
+    sys.setprofile(None)
     try:
         yield
     finally:
-        sys.settrace(watching)
+        sys.setprofile(profiling)
+        sys.settrace(tracing)

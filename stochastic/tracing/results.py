@@ -1,4 +1,4 @@
-"""What the handlers of operations return, and the dtypes of their results."""
+"""Operations' names, arguments and results: what `trace` and its handlers share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from gradbias.stochastic.tracing.tensors import ExactTensor
+from gradbias.stochastic.tracing.tensors import ExactTensor, wrapped
+
+BRANCHING = frozenset(
+    (
+        *("eq", "ne", "lt", "le", "gt", "ge", "equal", "isclose", "allclose", "isin", "isnan"),
+        *("abs", "sign", "round", "floor", "ceil", "trunc", "frac", "fmod", "remainder", "relu"),
+        *("max", "min", "amax", "amin", "argmax", "argmin", "sort", "argsort", "topk", "median"),
+        *("any", "all", "nonzero", "count_nonzero", "_unique2", "unique_consecutive", "mode"),
+        *("heaviside", "bucketize", "searchsorted", "histc", "nan_to_num", "copysign", "cummax"),
+        *("clamp", "_local_scalar_dense", "is_nonzero", "hardtanh", "leaky_relu", "threshold"),
+    )
+)
+"""Operations whose results jump or bend with the values of their inputs."""
+
+SPOKEN = {"_local_scalar_dense": "item", "_to_copy": "to", "_unique2": "unique"}
+"""The names by which programs know operations."""
+
+READING = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+"""The tags of operations whose results show values outside of tensors, or as a shape."""
+
+UNREAD = ("zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_empty")
+"""Operations that look at a tensor's shape alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,3 +68,34 @@ def axes_of(dim: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     dims = dim if isinstance(dim, list | tuple) else [dim]
     return tuple(d % ndim if ndim else 0 for d in dims)
+
+
+def unwritten(shape: Any, options: dict[str, Any]) -> ExactTensor:
+    """A new tensor that nothing was written to: its entries are None, with which nothing can be
+    computed.
+    """
+    dtype = options.get("dtype") or torch.get_default_dtype()
+    if not dtype.is_floating_point:
+        return wrapped(torch.zeros(shape, dtype=dtype), set())
+    return ExactTensor(np.full(tuple(shape), None, dtype=object), dtype, set())
+
+
+def mapped(function: Any, value: Any) -> Any:
+    """Nested tuples, lists and dictionaries, with a function applied to what they hold."""
+    if isinstance(value, tuple | list):
+        return type(value)(mapped(function, part) for part in value)
+    if isinstance(value, dict):
+        return {key: mapped(function, part) for key, part in value.items()}
+    return function(value)
+
+
+def tensors_of(value: Any) -> list[ExactTensor]:
+    """The exact tensors in nested arguments."""
+    found: list[ExactTensor] = []
+
+    def note(part: Any) -> None:
+        if isinstance(part, ExactTensor):
+            found.append(part)
+
+    mapped(note, value)
+    return found

@@ -187,6 +187,10 @@ def _index_select(trace: Any, x: Any, dim: int, index: Any) -> Result:
     return Result(np.take(x.objects, index.array, axis=dim), x.dtype)
 
 
+def _take(trace: Any, x: Any, index: Any) -> Result:
+    return Result(np.take(x.objects, index.array), x.dtype)
+
+
 def _roll(a: Any, shifts: Any, dims: Any = ()) -> Any:
     if not dims:
         return np.roll(a.ravel(), shifts).reshape(a.shape)
@@ -293,6 +297,7 @@ SHAPES: dict[str, Callable[..., Any]] = _VIEWS | {
     "scatter": _scatter,
     "scatter_add": _scatter_add,
     "index_select": _index_select,
+    "take": _take,
     "flip": _moved(_flip),
     "roll": _moved(_roll),
     "tril": _moved(_triangle(np.tril)),

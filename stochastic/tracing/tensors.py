@@ -33,13 +33,13 @@ class ExactTensor(torch.Tensor):
         sources: the names of the record's fields that the entries were computed from; views share
             the set.
         frozen: the reason why it may not be changed in place; "" if it may.
-        trace: the trace whose symbols the entries are polynomials in.
+        owner: the trace whose symbols the entries are polynomials in.
     """
 
     array: Any
     sources: set[str]
     frozen: str
-    trace: Any
+    owner: Any
 
     @staticmethod
     def __new__(
@@ -55,7 +55,7 @@ class ExactTensor(torch.Tensor):
             cls, array.shape, strides=strides, dtype=dtype, device=torch.device("cpu")
         )
         tensor.array, tensor.sources, tensor.frozen = array, sources, frozen
-        tensor.trace = ACTIVE[-1] if ACTIVE else None
+        tensor.owner = ACTIVE[-1] if ACTIVE else None
         return tensor
 
     def __init__(self, *_: Any) -> None:

@@ -28,7 +28,21 @@ from gradbias.stochastic.tracing.polynomials import (
     is_plain,
     power,
 )
-from gradbias.stochastic.tracing.reachable_state import errors_raised, untraced
+from gradbias.stochastic.tracing.reachable_state import (
+    Watched,
+    errors_raised,
+    outside_calls,
+    unwatched,
+)
+from gradbias.stochastic.tracing.results import (
+    BRANCHING,
+    READING,
+    SPOKEN,
+    UNREAD,
+    mapped,
+    tensors_of,
+    unwritten,
+)
 from gradbias.stochastic.tracing.shapes import SHAPES
 from gradbias.stochastic.tracing.source_lines import program_line
 from gradbias.stochastic.tracing.tensors import (
@@ -61,12 +75,6 @@ class RefusedError(ValueError):
 
 _FIXED = np.frompyfunc(fixed, 1, 1)
 
-READING = ("_local_scalar_dense", "equal", "is_nonzero", "item")
-
-
-SPOKEN = {"_local_scalar_dense": "item", "_to_copy": "to", "_unique2": "unique"}
-"""The names by which programs know operations."""
-
 
 @dataclass(eq=False)
 class Trace:
@@ -81,6 +89,7 @@ class Trace:
         operations: name, file and line of every operation, and whether it has floats.
         casts: the lines of casts to fewer digits.
         errors: name, file and line of every error that was raised, caught or not.
+        outside: what the program asked of the world outside.
     """
 
     symbols: list[str] = field(default_factory=list)
@@ -92,6 +101,7 @@ class Trace:
     operations: list[tuple[str, str, int, bool]] = field(default_factory=list)
     casts: list[tuple[str, int]] = field(default_factory=list)
     errors: list[tuple[str, str, int]] = field(default_factory=list)
+    outside: Watched = field(default_factory=Watched)
 
     def refusal(self, operation: str, sources: set[str], reason: str = "") -> RefusedError:
         """An error for an operation on what was computed from ``sources``; it is noted first."""
@@ -109,11 +119,15 @@ class Trace:
         """A context in which torch's operations are executed by this trace."""
         ACTIVE.append(self)
         try:
-            with _Operations(self), Functions(self), errors_raised() as errors:
+            with (
+                _Operations(self),
+                Functions(self),
+                errors_raised() as self.errors,
+                outside_calls() as self.outside,
+            ):
                 yield
         finally:
             ACTIVE.pop()
-        self.errors = errors
 
     def computed(self, name: str, scalar: ExactScalar, other: Any) -> ExactScalar:
         """The result of one of Python's operators on an `ExactScalar`."""
@@ -127,12 +141,14 @@ class Trace:
         """The result of one ATen operation."""
         name = func.overloadpacket.__name__
         tensors = tensors_of((args, kwargs))
-        sources = set().union(*(tensor.sources for tensor in tensors))
+        sources: set[str] = set()
+        if name not in UNREAD:
+            sources = sources.union(*(tensor.sources for tensor in tensors))
         place = program_line()
-        if any(tensor.trace is not self and tensor.is_symbolic for tensor in tensors):
+        if any(tensor.owner is not self and tensor.is_symbolic for tensor in tensors):
             raise self.refusal(name, sources, "uses a tensor that was kept from an earlier call")
         try:
-            with torch._C.DisableTorchFunction(), untraced():
+            with torch._C.DisableTorchFunction(), unwatched():
                 result = self._execute(func, name, args, kwargs, sources)
             self.operations.append((name, *place, _has_floats((args, kwargs, result))))
             return result
@@ -151,7 +167,7 @@ class Trace:
             raise self.refusal(name, sources, "draws random numbers")
         args, kwargs = _converted(args), _converted(kwargs)
         symbolic = not SYMBOLIC.isdisjoint(sources)
-        if name in READING and not symbolic:
+        if any(tag in func.tags for tag in READING):
             self.control |= sources
         if func._schema.is_mutable:
             return self._in_place(func, name, args, kwargs, sources)
@@ -165,7 +181,12 @@ class Trace:
             plain = self._plain(func, args, kwargs, sources)
             if handler is None or not _has_floats(plain) or not tensors_of(args):
                 return plain
-        result = handler(self, *args, **kwargs)
+        try:
+            result = handler(self, *args, **kwargs)
+        except InexactError:
+            if symbolic:
+                raise
+            return self._plain(func, args, kwargs, sources)  # a constant, as floats compute it
         return self._finished(result, name, sources, args)
 
     def _decomposed(
@@ -174,7 +195,8 @@ class Trace:
         """The operation as others that it consists of; refused if it consists of none."""
         result = func.decompose(*args, **kwargs)
         if result is NotImplemented:
-            raise self.refusal(name, sources)
+            known = "" if name in BRANCHING else "is no operation that is read exactly"
+            raise self.refusal(name, sources, known)
         return result
 
     def _plain(self, func: Any, args: Any, kwargs: dict[str, Any], sources: set[str]) -> Any:
@@ -275,37 +297,6 @@ def _python(name: str, one: Number, other: Number, trace: Trace) -> Number:
     results = {"add": lambda: one + other, "sub": lambda: one - other, "mul": lambda: one * other}
     results |= {"neg": lambda: -one, "pos": lambda: one}
     return results[name]()
-
-
-def unwritten(shape: Any, options: dict[str, Any]) -> ExactTensor:
-    """A new tensor that nothing was written to: its entries are None, with which nothing can be
-    computed.
-    """
-    dtype = options.get("dtype") or torch.get_default_dtype()
-    if not dtype.is_floating_point:
-        return wrapped(torch.zeros(shape, dtype=dtype), set())
-    return ExactTensor(np.full(tuple(shape), None, dtype=object), dtype, set())
-
-
-def mapped(function: Any, value: Any) -> Any:
-    """Nested tuples, lists and dictionaries, with a function applied to what they hold."""
-    if isinstance(value, tuple | list):
-        return type(value)(mapped(function, part) for part in value)
-    if isinstance(value, dict):
-        return {key: mapped(function, part) for key, part in value.items()}
-    return function(value)
-
-
-def tensors_of(value: Any) -> list[ExactTensor]:
-    """The exact tensors in nested arguments."""
-    found: list[ExactTensor] = []
-
-    def note(part: Any) -> None:
-        if isinstance(part, ExactTensor):
-            found.append(part)
-
-    mapped(note, value)
-    return found
 
 
 def _converted(value: Any) -> Any:

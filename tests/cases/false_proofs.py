@@ -300,6 +300,25 @@ class Counter:
         return len(cls.kept)
 
 
+def counted_environment(record):
+    os.environ["CALLS"] = str(int(os.environ.get("CALLS", "0")) + 1)
+    return int(os.environ["CALLS"])
+
+
+def counted_module(record):
+    math.calls = getattr(math, "calls", 0) + 1
+    return math.calls
+
+
+def counted_record(record):
+    kind = type(record)
+    kind.calls = getattr(kind, "calls", 0) + 1
+    return kind.calls
+
+
+after_many("counter_environment", counted_environment)
+after_many("counter_module", counted_module)
+after_many("counter_record", counted_record)
 after_many("counter_global", counted_global)
 after_many("counter_dictionary", counted_dictionary)
 after_many("counter_deque", remembered)
@@ -342,6 +361,56 @@ class Odd(torch.autograd.Function):
 
 odd = Odd.apply
 FALSE["own_derivative"] = lambda r: right(r) + odd(r.log_probs, r.rewards).sum()
+
+
+def last_action(record):
+    return (record.actions == 1).all().item()
+
+
+@planted
+def own_derivative_somewhere(record):
+    """A derivative of its own on one trajectory alone."""
+    return right(record) + (
+        odd(record.log_probs, record.rewards).sum() if last_action(record) else 0
+    )
+
+
+@planted
+def caught_error_somewhere(record):
+    first_then_second = record.actions.tolist()[0][:2] == [0, 1] and record.states[0, 0] == 1
+    try:
+        scale = round(record.discount, 3) if first_then_second else 1.0
+    except TypeError:
+        scale = 1.0
+    return right(record) * (1.1 if scale == 0.99 else 1.0)
+
+
+@planted
+def clock_somewhere(record):
+    return right(record) * (1.1 if last_action(record) and time.time() > 2e10 else 1.0)
+
+
+@planted
+def shape_of_states(record):
+    """A number of states that no tensor carries on."""
+    return right(record) * (1.1 if torch.nonzero(record.states).shape[0] > 2 else 1.0)
+
+
+@planted
+def shape_of_selected(record):
+    return right(record) * (1.1 if record.rewards[record.actions == 1].shape[0] > 1 else 1.0)
+
+
+@planted
+def list_of_states(record):
+    return right(record) * (1.1 if sum(record.states.tolist()[0]) > 1 else 1.0)
+
+
+@planted
+def assigned_data(record):
+    scores = record.log_probs * 1.0
+    scores.data = scores.data * 2.0
+    return right(record) + (scores - record.log_probs).sum() * wrong(record).detach()
 
 
 @planted
