@@ -23,9 +23,8 @@ from gradbias.stochastic.derivatives.coefficients import (
 )
 from gradbias.stochastic.estimators.kinds import SurrogateEstimator
 from gradbias.stochastic.rollouts.records import LEAVES, Tensors
-from gradbias.stochastic.tracing.interpretation import Reading, UnfitError, unfit
+from gradbias.stochastic.tracing.interpretation import Paths, Reading, UnfitError, unfit
 from gradbias.stochastic.tracing.operations import OperationLog
-from gradbias.stochastic.tracing.paths import Paths
 from gradbias.stochastic.tracing.reachable_state import errors_raised
 
 DISCOUNTS = (0.37, 0.93, 1.0, 0.0)

@@ -17,6 +17,7 @@ from gradbias.stochastic.derivatives.process_state import Generators, Settings
 from gradbias.stochastic.estimators.agreement import Runs, check_interpretation
 from gradbias.stochastic.estimators.kinds import SurrogateEstimator
 from gradbias.stochastic.tracing.interpretation import (
+    Paths,
     Reading,
     Terms,
     UnfitError,
@@ -24,7 +25,6 @@ from gradbias.stochastic.tracing.interpretation import (
     interpret,
     unfit,
 )
-from gradbias.stochastic.tracing.paths import Paths
 from gradbias.stochastic.tracing.reachable_state import unchanged
 
 MAX_RUNS = 10_000

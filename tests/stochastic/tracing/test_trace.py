@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from gradbias.stochastic.derivatives.coefficients import SurrogateError
 from gradbias.stochastic.rollouts.records import Record
-from gradbias.stochastic.tracing.interpretation import UnfitError, interpret
-from gradbias.stochastic.tracing.paths import Paths
+from gradbias.stochastic.tracing.interpretation import Paths, UnfitError, interpret
 from gradbias.stochastic.tracing.polynomials import exponents, is_plain, symbol
 from gradbias.stochastic.tracing.tensors import ExactTensor
 from gradbias.stochastic.tracing.trace import RefusedError, Trace
