@@ -115,6 +115,8 @@ def _of_function(function: types.FunctionType) -> list[tuple[str, Any]]:
     parts: list[tuple[str, Any]] = [
         ("defaults", function.__defaults__),
         ("keyword defaults", function.__kwdefaults__),
+        ("docstring", function.__doc__),
+        ("name", function.__name__),
         *function.__dict__.items(),
     ]
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
@@ -123,21 +125,32 @@ def _of_function(function: types.FunctionType) -> list[tuple[str, Any]]:
         except ValueError:  # not bound yet
             continue
     names = set(_names(function.__code__))
-    for name in sorted(names & set(function.__globals__)):
-        value = function.__globals__[name]
+    for name, value in sorted(function.__globals__.items()):
         if isinstance(value, types.ModuleType):
-            parts += _of_module(name, value, names)
-        else:
+            parts += _of_module(name, value, names) if name in names else []
+        elif name in names or (isinstance(value, _ATOMS) and not name.startswith("__")):
             parts.append((name, value))
+    for name in sorted(names & set(sys.modules)):  # imported where it is used
+        parts += _of_module(name, sys.modules[name], names)
     return parts
 
 
+def _is_data(value: Any) -> bool:
+    return isinstance(value, (*_ATOMS, list, dict, set))
+
+
 def _of_module(name: str, module: types.ModuleType, names: set[str]) -> list[tuple[str, Any]]:
-    """A module's attributes of the given names; of a library's, those that hold data."""
-    inside = [(f"{name}.{key}", vars(module)[key]) for key in sorted(names & set(vars(module)))]
+    """A module's attributes of the given names; of a library's, those that hold data, of itself
+    and of its own modules.
+    """
+    named = [(f"{name}.{key}", vars(module)[key]) for key in sorted(names & set(vars(module)))]
     if not is_library(getattr(module, "__file__", None) or "<frozen"):
-        return inside
-    return [(key, part) for key, part in inside if isinstance(part, (*_ATOMS, list, dict, set))]
+        return named
+    parts = [(key, part) for key, part in named if _is_data(part)]
+    for key, part in named:
+        if isinstance(part, types.ModuleType) and part.__name__.startswith(f"{module.__name__}."):
+            parts += _of_module(key, part, names)
+    return parts
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

@@ -11,7 +11,8 @@ from gradbias.stochastic.tracing.reachable_state import Watched
 from gradbias.verification.evidence.reports import Verdict
 from gradbias.verification.proofs.identity_testing import certify
 from gradbias.verification.proofs.prove import prove_unbiased
-from tests.cases.false_proofs import FALSE, right
+from tests.cases.false_calls import FALSE
+from tests.cases.false_proofs import right
 from tests.cases.true_proofs import TRUE
 
 
