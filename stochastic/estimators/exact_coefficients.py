@@ -28,7 +28,7 @@ from gradbias.stochastic.tracing.interpretation import (
 from gradbias.stochastic.tracing.reachable_state import unchanged
 
 MAX_RUNS = 10_000
-"""The most runs of a program on symbols: about a minute."""
+"""The most runs of a program on symbols: some minutes."""
 
 PAIRS = 8
 """The pairs of trajectories on which batches of two are tried, if trajectories differ."""

@@ -301,14 +301,16 @@ def errors_raised() -> Iterator[Raised]:
         sys.settrace(previous)
 
 
-@contextmanager
-def unwatched() -> Iterator[None]:
+class Unwatched:
     """A context in which no function watches what Python executes, for speed."""
-    tracing, profiling = sys.gettrace(), sys.getprofile()
-    sys.settrace(None)
-    sys.setprofile(None)
-    try:
-        yield
-    finally:
-        sys.setprofile(profiling)
-        sys.settrace(tracing)
+
+    __slots__ = ("_profiling", "_tracing")
+
+    def __enter__(self) -> None:
+        self._tracing, self._profiling = sys.gettrace(), sys.getprofile()
+        sys.settrace(None)
+        sys.setprofile(None)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._profiling)
+        sys.settrace(self._tracing)

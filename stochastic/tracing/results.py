@@ -89,13 +89,21 @@ def mapped(function: Any, value: Any) -> Any:
     return function(value)
 
 
-def tensors_of(value: Any) -> list[ExactTensor]:
-    """The exact tensors in nested arguments."""
-    found: list[ExactTensor] = []
-
-    def note(part: Any) -> None:
-        if isinstance(part, ExactTensor):
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """The tensors in nested arguments."""
+    found: list[torch.Tensor] = []
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, torch.Tensor):
             found.append(part)
-
-    mapped(note, value)
+        elif isinstance(part, tuple | list):
+            pending.extend(part)
+        elif isinstance(part, dict):
+            pending.extend(part.values())
     return found
+
+
+def has_floats(tensors: list[torch.Tensor]) -> bool:
+    """Whether one of the tensors has a floating-point dtype."""
+    return any(tensor.dtype.is_floating_point for tensor in tensors)

@@ -29,16 +29,17 @@ from gradbias.stochastic.tracing.polynomials import (
     power,
 )
 from gradbias.stochastic.tracing.reachable_state import (
+    Unwatched,
     Watched,
     errors_raised,
     outside_calls,
-    unwatched,
 )
 from gradbias.stochastic.tracing.results import (
     BRANCHING,
     READING,
     SPOKEN,
     UNREAD,
+    has_floats,
     mapped,
     tensors_of,
     unwritten,
@@ -139,33 +140,35 @@ class Trace:
 
     def execute(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """The result of one ATen operation."""
-        name = func.overloadpacket.__name__
-        tensors = tensors_of((args, kwargs))
-        sources: set[str] = set()
-        if name not in UNREAD:
-            sources = sources.union(*(tensor.sources for tensor in tensors))
-        place = program_line()
-        if any(tensor.owner is not self and tensor.is_symbolic for tensor in tensors):
-            raise self.refusal(name, sources, "uses a tensor that was kept from an earlier call")
-        try:
-            with torch._C.DisableTorchFunction(), unwatched():
-                result = self._execute(func, name, args, kwargs, sources)
-            self.operations.append((name, *place, _has_floats((args, kwargs, result))))
+        with Unwatched():
+            name, place = func.overloadpacket.__name__, program_line()
+            if not all(isinstance(t, ExactTensor) for t in tensors_of((args, kwargs))):
+                args, kwargs = _converted(args), _converted(kwargs)
+            tensors: Any = tensors_of((args, kwargs))
+            sources: set[str] = set()
+            if name not in UNREAD:
+                sources = sources.union(*(tensor.sources for tensor in tensors))
+            if any(tensor.owner is not self and tensor.is_symbolic for tensor in tensors):
+                raise self.refusal(name, sources, "uses a tensor that was kept from another call")
+            try:
+                with torch._C.DisableTorchFunction():
+                    result = self._execute(func, name, args, kwargs, sources)
+            except RefusedError:
+                raise
+            except InexactError as error:
+                raise self.refusal(name, sources, f"is {error}") from None
+            except Exception as error:
+                text = f"raised {type(error).__name__} on symbols: {str(error)[:100]}"
+                raise self.refusal(name, sources, text) from error
+            floats = has_floats(tensors) or has_floats(tensors_of(result))
+            self.operations.append((name, *place, floats))
             return result
-        except RefusedError:
-            raise
-        except InexactError as error:
-            raise self.refusal(name, sources, f"is {error}") from None
-        except Exception as error:
-            text = f"raised {type(error).__name__} on symbols: {str(error)[:100]}"
-            raise self.refusal(name, sources, text) from error
 
     def _execute(
         self, func: Any, name: str, args: Any, kwargs: dict[str, Any], sources: set[str]
     ) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise self.refusal(name, sources, "draws random numbers")
-        args, kwargs = _converted(args), _converted(kwargs)
         symbolic = not SYMBOLIC.isdisjoint(sources)
         if any(tag in func.tags for tag in READING):
             self.control |= sources
@@ -174,12 +177,11 @@ class Trace:
         if name in ("empty", "empty_strided", "empty_permuted"):
             return unwritten(args[0], kwargs)
         handler = SHAPES.get(name) or ARITHMETIC.get(name)
-        floats = any(t.dtype.is_floating_point for t in tensors_of((args, kwargs)))
-        if handler is None or not floats:
+        if handler is None or not has_floats(tensors_of((args, kwargs))):
             if symbolic:
                 return self._decomposed(func, name, args, kwargs, sources)
             plain = self._plain(func, args, kwargs, sources)
-            if handler is None or not _has_floats(plain) or not tensors_of(args):
+            if handler is None or not has_floats(tensors_of(plain)) or not tensors_of(args):
                 return plain
         try:
             result = handler(self, *args, **kwargs)
@@ -310,10 +312,6 @@ def _converted(value: Any) -> Any:
         return part
 
     return mapped(convert, value)
-
-
-def _has_floats(value: Any) -> bool:
-    return any(tensor.dtype.is_floating_point for tensor in tensors_of(value))
 
 
 def _copy(tensor: ExactTensor) -> ExactTensor:

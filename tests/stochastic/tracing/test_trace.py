@@ -187,7 +187,7 @@ def test_a_tensor_kept_from_an_earlier_call_is_refused():
         return (record.log_probs * KEPT[0]).sum()
 
     read(keeps)
-    with pytest.raises(UnfitError, match="kept from an earlier call"):
+    with pytest.raises(UnfitError, match="kept from another call"):
         read(keeps)
     with pytest.raises(RuntimeError, match="after its trace had ended"):
         KEPT[0] + 1
