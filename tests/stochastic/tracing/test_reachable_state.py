@@ -1,6 +1,7 @@
 """What a program can remember between calls, and what it asks of the world outside."""
 
 import functools
+import gc
 import itertools
 import time
 
@@ -96,3 +97,17 @@ def test_errors_are_noted_where_they_are_raised_though_they_are_caught():
     with errors_raised() as raised:
         catches()
     assert [(name, file) for name, file, _ in raised] == [("KeyError", __file__)]
+
+
+def test_a_generator_that_ends_unfinished_is_no_error():
+    def numbers():
+        yield 1
+        yield 2
+
+    with errors_raised() as raised:
+        running = numbers()
+        next(running)
+        running.close()
+        assert not gc.isenabled()
+    assert raised == []
+    assert gc.isenabled()
