@@ -1,48 +1,48 @@
-"""Coefficients of a surrogate as exact polynomials, found by evaluating it at powers of two.
+"""A surrogate's coefficients as exact polynomials, read from its program.
 
-On one trajectory the derivatives of most surrogates in their log-probabilities do not depend on the
-policy: they are affine in the rewards and the critic's values, and polynomials in the discount.
-Such a polynomial follows from values at unit rewards, unit critics and discounts that are powers of
-two, where floating point is exact. Evaluations at random rewards, critics and policies, small and
-large, and at discounts between 0 and 1 then have to agree with it; otherwise the surrogate is
-refused.
+The program is run on symbols (see `stochastic.tracing.interpretation`), once for all trajectories
+if it reads neither states nor actions, else once for each that differs in what it reads. Runs on
+ordinary numbers then test the interpretation: derivatives and operations have to agree.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
-from gradbias.analytic.utils.validation import FloatArray, IntArray
-from gradbias.stochastic.derivatives.coefficients import MAX_LOOPED, probe
-from gradbias.stochastic.estimators.exact_evaluations import Evaluations, Paths
-from gradbias.stochastic.estimators.exact_polynomials import Polynomial, interpolated, simplified
+from gradbias.analytic.utils.validation import IntArray
+from gradbias.stochastic.derivatives.process_state import Generators, Settings
+from gradbias.stochastic.estimators.agreement import Runs, check_interpretation
 from gradbias.stochastic.estimators.kinds import SurrogateEstimator
+from gradbias.stochastic.tracing.interpretation import (
+    Paths,
+    Reading,
+    Terms,
+    UnfitError,
+    Visit,
+    interpret,
+    unfit,
+)
+from gradbias.stochastic.tracing.reachable_state import unchanged
 
-DISCOUNTS = (0.0, 0.37, 0.93, 0.999, 1.0)
-"""The discounts at which the polynomials are tried on every trajectory."""
+MAX_RUNS = 10_000
+"""The most runs of a program on symbols: some minutes."""
 
-MIN_TRIED = 1_024
-"""The fewest evaluations at each of `DISCOUNTS`, if vmap accepts the surrogate."""
+PAIRS = 8
+"""The pairs of trajectories on which batches of two are tried, if trajectories differ."""
 
-MAX_FIT = 400_000
-"""The most evaluations, if each trajectory has polynomials of its own."""
+_DYADIC = 2**20
+"""Fractions whose denominator divides this one are exact in what computes them in floats."""
 
-_TOLERANCE = 1e-10
-_FEW = 64
-_BLOCK = 4096
+Polynomial = tuple[Fraction, ...]
+"""Coefficients in the discount, lowest power first, without leading zeros."""
 
 Term = tuple[tuple[tuple[int, int], ...], int, Polynomial]
 """(visits, x, polynomial): the derivative in the log-probabilities of ``visits``, each a time and
 an action (-1: the one taken), has ``polynomial`` in the discount times the input number x: of 1,
 the rewards of steps 0..H-1, the critic's values at times 0..H."""
-
-
-class UnfitError(ValueError):
-    """A surrogate whose coefficients are no polynomials that can be found exactly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,30 +54,44 @@ class ExactCoefficients:
         degree: the highest power of the discount.
         shared: the terms, if they are the same on every trajectory; else None.
         of_path: the terms by a trajectory's states and actions, if they are not.
-        evaluations: the number of evaluations that the terms were found from.
-        checks: the number of evaluations that they were compared with.
-        rounded: whether coefficients were rounded to fractions.
+        runs: the number of runs on symbols.
+        operations: the number of tensor operations of a run.
+        reads: what the program reads of states, actions and alive.
+        casts: file and line of each cast to fewer digits.
+        tests: the number of runs on ordinary numbers that agree.
+        rounded: whether a coefficient is a fraction that floats only approximate in general.
     """
 
     order: int
     degree: int
     shared: tuple[Term, ...] | None
     of_path: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Term, ...]]
-    evaluations: int
-    checks: int
+    runs: int
+    operations: int
+    reads: tuple[str, ...]
+    casts: tuple[tuple[str, int], ...]
+    tests: int
     rounded: bool
 
     @property
-    def assumption(self) -> str:
-        """The assumption of a proof that uses these coefficients."""
-        kind = "rounded to fractions" if self.rounded else "exact in floating point"
-        return (
-            "on every trajectory the surrogate's derivatives are affine in rewards and critic "
-            f"values, polynomials in the discount of degree at most {self.degree}, and the same at "
-            f"every policy: found from {self.evaluations:,} evaluations ({kind}), and "
-            f"{self.checks:,} more agree to 1e-10 at random rewards and critic values up to 10^8, "
-            "policies nearly uniform to nearly deterministic, and discounts from 0 to 1"
+    def covered(self) -> str:
+        """What a proof that uses these coefficients covers, and what it assumes."""
+        runs = "1 run" if self.runs == 1 else f"{self.runs:,} runs"
+        text = (
+            "rewards, critic, discount and log-probabilities as symbols; "
+            f"{_listed(['shape', *self.reads])} as they are; read from {runs} of "
+            f"{self.operations:,} operations, which {self.tests:,} runs on floats confirm to "
+            "1e-10; arithmetic is taken for exact, each constant for the rational that its float "
+            "is"
         )
+        if self.casts:
+            places = ", ".join(f"{file}, line {line}" for file, line in self.casts)
+            text += f"; constants are cast to fewer digits in {places}"
+        return text
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
 def exact_coefficients(
@@ -86,224 +100,156 @@ def exact_coefficients(
     """The coefficients of a surrogate on given trajectories, each a batch of one.
 
     Raises:
-        UnfitError: they depend on the policy, couple trajectories, or are no such polynomials.
-        SurrogateError: as `stochastic.derivatives.coefficients.probe`.
+        UnfitError: an operation needs the value of a symbol or has no exact result; the
+            derivatives depend on the policy, couple trajectories, or are not affine in rewards and
+            critic; or runs on numbers do not agree.
+        SurrogateError: as `stochastic.derivatives.coefficients.coefficients`.
     """
-    fit = _Fit(estimator, n_states, n_actions, paths.actions.shape[1], vmapped=False)
-    fit = fit.mapped_or_looped(paths)
-    fit.check_policy(paths)
-    longest = np.argmax((~paths.ended).sum(axis=1))
-    tables = fit.tables(paths[np.array([longest])])
-    shared = fit.agrees(paths, tables)
-    if not shared:
-        tables = fit.tables_of_each(paths)
-    fit.check_coupling(paths)
-    terms = tables.terms(fit)
+    runs = Runs(estimator, paths, n_states, n_actions)
+    runs.warm()
+    watch = Generators.now(), Settings.now()
+    reader = _Reader(estimator, paths, n_actions)
+    readings, classes, by_time = reader.readings()
+    # After the first runs, since a program may well keep what it computes once.
+    with unchanged(estimator.function) as state:
+        reader.check_coupling(readings, classes, by_time=by_time)
+        terms = [_listed_terms(reading.terms) for reading in readings]
+        shared = _shared(terms, paths, classes)
+        tests = check_interpretation(runs, terms, classes, readings)
+    disturbed = watch[0].changed(Generators.now()) or watch[1].changed(Settings.now())
+    if disturbed:
+        raise unfit(estimator.name, f"changes {disturbed}")
+    if state.changed:
+        raise unfit(estimator.name, f"changes between calls what it can reach: {state.changed}")
+    sources = set().union(*(reading.sources for reading in readings))
+    polynomials = [polynomial for group in terms for _, _, polynomial in group]
+    inverse = classes[1].tolist()
     return ExactCoefficients(
         order=estimator.order,
-        degree=fit.degree,
-        shared=terms[0] if shared else None,
-        of_path={} if shared else dict(zip(paths.keys(), terms, strict=True)),
-        evaluations=fit.points * len(terms),
-        checks=len(DISCOUNTS) * fit.tried(paths),
-        rounded=tables.rounded,
+        degree=max((len(p) - 1 for p in polynomials), default=0),
+        shared=shared,
+        of_path=(
+            {}
+            if shared is not None
+            else {key: terms[i] for key, i in zip(paths.keys(), inverse, strict=True)}
+        ),
+        runs=len(readings),
+        operations=max(len(reading.operations) for reading in readings),
+        reads=tuple(name for name in ("states", "actions", "alive") if name in sources),
+        casts=tuple(sorted({place for reading in readings for place in reading.casts})),
+        tests=tests,
+        rounded=any(_DYADIC % c.denominator for p in polynomials for c in p),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Tables:
-    """Polynomials by path, input and leaf entries.
-
-    ``numbers[k - 1] [B or 1, X, M, ..., M]`` (k axes M) are indices into ``polynomials``, for the
-    derivatives of order k; X counts the inputs.
-    """
-
-    leaves: tuple[str, ...]
-    numbers: tuple[IntArray, ...]
-    polynomials: tuple[Polynomial, ...]
-    rounded: bool
-
-    def predicted(
-        self, k: int, inputs: FloatArray, discount: float, index: IntArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """The derivatives ``[B, M, ...]`` of order k at ``inputs [B, X]`` on the paths ``index
-        [B]``, and the sum ``[B]`` of their absolute terms.
-        """
-        powers = [
-            float(sum(c * Fraction(discount) ** d for d, c in enumerate(p)))
-            for p in self.polynomials
-        ]
-        numbers = self.numbers[k - 1]
-        values = np.array(powers)[numbers if len(numbers) == 1 else numbers[index]]
-        flat = values.reshape(*values.shape[:2], -1)
-        sums = (inputs[:, None] @ flat)[:, 0] if len(flat) > 1 else inputs @ flat[0]
-        largest = np.abs(flat).max(axis=-1, initial=0.0)
-        size: FloatArray = (np.abs(inputs) * largest).sum(axis=1)
-        return sums.reshape(len(inputs), *values.shape[2:]), size
-
-    def terms(self, fit: _Fit) -> list[tuple[Term, ...]]:
-        """The terms of each path that are not 0."""
-        visits = fit.visits(self.leaves)
-        zero = [not any(polynomial) for polynomial in self.polynomials]
-        by_path = []
-        for b in range(len(self.numbers[0])):
-            terms: list[Term] = []
-            for table in self.numbers:
-                for (x, *entries), number in np.ndenumerate(table[b]):
-                    if not zero[number]:
-                        at = tuple(visits[j] for j in entries)
-                        terms.append((at, int(x), self.polynomials[number]))
-            by_path.append(tuple(terms))
-        return by_path
+Classes = tuple[IntArray, IntArray]
+"""One trajectory of each class, and the class of each trajectory."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Fit(Evaluations):
-    """Finds the polynomials, and compares them with further evaluations."""
+class _Reader:
+    """Runs a surrogate on symbols."""
 
-    @property
-    def degree(self) -> int:
-        """The highest degree of the polynomials in the discount."""
-        return self.steps + 1
+    estimator: SurrogateEstimator
+    paths: Paths
+    n_actions: int
 
-    @property
-    def points(self) -> int:
-        """The number of evaluations that a path's polynomials are found from."""
-        return (self.degree + 1) * (2 * self.steps + 2)
-
-    def tried(self, paths: Paths) -> int:
-        """The number of comparisons at each of `DISCOUNTS`: one a path, more if paths are few."""
-        return max(len(paths.actions), MIN_TRIED if self.vmapped else _FEW)
-
-    def mapped_or_looped(self, paths: Paths) -> _Fit:
-        """The same fit, with vmap if that may be used.
-
-        Raises:
-            UnfitError: vmap may not be used, and there are too many paths for a loop.
-            SurrogateError: as `stochastic.derivatives.coefficients.probe`.
-        """
-        few = paths[np.array([0, -1])]
-        tensors = self.tensors(few, self.random_inputs(few, 0), self.random_logits(2, 1))
-        reason = probe(self.call(0.5), tensors, self.estimator.order)
-        if reason is None:
-            return replace(self, vmapped=True)
-        self.check_count(len(DISCOUNTS) * self.tried(paths), MAX_LOOPED, f"vmap says: {reason}")
-        return self
-
-    def check_count(self, count: int, largest: int, reason: str) -> None:
-        """Raises UnfitError if there are too many evaluations."""
-        if count > largest:
-            raise UnfitError(
-                f"{self.estimator.name}: expected at most {largest:,} evaluations, got {count:,} "
-                f"({reason}); use a smaller shape"
-            )
-
-    def check_policy(self, paths: Paths) -> None:
-        """Raises UnfitError if some path's coefficients differ between two policies."""
-        count = _FEW if not self.vmapped else 4 * _FEW
-        some = paths[np.linspace(0, len(paths.actions) - 1, count).astype(np.int64)]
-        inputs = self.random_inputs(some, 0)
-        first, second = (
-            self.derivatives(self.tensors(some, inputs, self.random_logits(count, seed)), 0.5)
-            for seed in (1, 2)
+    def read(self, chosen: list[int], *, by_time: bool) -> Reading:
+        """One run, on a batch of the paths ``chosen``."""
+        return interpret(
+            self.estimator.function,
+            self.estimator.name,
+            self.paths[chosen],
+            self.n_actions,
+            self.estimator.order,
+            by_time=by_time,
         )
-        pairs = zip(first.derivatives, second.derivatives, strict=True)
-        for k, (a, b) in enumerate(pairs, start=1):
-            alive = self.alive(some, first.leaves, k)
-            if not _close(a * alive, b * alive, np.abs(inputs).max(axis=1)):
+
+    def readings(self) -> tuple[list[Reading], Classes, bool]:
+        """A reading of each class of trajectories, the classes, and whether the policy's symbols
+        were by time.
+        """
+        whole: list[Reading] = []
+        try:
+            whole = [self.read([self.paths.longest], by_time=True)]
+            sources = whole[0].sources
+            by_time = not sources & {"states", "actions"}
+        except UnfitError:
+            # Perhaps only as long as equal log-probabilities are different symbols.
+            sources, by_time = {"states", "actions"}, False
+        while True:
+            concrete = sources & {"states", "actions", "alive"}
+            classes = self.paths.classes(concrete)
+            first = _longest_first(classes, self.paths)
+            if len(first) > MAX_RUNS:
                 raise UnfitError(
-                    f"{self.estimator.name}: its coefficients depend on the policy at which the "
-                    "actions are drawn"
+                    f"{self.estimator.name}: expected at most {MAX_RUNS:,} different trajectories, "
+                    f"got {len(first):,} (it reads {', '.join(sorted(concrete))}); use a smaller "
+                    "shape"
                 )
+            if whole and by_time and len(first) == 1:
+                return whole, classes, by_time
+            readings = [self.read([b], by_time=by_time) for b in first]
+            more = set().union(*(reading.sources for reading in readings)) | sources
+            if more & {"states", "actions", "alive"} == concrete:
+                return readings, classes, by_time
+            sources, by_time = more, by_time and not more & {"states", "actions"}
 
-    def tables(self, paths: Paths) -> _Tables:
-        """The polynomials of each path, from discounts that are powers of two, and unit inputs."""
-        count, width = len(paths.actions), 2 * self.steps + 2
-        units = np.eye(width)
-        units[:, 0] = 1.0
-        repeated = paths[np.repeat(np.arange(count), width)]
-        tensors = self.tensors(repeated, np.tile(units, (count, 1)) * repeated.inputs)
-        nodes = [Fraction(2) ** (d - self.degree // 2) for d in range(self.degree + 1)]
-        at_nodes = [self.derivatives(tensors, float(node)) for node in nodes]
-        numbers = []
-        columns: dict[tuple[float, ...], int] = {}
-        for k in range(self.estimator.order):
-            values = np.stack([at.derivatives[k] for at in at_nodes], axis=-1)
-            values = values.reshape(count, width, *values.shape[1:])
-            values[:, 1:] -= values[:, :1]
-            distinct, inverse = np.unique(
-                values.reshape(-1, values.shape[-1]), axis=0, return_inverse=True
-            )
-            ids = [columns.setdefault(tuple(column), len(columns)) for column in distinct.tolist()]
-            numbers.append(np.array(ids)[inverse.reshape(values.shape[:-1])])
-        polynomials, rounded = simplified([interpolated(column, nodes) for column in columns])
-        return _Tables(at_nodes[0].leaves, tuple(numbers), tuple(polynomials), rounded)
-
-    def tables_of_each(self, paths: Paths) -> _Tables:
-        """The polynomials of each path, if these differ.
-
-        Raises:
-            UnfitError: there are too many paths, or their polynomials do not agree either.
-        """
-        count = self.points * len(paths.actions)
-        largest = MAX_FIT if self.vmapped else MAX_LOOPED
-        self.check_count(count, largest, "its coefficients differ between trajectories")
-        tables = self.tables(paths)
-        if not self.agrees(paths, tables):
-            raise UnfitError(
-                f"{self.estimator.name}: its coefficients are not affine in rewards and critic "
-                f"values and polynomials of degree {self.degree} in the discount, of numbers that "
-                "floating point distinguishes, the same at every policy"
-            )
-        return tables
-
-    def agrees(self, paths: Paths, tables: _Tables) -> bool:
-        """Whether the polynomials agree with random evaluations on every path."""
-        index = np.arange(self.tried(paths)) % len(paths.actions)
-        parts = [index[begin : begin + _BLOCK] for begin in range(0, len(index), _BLOCK)]
-        return all(
-            self.agrees_at(discount, paths, tables, part, 2 * (d * len(parts) + i))
-            for d, discount in enumerate(DISCOUNTS)
-            for i, part in enumerate(parts)
-        )
-
-    def agrees_at(
-        self, discount: float, paths: Paths, tables: _Tables, index: IntArray, seed: int
-    ) -> bool:
-        """Whether they agree at one discount on the paths ``index``."""
-        some = paths[index]
-        inputs = self.random_inputs(some, seed)
-        logits = self.random_logits(len(index), seed + 1)
-        coefficients = self.derivatives(self.tensors(some, inputs, logits), discount)
-        if coefficients.leaves != tables.leaves:
-            return False
-        for k, derivative in enumerate(coefficients.derivatives, start=1):
-            predicted, size = tables.predicted(k, inputs, discount, index)
-            alive = self.alive(some, coefficients.leaves, k)
-            if not _close(derivative * alive, predicted * alive, size):
-                return False
-        return True
-
-    def check_coupling(self, paths: Paths) -> None:
-        """Raises UnfitError if the coefficients of a batch of two are not half of each one's."""
+    def check_coupling(self, readings: list[Reading], classes: Classes, *, by_time: bool) -> None:
+        """Raises UnfitError if a batch of two has other coefficients than half of each one's."""
         rng = np.random.default_rng(0)
-        pairs = paths[rng.integers(len(paths.actions), size=32)]
-        inputs = self.random_inputs(pairs, 1)
-        alone = self.derivatives(self.tensors(pairs, inputs), 0.5)
-        together = self.derivatives(self.tensors(pairs, inputs, n=2), 0.5)
-        orders = zip(alone.derivatives, together.derivatives, strict=True)
-        for k, (single, both) in enumerate(orders, start=1):
-            wanted = np.zeros_like(both)
-            for n, at in enumerate(self.members(alone.leaves)):
-                block: tuple[Any, ...] = (slice(None), *np.ix_(*[at] * k))
-                wanted[block] = single[n::2] / 2
-            if not _close(both, wanted, np.abs(inputs).reshape(len(both), -1).max(axis=1)):
+        first = _longest_first(classes, self.paths)
+        pairs = [(0, 0)] if len(first) == 1 else rng.integers(len(first), size=(PAIRS, 2)).tolist()
+        for pair in pairs:
+            both = self.read([first[i] for i in pair], by_time=by_time).terms
+            wanted: Terms = {}
+            for n, i in enumerate(pair):
+                for (visits, (_, x)), powers in readings[i].terms.items():
+                    moved: tuple[Visit, ...] = tuple((n, t, a) for _, t, a in visits)
+                    key = (moved, (n if x else 0, x))
+                    wanted[key] = {degree: c / 2 for degree, c in powers.items()}
+            if _nonzero(both) != _nonzero(wanted):
                 raise UnfitError(f"{self.estimator.name}: couples the trajectories of a batch")
 
 
-def _close(first: FloatArray, second: FloatArray, size: FloatArray) -> bool:
-    """Whether every row agrees up to rounding, relative to its entries and its ``size [B]``."""
-    rows = len(first)
-    gaps = np.abs(first - second).reshape(rows, -1).max(axis=1, initial=0.0)
-    largest = np.abs(second).reshape(rows, -1).max(axis=1, initial=1.0)
-    return bool((gaps <= _TOLERANCE * np.maximum(largest, size)).all())
+def _longest_first(classes: Classes, paths: Paths) -> list[int]:
+    """One trajectory of each class; for a single class, the longest."""
+    first = classes[0].tolist()
+    return [paths.longest] if len(first) == 1 else first
+
+
+def _nonzero(terms: Terms) -> Terms:
+    kept = {key: {d: c for d, c in powers.items() if c} for key, powers in terms.items()}
+    return {key: powers for key, powers in kept.items() if powers}
+
+
+def _listed_terms(terms: Terms) -> tuple[Term, ...]:
+    """The terms of a batch of one, in an order that does not depend on the program's."""
+    listed = []
+    for (visits, (_, x)), powers in _nonzero(terms).items():
+        polynomial = tuple(Fraction(powers.get(d, 0)) for d in range(max(powers) + 1))
+        listed.append((tuple((t, a) for _, t, a in visits), x, polynomial))
+    return tuple(sorted(listed, key=lambda term: (len(term[0]), term[0], term[1])))
+
+
+def _shared(
+    terms: list[tuple[Term, ...]], paths: Paths, classes: Classes
+) -> tuple[Term, ...] | None:
+    """The terms of the longest trajectory, if the others' are what is left of them while they last;
+    else None.
+    """
+    if len(terms) == 1:
+        return terms[0]
+    whole = terms[int(classes[1][paths.longest])]
+    steps = paths.actions.shape[1]
+    for b, group in zip(classes[0].tolist(), terms, strict=True):
+        alive = [*(~paths.ended[b]).tolist()]
+        kept = (
+            term
+            for term in whole
+            if all(alive[t] for t, _ in term[0])
+            and (not 1 <= term[1] <= steps or alive[term[1] - 1])
+        )
+        if tuple(kept) != group:
+            return None
+    return whole

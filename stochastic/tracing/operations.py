@@ -66,6 +66,11 @@ class OperationLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keeps torch's compiler, which takes seconds to import, out of this."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Executes one operation and notes it."""
         result = func(*args, **(kwargs or {}))

@@ -25,11 +25,17 @@ def is_library(file: str) -> bool:
 
 
 def program_line() -> tuple[str, int]:
-    """File and line of the innermost frame that is no library's; ("", 0) if there is none."""
+    """File and line of the innermost frame that is no library's; ("", 0) if there is none.
+
+    Code that was made from a string, as a dataclass's methods are, counts where there is no other.
+    """
     frame: FrameType | None = sys._getframe(1)
+    made = ("", 0)
     while frame is not None:
         file = frame.f_code.co_filename
         if not is_library(file):
-            return file, frame.f_lineno
+            if file != "<string>":
+                return file, frame.f_lineno
+            made = made if made[0] else (file, frame.f_lineno)
         frame = frame.f_back
-    return "", 0
+    return made

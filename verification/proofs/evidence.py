@@ -42,7 +42,7 @@ def with_proof(
     except ValueError as error:
         raise ValueError(f"evidence: symbolic does not fit: {error}") from None
     _check_agreement(asked, exact, found, result)
-    known = replace(found, evidence=Evidence.SYMBOLIC, assumption=result.assumption)
+    known = replace(found, evidence=Evidence.SYMBOLIC, assumption=result.covered)
     if isinstance(result, Proof):
         proof = f"proof: {result.identity}"
         known = replace(known, notes=(*found.notes, proof))
@@ -85,6 +85,6 @@ def _check_agreement(
     if float(np.linalg.norm(bias - said)) > _AGREED * scale:
         raise ValueError(
             "evidence: the symbolic expectation differs from the enumerated one at this policy by "
-            f"{np.linalg.norm(bias - said):.3g}; the surrogate's coefficients are not the "
-            "polynomials that its evaluations fitted, use enumeration"
+            f"{np.linalg.norm(bias - said):.3g}; floats do not resolve the surrogate's numbers "
+            "there, use enumeration"
         )

@@ -18,7 +18,7 @@ import numpy as np
 
 from gradbias.analytic.symbolic.policy_rings import PolicyRing, PolicySymbols
 from gradbias.analytic.utils.validation import whole_number
-from gradbias.stochastic.estimators.exact_evaluations import Paths
+from gradbias.stochastic.tracing.interpretation import Paths
 
 MAX_PATHS = 200_000
 """The largest number of trajectories that are summed over."""

@@ -21,8 +21,11 @@ from itertools import accumulate, product, repeat
 from operator import mul
 from typing import Any
 
-from gradbias.stochastic.estimators.exact_coefficients import ExactCoefficients, Term
-from gradbias.stochastic.estimators.exact_polynomials import Polynomial
+from gradbias.stochastic.estimators.exact_coefficients import (
+    ExactCoefficients,
+    Polynomial,
+    Term,
+)
 from gradbias.verification.proofs.exact_problems import ExactProblem
 from gradbias.verification.proofs.scores import (
     Array,

@@ -51,7 +51,7 @@ class IdentityTest(ExactResult):
     """The result of `certify`: was the bias 0 at random points?
 
     Attributes:
-        estimator, shape, order, holds_for, assumption, trajectories, seconds: as in `Proof`.
+        estimator, shape, order, holds_for, covered, trajectories, seconds: as in `Proof`.
         critic_kind: the kind of critic that the estimator read.
         degree: d, an upper bound of the bias's degree as a polynomial.
         points: the number of random points asked for.
@@ -147,7 +147,7 @@ def certify(
         degree=degree,
         points=points,
         probability=0.0 if bias else (degree / SIZE) ** points,
-        assumption=coefficients.assumption,
+        covered=coefficients.covered,
         trajectories=len(problem.paths.actions),
         seconds=time.perf_counter() - began,
         problem=problem if bias else None,

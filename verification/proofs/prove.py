@@ -59,9 +59,9 @@ def prove_unbiased(
         A `Proof`, whose verdict is UNBIASED, or a `BiasFormula`, whose verdict is BIASED.
 
     Raises:
-        ValueError: an estimator that is no surrogate, or whose coefficients are not exact
-            polynomials (see `stochastic.estimators.exact_coefficients`), or hold rounded constants
-            that may explain the bias; a shape that is too large, or one on which the estimate's
+        ValueError: an estimator that is no surrogate, or whose program cannot be read exactly (see
+            `stochastic.estimators.exact_coefficients`), or holds rounded constants that may explain
+            the bias; a shape that is too large, or one on which the estimate's
             mean and the derivative are both identically 0.
 
     >>> from gradbias.stochastic import dice, from_surrogate, lvc
@@ -100,7 +100,7 @@ def proof_or_formula(
         "shape": problem.shape,
         "order": surrogate.order,
         "holds_for": symbolic.holds_for,
-        "assumption": coefficients.assumption,
+        "covered": coefficients.covered,
         "trajectories": len(problem.paths.actions),
         "seconds": time.perf_counter() - began,
     }
@@ -130,8 +130,10 @@ def check_rounding(
     estimator: SurrogateEstimator, coefficients: ExactCoefficients, bias: Array, mean: Array
 ) -> None:
     """Raises ValueError if constants were rounded and the bias is small enough to come from it."""
+    if not coefficients.rounded or not any(bias.values()):
+        return
     bias_size, size = (max(map(_largest, array.values()), default=0) for array in (bias, mean))
-    if coefficients.rounded and 0 < bias_size <= _ROUNDING * size:
+    if 0 < bias_size <= _ROUNDING * size:
         raise ValueError(
             f"{estimator.name}: what is left of the bias, {float(bias_size / size):.1g} of the "
             "mean, may be the rounding of its constants; use constants that are simple fractions, "

@@ -32,7 +32,7 @@ class ExactResult:
     shape: tuple[int, int, int]
     order: int
     holds_for: str
-    assumption: str
+    covered: str
     trajectories: int
     seconds: float
 
@@ -49,7 +49,7 @@ class ExactResult:
             *lines,
             f"holds for   {self.holds_for}",
             f"sum over    {self.trajectories:,} trajectories",
-            f"assumption  {self.assumption}",
+            f"covered     {self.covered}",
         )
         return "\n  ".join(parts)
 
@@ -63,7 +63,8 @@ class Proof(ExactResult):
         shape: the numbers of states, actions and steps, (S, A, H).
         order: of the derivative, 1 to 3.
         holds_for: the policies and problems that the result holds for, in words.
-        assumption: what is assumed of the estimator's coefficients, in words.
+        covered: which inputs of the surrogate were symbols and which concrete, how often it was
+            run, and what is assumed, in words.
         trajectories: the number of trajectories that were summed over.
         seconds: the time that it took.
         terms: the number of monomials of the derivative, which the expectation's cancel.
@@ -92,7 +93,7 @@ class BiasFormula(ExactResult):
     problem's symbols; its `verdict` is BIASED. It is not 0 as a polynomial, but may be at a policy.
 
     Attributes:
-        estimator, shape, order, holds_for, assumption, trajectories, seconds: as in `Proof`.
+        estimator, shape, order, holds_for, covered, trajectories, seconds: as in `Proof`.
         symbolic: the problem in symbols.
         components: the bias, a polynomial for each tuple of flat parameters (state x A + action).
         means: the estimate's mean, in the same form.

@@ -1,5 +1,7 @@
 """Symbolic evidence of `measure_bias`: for every policy at one problem."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -74,7 +76,7 @@ def test_a_report_says_for_every_policy_and_carries_the_identity():
     )
     assert report.verdict is Verdict.UNBIASED
     assert "N = 1, at this MDP, for every policy" in report.sentence()
-    assert "affine in rewards" in report.assumption
+    assert "discount and log-probabilities as symbols" in report.assumption
     assert any(note.startswith("proof: E[estimate] - Hessian") for note in report.notes)
 
 
@@ -108,13 +110,30 @@ def peaked_only(record):
     return Dice()(record) + 1e140 * (rare * record.log_probs).sum(-1).mean()
 
 
-def test_a_surrogate_that_hides_from_the_random_policies_is_caught_at_this_one():
-    theta = np.array([[320.0, 0.0], [0.0, 0.0]])
+def test_what_branches_on_the_policy_can_be_tested_at_it_alone():
     estimator = from_surrogate(peaked_only, order=1)
+    with pytest.raises(
+        ValueError, match=r"lt depends on .*log_probs .*tested at given points, not"
+    ):
+        measure_bias(estimator, plain(), np.zeros((2, 2)), evidence="symbolic")
+    for theta, verdict in ((0.0, Verdict.UNBIASED), (320.0, Verdict.BIASED)):
+        at = np.array([[theta, 0.0], [0.0, 0.0]])
+        assert measure_bias(estimator, plain(), at, evidence="enumeration").verdict is verdict
+
+
+def absorbs_small_rewards(record):
+    """DiCE of rewards from which rounding takes what is small."""
+    return Dice()(replace(record, rewards=(record.rewards + 1e3) - 1e3))
+
+
+def test_where_floats_do_not_resolve_the_numbers_formula_and_enumeration_disagree():
+    estimator = from_surrogate(absorbs_small_rewards, order=1)
+    mdp = plain()
+    tiny = replace(mdp, reward=1e-11 * mdp.reward)
     with pytest.raises(ValueError, match="symbolic expectation differs from the enumerated"):
-        measure_bias(estimator, plain(), theta, evidence="symbolic")
-    tame = np.zeros((2, 2))
-    assert measure_bias(estimator, plain(), tame, evidence="symbolic").verdict is Verdict.UNBIASED
+        measure_bias(estimator, tiny, np.zeros((2, 2)), evidence="symbolic")
+    report = measure_bias(estimator, mdp, np.zeros((2, 2)), evidence="symbolic")
+    assert report.verdict is Verdict.UNBIASED
 
 
 def test_what_does_not_fit_is_refused():

@@ -1,7 +1,8 @@
 """Proofs for every policy, formulas of biases, and identity tests at random points."""
 
 import doctest
-import math
+import inspect
+import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -13,7 +14,6 @@ import torch
 from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.symbolic.problems import SymbolicMDP
 from gradbias.stochastic.estimators.exact_coefficients import exact_coefficients
-from gradbias.stochastic.estimators.exact_polynomials import simplified
 from gradbias.stochastic.estimators.kinds import from_callable, from_surrogate
 from gradbias.stochastic.surrogates.catalogue import CATALOGUE
 from gradbias.stochastic.surrogates.dice import Dice, LoadedDice, Tmaml
@@ -356,11 +356,20 @@ def test_coefficients_are_found_as_the_polynomials_that_they_are():
         wanted.add((((t, -1),), 4 + t, (*[Fraction(0)] * t, Fraction(-1))))
     assert set(found.shared) == wanted
     loaded = exact_coefficients(from_surrogate(LoadedDice(0.3), order=1), paths, 2, 2)
-    lam = Fraction(3, 10)
+    lam = Fraction(0.3)
     values = {p[-1] for _, x, p in loaded.shared if x == 3 and len(p) == 3}
     assert values == {lam**2, lam, 1}
     assert loaded.rounded
     assert not found.rounded
+
+
+def test_a_result_says_what_was_symbolic_and_what_concrete():
+    whole = proof(Dice(), 1, (2, 2, 2)).covered
+    assert "rewards, critic, discount and log-probabilities as symbols" in whole
+    assert "shape and alive as they are; read from 1 run of 18 operations" in whole
+    by_path = certify(from_surrogate(by_action, order=1), (2, 2, 2)).covered
+    assert "shape, states, actions and alive as they are; read from 32 runs" in by_path
+    assert "each constant for the rational that its float is" in by_path
 
 
 def test_states_and_actions_may_enter_a_coefficient():
@@ -443,45 +452,56 @@ def absolute_rewards(record):
     return (record.log_probs * record.rewards.abs()).sum(-1).mean()
 
 
-@pytest.mark.parametrize(
-    ("surrogate", "reason"),
-    [
-        (entropy_bonus, "depend on the policy"),
-        (cubic, "depend on the policy"),
-        (squared_rewards, "not affine in rewards"),
-        (absolute_rewards, "not affine in rewards"),
-        (rational_discount, "not affine in rewards and critic values and polynomials"),
-        (lvc_with_detach, "couples the trajectories"),
-        (instead_of_rewards(lambda r: r.clamp(-10.0, 10.0)), "not affine in rewards"),
-        (instead_of_rewards(lambda r: r.clamp(-1e5, 1e5)), "not affine in rewards"),
-        (instead_of_rewards(torch.round), "not affine in rewards"),
-        (instead_of_rewards(lambda r: r.long().double()), "not affine in rewards"),
-        (instead_of_rewards(lambda r: r.float().double()), "not affine in rewards"),
-        (instead_of_rewards(lambda r: torch.where(r < -9.0, 2 * r, r)), "not affine in rewards"),
-        (absolute_where_there_is_no_critic, "not affine in rewards"),
-        (twice_at_constant_rewards, "not affine in rewards"),
-        (absolute_beside_a_large_constant, "not affine in rewards"),
-        (with_a_limit_on_the_discount, "not affine in rewards"),
-        (clipped_scores, "depend on the policy"),
-    ],
-)
+REFUSED = [
+    (entropy_bonus, "depend on the policy"),
+    (cubic, "depend on the policy"),
+    (squared_rewards, r"not affine in rewards and critic \(rewards\[0, 0\]\^2\)"),
+    (absolute_rewards, "abs depends on the values of its input, computed from record.rewards"),
+    (rational_discount, "reciprocal is a division by what is no product of probabilities"),
+    (lvc_with_detach, "couples the trajectories"),
+    (instead_of_rewards(lambda r: r.clamp(-10.0, 10.0)), "clamp depends"),
+    (instead_of_rewards(lambda r: r.clamp(-1e5, 1e5)), "clamp depends"),
+    (instead_of_rewards(torch.round), "round depends"),
+    (instead_of_rewards(lambda r: r.long().double()), "a cast to integers"),
+    (instead_of_rewards(lambda r: r.float().double()), "rounds to torch.float32"),
+    (instead_of_rewards(lambda r: torch.where(r < -9.0, 2 * r, r)), "lt depends"),
+    (absolute_where_there_is_no_critic, "any depends .* record.values"),
+    (twice_at_constant_rewards, "eq depends"),
+    (absolute_beside_a_large_constant, "abs depends"),
+    (with_a_limit_on_the_discount, "gt depends .* record.discount"),
+    (clipped_scores, "clamp depends .* record.log_probs"),
+]
+
+
+@pytest.mark.parametrize(("surrogate", "reason"), REFUSED)
 def test_a_surrogate_whose_coefficients_are_no_exact_polynomials_is_refused(surrogate, reason):
     for function, shape in ((prove_unbiased, (2, 2, 2)), (certify, (1, 2, 2))):
         with pytest.raises(ValueError, match=reason):
             function(from_surrogate(surrogate, order=1), shape)
 
 
-def test_constants_are_told_from_their_rounding():
-    """Powers of 0.97 are fractions; those of sqrt(1/2) are floats, whose bias is left open."""
-    for lam, shape in [(0.95, (1, 2, 8)), (0.97, (1, 2, 6)), (1 / 3, (1, 2, 6))]:
+def test_a_refusal_names_the_operation_and_the_line_of_the_program():
+    lines, first = inspect.getsourcelines(absolute_where_there_is_no_critic)
+    line = first + next(i for i, text in enumerate(lines) if ".any()" in text)
+    text = rf"any depends .*\({re.escape(__file__)}, line {line}\); .* at given points, not proved"
+    with pytest.raises(ValueError, match=text):
+        proof(absolute_where_there_is_no_critic, 1, (2, 2, 2))
+
+
+def test_constants_are_the_rationals_that_their_floats_are():
+    """An identity that holds for every lambda holds for that of a float, 0.95 or sqrt(1/2)."""
+    for lam, shape in [(0.95, (1, 2, 8)), (1 / 3, (1, 2, 6)), (0.5**0.5, (2, 2, 4))]:
         test = certify(from_surrogate(AD(gae_lambda=lam), order=1), shape, critic_kind=EXACT)
         assert test.verdict is Verdict.UNBIASED
     assert proof(LoadedDice(0.95), 1, (1, 2, 4), critic_kind=EXACT).verdict is Verdict.UNBIASED
-    rough = AD(gae_lambda=0.5**0.5)
+
+
+@pytest.mark.parametrize("factor", [1.0 + 1e-11, 1.0 + 1e-14, 1.0 + 2.0**-52])
+def test_a_bias_that_rounded_constants_may_explain_is_neither_proved_nor_called_one(factor):
     with pytest.raises(ValueError, match="may be the rounding of its constants"):
-        certify(from_surrogate(rough, order=1), (2, 2, 4), critic_kind=EXACT)
+        proof(dice_times(factor), 1, (2, 2, 2))
     with pytest.raises(ValueError, match="may be the rounding of its constants"):
-        proof(dice_times(1.0 + 1e-11), 1, (2, 2, 2))
+        certify(from_surrogate(dice_times(factor), order=1), (2, 2, 2))
     assert proof(dice_times(1.0 + 1e-8), 1, (2, 2, 2)).verdict is Verdict.BIASED
 
 
@@ -503,14 +523,13 @@ def test_one_component_that_is_not_zero_is_a_bias():
     }
 
 
-def looped(record):
-    return Dice()(record) + 0.0 * float(record.rewards.sum())
-
-
-def test_a_surrogate_that_vmap_rejects_is_proved_in_a_loop_where_that_is_not_long():
-    assert proof(looped, 1, (2, 2, 2)).verdict is Verdict.UNBIASED
-    with pytest.raises(ValueError, match=r"at most 20,000 evaluations, got .*vmap says"):
-        certify(from_surrogate(looped, order=1), (2, 3, 5))
+def test_too_many_different_trajectories_are_refused(monkeypatch):
+    monkeypatch.setattr("gradbias.stochastic.estimators.exact_coefficients.MAX_RUNS", 31)
+    with pytest.raises(
+        ValueError, match=r"at most 31 different trajectories, got 32 \(it reads ac"
+    ):
+        proof(by_action, 1, (2, 2, 2))
+    assert proof(Dice(), 1, (2, 2, 2)).verdict is Verdict.UNBIASED
 
 
 def test_bad_requests_are_refused_in_one_sentence():
@@ -561,20 +580,3 @@ def test_the_documents_examples_run():
     found = doctest.testfile(str(page), module_relative=False)
     assert found.failed == 0
     assert found.attempted > 8
-
-
-def test_numbers_are_taken_for_simple_fractions_or_left_as_they_are():
-    """Unrelated floats are no ratio of a third; powers of 0.95 are of each other."""
-    unrelated = (math.pi / 11, math.e / 11, math.log(2.0) / 11, math.sqrt(3.0) / 13)
-    unrelated = tuple(Fraction(x) for x in unrelated)
-    (found,), _ = simplified([(Fraction(1 / 3), *unrelated)])
-    assert found == (Fraction(1, 3), *unrelated)
-    powers = tuple(Fraction(0.95**k) for k in range(6, 0, -1))
-    (found,), rounded = simplified([powers])
-    assert found == tuple(Fraction(19, 20) ** k for k in range(6, 0, -1))
-    assert rounded
-    assert simplified([(Fraction(1 / 3), Fraction(-2))]) == ([(Fraction(1, 3), Fraction(-2))], True)
-    off = Fraction(1 / 3 + 1e-12)
-    assert simplified([(off,)]) == ([(off,)], True)
-    exact = (Fraction(1, 4), Fraction(-3))
-    assert simplified([exact]) == ([exact], False)
