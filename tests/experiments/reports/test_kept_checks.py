@@ -139,7 +139,7 @@ def test_a_target_that_moved_by_more_than_rounding_is_another(capsys, tmp_path):
         assert (status == 1) == said == ("another problem or policy" in errors)
 
 
-def test_intervals_that_overlap_agree_whichever_ends_where(capsys, tmp_path):
+def test_intervals_that_overlap_agree_whichever_ends_where(capsys, tmp_path, no_control):
     path = tmp_path / "sampled.json"
     sampled = ("--evidence", "sampling", "--budget", "2000")
     check(capsys, path, *sampled)
