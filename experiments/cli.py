@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _broken_pipe() -> int:
     """The exit status if the reader of the output has gone, as `head` does. Standard output is
-    closed off, so that Python's flush at exit does not fail either.
+    redirected to the null device, so that Python's flush at exit does not fail either.
     """
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
@@ -58,7 +58,7 @@ def _broken_pipe() -> int:
 
 
 def _unexpected(error: BaseException) -> str:
-    """What is said of an error that nothing else handles, such as one in a user's code."""
+    """The message for an error that nothing else handles, such as one in a user's code."""
     if isinstance(error, SystemExit):
         return f"the estimator's code called sys.exit({error.code!r})"
     from gradbias.stochastic.derivatives.coefficients import located  # here, as it imports torch
@@ -179,7 +179,9 @@ def _survey(command: Survey) -> int:
 
 
 def _settled(kept: KeptCertificate, change: str | None, status: int) -> int:
-    """The exit status with a certificate: the verdict's if it is new, else whether it changed."""
+    """The exit status with a certificate: the verdict's if the certificate is new, otherwise that
+    for a change or for none.
+    """
     if kept.content is None:
         print(f"gradbias: wrote the certificate {kept.path}", file=sys.stderr)
         return status

@@ -1,16 +1,16 @@
 """First order in 1/N of additive Monte Carlo objectives, and bounds and identities for every N.
 
-Let phi be the feature with mean m and covariance C, ``u`` the score, ``H = D^2 f(m)`` and ``y = phi
-u^T + dphi/dtheta``, so that ``E y = dm/dtheta``. As N grows, the objective's gradient and the mean
-of its linearised estimate both tend to the gradient of ``f(m)``; N times their differences from it
-tend to
+Let phi be the feature of one draw, with mean m and covariance C, and ``u`` the draw's score. The
+objective is f of the mean feature; let ``H = D^2 f(m)`` and ``y = phi u^T + dphi/dtheta``, so that
+``E y = dm/dtheta``. As N grows, the objective's gradient and the mean of its linearised estimate
+both tend to the gradient of ``f(m)``; N times their differences from it tend to
 
     gradient:    E[(dphi/dtheta)^T H (phi - m)] + 1/2 E[u (phi - m)^T H (phi - m)] + common,
     linearised:  E[y^T H (phi - m)] + common,
     common = 1/2 (E y)^T D^3 f[C] + 1/2 d/dtheta tr(H C) at fixed C.
 
 So the bias is of order 1/N, as its bound shows for every N; Lemma 4.2 of the source has
-``1/sqrt(N)``. The origin of the features matters: the estimate is not invariant to it.
+``1/sqrt(N)``. The linearised estimate changes if a constant vector is added to all features.
 
 Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Sec. 4.1; the constants follow by
 Taylor's theorem.
@@ -32,9 +32,9 @@ class AdditiveExpansion:
     """The gradient's limit as N grows, and the 1/N constants around it; each is ``[d]``.
 
     Attributes:
-        limit: of the objective's gradient.
-        objective: of N times (the objective's gradient - limit).
-        linearised: of N times (the mean of the linearised estimate - limit).
+        limit: the limit of the objective's gradient.
+        objective: the limit of N times (the objective's gradient - ``limit``).
+        linearised: the limit of N times (the mean of the linearised estimate - ``limit``).
     """
 
     limit: FloatArray

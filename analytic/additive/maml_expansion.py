@@ -1,10 +1,10 @@
 """First order in 1/N of one inner step from N sampled trajectories.
 
-Let ``phi`` be one trajectory's inner estimate, with mean g and covariance Sigma, and u its score;
-``phi u^T + dphi/dtheta`` has the Hessian H as its mean. At theta' = theta + eta g, with W = D^2
-J(theta'), the gradient of the sampled-step objective and the mean of its linearised estimate
-(`analytic.additive.maml_step`) both tend to ``(I + eta H) grad J(theta')``, MAML's gradient with
-expected steps; N times the rest tends to
+Let ``phi`` be one trajectory's inner estimate, with mean g, covariance Sigma and derivative dphi in
+theta, and u its score; ``phi u^T + dphi`` has the Hessian H as its mean. At theta' = theta + eta g,
+with W = D^2 J(theta'), the gradient of the sampled-step objective and the mean of its linearised
+estimate (`analytic.additive.maml_step`) both tend to ``(I + eta H) grad J(theta')``, MAML's
+gradient with expected steps; N times their differences from it tend to
 
     linearised:  spread + reuse,
     gradient:    spread + eta^2/2 {E[u (dg^T W dg)] + 2 E[dphi^T W dg]},
@@ -39,10 +39,10 @@ class StepExpansion:
 
     Attributes:
         limit: MAML's gradient with an expected step.
-        spread: the part of N (mean of the linearised estimate - limit) that independent batches for
-            step and Hessian have, too.
-        reuse: the part that comes from using the step's trajectories for the Hessian.
-        objective: of N (gradient of the sampled-step objective - limit).
+        spread: the part of `linearised` that independent batches for step and Hessian have, too.
+        reuse: the part of `linearised` that comes from using the step's trajectories for the
+            Hessian.
+        objective: the limit of N (gradient of the sampled-step objective - ``limit``).
     """
 
     limit: FloatArray
@@ -52,7 +52,7 @@ class StepExpansion:
 
     @property
     def linearised(self) -> FloatArray:
-        """The limit of N (mean of the linearised estimate - limit)."""
+        """The limit of N (mean of the linearised estimate - ``limit``)."""
         return self.spread + self.reuse
 
 
@@ -112,7 +112,7 @@ def step_spread(
 ) -> FloatArray:
     """The ``spread`` of `step_expansion`, by recursion: trajectories are not enumerated.
 
-    At first order it is the whole difference with independent batches for step and Hessian.
+    With independent batches for step and Hessian, there is no other term of first order.
 
     Args:
         mdp: the problem, with a finite horizon.

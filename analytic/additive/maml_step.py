@@ -53,7 +53,7 @@ def trajectory_law(
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> law = trajectory_law(bandit, [[0.0, 0.0]])
-    >>> law.features.tolist()  # the arm with reward 0, the other one
+    >>> law.features.tolist()  # the arm with reward 0, then that with reward 1
     [[0.0, 0.0], [0.5, -0.5]]
     """
     if mdp.horizon is None:

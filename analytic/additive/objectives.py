@@ -4,8 +4,8 @@ The objective is ``L_N = E[f(phibar, theta)]`` with ``phibar`` the mean of N ind
 ``phi(X_i, theta)``; the outcomes' probabilities depend on theta, by their scores. Every batch is
 enumerated as a multiset of outcomes. That gives the objective, its gradient, and mean and
 covariance of two estimates of the gradient: the generalised score function (eq. 6, unbiased) and
-the generalised linearised score function (eq. 10, biased). `analytic.additive.expansion` has what
-needs no batches: the first order in 1/N, and a bound on the bias.
+the generalised linearised score function (eq. 10, biased). `analytic.additive.expansion` has
+the first order in 1/N and a bound on the bias, for which no batch is enumerated.
 
 Source: *On Merits of Biased Gradient Estimates for Meta-RL*, Secs. 3 and 4.
 """
@@ -95,7 +95,7 @@ class AdditiveFunction:
         hessian: in x, ``[h] -> [h, h]`` (the expansion in 1/N needs it).
         third_derivative: in x, ``[h] -> [h, h, h]`` (the expansion in 1/N needs it).
         explicit: the partial derivative of f in theta, ``[..., h] -> [..., d]`` (None: 0).
-        explicit_hessian: that of the Hessian, ``[h] -> [h, h, d]``.
+        explicit_hessian: the partial derivative of f's Hessian in theta, ``[h] -> [h, h, d]``.
 
     >>> square = AdditiveFunction(lambda x: (x**2).sum(axis=-1), lambda x: 2 * x)
     """
@@ -113,7 +113,7 @@ class AdditiveFunction:
         Args:
             name: the callable's name.
             at: the mean feature, ``[..., h]``.
-            shape: that the value must have.
+            shape: the shape that the value must have.
 
         Raises:
             ValueError: there is no such callable, or its value is not finite or has another shape.

@@ -84,7 +84,8 @@ def _with_reward(mdp: TabularMDP, reward: FloatArray) -> TabularMDP:
 
 def variance_slope(mdp: TabularMDP, slope: float, curvature: float) -> float:
     """The Lipschitz constant, for all theta, of the gradient estimate's total variance ``E|ghat|^2
-    - |g|^2``, given L0 and L1: both the estimate and the distribution of trajectories change.
+    - |g|^2``: both the estimate and the distribution of trajectories change. ``slope`` and
+    ``curvature`` bound the norms of the return's gradient and Hessian.
     """
     if mdp.horizon is None:
         raise ValueError("problem: expected a finite horizon, got None")

@@ -25,8 +25,9 @@ from gradbias.analytic.problems.mdp import TabularMDP
 
 @dataclass(frozen=True)
 class GameConstants:
-    """Bounds of the derivatives of one player's return: in one player's parameters, whichever's
-    (``own``), in both players' (``joint``), and across players (``mixed``: c_1 and mu_12).
+    """Bounds of the derivatives of one player's return: in the parameters of either player alone
+    (``own``), in both players' at once (``joint``), and of the second derivative in one player's
+    and then the other's (``mixed``, which bounds c_1 and mu_12).
     """
 
     own: ReturnConstants
@@ -43,7 +44,7 @@ def game_constants(game: StochasticGame, player: int) -> GameConstants:
         player: the player whose return it is, 1 or 2.
 
     Returns:
-        The bounds, by whose parameters the derivatives are taken in.
+        The bounds, by the player in whose parameters the derivatives are taken.
 
     Raises:
         ValueError: another player, or policies of another kind.
@@ -51,8 +52,8 @@ def game_constants(game: StochasticGame, player: int) -> GameConstants:
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Assumption 4.1.
 
     >>> from gradbias.analytic import prisoners_dilemma
-    >>> found = game_constants(prisoners_dilemma(discount=0.5), 1)
-    >>> round(found.mixed, 10)  # 3 (1 + gamma) / (4 (1 - gamma)^3)
+    >>> constants = game_constants(prisoners_dilemma(discount=0.5), 1)
+    >>> round(constants.mixed, 10)  # 3 (1 + gamma) / (4 (1 - gamma)^3)
     9.0
     """
     check_player("player", player)
@@ -103,7 +104,7 @@ def _together(own: tuple[float, ...]) -> tuple[float, float, float, float]:
     """b_1 .. b_4 of the product of two policies that each have the constants ``own``."""
     b1, b2, b3, b4 = own
     rise = 3.0 * b1 * b2 - b3
-    # The third one is the maximum of f(u) = u (b3 + rise (u^2 - 1) / 2) for u = c + s between 1 and
+    # The third is the maximum of f(u) = u (b3 + rise (u^2 - 1) / 2) for u = c + s between 1 and
     # sqrt(2): at an end, or where f' = 0.
     candidates = [1.0, math.sqrt(2.0)]
     if rise != 0.0:
@@ -111,5 +112,5 @@ def _together(own: tuple[float, ...]) -> tuple[float, float, float, float]:
         if 1.0 < inside < 2.0:
             candidates.append(math.sqrt(inside))
     third = max(u * (b3 + 0.5 * rise * (u * u - 1.0)) for u in candidates)
-    # The fourth one uses c^4 + s^4 <= 1 and c s <= 1/2.
+    # The fourth uses c^4 + s^4 <= 1 and c s <= 1/2.
     return (math.sqrt(2.0) * b1, b2 + b1**2, third, b4 + 2.0 * b1 * b3 + 1.5 * b2**2)

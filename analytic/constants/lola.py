@@ -95,7 +95,9 @@ class LolaLoop:
         return constants | (self._curvature_noise() if self.sampled_curvature else {})
 
     def at(self, theta: FloatArray) -> dict[str, float]:
-        """The exact norms of first and second derivatives at ``theta``; third ones are unknown."""
+        """The exact norms of first and second derivatives at ``theta``; those of third derivatives
+        are not known.
+        """
         game, me, other = self.problem.game, self.player, self.opponent
         thetas = (self.phi, theta) if me == 1 else (theta, self.phi)
 
@@ -113,7 +115,7 @@ class LolaLoop:
         """Constants on the ball: the values at theta^0, and how far they can change."""
         constants = self.at(self.theta)
         changes = {"c2": "rho2", "c1": "rho1", "mu2": "nu2", "mu12": "nu12"}
-        # The outer gradients last: they change by what is bounded before.
+        # The outer gradients come last, because the bounds of their derivatives are used.
         for name, change in (changes | {"m1": "mu12", "m2": "mu2"}).items():
             fastest = min(constants.get(change, math.inf), everywhere[change])
             constants[name] = min(everywhere[name], constants[name] + fastest * radius)

@@ -86,7 +86,7 @@ class LoopConstants:
         sigma_j, sigma_h: the standard deviations of J's and H's estimates.
         starts_at_meta: whether theta^0 is phi (MAML); J then plays no part.
         radius: the radius of the ball, for local constants.
-        scopes: the `Scope` of every constant that was computed.
+        scopes: the `Scope` of each constant, by name, where `loop_constants` computed it.
 
     Raises:
         ValueError: a constant that is negative or not a number.
@@ -119,10 +119,10 @@ class LoopConstants:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            given = getattr(self, each.name)
-            if each.type == "float" or (each.name == "radius" and given is not None):
-                value = real_number(each.name, given, low=0.0, high=sys.float_info.max)
-                object.__setattr__(self, each.name, value)
+            value = getattr(self, each.name)
+            if each.type == "float" or (each.name == "radius" and value is not None):
+                number = real_number(each.name, value, low=0.0, high=sys.float_info.max)
+                object.__setattr__(self, each.name, number)
         if not isinstance(self.starts_at_meta, bool):
             raise ValueError(f"starts_at_meta: expected True or False, got {self.starts_at_meta!r}")
 
@@ -140,8 +140,8 @@ def loop_constants(
 ) -> LoopConstants:
     """The constants of an inner loop; gradients are estimated with rewards-to-go and no critic.
 
-    In a game the Hessian and the mixed derivative are DiCE's, of both players' scores, or exact. Of
-    a `Mgrl` loop the updates alone are sampled; its exact Jacobians stand in for Hessians.
+    In a game the Hessian and the mixed derivative are DiCE's, of both players' scores, or exact. In
+    a `Mgrl` loop only the updates are sampled; their exact Jacobians take the place of Hessians.
 
     Args:
         problem: a `Maml` or `Lirpg` with a tabular softmax policy, a `Lola`, or a `Mgrl`.
@@ -167,8 +167,8 @@ def loop_constants(
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> loop = {"steps": 2, "step_size": 0.01}
     >>> for scope in Scope:
-    ...     found = loop_constants(Maml(bandit), [[0.5, 0.0]], **loop, scope=scope)
-    ...     print(round(found.c2, 4), found.scopes["c2"].name, round(found.sigma, 4))
+    ...     bounds = loop_constants(Maml(bandit), [[0.5, 0.0]], **loop, scope=scope)
+    ...     print(round(bounds.c2, 4), bounds.scopes["c2"].name, round(bounds.sigma, 4))
     0.1925 GLOBAL 0.7071
     0.1232 LOCAL 0.3329
     """

@@ -97,7 +97,9 @@ class MgrlLoop:
         return constants
 
     def at(self, theta: FloatArray) -> dict[str, float]:
-        """The exact norms at ``theta`` (those of higher derivatives are not known)."""
+        """The exact norms of first and second derivatives at ``theta``; those of higher derivatives
+        are not known.
+        """
         step = self.problem.inner_step(self.phi, theta)
         every = np.eye(theta.size).reshape(-1, *theta.shape)
         columns = np.array([step.jvp(v).ravel() for v in every])
@@ -139,11 +141,11 @@ class MgrlLoop:
 
 @dataclass(frozen=True)
 class _Slopes:
-    """Bounds of the norms of the update's derivatives in theta.
+    """Bounds of norms, by the order of the derivative in theta.
 
     Attributes:
-        update: of the update itself and of its first three derivatives.
-        in_phi: of the update's derivatives in gamma and in lambda, and of their first two ones.
+        update: of the update, orders 0 to 3.
+        in_phi: of the update's derivatives in gamma and in lambda, orders 0 to 2 each.
     """
 
     update: tuple[float, ...]
@@ -192,8 +194,8 @@ class _Update:
         self.weight, self.norms = weight, [0.0] * orders
 
     def step(self, span: float, later: list[float]) -> None:
-        """Adds a step; ``span`` is that of the action values, ``later[k - 1]`` half of that of
-        their k-th derivative over actions.
+        """Adds a step. ``span`` is the span of the action values over actions, ``later[k - 1]``
+        half the span of their k-th derivative.
         """
         b, before = self.softmax, list(self.norms)
         for k in range(len(before)):
@@ -218,9 +220,10 @@ class _InPhi:
     def step(
         self, tau: float, reward: float, chosen: float, spread: float, before: list[float]
     ) -> None:
-        """Adds a step. ``reward`` and ``chosen`` are the spans of its rewards' derivative, in all
-        and over actions; ``spread`` is the span of the values one step later, ``before`` bounds
-        their derivatives.
+        """Adds a step. ``tau`` is that of `analytic.constants.softmax`; ``reward`` and ``chosen``
+        are the spans of the derivative of the step's rewards over states and actions, and over
+        actions alone. ``spread`` is the span of the values one step later, ``before`` bounds their
+        derivatives.
         """
         ahead = self.rate * spread + self.discount * self.span
         later = [

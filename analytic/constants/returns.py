@@ -62,8 +62,8 @@ def return_constants(mdp: TabularMDP) -> ReturnConstants:
     (`analytic.constants.softmax` derives them).
 
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
-    >>> found = return_constants(bandit)
-    >>> round(found.slope, 4), round(found.curvature, 4)  # both attained
+    >>> bounds = return_constants(bandit)
+    >>> round(bounds.slope, 4), round(bounds.curvature, 4)  # both attained
     (0.3536, 0.1925)
     """
     return _return_constants(ProblemSizes.of(mdp))

@@ -36,9 +36,18 @@ ORDERS = 4
 
 @dataclass(frozen=True)
 class ProblemSizes:
-    """The numbers of a problem that the recursions need: b_1 .. b_4 of its policies, the spans of
-    mean rewards over a state's actions (the largest), of all possible and of all mean rewards, the
-    largest absolute mean and possible reward, and tau.
+    """The numbers of a problem that the recursions need.
+
+    A *mean* reward is that of a state and action, a *possible* reward that of a transition with
+    positive probability.
+
+    Attributes:
+        mdp: the problem.
+        softmax: b_1 .. b_4, for its number of actions.
+        action_span: the largest span of mean rewards over the actions of one state.
+        reward_span, mean_span: the spans of all possible and of all mean rewards.
+        largest_mean, largest_reward: the largest absolute mean and possible reward.
+        influence: tau.
     """
 
     mdp: TabularMDP
@@ -76,7 +85,7 @@ class ProblemSizes:
         return 1.0 - 1.0 / self.mdp.n_actions
 
     def length(self, steps: int | None) -> float:
-        """The discounted length ``1 + gamma + ...`` of so many steps."""
+        """The sum ``1 + gamma + ...`` over that many steps (None: infinitely many)."""
         gamma = self.mdp.discount
         if steps is None:
             return 1.0 / (1.0 - gamma)

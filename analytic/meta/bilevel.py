@@ -27,7 +27,12 @@ from gradbias.analytic.returns.derivatives import checked_reward, logit_gradient
 from gradbias.analytic.returns.evaluation import Evaluation, policy_of
 from gradbias.analytic.returns.game_derivatives import GameAt, together
 from gradbias.analytic.returns.lambda_returns import LambdaReturns
-from gradbias.analytic.utils.validation import FloatArray, frozen_array, set_fields
+from gradbias.analytic.utils.validation import (
+    FloatArray,
+    frozen_array,
+    required_theta,
+    set_fields,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +114,9 @@ class Maml:
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """Theta^0, twice. Raises ValueError if it does not fit, or another theta is given."""
+        """The pair (phi, theta^0), which are equal. Raises ValueError if phi does not fit, or theta
+        is neither None nor phi.
+        """
         phi = policy_of(self.mdp, meta_parameters, self.policy, "meta_parameters").theta
         if theta is not None and not np.array_equal(np.asarray(theta), phi):
             raise ValueError(
@@ -136,8 +143,8 @@ class Lirpg:
     Attributes:
         mdp: the problem.
         policy: maps theta to logits (default: the tabular softmax).
-        paid_at_end: whether phi is also given at terminal states, at every later step. If not, it
-            ends with the episode, as in sampled trajectories, and its gradient there is 0.
+        paid_at_end: whether a terminal state's phi is received at every step after the end. If not,
+            phi ends with the episode, as in sampled trajectories, and its gradient there is 0.
 
     >>> from gradbias.analytic import TabularMDP, meta_gradient
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
@@ -155,7 +162,7 @@ class Lirpg:
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
         """The pair (phi, theta^0). Raises ValueError if they do not fit."""
-        at = policy_of(self.mdp, _required_theta(theta), self.policy)
+        at = policy_of(self.mdp, required_theta(theta), self.policy)
         return checked_reward("meta_parameters", meta_parameters, self.mdp, at.leading), at.theta
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
@@ -203,7 +210,7 @@ class Lola:
     ) -> tuple[FloatArray, FloatArray]:
         """The player's and the opponent's parameters. Raises ValueError if they do not fit."""
         ego = self._player(self.player, meta_parameters, "meta_parameters")
-        opponent = self._player(self._opponent, _required_theta(theta), "theta")
+        opponent = self._player(self._opponent, required_theta(theta), "theta")
         together(ego, opponent, "theta")
         return ego.theta, opponent.theta
 
@@ -273,7 +280,7 @@ class Mgrl:
     ) -> tuple[FloatArray, FloatArray]:
         """The pair ((discount, lambda), theta^0). Raises ValueError if they do not fit."""
         phi = frozen_array("meta_parameters", meta_parameters, (2,))
-        return phi, policy_of(self.mdp, _required_theta(theta), self.policy).theta
+        return phi, policy_of(self.mdp, required_theta(theta), self.policy).theta
 
     def inner_step(self, meta_parameters: FloatArray, theta: FloatArray) -> InnerStep:
         """A step along the expected lambda-return update."""
@@ -290,10 +297,3 @@ def _outer_return(mdp: Problem, theta: FloatArray, policy: Policy) -> Outer:
     at = policy_of(mdp, theta, policy)
     exact = Evaluation(mdp.tables, at.probabilities)
     return Outer(exact.expected_return, at.vjp(logit_gradient(exact)))
-
-
-def _required_theta(theta: npt.ArrayLike | None) -> npt.ArrayLike:
-    """The parameters theta^0. Raises ValueError if there are none."""
-    if theta is None:
-        raise ValueError("theta: expected the parameters that the inner loop starts from, got None")
-    return theta

@@ -39,13 +39,13 @@ class CompositionalBias:
     """Expectations over K sampled inner steps minus the values with expected inner steps.
 
     Attributes:
-        iterate: of theta^K, shaped like theta.
+        iterate: the bias of theta^K, shaped like theta.
         iterate_covariance: the covariance of theta^K, ``[p, p]``.
-        outer_return: of the outer return at theta^K.
-        outer_gradient: of the outer return's gradient at theta^K, shaped like theta.
-        meta_gradient: of the exact meta-gradient along the sampled path, shaped like phi. This is
-            also the bias of an estimate whose Jacobians, Hessians and outer gradient are unbiased
-            and independent of the inner steps' samples and of each other.
+        outer_return: the bias of the outer return at theta^K.
+        outer_gradient: the bias of the outer return's gradient at theta^K, shaped like theta.
+        meta_gradient: the bias of the exact meta-gradient along the sampled path, shaped like phi.
+            This is also the bias of an estimate whose Jacobians, Hessians and outer gradient are
+            unbiased and independent of the inner steps' samples and of each other.
     """
 
     iterate: FloatArray
@@ -129,7 +129,7 @@ class ExpectedPath:
     problem: Maml | Lirpg
     phi: FloatArray  # the meta-parameters
     path: list[FloatArray]  # theta^0 .. theta^K with expected steps
-    inner: TabularMDP  # of the inner steps; its reward includes an intrinsic phi
+    inner: TabularMDP  # the problem of the inner steps; its reward includes LIRPG's phi
     outer: TabularMDP  # the problem of the outer return
     step_size: float  # alpha
     credit: Credit  # what multiplies the score of each step
@@ -181,11 +181,11 @@ def expected_path(
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Expectations over the rest of the loop from one point on.
+    """Expectations over the rest of the loop, given theta^i.
 
-    ``value``, ``gradient`` and ``error`` (of theta^K) are differences to the expected path's, and
-    ``square [p, p]`` is E[error error^T]; ``adjoint`` and ``meta`` are the cotangents lambda and
-    out.
+    ``value`` (of the outer return), ``gradient`` (of its gradient) and ``error`` (of theta^K) are
+    differences to those of the expected path; ``square [p, p]`` is E[error error^T]. ``adjoint`` is
+    the cotangent lambda, ``meta`` the part of the meta-gradient that later steps contribute.
     """
 
     value: FloatArray
@@ -196,7 +196,7 @@ class _Sums:
     meta: FloatArray
 
     def plus(self, other: _Sums, weight: float = 1.0) -> _Sums:
-        """The sum of these and ``weight`` times the other ones."""
+        """The sum of these and ``weight`` times those of ``other``."""
         left, right = vars(self), vars(other)
         return _Sums(**{name: left[name] + weight * right[name] for name in left})
 

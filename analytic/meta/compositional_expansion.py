@@ -71,8 +71,8 @@ def leading_compositional_bias(
         The limits, shaped like theta and phi.
 
     Raises:
-        ValueError: as `compositional_bias`, but for what is too large to enumerate; a curvature
-            with total returns, a critic, or another policy than a tabular one.
+        ValueError: as `compositional_bias`, except that no problem is too large; a curvature with
+            total returns, with a critic, or with a policy that is not tabular.
 
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4 and Sec. 4.1; the delta
     method (`analytic.meta.compositional_expansion`).
@@ -161,7 +161,7 @@ def _checked_curvature(loop: ExpectedPath, curvature: Curvature | None) -> Curva
     plain = loop.credit is Credit.REWARD_TO_GO and loop.critic is None
     if not plain or loop.problem.policy is not TABULAR:
         raise ValueError(
-            "curvature: expected rewards-to-go, no critic and a tabular policy with one"
+            "curvature: expected rewards-to-go, no critic and a tabular policy with a curvature"
         )
     return None if curvature is Curvature.DICE else curvature
 

@@ -49,7 +49,8 @@ class TaskFamily:
         probabilities: one for each task, with sum 1 (default: equal ones).
 
     Raises:
-        ValueError: no task, or probabilities that are not one a task and sum to one.
+        ValueError: no task, probabilities whose number is not that of the tasks, or that do not sum
+            to one.
 
     >>> from gradbias.analytic import Maml, TabularMDP, meta_gradient
     >>> rng = np.random.default_rng(0)

@@ -8,9 +8,8 @@ With p_t the distribution of s_t and w_t the weight of step t,
   with exact values it is 0 for policies with linear logits;
 - LVC the mean ``sum_t,s,a w_t p_t B_t (Hessian of pi)``: the block term of the return's Hessian;
 - DiCE the Hessian of the return, and Loaded DiCE that of the return with the rewards ``B_t - sum_b
-  pi B_t``, held fixed. That is the return's Hessian if lambda = 1 and nothing is bootstrapped, or
-  if the critic is exact (the return of advantages is J minus a constant); otherwise it is another
-  one.
+  pi B_t``, held fixed. The two Hessians are equal if lambda = 1 and nothing is bootstrapped, or if
+  the critic is exact (the return of advantages is J minus a constant); otherwise they differ.
 
 Source: Finn et al. 2017 (AD), Rothfuss et al. 2019 (LVC), Foerster et al. 2018 (DiCE), Farquhar et
 al. 2019 (Loaded DiCE); *A Theoretical Understanding of Gradient Bias in Meta-RL*, Secs. 4.2, 4.4.
@@ -100,10 +99,10 @@ class _Credited:
     """The mean credit of every step, as action values."""
 
     mdp: TabularMDP
-    exact: Evaluation  # the evaluation of its return
+    exact: Evaluation  # the evaluation of the problem's return
     credited: Evaluation  # an evaluation whose action values are B_t
-    based: Evaluation  # its occupancy times the factors are the visits
-    factors: FloatArray  # the weights of its steps, [T, 1]
+    based: Evaluation  # an evaluation whose occupancy times ``factors`` is w_t p_t
+    factors: FloatArray  # [T, 1]
     baseline: FloatArray  # [T, S], the critic's value that is subtracted from a total return
 
     @classmethod

@@ -29,7 +29,7 @@ from gradbias.analytic.utils.validation import FloatArray
 
 
 class _Later(NamedTuple):
-    """Means by the state that they follow: E[e] and E[e^2] ``[S]``, E[X] and E[e X] ``[S, p]``."""
+    """Means given the current state: E[e] and E[e^2] ``[S]``, E[X] and E[e X] ``[S, p]``."""
 
     credit: FloatArray
     square: FloatArray

@@ -1,13 +1,13 @@
 """How few trajectories carry the second moment of a gradient estimate: its exact kurtosis.
 
-A sample's mean is nearly normal if many of its outcomes matter. If an estimate is 0 but for an
-outcome of probability q, its kurtosis ``E (x - E x)^4 / (Var x)^2`` is about 1 / q, so that n
-estimates over the kurtosis is the expected number of outcomes that matter.
+A sample's mean is nearly normal if many of its outcomes matter. If an estimate is 0 except for an
+outcome of probability p, its kurtosis ``E (x - E x)^4 / (Var x)^2`` is about 1 / p, so that n over
+the kurtosis is the expected number of outcomes that matter among n estimates.
 
 The estimate is the return's derivative of order k along a vector v, by the score function and from
 one trajectory. With the policy's ratio ``q(e) = pi(theta + e v) / pi(theta)`` of a step, its
-importance weight rho (1 on policy) and its reward r, the reward-to-go and its derivatives G_0 to
-G_k follow from those of the next step by
+importance weight rho (1 on policy) and its reward r, the reward-to-go G_0 and its derivatives G_1
+to G_k follow from those of the next step, G'_0 to G'_k, by
 
     G_j = rho sum_i C(j, i) q_i (r [i = j] + gamma G'_{j-i}),
 
@@ -32,20 +32,20 @@ DIRECTIONS = 3
 """The number of random directions v; the same ones at every call."""
 
 _BLOCK = 2**14
-"""The number of steps that are worked on at a time."""
+"""The number of steps that are computed at once."""
 
 _NEGLIGIBLE = 1e-6
-"""A variance that is a smaller share of the second moment is not looked at."""
+"""A variance that is a smaller share of the second moment is ignored as rounding."""
 
 
 @dataclass(frozen=True)
 class Kurtosis:
-    """How few trajectories matter: ``value``, and by which step mostly.
+    """The kurtosis of a gradient estimate, and the step that contributes most to it.
 
     Attributes:
-        value: the larger kurtosis of a gradient estimate with and without the exact baseline,
-            weighted over some directions; 0 if none of them varies.
-        step: the state, action and next state whose fourth powers of TD errors are largest.
+        value: the larger of the kurtoses with and without the exact baseline, each a weighted mean
+            over some directions; 0 if the estimate varies in none of them.
+        step: the state, action and next state with the largest sum of fourth powers of TD errors.
         probability: the expected number of such steps in a trajectory.
     """
 
@@ -148,11 +148,11 @@ class _Moves:
     """
 
     mdp: TabularMDP
-    kernel: Any  # [S A, S], sparse
-    pairs: IntArray  # the state and action of each step
+    kernel: Any  # transition probabilities, [S A, S], sparse
+    pairs: IntArray  # the state and action of each step, as s A + a
     after: IntArray | None  # its next state, where rewards depend on it
-    maps: FloatArray
-    weights: FloatArray
+    maps: FloatArray  # by state and action, [S A, k, k]
+    weights: FloatArray  # rho q_i, [S A, k - 1]
 
     @classmethod
     def of(cls, mdp: TabularMDP, maps: FloatArray, weights: FloatArray) -> _Moves:

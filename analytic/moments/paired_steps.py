@@ -29,8 +29,8 @@ from gradbias.analytic.utils.validation import FloatArray
 
 
 class _Later(NamedTuple):
-    """Means by the state that they follow, ``[S]`` or ``[S, p]``: of e, e^2, X, e X, h, e h, (v.X)
-    X and (v.X) h. Each depends only on those before it.
+    """Means given the current state, ``[S]`` or ``[S, p]``: of e, e^2, X, e X, h, e h, (v.X) X and
+    (v.X) h. Each depends only on those before it.
     """
 
     credit: FloatArray

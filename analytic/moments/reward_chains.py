@@ -183,7 +183,7 @@ class _Forms:
 
     @classmethod
     def of(cls, learner: ChainLearner, n: int, decay: float, validation: Validation) -> _Forms:
-        """The factors of ``learner``, with ``decay`` in place of mu."""
+        """The factors of ``learner``; ``decay`` is mu."""
         chain, b = learner.chain, learner.contraction
         in_theta = learner.pace * _powers(b, n)  # the share of inner batch j in theta^(i)
         in_d = learner.pace * _powers(decay, n)  # and in d_i

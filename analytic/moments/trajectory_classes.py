@@ -135,7 +135,7 @@ class Batches:
 class _Rows:
     """The beginnings of M trajectories, merged if alike."""
 
-    state: IntArray  # where each one is, [M]
+    state: IntArray  # the state that each has reached, [M]
     weights: FloatArray  # the environment's share of its probability, [M]
     visits: FloatArray  # [M, SA]
     credited: FloatArray  # [M, SA]; for total returns the return alone, [M, 1]
@@ -189,7 +189,7 @@ class _Rows:
 def _branches(mdp: TabularMDP, state: IntArray) -> tuple[IntArray, IntArray, IntArray]:
     """Every possible (action, next state) of each row: indices of row, action and next state."""
     possible = mdp.transition > 0
-    # At a terminal state actions make no difference: one stands for all.
+    # At a terminal state actions make no difference: the first stands for all.
     possible[mdp.terminal, 1:] = False
     count = int(possible.sum(axis=(1, 2))[state].sum())
     largest = min(MAX_COUNT, MAX_TABLE // (4 * mdp.n_states * mdp.n_actions))

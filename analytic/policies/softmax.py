@@ -62,7 +62,7 @@ class TabularSoftmax:
         return theta
 
     def logit_derivatives(self, theta: FloatArray, order: int) -> tuple[FloatArray, ...]:
-        """The identity, then zeros, as dense arrays; exact code asks for the type instead."""
+        """The identity, then zeros, as dense arrays; code that knows this type skips them."""
         p = theta.size
         return (np.eye(p), *(np.zeros((p,) * (k + 1)) for k in range(2, order + 1)))
 

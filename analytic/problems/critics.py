@@ -1,4 +1,4 @@
-"""A critic's values in the one form that all code reads: a row for each step, 0 after the end."""
+"""A critic's values in the form that all code reads: a row for each step, 0 at terminal states."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ A problem is a transition kernel ``P(s'|s,a)``, a reward for each step, an initi
 discount gamma and a horizon H. Rewards are collected at t = 0..H-1, so a trajectory of H steps
 visits H + 1 states. In a *terminal* state every action leads back to it with reward 0.
 
-Every function of the project takes a `TabularMDP`. `analytic.problems.sparse` and
-`analytic.problems.batches` have records that only the exact side takes.
+Every function of the project takes a `TabularMDP`. The classes of `analytic.problems.sparse` and
+`analytic.problems.batches` are taken by exact functions alone.
 """
 
 from __future__ import annotations

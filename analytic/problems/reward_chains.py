@@ -124,7 +124,7 @@ class ChainLearner:
 
     @property
     def contraction(self) -> float:
-        """B = 1 - alpha w: the derivative of an inner step in the values is b I."""
+        """The number ``b = 1 - alpha w``: the derivative of an inner step in the values is b I."""
         return 1.0 - self.pace
 
     @property

@@ -1,7 +1,7 @@
 """The one form of a decision problem that the exact side computes with.
 
-Public records (`TabularMDP`, `SparseMDP`, `MDPBatch`) and the problems derived from them (another
-reward, another horizon, final values) are all `Tables`, so that each formula is written once.
+Public classes (`TabularMDP`, `SparseMDP`, `MDPBatch`) and the problems derived from them (another
+reward, another horizon, final values) all give `Tables`, so that each formula is written once.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Tables:
 class Problem(Protocol):
     """A decision problem that the exact side can solve.
 
-    Values and derivatives are computed from `Tables` alone, so any record that can give them is a
+    Values and derivatives are computed from `Tables` alone, so any object that can give them is a
     problem: `TabularMDP`, `SparseMDP` (whose kernel is sparse), `MDPBatch` (whose tables have a
-    leading axis), or a record of yours. Estimators do not take this protocol: they sample, and need
-    a `TabularMDP`.
+    leading axis), or an object of yours. Estimators do not take this protocol: they sample, and
+    need a `TabularMDP`.
     """
 
     @property

@@ -1,8 +1,8 @@
-"""Records that say what is being estimated.
+"""Targets: what an estimator should have as its mean.
 
 The same estimator is biased for one target and unbiased for another, so a verdict names its target.
-These records only *name* the target: `analytic.returns.target_values.evaluate_target` computes the
-value of one that has a closed form, and a `GivenTarget` carries a value that the caller derived.
+A `Target` only *names* it: `analytic.returns.target_values.evaluate_target` computes the value of
+one that has a closed form. A `GivenTarget` carries a value that the caller derived.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class GivenWeights:
     weights: tuple[float, ...]
 
     def step_weights(self, discount: float, steps: int) -> FloatArray:
-        """The given weights. Raises ValueError if their number is another one.
+        """The given weights. Raises ValueError unless their number is ``steps``.
 
         Args:
             discount: gamma, which is not used.
@@ -132,7 +132,7 @@ class InnerLoop:
         steps: the number of inner steps (None: up to the end of training).
         batch_size: N, the trajectories that each step is sampled from, as in E-MAML's objective
             (None: expected steps).
-        optimiser: its name, in words.
+        optimiser: the name of the rule that takes the steps.
     """
 
     steps: int | None
@@ -230,7 +230,7 @@ class GivenTarget:
 
 @dataclass(frozen=True)
 class ZeroTarget:
-    """The target 0: what has it as its mean does nothing on average, as a baseline should.
+    """The target 0, for estimators that should do nothing on average, such as a baseline.
 
     Attributes:
         order: 1 for a gradient, 2 for a Hessian, and so on.
@@ -256,7 +256,7 @@ def zero(order: int = 1) -> ZeroTarget:
         order: 1 for the gradient, 2 for the Hessian, and so on.
 
     Returns:
-        The target; its value has theta's axes ``order`` times.
+        The target; its value has theta's axes ``order`` times, ``[S, A]`` for a tabular gradient.
 
     Raises:
         ValueError: an order below 1.

@@ -32,7 +32,7 @@ from gradbias.analytic.utils.validation import FloatArray
 MAX_INVERSE = 64
 """States up to which the inverse itself is kept: a product costs less than a solver's call."""
 MAX_FILLED = 500
-"""States up to which a sparse system is factorised whatever its pattern."""
+"""States up to which a sparse system is factorised whatever its pattern of entries."""
 LOCALITY = 4.0
 """A larger sparse system is factorised if its bandwidth is at most this many times the root of its
 size (chains, grids); the factors of a random graph are nearly dense.

@@ -10,7 +10,7 @@ distribution ``rho``:
 
 The expected return is ``J = rho^T V_0``. Every function takes the parameters ``theta`` of
 ``policy`` (default: the tabular softmax, theta ``[S, A]``). Leading axes of theta, of an
-`MDPBatch`, or of both (then equal, or one set the end of the other) lead the result.
+`MDPBatch`, or of both (then equal, or the shorter is the end of the longer) lead the result.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def evaluate_target(
     """The exact value of a target; the target's horizon is used, not the problem's.
 
     Args:
-        target: what is to be estimated, as a record.
+        target: a `Target`, a `GivenTarget` or a `ZeroTarget`.
         mdp: the problem.
         theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
         policy: maps theta to logits (default: the tabular softmax).

@@ -79,7 +79,9 @@ class Expression:
 
 
 def check_symbols(entries: Any, names: Sequence[Any], symbols: Sequence[Any]) -> None:
-    """Raises ValueError unless ``names`` and ``symbols`` are all that occurs, each once."""
+    """Raises ValueError for a symbol of ``entries`` that is not in ``names`` or ``symbols``, and
+    for one that is in these twice.
+    """
     import sympy
 
     if not all(isinstance(symbol, sympy.Symbol) for symbol in symbols):

@@ -1,13 +1,13 @@
 """K-step meta-gradients as expressions.
 
 After an inner step the policy is a softmax of ``theta + alpha g``, whose probabilities are not
-rational functions of the earlier ones. So the policy before step i has symbols ``pi^(i)`` of its
-own, and the meta-gradient is a rational function of all of them and of the step size alpha, by the
-adjoint recursion (`analytic.meta.meta_gradients`) from the last step back,
+rational functions of the earlier probabilities. So each step i has separate symbols ``pi^(i)`` for
+the policy before it, and the meta-gradient is a rational function of all of them and of the step
+size alpha, by the adjoint recursion (`analytic.meta.meta_gradients`) from the last step back,
 
     out += alpha (dg/dphi)^T lambda,    lambda += alpha (dg/dtheta)^T lambda.
 
-The products are not multiplied out. `StagedExpression.in_logits` puts the steps back in.
+The products are not multiplied out. `StagedExpression.in_logits` substitutes the inner steps.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Prop. 3.1 with dtheta^0/dphi.
 """
@@ -45,8 +45,8 @@ class StagedExpression:
     Attributes:
         entries: an object array of sympy expressions.
         update: the inner step's direction, in the symbols of the still players and of ``moving``.
-        moving: the policy that takes the inner steps.
-        stages: its symbols before each inner step and after the last.
+        moving: the policy that the inner steps change.
+        stages: the symbols of that policy before each inner step and after the last.
         still: the players whose parameters do not change.
         step_size: the symbol alpha.
     """
@@ -68,7 +68,9 @@ class StagedExpression:
         return Expression(self.entries, (*self.still, *self.stages)).latex()
 
     def in_logits(self) -> Expression:
-        """The meta-gradient in the parameters that the inner loop starts from, all steps put in."""
+        """The meta-gradient as a function of the parameters that the inner loop starts from, with
+        every inner step substituted.
+        """
         replacements: dict[Any, Any] = {}
         for player in self.still:
             replacements.update(player.in_parameters())

@@ -23,7 +23,7 @@ from gradbias.analytic.utils.validation import FloatArray
 
 _RESERVED = ("pi_", "theta_")
 OPERATIONS_A_TERM = 5
-"""How many operations the values may take for each term that is allowed."""
+"""The number of operations that are allowed for the values, for each term of the largest size."""
 MAX_HORIZON = 100
 """Steps of a finite horizon up to which there are expressions."""
 

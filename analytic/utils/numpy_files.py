@@ -50,7 +50,7 @@ def _load(path: Path, wanted: str) -> Array | dict[str, Array]:
     members: dict[str, object] = dict(arrays)
     others = [name for name, array in members.items() if not isinstance(array, np.ndarray)]
     if others:
-        raise ValueError(f"{path}: expected {wanted}: {others[0]} is none")
+        raise ValueError(f"{path}: expected {wanted}: {others[0]} is no array")
     return arrays
 
 

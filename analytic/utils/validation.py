@@ -1,4 +1,4 @@
-"""Validated, read-only float64 arrays: the boundary that every public record shares."""
+"""Checks of the arguments of public classes and functions: arrays, numbers and choices."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -21,7 +21,7 @@ _AS_GOOD_AS_ONE = 1e-14
 
 
 def set_fields(record: object, **values: object) -> None:
-    """Sets fields of a frozen dataclass, which only its own ``__post_init__`` may do."""
+    """Sets fields of a frozen dataclass; only its ``__post_init__`` may call this."""
     for name, value in values.items():
         object.__setattr__(record, name, value)
 
@@ -127,6 +127,13 @@ def real_number(name: str, value: object, *, low: float, high: float) -> float:
     if isinstance(value, bool) or not is_real or not low <= float(value) <= high:  # type: ignore[arg-type]
         raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}], got {value!r}")
     return float(value)  # type: ignore[arg-type]
+
+
+def required_theta(theta: npt.ArrayLike | None) -> npt.ArrayLike:
+    """The parameters theta^0 of an inner loop. Raises ValueError for None."""
+    if theta is None:
+        raise ValueError("theta: expected the parameters that the inner loop starts from, got None")
+    return theta
 
 
 def choice(name: str, value: str | E, kind: type[E], *, also: Sequence[str] = ()) -> E:

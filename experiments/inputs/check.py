@@ -70,14 +70,16 @@ def run_check(command: Check) -> Checked:
 
 
 def _measure(command: Check) -> tuple[Callable[..., BiasReport], dict[str, Any]]:
-    """The function that measures, and the options that it alone has."""
+    """The function that measures, and those of its options that the other one lacks or that have
+    another default there.
+    """
     tolerance = {} if command.tolerance is None else {"tolerance": command.tolerance}
-    own = ("bounds", "second_moment", "checkpoint")
-    given = {name: getattr(command, name) for name in own if getattr(command, name) is not None}
+    options = {name: getattr(command, name) for name in ("bounds", "second_moment", "checkpoint")}
+    sequential = {name: value for name, value in options.items() if value is not None}
     if command.evidence == "sequential":
-        return measure_bias_sequentially, tolerance | given
-    if given:
-        option = next(iter(given)).replace("_", "-")
+        return measure_bias_sequentially, tolerance | sequential
+    if sequential:
+        option = next(iter(sequential)).replace("_", "-")
         raise ValueError(f"--{option}: expected --evidence sequential, got {command.evidence}")
     return measure_bias, tolerance | {"evidence": command.evidence}
 
@@ -96,16 +98,16 @@ def find_estimator(name: str, order: int) -> tuple[Estimator, UserFile | None]:
         return from_surrogate(CATALOGUE[name], order=order, name=name), None
     file, _, attribute = name.rpartition(":")
     user_file = load_file(Path(file))
-    found = user_file.named(attribute)
-    if isinstance(found, Estimator):
-        if found.order != order:
-            raise ValueError(f"--order: expected {found.order}, the order of {name}, got {order}")
-        return found, user_file
-    if not callable(found):
+    loaded = user_file.named(attribute)
+    if isinstance(loaded, Estimator):
+        if loaded.order != order:
+            raise ValueError(f"--order: expected {loaded.order}, the order of {name}, got {order}")
+        return loaded, user_file
+    if not callable(loaded):
         raise ValueError(
-            f"{file}: expected {attribute!r} to be callable, got {type(found).__name__}"
+            f"{file}: expected {attribute!r} to be callable, got {type(loaded).__name__}"
         )
-    return from_surrogate(found, order=order, name=attribute), user_file
+    return from_surrogate(loaded, order=order, name=attribute), user_file
 
 
 def check_name(name: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands and their options, as frozen records; the comment above a field is its help text."""
+"""The commands and their options, as frozen dataclasses; a field's comment is its help text."""
 
 from __future__ import annotations
 
@@ -116,7 +116,9 @@ class Survey(Measurement):
     false_discovery: float = 0.05
 
     def checks(self) -> list[Check]:
-        """One for each estimator, with a folder of its own."""
+        """A check for each estimator, each with a separate folder. Raises ValueError if two of the
+        names are equal, or if there is none.
+        """
         shared = {f.name: getattr(self, f.name) for f in fields(Measurement)}
         names = [name.rpartition(":")[2] for name in self.estimators]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -193,7 +195,7 @@ class Bounds(Problem):
         return 2 if self.steps is None else self.steps
 
     def swept(self, defaults: tuple[float, ...], *, integers: bool) -> list[float]:
-        """The values of the varied quantity; as integers where it is a number of things."""
+        """The values of the varied quantity; with ``integers``, whole ones as int."""
         values = self.values or defaults
         return [int(v) if integers and float(v).is_integer() else v for v in values]
 
@@ -205,7 +207,7 @@ class Bounds(Problem):
                 raise ValueError(f"--{option}: expected none with --loop {self.loop}")
 
     def repeated(self) -> list[str]:
-        """The options that were given, but for those of the problem and of the output."""
+        """The options that were given, without those of the problem and of the output."""
         skipped = {"theta", "out", "json", *(f.name for f in fields(Problem))} - {"discount"}
         arguments = []
         for name in (field.name for field in fields(self)):

@@ -101,9 +101,9 @@ def _write_folder(folder: Path, command: Check, checked: Checked) -> Path:
     if critic is not None:
         _replace(folder / "critic.npy", lambda path: _save_array(path, critic))
     _copy_sources(folder, checked.sources)
-    _write_text(folder / "command.txt", summary["command"] + "\n")
+    write_text(folder / "command.txt", summary["command"] + "\n")
     _replace(folder / "components.csv", lambda path: write_components(path, **arrays))
-    _write_text(folder / "report.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    write_text(folder / "report.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return draw_again(str(folder))
 
 
@@ -126,7 +126,7 @@ def draw_again(name: str) -> Path:
             f"{name}: expected the folder of a check ({type(error).__name__}: {error})"
         ) from None
     try:
-        _write_text(folder / "report.html", page)
+        write_text(folder / "report.html", page)
     except OSError as error:
         raise ValueError(f"{folder / 'report.html'}: cannot be written ({error})") from None
     return folder / "report.html"
@@ -224,7 +224,8 @@ def _save_array(path: Path, array: FloatArray) -> None:
         np.save(stream, array, allow_pickle=False)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of text, so that no reader sees half of it. Raises OSError."""
     _replace(path, lambda temporary: temporary.write_text(text))
 
 

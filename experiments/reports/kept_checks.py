@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gradbias.analytic.utils.validation import FloatArray
+from gradbias.experiments.reports.check_folder import write_text
 from gradbias.verification.evidence.reports import BiasReport, Evidence
 
 _WORDS = ("verdict", "target", "evidence", "scope")
@@ -84,12 +85,10 @@ class KeptCertificate:
         return "; ".join(changes) or None
 
     def _write(self, report: BiasReport) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        text = json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n"
         try:
-            temporary.write_text(json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n")
-            temporary.replace(self.path)
+            write_text(self.path, text)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise ValueError(f"--certificate {self.path}: cannot be written ({error})") from None
 
 
@@ -169,7 +168,7 @@ def _target_moved(then: dict[str, Any], now: dict[str, Any], unit: float) -> str
 
 
 def _moved(then: dict[str, Any], now: dict[str, Any], unit: float) -> str | None:
-    """The change of the bias, if it is larger than what is allowed."""
+    """The change of the bias, if it is larger than the tolerance allows."""
     before, after = _bias(then), _bias(now)
     if before is None or after is None or before.shape != after.shape:
         return "the estimate has another shape"

@@ -1,7 +1,7 @@
 """The output of a study: a table, one JSON object, or a folder with numbers and a picture.
 
-A study varies one quantity. It gives a `Study`, its rows and what is shown of them; everything else
-is done here. The folder has results.csv (one line a row), slopes.csv (if slopes were fitted), the
+A study varies one quantity and returns a `Study`: its rows and what is shown of them. This module
+does the rest. The folder has results.csv (one line a row), slopes.csv (if slopes were fitted), the
 picture as PNG and SVG, and what repeats the study: command.txt and, if there is a problem,
 problem.npz and theta.npy.
 """

@@ -226,8 +226,8 @@ def assemble(
 def _tabular_entries(
     derivative: FloatArray, visits: Visits, order: int
 ) -> tuple[FloatArray, IntArray | None]:
-    """Values and their indices in the flattened estimate, one visit's after the other's; all
-    entries (None), where there are more visits than rows of the table.
+    """Values and their indices in the flattened estimate, visit by visit; where there are more
+    visits than rows of the table, the values of all entries, and None.
     """
     count, n_actions = visits.policy.shape[1:]
     batch = len(derivative)
@@ -251,7 +251,7 @@ def _tabular_entries(
 def _added_up(derivative: FloatArray, onto: BoolArray, order: int, n_actions: int) -> FloatArray:
     """The derivative with visits added up: visit t goes to the place u where ``onto [B, V, U]``.
 
-    Entries of an estimate are squared later, which is only right for their sums.
+    Variances are computed from squared entries, so that an entry must be in one place.
     """
     batch, count, places = onto.shape
     weights = onto.astype(np.float64)

@@ -34,7 +34,6 @@ from gradbias.stochastic.rollouts.records import (
 MAX_LOOPED = 20_000
 """The most replications in a loop, for a surrogate that vmap rejects: some seconds if small."""
 
-
 CHANGED_BY_VMAP = "vmap changes its value"
 
 
@@ -153,7 +152,7 @@ def probe(
     Args:
         call: the surrogate.
         tensors: the replications.
-        order: the highest order of derivatives that is looked at.
+        order: the highest order of derivatives that is checked.
         rounding: by how much, relative to their size, vmap may change derivatives (1e-10 at least).
 
     Returns:
@@ -183,10 +182,10 @@ def probe(
     return None if _close(looped, mapped, max(1e-10, rounding)) else CHANGED_BY_VMAP
 
 
-def _close(one: Coefficients, other: Coefficients, tolerance: float) -> bool:
-    return one.leaves == other.leaves and all(
+def _close(first: Coefficients, second: Coefficients, tolerance: float) -> bool:
+    return first.leaves == second.leaves and all(
         np.allclose(a, b, rtol=tolerance, atol=1e-3 * tolerance)
-        for a, b in zip(one.derivatives, other.derivatives, strict=True)
+        for a, b in zip(first.derivatives, second.derivatives, strict=True)
     )
 
 
@@ -299,7 +298,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def located(error: BaseException) -> str:
-    """One line that says what was raised, and the last line of code that is not a library's."""
+    """One line that says what was raised, and where: the last line outside installed packages."""
     frames = traceback.extract_tb(error.__traceback__)
     users = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     return f"raised {type(error).__name__}: {_first_line(error)}" + (
@@ -308,13 +307,13 @@ def located(error: BaseException) -> str:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """The name of a function or a record in reports."""
+    """The name that reports use for a function, or for an object that is called like one."""
     name = getattr(function, "__name__", None)
     return name if isinstance(name, str) else _short_repr(function)
 
 
 def _short_repr(function: object) -> str:
-    """A frozen record's name with the fields that are not at their defaults."""
+    """The class's name, with the fields of a dataclass that are not at their defaults."""
     kind = type(function)
     fields_of = getattr(kind, "__dataclass_fields__", {})
     changed = [

@@ -6,8 +6,8 @@ first and second derivatives in the log-probabilities, and u_i the score of visi
 
     g = sum_i c_i u_i,     (dg/dtheta)^T v = sum_i (C (u . v))_i u_i + sum_i c_i (grad u_i) v,
 
-so that no Hessian is formed: a batch takes O(N H) numbers. Each replication may have parameters of
-its own. Coefficients come from reverse-mode differentiation of the surrogate or, for the
+so that no Hessian is formed: a batch takes O(N H) numbers. Replications may differ in their
+parameters. Coefficients come from reverse-mode differentiation of the surrogate or, for the
 built-in ones, in closed form (`stochastic.derivatives.known_surrogates`).
 """
 
@@ -82,7 +82,7 @@ class LeafValues:
 
 
 class Weights(Protocol):
-    """A surrogate's coefficients on B batches, however they are found.
+    """A surrogate's coefficients on B batches, in closed form or by reverse mode.
 
     Estimates and products need the first derivatives and the second ones times a direction. Closed
     forms give both in numpy for the built-in surrogates; reverse mode gives them for any other. The
@@ -104,8 +104,8 @@ class PulledEstimate:
 
     Attributes:
         own: the product in the player's parameters, ``[B, *shape]``.
-        other: in the other player's parameters, or None.
-        meta: in the named meta-parameters, ``[B, *its shape]`` each.
+        other: the product in the other player's parameters, or None.
+        meta: the products in the meta-parameters by name, ``[B, *its shape]`` each.
     """
 
     own: FloatArray
@@ -124,7 +124,8 @@ class SurrogateBatch:
         discount: gamma.
         other: the other player of a game, or None.
         meta: named meta-parameters, the same for all batches.
-        closed_forms: False: coefficients by reverse mode even where closed forms are known.
+        closed_forms: whether closed forms of coefficients are used where they are known; reverse
+            mode is used elsewhere.
 
     Raises:
         SurrogateError: when estimates are computed, if the surrogate misbehaves.
@@ -255,7 +256,7 @@ class SurrogateBatch:
         return gradient
 
     def _in_meta(self, values: LeafValues, name: str) -> FloatArray:
-        """Derivatives in a meta-parameter, ``[B, *its shape]``, of which missing ones are 0."""
+        """Derivatives in a meta-parameter, ``[B, *its shape]``; 0 where none are stored."""
         entries = values.of(META + name)
         return np.zeros((self.count, *self.meta[name].shape)) if entries is None else entries
 

@@ -102,7 +102,7 @@ def _tmaml(surrogate: Tmaml) -> Known:
 def _loaded_dice(surrogate: LoadedDice) -> Known:
     def closed_form(steps: Steps) -> ClosedForm:
         weights = steps.weights(surrogate.weighting)
-        return _the_same(weights * steps.advantages(surrogate.gae_lambda))
+        return _all_equal(weights * steps.advantages(surrogate.gae_lambda))
 
     return Known(closed_form, StepSum("DICE", surrogate.weighting, surrogate.gae_lambda))
 
@@ -114,16 +114,16 @@ def _off_policy_dice(surrogate: OffPolicyDice) -> Known | None:
             each = rewards * steps.ratios()
             return ClosedForm(each, own=each)
         if surrogate.ratio is Ratio.PER_DECISION:
-            return _the_same(suffix_sums(rewards * steps.path_ratios()))
+            return _all_equal(suffix_sums(rewards * steps.path_ratios()))
         total = (rewards * steps.path_ratios()[..., -1:]).sum(axis=-1, keepdims=True)
-        return _the_same(np.broadcast_to(total, rewards.shape))
+        return _all_equal(np.broadcast_to(total, rewards.shape))
 
     return Known(closed_form) if surrogate.max_ratio is None else None
 
 
 def _v_trace(surrogate: VTrace) -> Known | None:
     def closed_form(steps: Steps) -> ClosedForm:
-        return _the_same(suffix_sums(steps.powers * steps.advantages(0.0) * steps.path_ratios()))
+        return _all_equal(suffix_sums(steps.powers * steps.advantages(0.0) * steps.path_ratios()))
 
     clipped = surrogate.max_rho is not None or surrogate.max_c is not None
     return None if clipped else Known(closed_form)
@@ -170,6 +170,6 @@ def _dice_form(steps: Steps) -> ClosedForm:
     return ClosedForm(first, pairs=returns, own=first)
 
 
-def _the_same(weights: FloatArray) -> ClosedForm:
+def _all_equal(weights: FloatArray) -> ClosedForm:
     """All three coefficients are ``weights``: the surrogate has products of ratios alone."""
     return ClosedForm(weights, pairs=weights, own=weights)

@@ -22,13 +22,13 @@ from gradbias.stochastic.rollouts.records import LEAVES, Tensors
 
 @dataclass(frozen=True, eq=False)
 class TableDerivatives:
-    """The derivatives of B surrogates in the table of logits ``[R, A]`` (two players: both tables,
-    theirs last).
+    """The derivatives of B surrogates in the table of logits ``[R, A]`` (with two players, the rows
+    of the second player's table come last).
 
     Attributes:
         values: the surrogates, ``[B]``.
         table: a copy of the table for each of them, ``[B, R, A]``.
-        leaves: their log-probabilities, which depend on the table.
+        leaves: the records' log-probabilities, as functions of the table.
     """
 
     values: Tensor

@@ -41,11 +41,11 @@ class Generators:
         """The name of a generator whose state differs from ``other``'s; "" if none does."""
         if not torch.equal(self.torch, other.torch):
             return "torch's global generator"
-        one, two = self.numpy, other.numpy
+        here, there = self.numpy, other.numpy
         if not (
-            np.array_equal(one["state"]["key"], two["state"]["key"])
-            and one["state"]["pos"] == two["state"]["pos"]
-            and (one["has_gauss"], one["gauss"]) == (two["has_gauss"], two["gauss"])
+            np.array_equal(here["state"]["key"], there["state"]["key"])
+            and here["state"]["pos"] == there["state"]["pos"]
+            and (here["has_gauss"], here["gauss"]) == (there["has_gauss"], there["gauss"])
         ):
             return "numpy's global generator"
         return "" if self.python == other.python else "Python's global generator"
@@ -95,10 +95,10 @@ def put_back() -> Iterator[None]:
 
 
 class Watch:
-    """Notices what code disturbs from now on.
+    """Finds out whether code that runs after its creation changes the process's global state.
 
-    It first puts generators and settings into states of its own, so that seeding one is noticed
-    too, and torch's default dtype to single or ``double`` precision.
+    Creating it sets all generators and settings to fixed states, so that seeding a generator is
+    noticed too, and torch's default dtype to single or ``double`` precision.
     """
 
     def __init__(self, *, double: bool) -> None:

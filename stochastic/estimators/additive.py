@@ -22,7 +22,7 @@ from gradbias.analytic.utils.validation import FloatArray, frozen_array, real_nu
 
 @dataclass(frozen=True, eq=False)
 class AdditiveDraws:
-    """N independent draws. What an estimate does not use may be left out.
+    """N independent draws. Scores or Jacobians that an estimate does not use may be left out.
 
     Attributes:
         features: phi(X_i, theta), ``[..., N, h]``.

@@ -22,7 +22,9 @@ Draw = Callable[[npt.ArrayLike, int], Trajectories]
 
 
 class UnansweredDrawError(ValueError):
-    """A draw that cannot be answered, through no fault of the estimate."""
+    """A draw that the source of batches refuses, such as one beyond the limit of an enumeration. It
+    is not reported as an error of the estimator.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +33,8 @@ class OtherPlayer:
 
     Attributes:
         theta: logits ``[S, A]``.
-        rows: ``[S]``, the row of theta that each state reads (default: its own; a memory-one player
-            sees its own action first).
+        rows: ``[S]``, the row of theta that is used in each state (default: row s in state s; a
+            memory-one player numbers the last round's outcomes with its own action first).
         critic: values ``[S]`` or ``[H + 1, S]``, or None.
     """
 
@@ -68,8 +70,9 @@ class Context:
         critic: values ``[S]`` or, one row a step, ``[H + 1, S]``; None stands for 0.
         reference: the parameters of a reference policy, or None.
         meta: meta-parameter tensors by name.
-        other: the second player; estimates are then in both players' logits, theirs last.
-        draw: where an estimator from `from_draws` gets its batches; None: it cannot be evaluated.
+        other: the second player; estimates are then in both players' logits, the second's last.
+        draw: gives an estimator from `from_draws` its batches; without it such an estimator cannot
+            be evaluated.
 
     Raises:
         ValueError: an array that is not finite, a discount outside [0, 1], or two players with
@@ -93,7 +96,7 @@ class Context:
         tensors: dict[str, object] = dict(self.meta)
         wrong = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
         if wrong:
-            raise ValueError(f"meta: expected torch tensors, got another thing as {wrong[0]!r}")
+            raise ValueError(f"meta: expected torch tensors, got something else as {wrong[0]!r}")
         if self.reference is not None:
             reference = frozen_array("reference", self.reference, self.theta.shape)
             object.__setattr__(self, "reference", reference)

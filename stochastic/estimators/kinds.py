@@ -7,9 +7,9 @@ There are three kinds, one for each way to write an estimator:
 - `from_draws`: an estimate ``(draw, theta) -> array`` that asks for batches itself, at parameters
   that it computes (a meta-gradient through sampled inner steps).
 
-Each kind answers ``prepare(batch, context)`` with an `Evaluator`, which is evaluated on sampled
-batches and on enumerated ones alike. ``draws_itself`` says that an estimator takes no batch: it
-looks only at how many estimates are wanted, and asks ``context.draw`` for its batches.
+Each kind has ``prepare(batch, context)``, which returns an `Evaluator` for sampled batches and
+enumerated ones alike. ``draws_itself`` says that an estimator uses only the number of replications
+of a batch, and gets its trajectories from ``context.draw``.
 """
 
 from __future__ import annotations
@@ -46,13 +46,12 @@ from gradbias.stochastic.rollouts.trajectories import Trajectories
 from gradbias.stochastic.tracing.imprecision import PRECISE, Imprecision, imprecision_of
 
 MAX_BY_VISIT = 2**20
-"""Where a derivative in the log-probabilities has more entries than this, it is taken in the table
-of logits, if that is smaller."""
-
+"""A derivative in the log-probabilities with more entries than this is taken in the table of logits
+instead, if that has fewer."""
 
 ROUNDINGS = 16
-"""How many rounding errors of its coarsest numbers an estimate may be off by, relative to its size.
-"""
+"""An estimate may be off by this many rounding errors of the coarsest dtype in it, relative to its
+size."""
 
 
 class Evaluator(Protocol):
@@ -69,11 +68,11 @@ class Evaluator(Protocol):
 
     @property
     def most(self) -> int | None:
-        """The number of estimates that it gives in reasonable time; None stands for no limit."""
+        """The largest number of estimates that take reasonable time; None stands for no limit."""
         ...
 
     def rows(self, batch: Trajectories) -> Rows:
-        """One estimate a replication."""
+        """One estimate for each replication of ``batch [B, N, H]``."""
         ...
 
 
@@ -90,11 +89,11 @@ class SurrogateEvaluator:
 
     @property
     def most(self) -> int | None:
-        """The largest number of estimates that can be asked for; None is no limit."""
+        """The largest number of estimates that take reasonable time; None stands for no limit."""
         return None if self.vmapped else MAX_LOOPED
 
     def rows(self, batch: Trajectories) -> Rows:
-        """One estimate a replication of ``batch [B, N, H]``."""
+        """One estimate for each replication of ``batch [B, N, H]``."""
         player, other = player_tables(self.context, batch.shape[-1])
         shape = self.context.estimate_axes * self.order
         visits = batch_visits(batch, player, other)
@@ -150,9 +149,9 @@ class SurrogateEstimator:
         tensors = record_tensors(_probed(batch), player, other)
         size = tensors["log_policy"][0].numel()
         # A large batch's higher derivatives would take far longer than the estimates themselves.
-        looked_at = self.order if size**self.order <= MAX_BY_VISIT else 1
+        probed_order = self.order if size**self.order <= MAX_BY_VISIT else 1
         imprecision = _imprecision(call, tensors)
-        reason = probe(call, tensors, looked_at, rounding=ROUNDINGS * imprecision.rounding)
+        reason = probe(call, tensors, probed_order, rounding=ROUNDINGS * imprecision.rounding)
         notes = () if reason is None else (f"looped over trajectories: vmap says: {reason}",)
         return SurrogateEvaluator(call, context, self.order, reason is None, notes, imprecision)
 
@@ -177,7 +176,7 @@ class CallableEstimator:
 
 @dataclass(frozen=True, eq=False)
 class CallableEvaluator:
-    """Calls a direct estimate once a replication."""
+    """Calls a direct estimate once for each replication."""
 
     estimator: CallableEstimator
     context: Context
@@ -185,7 +184,7 @@ class CallableEvaluator:
     most: int | None = MAX_LOOPED
 
     def rows(self, batch: Trajectories) -> Rows:
-        """One estimate a replication of ``batch [B, N, H]``."""
+        """One estimate for each replication of ``batch [B, N, H]``."""
         shape = self.context.theta.shape * self.estimator.order
         name, function = self.estimator.name, self.estimator.function
         values = [
@@ -205,7 +204,7 @@ class DrawEstimator:
     draws_itself: ClassVar[Literal[True]] = True
 
     def prepare(self, batch: Trajectories, context: Context) -> DrawEvaluator:
-        """Runs the function with ``context.draw``; of the batch nothing is used.
+        """The evaluator of the function with ``context.draw``; the batch is not used.
 
         Raises:
             ValueError: the context has no ``draw``.
@@ -222,7 +221,7 @@ class DrawEstimator:
 
 @dataclass(frozen=True, eq=False)
 class DrawEvaluator:
-    """Runs an estimate that draws its own batches, once a replication."""
+    """Runs an estimate that draws its own batches, once for each replication."""
 
     estimator: DrawEstimator
     context: Context
@@ -302,7 +301,7 @@ def from_draws(
     Raises:
         ValueError: an order that is not 1, 2 or 3.
 
-    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4, draws like this.
+    Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. 4, is such an estimate.
 
     >>> from_draws(lambda draw, theta: draw(theta, 1).rewards.sum() * theta, order=1).draws_itself
     True
@@ -347,9 +346,9 @@ def checked_estimate(name: str, compute: Callable[[], Any], shape: tuple[int, ..
 
 
 def inexactness(evaluator: Evaluator) -> Imprecision:
-    """An evaluator's ``imprecision``; one that has none is taken for float64 throughout."""
-    known: object = getattr(evaluator, "imprecision", PRECISE)
-    return known if isinstance(known, Imprecision) else PRECISE
+    """An evaluator's ``imprecision``; without this attribute, float64 throughout is assumed."""
+    imprecision: object = getattr(evaluator, "imprecision", PRECISE)
+    return imprecision if isinstance(imprecision, Imprecision) else PRECISE
 
 
 def _imprecision(call: SurrogateCall, tensors: Tensors) -> Imprecision:

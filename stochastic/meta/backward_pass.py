@@ -27,7 +27,7 @@ from gradbias.stochastic.surrogates.returns import log_probabilities
 
 
 class LoopSpec(Protocol):
-    """What a pass needs to know of a meta-gradient: how far, how long, and with which estimates.
+    """What a pass needs to know of a meta-gradient: its inner steps and the estimates in its slots.
 
     `MetaGradient` checks these attributes and offers estimates to users; a pass runs any object
     that has them, and so does not depend on that class, which is built on passes. Exact evidence
@@ -129,7 +129,7 @@ class Pass:
     phi: FloatArray
 
     def from_step(self, i: int, theta: FloatArray, replayed: Trajectories | None) -> Back:
-        """What comes back to the parameters ``theta [B, *shape]`` before step i.
+        """What the passes carry back to the parameters ``theta [B, *shape]`` before step i.
 
         Args:
             i: the step, 0..K; K is the outer return.
@@ -238,6 +238,11 @@ class Pass:
         self, derivative: Derivative, theta: FloatArray, batch: Trajectories | None
     ) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
         """The vector-Jacobian product with an inner step's derivative, estimated from each batch.
+
+        Args:
+            derivative: which of the step's derivatives.
+            theta: the parameters at which each batch was drawn, ``[B, *shape]``.
+            batch: the batches; None where the slot's values are exact.
 
         Returns:
             A function of the cotangent ``[B, *shape]`` that gives the step size times the product,

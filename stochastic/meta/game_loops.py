@@ -18,13 +18,13 @@ from gradbias.analytic.policies.at_parameters import PolicyAt, policy_at
 from gradbias.analytic.policies.softmax import log_softmax
 from gradbias.analytic.problems.games import StochasticGame, check_player
 from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.analytic.utils.validation import FloatArray
+from gradbias.analytic.utils.validation import FloatArray, required_theta
 from gradbias.stochastic.derivatives.jacobian_products import (
     PlayerState,
     PulledEstimate,
     SurrogateBatch,
 )
-from gradbias.stochastic.meta.inner_loops import checked_critic, given_start
+from gradbias.stochastic.meta.inner_loops import checked_critic
 from gradbias.stochastic.rollouts.records import Surrogate
 from gradbias.stochastic.rollouts.trajectories import Trajectories, looked_up, trajectory_length
 
@@ -45,7 +45,8 @@ class SampledGame:
         length: the length of trajectories, for an infinite horizon alone.
 
     Raises:
-        ValueError: a player other than 1 or 2, a length that is missing or not wanted.
+        ValueError: a player other than 1 or 2; a length that is missing, or given with a finite
+            horizon.
     """
 
     game: StochasticGame
@@ -69,9 +70,10 @@ class SampledGame:
 
     @cached_property
     def problem(self) -> TabularMDP:
-        """The decision problem whose actions are pairs, ``a * A2 + b``.
+        """The decision problem whose actions are pairs of actions, numbered ``a * A2 + b``.
 
-        Its reward is only there to end it where the game ends: it is 0 only if both players' are.
+        Its reward, the sum of both players' absolute rewards, only decides which states are
+        terminal: it is 0 only where both players' rewards are.
         """
         game = self.game
         pairs = game.n_actions[0] * game.n_actions[1]
@@ -88,11 +90,11 @@ class SampledGame:
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """Both phi and theta^0, checked: the two players' parameters, neither of them None."""
+        """The pair (phi, theta^0) of the two players' parameters, checked; neither may be None."""
         parameters = []
         for player, name, value in (
             (self.player, "meta_parameters", meta_parameters),
-            (3 - self.player, "theta", given_start(theta)),
+            (3 - self.player, "theta", required_theta(theta)),
         ):
             at = self._policy(player, value, name)
             if at.theta.shape != at.shape:

@@ -21,7 +21,7 @@ from gradbias.analytic.policies.at_parameters import PolicyAt, policy_at
 from gradbias.analytic.policies.softmax import TABULAR, Policy, log_softmax
 from gradbias.analytic.problems.critics import check_ends, critic_rows
 from gradbias.analytic.problems.mdp import TabularMDP
-from gradbias.analytic.utils.validation import FloatArray, frozen_array
+from gradbias.analytic.utils.validation import FloatArray, frozen_array, required_theta
 from gradbias.stochastic.derivatives.jacobian_products import (
     PlayerState,
     PulledEstimate,
@@ -40,9 +40,9 @@ class Loop(Protocol):
     """The problem that a meta-gradient's inner steps are taken in, as estimators see it.
 
     MAML, LIRPG, MGRL and LOLA differ in what is drawn and in what depends on phi, but not in how a
-    gradient goes back through the steps. A loop says the first two, so that `MetaGradient` is
-    written once; a problem of your own needs only this class. Throughout, phi are the
-    meta-parameters, ``theta [B, *shape]`` are B parameters, and ``batch [B, N, H]`` are the
+    gradient goes back through the steps. A loop answers the first two questions, so that
+    `MetaGradient` is written once; a problem of your own needs only this class. Throughout, phi are
+    the meta-parameters, ``theta [B, *shape]`` are B parameters, and ``batch [B, N, H]`` are the
     trajectories drawn at them.
     """
 
@@ -64,7 +64,7 @@ class Loop(Protocol):
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """Both phi and theta^0, checked and read-only. Raises ValueError where they do not fit."""
+        """The pair (phi, theta^0), checked and read-only. Raises ValueError if they do not fit."""
         ...
 
     def log_policy(self, phi: FloatArray, theta: FloatArray) -> FloatArray:
@@ -117,8 +117,8 @@ class SampledLoop:
         length: the length of trajectories, for an infinite horizon alone.
 
     Raises:
-        ValueError: no TabularMDP, a critic that does not fit, a length that is missing or not
-            wanted.
+        ValueError: no TabularMDP, a critic that does not fit; a length that is missing, or given
+            with a finite horizon.
     """
 
     mdp: TabularMDP
@@ -148,11 +148,11 @@ class SampledLoop:
     def start(
         self, meta_parameters: npt.ArrayLike, theta: npt.ArrayLike | None
     ) -> tuple[FloatArray, FloatArray]:
-        """Both phi and theta^0, checked; for MAML theta may be None, which stands for phi."""
+        """The pair (phi, theta^0), checked; for MAML theta may be None, which stands for phi."""
         phi = frozen_array("meta_parameters", meta_parameters)
         if self.starts_at_meta and theta is None:
             theta = phi
-        at = self._at(given_start(theta))
+        at = self._at(required_theta(theta))
         if at.theta.shape != at.shape:
             raise ValueError(f"theta: expected shape {at.shape}, got {at.theta.shape}")
         if self.starts_at_meta and not np.array_equal(at.theta, phi):
@@ -218,10 +218,3 @@ def checked_critic(
     rows = critic_rows(frozen_array(name, critic), steps, problem.n_states)
     check_ends(rows, problem.terminal)
     return rows
-
-
-def given_start(theta: npt.ArrayLike | None) -> npt.ArrayLike:
-    """The parameters theta^0 as they are. Raises ValueError for None."""
-    if theta is None:
-        raise ValueError("theta: expected the parameters that the inner loop starts from, got None")
-    return theta

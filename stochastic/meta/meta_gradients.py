@@ -6,13 +6,13 @@ With parameters theta, meta-parameters phi and step size alpha, an inner step is
     out    += alpha (dg/dphi)^T(tau_1) lambda
     lambda += alpha (dg/dtheta)^T(tau_2) lambda.
 
-So a step's value, Jacobian and Hessian come from sample sets tau_0, tau_1, tau_2 of their own, and
-each slot has its own surrogate or the exact values of a problem. The result is the gradient of the
+So a step's value, Jacobian and Hessian come from separate sample sets tau_0, tau_1, tau_2, and each
+slot has its own surrogate or the exact values of a problem. The result is the gradient of the
 program in which each step takes its value from one estimate and its derivative from another.
 
 Sampling and enumeration are the same recursion: a `Source` answers each draw with one batch, or
-with every batch and its probability. Given the path of parameters, the output is linear in each of
-the other batches, so that its exact mean branches over the steps' values alone.
+with every batch and its probability. Given the path of parameters, the output is linear in the
+estimate from each other batch, so that its exact mean branches over the steps' values alone.
 
 Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, eq. (4) and appendix I.1.2; the
 correction for sampling: E-MAML (Stadie et al. 2018; Al-Shedivat et al. 2018).
@@ -53,7 +53,8 @@ class MetaGradient:
     A slot is `Sampled` (a surrogate's derivative on a batch) or `Given` (exact values).
 
     Attributes:
-        loop: what the inner steps are taken in: `SampledLoop` or `SampledGame`.
+        loop: the problem that the inner steps are taken in: `SampledLoop`, `SampledGame`, or any
+            other `Loop`.
         steps: K, the number of inner steps, at most 200.
         step_size: alpha.
         value: the slot of an inner step's update.
@@ -166,10 +167,10 @@ class MetaGradient:
         """The estimates' means over the batches of a source.
 
         Args:
-            source: answers the draws: with one batch each, or with all and their probabilities.
+            source: gives the batches of each draw: one, or all of them with their probabilities.
             meta_parameters: phi.
             theta: where the inner loop starts; None for MAML, which starts at phi.
-            replications: R, the number of passes, each with batches of its own.
+            replications: R, the number of passes, each with separate batches.
 
         Returns:
             The means, ``[R, *phi]``.

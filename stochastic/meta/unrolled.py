@@ -8,8 +8,8 @@ gradient in eta of ``sum_i c_i L'(theta_i, batch'_i)``:
     T_i = dL'/dtheta_i,    H_i = -alpha L_{theta theta},    N_i = -alpha L_{theta eta},
 
 They take Hessian-vector products alone, so that a mix costs no more sweeps than its n-step
-meta-gradient. The accumulative trace puts ``mu lambda_{i+1}`` for the second term, and needs no
-Hessian.
+meta-gradient. The accumulative trace replaces the second term of lambda_i by ``mu lambda_{i+1}``,
+and needs no Hessian.
 
 Batches are data: as in the source, it is not differentiated that their distribution depends on
 theta (and so on eta).
@@ -223,8 +223,8 @@ class _InnerStep:
     def products(
         self, cotangent: Tensor, *, with_hessian: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        """``L_{theta theta} cotangent`` and ``L_{eta theta} cotangent``; None for those that are
-        identically 0 or not asked for.
+        """``L_{theta theta} cotangent`` (None without ``with_hessian``) and ``L_{eta theta}
+        cotangent``; None for a product that is identically 0.
         """
         if not self.slope.requires_grad:
             return None, None

@@ -26,7 +26,7 @@ class Record:
 
     Attributes:
         log_probs: log-probability of the action taken, ``[N, H]``: a leaf; 0 after the end.
-        log_policy: log-probabilities of all actions, ``[N, H, A]``: a leaf of its own (for
+        log_policy: log-probabilities of all actions, ``[N, H, A]``: a separate leaf (for
             entropies); 0 after the end.
         behaviour_log_probs: log-probabilities under the policy that drew the actions, ``[N, H]``.
         rewards: the rewards, ``[N, H]``; 0 after the end.
@@ -36,7 +36,7 @@ class Record:
         values: the critic's values of the states, ``[N, H + 1]`` (zeros without a critic).
         discount: gamma, a float.
         reference_log_policy: a reference policy's log-probabilities, ``[N, H, A]``, or None.
-        other: the same record for the other player of a game, or None.
+        other: the record of the other player of a game, or None.
         meta: named meta-parameter tensors.
     """
 

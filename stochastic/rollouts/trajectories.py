@@ -34,7 +34,8 @@ class Trajectories:
         behaviour_log_probs: log-probabilities of the policy that drew the actions, ``[..., N, H]``.
         other_actions: in two-player games, the other player's actions.
         other_rewards: in two-player games, the other player's rewards.
-        other_behaviour_log_probs: as above, if the other player's actions are off its policy.
+        other_behaviour_log_probs: those of the policy that drew the other player's actions; None if
+            it is the policy that is evaluated.
 
     Raises:
         ValueError: shapes that do not match.
@@ -152,8 +153,8 @@ def sample(
         A batch ``[N, H]``, or R batches ``[R, N, H]``.
 
     Raises:
-        ValueError: theta does not fit, batch_size or replications below 1, a length that is missing
-            or not wanted.
+        ValueError: theta does not fit, batch_size or replications below 1; a length that is
+            missing, or given with a finite horizon.
 
     >>> mdp = TabularMDP.random(3, 2, rng=np.random.default_rng(0), discount=0.9, horizon=4)
     >>> sample(mdp, np.zeros((3, 2)), 5, rng=np.random.default_rng(1)).states.shape
@@ -220,7 +221,9 @@ def looked_up(table: FloatArray, *index: IntArray) -> FloatArray:
 
 
 def trajectory_length(mdp: TabularMDP, length: int | None) -> int:
-    """The number of steps to draw. Raises ValueError where ``length`` is missing or not wanted."""
+    """The number of steps to draw. Raises ValueError unless ``length`` is given if and only if the
+    horizon is infinite.
+    """
     if mdp.horizon is None:
         if length is None:
             raise ValueError(

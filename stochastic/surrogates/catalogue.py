@@ -1,4 +1,4 @@
-"""The surrogates that go by a name: what the command line knows, one line each."""
+"""The built-in surrogates by the names that the command line knows, one line each."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ class Penalty:
     Attributes:
         step: the penalty of each step, ``[N, H]`` of a record, such as `penalties.k1`.
         coefficient: its factor.
-        as_loss: False subtracts it from the return, as data; True from the objective, which is
-            differentiated (and divided by lengths).
+        as_loss: False subtracts the penalty from the return, as data; True subtracts it from the
+            objective, which is differentiated (and divided by lengths).
     """
 
     step: StepPenalty
@@ -78,9 +78,10 @@ class GroupRelative:
         baseline: what is subtracted from a trajectory's return (a `Baseline` or its value).
         normalise: whether advantages are divided by the group's (sample) standard deviation.
         length: what a trajectory's sum over steps is divided by (a `Length` or its value).
-        clip: c clips the ratio to [1 - c, 1 + c], which changes no gradient on policy; None: not.
+        clip: c clips the ratio to [1 - c, 1 + c], which changes no gradient on policy; None leaves
+            it as it is.
         penalty: a penalty for leaving a reference policy, or None.
-        epsilon: is added to the standard deviation.
+        epsilon: a number that is added to the standard deviation.
 
     Raises:
         ValueError: a clip that is not positive, an unknown choice; when called, one trajectory with

@@ -28,7 +28,7 @@ class IntrinsicReward:
     """LIRPG's loss: a surrogate of the reward r + phi(s, a), with phi ``[S, A]``.
 
     Attributes:
-        surrogate: the surrogate, as of the reward r alone; phi is added while the episode lasts.
+        surrogate: a surrogate; the rewards of its record are r + phi until the episode ends.
     """
 
     surrogate: Callable[[Record], Tensor]

@@ -41,7 +41,7 @@ class OffPolicyDice:
 
     Attributes:
         ratio: the steps whose ratios rho_t is the product of (a `Ratio` or its value).
-        max_ratio: clips rho_t from above; None: not.
+        max_ratio: the largest value of rho_t, which is clipped there; None does not clip.
 
     Raises:
         ValueError: an unknown ratio, or a max_ratio that is not positive.

@@ -68,11 +68,11 @@ class VTrace:
     are unbiased, also off policy, if v_H = 0. A clipped ratio has derivative 0.
 
     Attributes:
-        max_rho: clips rho from above; None: not.
-        max_c: clips c from above; None: not.
+        max_rho: the largest value of rho, which is clipped there; None does not clip.
+        max_c: the largest value of c, likewise.
 
     Raises:
-        ValueError: a largest ratio that is not positive.
+        ValueError: max_rho or max_c that is not positive.
 
     Source: Espeholt et al. 2018 (IMPALA), eq. 1.
     """

@@ -52,13 +52,16 @@ _MAX_PATHS = 50_000
 """The largest number of sampled LOLA or MGRL loops that is enumerated: each costs memory."""
 
 _ROUNDING = 1e-14
-_PROGRAM_ROUNDING = 1e-13
+"""The relative size below which the bias of a MAML or LIRPG loop is rounding."""
+
+_MEASURED_ROUNDING = 1e-13
+"""The same for LOLA and MGRL, whose biases `measure_meta_gradient` computes."""
 
 
 @dataclass(frozen=True)
 class SweptLoop:
-    """One loop of a sweep: its settings, and how its bias may be found. The fields are as in
-    `bound_versus_empirical`.
+    """One loop of a sweep: its settings, and the limits of enumeration and sampling. The fields are
+    the arguments of `bound_versus_empirical`.
     """
 
     steps: int
@@ -86,7 +89,7 @@ class SweptBias:
 def swept_bias(
     problem: BilevelProblem, phi: npt.ArrayLike, theta: npt.ArrayLike | None, loop: SweptLoop
 ) -> SweptBias:
-    """The bias of a loop; the one place where bounds ask what kind of problem it is.
+    """The bias of a loop, by the kind of its problem.
 
     This version is for `Maml` and `Lirpg`. Raises ValueError as `compositional_bias`, and for
     problems that are too large.
@@ -187,7 +190,7 @@ def _(problem: Lola, phi: npt.ArrayLike, theta: npt.ArrayLike | None, loop: Swep
     from gradbias.stochastic.surrogates.catalogue import CATALOGUE
 
     game = SampledGame(problem.game, problem.player)
-    return _program_bias(problem, (phi, theta), loop, game, CATALOGUE["ad"])
+    return _measured_bias(problem, (phi, theta), loop, game, CATALOGUE["ad"])
 
 
 @swept_bias.register
@@ -199,18 +202,18 @@ def _(problem: Mgrl, phi: npt.ArrayLike, theta: npt.ArrayLike | None, loop: Swep
 
     sampled = SampledLoop(problem.mdp, critic=np.asarray(problem.critic))  # type: ignore[arg-type]
     surrogate = LambdaReturn(weighting=problem.weighting)
-    return _program_bias(problem, (phi, theta), loop, sampled, surrogate)
+    return _measured_bias(problem, (phi, theta), loop, sampled, surrogate)
 
 
-def _program_bias(
+def _measured_bias(
     problem: Lola | Mgrl,
     start: tuple[npt.ArrayLike, npt.ArrayLike | None],
     loop: SweptLoop,
     sampled: Any,
     surrogate: Any,
 ) -> SweptBias:
-    """The bias of a LOLA or MGRL loop whose inner updates ``surrogate`` estimates; its leading term
-    is not known. Raises ValueError for parameters that do not fit.
+    """The bias of a LOLA or MGRL loop, in which ``surrogate`` estimates the inner updates. The
+    leading term is not known. Raises ValueError for parameters that do not fit.
     """
     from gradbias.stochastic.meta.meta_gradients import MetaGradient
     from gradbias.stochastic.meta.slots import Given, Sampled
@@ -232,5 +235,5 @@ def _program_bias(
             return SweptBias(None, None)
         bias, interval = _sampled(estimator, start, problem, loop)
         return SweptBias(bias, None, interval)
-    floor = _PROGRAM_ROUNDING * report.target_norm
+    floor = _MEASURED_ROUNDING * report.target_norm
     return SweptBias(report.bias_norm if report.bias_norm > floor else 0.0, None)

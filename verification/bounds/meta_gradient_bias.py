@@ -59,8 +59,8 @@ class BiasBound:
         printed: eq. (9) with 1 for the constant that it leaves out, with which it is no bound. For
             K > 1 it holds with a larger constant, but does not vanish with the errors.
         corrected: Theorem 4.5 with its constants, of order ``1/sqrt(N)``.
-        second_order: the same for the Hessian's and the Jacobian's errors, while second derivatives
-            bound what sampled steps add: of order 1/N.
+        second_order: ``estimates`` plus a bound, by second derivatives, of what sampled steps add:
+            of order 1/N.
         estimates: the part of ``corrected`` that comes from the errors of J's and H's means.
     """
 
@@ -71,7 +71,7 @@ class BiasBound:
 
     @property
     def smallest(self) -> float:
-        """The smaller of the two that hold."""
+        """The smaller of ``corrected`` and ``second_order``, the two that hold."""
         return min(self.corrected, self.second_order)
 
 
@@ -99,7 +99,7 @@ def compositional_error_bound(
         slope_lipschitz: the Lipschitz constant of f's derivative, if it has one.
 
     Returns:
-        Four bounds, each of another kind of error.
+        Bounds of four different errors.
 
     Raises:
         ValueError: steps or batch_size below 1, or a negative number.
@@ -107,8 +107,8 @@ def compositional_error_bound(
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Lemma 4.4.
 
     >>> constants = LoopConstants(c2=0.5, m2=1.0, sigma=1.0, rho2=0.2)
-    >>> found = compositional_error_bound(constants, steps=2, step_size=1.0, batch_size=100)
-    >>> round(found.printed, 4), round(found.root_mean_square, 4), round(found.iterate_bias, 4)
+    >>> bound = compositional_error_bound(constants, steps=2, step_size=1.0, batch_size=100)
+    >>> round(bound.printed, 4), round(bound.root_mean_square, 4), round(bound.iterate_bias, 4)
     (0.25, 0.1803, 0.001)
     """
     loop = LoopSettings.of(constants, steps, step_size, batch_size)
@@ -144,8 +144,8 @@ def meta_gradient_bias_bound(
     Source: *A Theoretical Understanding of Gradient Bias in Meta-RL*, Theorem 4.5, eq. (9).
 
     >>> exact = LoopConstants(c2=0.1, m2=1.0, c1=1.0)  # no noise, no error anywhere
-    >>> found = meta_gradient_bias_bound(exact, steps=3, step_size=1.0, batch_size=None)
-    >>> round(found.printed, 4), found.corrected, found.second_order
+    >>> bound = meta_gradient_bias_bound(exact, steps=3, step_size=1.0, batch_size=None)
+    >>> round(bound.printed, 4), bound.corrected, bound.second_order
     (2.42, 0.0, 0.0)
     """
     loop = LoopSettings.of(constants, steps, step_size, batch_size)
@@ -231,7 +231,7 @@ def _general(loop: LoopSettings, errors: list[float]) -> tuple[float, float]:
 
 
 def _from_phi(loop: LoopSettings, errors: list[float]) -> tuple[float, float]:
-    """Theorem 4.5 for MAML, which the printed one does not cover: as `_general`."""
+    """The two parts of `_general` for MAML, which the printed theorem does not cover."""
     c, k, alpha = loop.constants, loop.steps, loop.step_size
     b = loop.growth
     estimates = saturating_product(c.m2, power_difference(b, alpha * c.delta_h, k))

@@ -109,8 +109,8 @@ def mixture_bias(
 
     >>> from gradbias.analytic import RewardChain
     >>> learner = ChainLearner(RewardChain([1.0], [0.0]), [0.5], [0.0])
-    >>> found = mixture_bias(learner, 4, kappa=1.0)
-    >>> found.aligned, found.decreasing, found.norm > found.last
+    >>> exact = mixture_bias(learner, 4, kappa=1.0)
+    >>> exact.aligned, exact.decreasing, exact.norm > exact.last
     (True, True, True)
     """
     weights = mixing_weights(steps, kappa)
@@ -136,8 +136,8 @@ def mixture_bound(learner: ChainLearner, steps: int, kappa: float | None = None)
 
     >>> from gradbias.analytic import RewardChain
     >>> learner = ChainLearner(RewardChain([1.0, 0.1], [1.0, 1.0]), [0.5, 0.9], [0.0, 0.0])
-    >>> found, exact = mixture_bound(learner, 4), mixture_bias(learner, 4)
-    >>> round(found.bias, 4), round(exact.norm, 4)
+    >>> bound, exact = mixture_bound(learner, 4), mixture_bias(learner, 4)
+    >>> round(bound.bias, 4), round(exact.norm, 4)
     (0.0437, 0.0333)
     """
     weights = mixing_weights(steps, kappa)

@@ -1,9 +1,9 @@
 """One inner step whose trajectories are used again for the Hessian: its bias, bounded.
 
 MAML's code with an unbiased Hessian and the same N trajectories for step and Hessian computes the
-linearised estimate of the sampled-step objective's gradient (E-MAML's; `step_objectives`). Let phi
-be one trajectory's inner estimate, u its score, alpha the step size, and mu_2 the Lipschitz
-constant of the outer gradient wherever a step may lead. Then
+linearised estimate of the sampled-step objective's gradient (E-MAML's;
+`analytic.meta.sampled_objective`). Let phi be one trajectory's inner estimate, u its score, alpha
+the step size, and mu_2 the Lipschitz constant of the outer gradient wherever a step may lead. Then
 
     |E[linearised] - gradient| <= alpha^2 mu_2 / (2 N) E[|phi|^2 |u|]
 
@@ -103,7 +103,8 @@ def linearised_step_rows(
     batch_size: Sequence[int],
     credit: Credit = Credit.TOTAL_RETURN,
 ) -> tuple[LinearisedRow, ...]:
-    """The exact bias of that step for each batch size, beside its leading term and bounds.
+    """The exact bias that one batch for an inner step and its Hessian leaves, beside its leading
+    term and bounds, for each batch size.
 
     Args:
         mdp: the problem, with a finite horizon.

@@ -76,7 +76,7 @@ class Bounded:
 def second_order_bound(
     constants: LoopConstants, steps: int, step_size: float, variance: float
 ) -> float:
-    """The bound above; ``variance`` is that of a step's gradient, sigma^2 / N."""
+    """The bound of this module's text; ``variance`` is that of a step's gradient, sigma^2 / N."""
     if variance == 0.0:
         return 0.0
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):

@@ -88,8 +88,9 @@ MEASURES = ("bias", "leading", "second_order", "corrected", "everywhere", "print
 @dataclass(frozen=True)
 class Slope:
     """The slope of a curve on log-log axes: ``value`` by least squares over all points; ``low`` and
-    ``high`` are the smallest and the largest slope between neighbours, over the intervals of
-    sampled ones. Exact measures have no noise: there a wide range means that the curve bends.
+    ``high`` are the smallest and the largest slope between neighbouring points, where a sampled
+    point may lie anywhere in its interval. For exact measures, which have no noise, a wide range
+    means that the curve bends.
     """
 
     value: float
@@ -158,8 +159,8 @@ def bound_versus_empirical(
     >>> from gradbias.analytic import Maml, TabularMDP
     >>> bandit = TabularMDP([[[1.0], [1.0]]], [[1.0, 0.0]], 0.9, [1.0], horizon=1)
     >>> options = {"sweep": "batch_size", "values": [4, 8, 16], "step_size": 0.1}
-    >>> found = bound_versus_empirical(Maml(bandit), [[0.5, 0.0]], **options)
-    >>> round(found.slopes["bias"].value, 2), round(found.slopes["corrected"].value, 2)
+    >>> slopes = bound_versus_empirical(Maml(bandit), [[0.5, 0.0]], **options).slopes
+    >>> round(slopes["bias"].value, 2), round(slopes["corrected"].value, 2)
     (-1.0, -0.5)
     """
     kind = choice("sweep", sweep, Sweep)

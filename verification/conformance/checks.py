@@ -1,8 +1,8 @@
-"""What any estimator must satisfy, one function a check.
+"""What every estimator must satisfy, one function for each check.
 
 A check compares the same numbers, computed in two ways, so that only rounding may differ. `runs`
-and `purity` are gates: an estimator that fails one is no function of its batch, and the other
-checks would say nothing about it.
+and `purity` are gates: an estimator that fails one of them is no function of its batch, and the
+other checks would say nothing about it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _MORE_DEAD = 2
 
 
 def runs(trial: EstimatorTrial) -> None:
-    """Estimates have theta's axes, once for each order, and are finite, whatever R and N, on any
-    problem, also where rewards are all 0, or all the same.
+    """Estimates have theta's axes, once for each order, and are finite: for any numbers of
+    replications and of trajectories, on any problem, also where rewards are all 0, or all the same.
     """
     axes = trial.estimator.order
     if isinstance(trial.estimator, DrawEstimator):
@@ -54,8 +54,8 @@ def runs(trial: EstimatorTrial) -> None:
 
 
 def _batches(trial: EstimatorTrial) -> Iterator[tuple[Trajectories, Setup]]:
-    """Batches of several N, without an axis of replications, with two of them, on problems of other
-    sizes, and with replications whose rewards are all 0, or all 1.
+    """Batches of several sizes, one without an axis of replications and one with two such axes,
+    batches on problems of other sizes, and one with replications whose rewards are all 0, or all 1.
     """
     for n in (trial.n,) if trial.coupled else (1, 2, 3):
         drawn = trial.setup.drawn_with_reward_noise(trial.rng(n), REPLICATIONS, n)
@@ -71,8 +71,8 @@ def _batches(trial: EstimatorTrial) -> Iterator[tuple[Trajectories, Setup]]:
 
 
 def purity(trial: EstimatorTrial) -> None:
-    """The same batch gives the same estimate again, whatever came between; the batch is left as it
-    was, and nothing that the process shares is drawn from or changed.
+    """The same batch gives the same estimate again, whatever was computed in between. The batch is
+    left as it was; global generators and settings of the process are not used or changed.
     """
     if isinstance(trial.estimator, DrawEstimator):
         estimator = trial.estimator
@@ -102,11 +102,12 @@ def check_pure(
     what: str,
     inputs: Mapping[str, npt.NDArray[Any] | None] | None = None,
 ) -> None:
-    """Compares two calls of ``compute``, with another between them.
+    """Compares two calls of ``compute`` with a call of ``between`` between them, and two calls
+    under different default dtypes of torch.
 
     Raises:
-        NotSatisfied: results differ, also by torch's default dtype; a call draws from a global
-            generator, or changes what the process shares, or one of its ``inputs``.
+        NotSatisfied: results differ; a call draws from a global generator, or changes a global
+            setting or one of its ``inputs``.
     """
     arrays = {name: array for name, array in (inputs or {}).items() if array is not None}
     before = {name: np.array(array) for name, array in arrays.items()}
@@ -205,15 +206,15 @@ def bandits(trial: EstimatorTrial) -> None:
 
 
 def _bandit(setup: Setup, state: int) -> TabularMDP:
-    """The bandit whose only state is that one."""
+    """The bandit that has only the given state."""
     stay = np.ones((1, setup.mdp.n_actions, 1))
     reward = setup.mdp.reward[state].mean(axis=-1)[None]
     return replace(setup.mdp, transition=stay, reward=reward, start=np.ones(1))
 
 
 def endings(trial: EstimatorTrial) -> None:
-    """Steps after an episode's end carry nothing: with more of them, the estimate is the same, also
-    for episodes of one step.
+    """Steps after an episode's end have no effect: with more of them, the estimate is the same,
+    also for episodes of one step.
     """
     for horizon, use in ((3, 14), (1, 24)):
         setup = Setup.random(trial.rng(use), (3, 2, horizon), ends=True)

@@ -1,4 +1,4 @@
-"""What an estimator may claim besides, one function a claim."""
+"""What an estimator may claim beyond the checks for all, one function for each claim."""
 
 from __future__ import annotations
 
@@ -96,13 +96,17 @@ def off_policy(trial: EstimatorTrial) -> str | None:
 
 
 def _remark(trial: EstimatorTrial) -> str | None:
-    """What to say if means were taken over one step: much is true there that is not over two."""
+    """A remark if means were compared over one step alone: much is true there that fails over two
+    steps.
+    """
     if trial.enumerable.steps > 1:
         return None
     return f"over one step only: batches of {trial.n} are too many over two"
 
 
-def _same_mean(trial: EstimatorTrial, one: Distribution, other: Distribution, what: str) -> None:
+def _same_mean(
+    trial: EstimatorTrial, computed: Distribution, wanted: Distribution, what: str
+) -> None:
     """Compares two means, relative to the estimates and not to a mean that may be 0."""
-    largest = [np.abs(each.mean) + each.reach for each in (one, other)]
-    trial.same(one.mean, other.mean, what, beside=largest)
+    largest = [np.abs(each.mean) + each.reach for each in (computed, wanted)]
+    trial.same(computed.mean, wanted.mean, what, beside=largest)

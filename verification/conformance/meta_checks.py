@@ -1,4 +1,4 @@
-"""What a sampled K-step meta-gradient must satisfy, one function a check.
+"""What a sampled K-step meta-gradient must satisfy, one function for each check.
 
 The sources of `verification.conformance.replayed_draws` answer its draws with known batches, so
 that a check compares the same numbers, computed in two ways.
@@ -51,13 +51,15 @@ class MetaTrial(Trial):
         return self.estimator.estimates(self.phi, self.theta, replications=replications, rng=rng)
 
     def over(self, source: Source, replications: int, **changes: Any) -> FloatArray:
-        """Estimates ``[R, *phi]`` over a source's batches, with some of the fields changed."""
+        """Estimates ``[R, *phi]`` over a source's batches, with ``changes`` of the estimator's
+        fields.
+        """
         changed = replace(self.estimator, **changes)
         return changed.mean_over(source, self.phi, self.theta, replications)
 
     @cached_property
     def recorded(self) -> tuple[Recording, FloatArray]:
-        """The record of the draws that some estimates took, and these."""
+        """A recording of the draws of some estimates, and the estimates."""
         recording = Recording(Sampling(self.estimator.loop, self.rng(0)))
         return recording, self.over(recording, REPLICATIONS)
 
@@ -89,8 +91,8 @@ def runs(trial: MetaTrial) -> None:
 
 
 def purity(trial: MetaTrial) -> None:
-    """A generator in the same state gives the same estimates, whatever came between; parameters
-    are left as they were, and nothing is drawn elsewhere.
+    """A generator in the same state gives the same estimates, whatever was computed in between.
+    Parameters are left as they were, and no other generator is used.
     """
     check_pure(
         trial,

@@ -1,4 +1,4 @@
-"""Checks of how precisely an estimator computes, and whether it insists on a dtype or a device."""
+"""Checks of an estimator's precision, and of whether it works in float32 and on other devices."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from gradbias.verification.conformance.runner import TOLERANCE, NotApplicable, N
 from gradbias.verification.conformance.trial import EstimatorTrial
 
 _SMALL, _LARGE, _COARSE = 1e-10, 1e-6, 1e-3
-"""Relative changes of an input. A smooth estimate answers the first two in proportion."""
+"""Relative changes of an input. Those of a smooth estimate are proportional to the first two."""
 
 _ROUNDING = 1e-12
 """The largest relative change of an estimate that is taken for rounding."""
 
 _FACTOR = 30.0
-"""How far from proportional the answers to a small and a large change may be. Single precision
-answers the small one by nothing, or by a thousand times too much."""
+"""The factor by which the estimate's changes may be off from proportional. In single precision the
+small change of the input has no effect, or one that is a thousand times too large."""
 
 _DIRECTIONS = {"rewards": 3}
-"""The number of directions that an input is changed in, 1 for others. A change in one direction can
-make two rewards change places."""
+"""The number of directions in which an input is changed; 1 for an input that is not named. A change
+in one direction can make two rewards change places."""
 
-_LOOKED_AT = 3
-"""Replications that are computed in another dtype or on another device."""
+_MOVED = 3
+"""The number of replications that are computed in another dtype or on another device."""
 
 _SINGLE_TOLERANCE = 1e-3
-"""Relative to the largest entry: what rounding at 6e-8 may grow to."""
+"""The largest difference, relative to the largest entry, that rounding at 6e-8 may cause."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Input:
-    """An array that estimates may depend on, with directions ``[n, *shape]`` to change it in, and
-    the estimates ``before`` that.
+    """An array that estimates may depend on, with directions ``[n, *shape]`` to change it in, the
+    function from the array to ``estimates``, and those ``before`` any change.
     """
 
     array: FloatArray
@@ -53,23 +53,25 @@ class _Input:
     estimates: Callable[[FloatArray], FloatArray]
     before: FloatArray
 
-    def answers(self, change: float) -> FloatArray:
-        """``[n]``: by how much estimates change, relative to the largest, in each direction."""
+    def effects(self, change: float) -> FloatArray:
+        """``[n]``: the estimates' change by a relative ``change`` of the array in each direction,
+        relative to the largest estimate.
+        """
         after = [self.estimates(self.array * (1.0 + change * way)) for way in self.directions]
         size = float(np.abs(self.before).max()) or 1.0
         return np.array([float(np.abs(each - self.before).max()) / size for each in after])
 
 
 def precision(trial: EstimatorTrial) -> str | None:
-    """A tiny change of what an estimate depends on changes it in proportion."""
+    """The estimates change in proportion to a tiny change of an array that they depend on."""
     steps, before = [], trial.comparisons
     for name, source in _inputs(trial).items():
-        large = float(np.median(source.answers(_LARGE)))
+        large = float(np.median(source.effects(_LARGE)))
         if large >= _ROUNDING:
-            small = float(np.median(source.answers(_SMALL)))
+            small = float(np.median(source.effects(_SMALL)))
             _check_proportional(name, small, large)
             trial.comparisons += len(source.directions)
-        elif source.answers(_COARSE)[0] > _ROUNDING:
+        elif source.effects(_COARSE)[0] > _ROUNDING:
             steps.append(name)
     remark = f"a step function of {', '.join(steps)} (or half precision?)" if steps else None
     if trial.comparisons == before:
@@ -78,7 +80,7 @@ def precision(trial: EstimatorTrial) -> str | None:
 
 
 def _check_proportional(name: str, small: float, large: float) -> None:
-    """Raises NotSatisfied unless the answers to the two changes are in proportion to these."""
+    """Raises NotSatisfied unless the effects of the two changes are in proportion to them."""
     wanted = large * _SMALL / _LARGE
     if not wanted / _FACTOR < small < wanted * _FACTOR:
         raise NotSatisfied(
@@ -88,7 +90,7 @@ def _check_proportional(name: str, small: float, large: float) -> None:
 
 
 def _inputs(trial: EstimatorTrial) -> dict[str, _Input]:
-    """What estimates may depend on, by name."""
+    """The arrays that estimates may depend on, by name."""
     setup, batch, rng, run = trial.setup, trial.batch, trial.rng(5), trial.estimates
     assert setup.critic is not None
     inputs: dict[str, tuple[FloatArray, Callable[[FloatArray], FloatArray]]] = {
@@ -108,12 +110,12 @@ def _inputs(trial: EstimatorTrial) -> dict[str, _Input]:
 
 
 def single_precision(trial: EstimatorTrial) -> None:
-    """On a float32 record a surrogate runs, and gives what it should to that precision."""
+    """A surrogate runs on a float32 record, and its derivatives are right to that precision."""
     _check_same_at(trial, SINGLE)
 
 
 def another_device(trial: EstimatorTrial) -> str:
-    """A surrogate runs with its record on another device, and gives the same."""
+    """A surrogate runs with its record on another device, and its derivatives are the same."""
     place = elsewhere()
     try:
         _check_same_at(trial, place)
@@ -125,8 +127,10 @@ def another_device(trial: EstimatorTrial) -> str:
 
 
 def _check_same_at(trial: EstimatorTrial, place: Place) -> None:
-    """Raises NotSatisfied unless a surrogate's derivatives there are those of the usual place."""
-    estimator, batch, context = trial.estimator, trial.batch[:_LOOKED_AT], trial.setup.context
+    """Raises NotSatisfied unless a surrogate's derivatives in ``place`` are those in float64 on the
+    CPU.
+    """
+    estimator, batch, context = trial.estimator, trial.batch[:_MOVED], trial.setup.context
     if not isinstance(estimator, SurrogateEstimator):
         raise NotApplicable("no surrogate: it is given numpy arrays, float64")
     try:

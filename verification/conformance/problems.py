@@ -29,7 +29,7 @@ _SIZES = ((3, 2, 3), (3, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 1), (1, 2, 1))
 """States, actions and steps of the problems that may be enumerated, the largest first."""
 
 _DETERMINISTIC = 3
-"""The place of the size with deterministic transitions: only 4 trajectories over its 2 steps."""
+"""The index in `_SIZES` of the problem with deterministic transitions, which has 4 trajectories."""
 
 _DISCOUNT = 0.8
 
@@ -102,8 +102,8 @@ class Setup:
     def drawn_with_reward_noise(
         self, rng: np.random.Generator, replications: int, n: int
     ) -> Trajectories:
-        """`drawn`, with noise in every reward: where trajectories earned the same, rounding would
-        decide ranks and blow up what is divided by a group's standard deviation.
+        """`drawn`, with noise in every reward: if trajectories had equal returns, rounding would
+        decide their ranks, and be blown up by a division by a group's standard deviation.
         """
         return with_reward_noise(self.drawn(rng, replications, n), rng)
 
@@ -205,13 +205,13 @@ def _shuffle(rng: np.random.Generator, size: int) -> IntArray:
 
 
 def with_reward_noise(batch: Trajectories, rng: np.random.Generator) -> Trajectories:
-    """The same trajectories with noise in the rewards of steps while alive."""
+    """The same trajectories with noise in the rewards of steps before the end."""
     noise = rng.normal(size=batch.rewards.shape)
     return replace(batch, rewards=batch.rewards + np.where(batch.alive, noise, 0.0))
 
 
 def padded(batch: Trajectories, more: int) -> Trajectories:
-    """Trajectories that all have ended, with so many more dead steps."""
+    """The trajectories, all of which have ended, with ``more`` dead steps added."""
     width = [(0, 0)] * (batch.actions.ndim - 1) + [(0, more)]
     names = ("actions", "rewards", "alive", "behaviour_log_probs")
     steps: dict[str, Any] = {name: np.pad(getattr(batch, name), width) for name in names}
@@ -219,7 +219,7 @@ def padded(batch: Trajectories, more: int) -> Trajectories:
 
 
 def ended(setup: Setup, rng: np.random.Generator, replications: int, n: int) -> Trajectories:
-    """Batches ``[R, n, H]`` of trajectories that all have ended, no two of which earn the same."""
+    """Batches ``[R, n, H]`` of trajectories that all have ended, with different returns."""
     parts: list[Trajectories] = []
     while sum(len(part.actions) for part in parts) < replications * n:
         drawn = setup.drawn(rng, 1, replications * n)[0]
@@ -229,5 +229,5 @@ def ended(setup: Setup, rng: np.random.Generator, replications: int, n: int) -> 
 
 
 def single_state(batch: Trajectories) -> Trajectories:
-    """One-step trajectories from one state, as those of a bandit with no other state."""
+    """One-step trajectories with all states renamed to 0, as a bandit has them."""
     return replace(batch, states=np.zeros_like(batch.states))

@@ -37,10 +37,10 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """Answers as a recording did, in the same order, for the replications ``which`` alone.
+    """Answers with a recording's batches, in their order, for the replications ``which`` alone.
 
-    With ``labels``, states and actions have other labels. Raises NotSatisfied where it is asked for
-    another draw than was recorded.
+    With ``labels``, states and actions have other labels. Raises NotSatisfied for a draw that
+    differs from the recorded one.
     """
 
     recording: Recording

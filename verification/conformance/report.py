@@ -1,4 +1,4 @@
-"""The report of a conformance suite: what came of each check, and the verdict over all of them."""
+"""The report of a conformance suite: the result of each check, and the verdict over all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Outcome(Enum):
-    """What came of one check."""
+    """The outcome of one check."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -23,7 +23,7 @@ class ConformanceVerdict(Enum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What came of one check.
+    """The result of one check.
 
     ``detail`` says why it failed or was skipped, or what its passing does not cover ("" if there is
     nothing to say). ``comparisons`` counts the comparisons of a check that passed.

@@ -61,11 +61,11 @@ class Trial:
         return np.random.default_rng([self.seed, use])
 
     def same(
-        self, found: npt.ArrayLike, wanted: npt.ArrayLike, what: str, beside: npt.ArrayLike = 0.0
+        self, values: npt.ArrayLike, wanted: npt.ArrayLike, what: str, beside: npt.ArrayLike = 0.0
     ) -> None:
         """Counts one comparison. Raises NotSatisfied as `check_equal` does."""
         self.comparisons += 1
-        check_equal(found, wanted, what, beside)
+        check_equal(values, wanted, what, beside)
 
     def finite(self, estimates: FloatArray, shape: tuple[int, ...], where: str = "") -> None:
         """Counts one comparison. Raises NotSatisfied unless estimates are finite, of that shape."""
@@ -89,9 +89,9 @@ T = TypeVar("T", bound=Trial)
 class Check(Generic[T]):
     """One thing that estimators must satisfy.
 
-    ``run`` raises NotSatisfied or, where it does not apply, NotApplicable; it may return what its
-    passing does not cover. Checks after a ``gate`` that failed are skipped: the estimator is no
-    function of its batch, so that they would say nothing. A check with a ``claim`` runs only where
+    ``run`` raises NotSatisfied or, where it does not apply, NotApplicable; it may return a remark
+    on what a pass does not cover. Checks after a ``gate`` that failed are skipped: the estimator is
+    no function of its batch, so that they would say nothing. A check with a ``claim`` runs only if
     that claim is made, and one that ``samples`` only in mode "sampling".
     """
 
@@ -118,11 +118,12 @@ class Check(Generic[T]):
 def skipped_checks(
     checks: Sequence[Check[T]], mode: str | Mode, claims: Collection[Enum], exempt: object
 ) -> dict[str, str]:
-    """Why checks are skipped, by name: nobody asked for them, or the caller exempts them.
+    """The reason for each check that is skipped, by its name: its claim is not made, it samples and
+    the mode is "exact", or the caller exempts it.
 
     Raises:
-        ValueError: no mode; exemptions that are no mapping, name no check, or a gate, or have no
-            reason.
+        ValueError: an unknown mode; exemptions that are no mapping, that name an unknown check or a
+            gate, or that have no reason.
     """
     exact = choice("mode", mode, Mode) is Mode.EXACT
     reasons = {c.name: "not claimed" for c in checks if c.claim and c.claim not in claims}
@@ -143,7 +144,7 @@ def skipped_checks(
 def run_checks(
     trial: T, checks: Sequence[Check[T]], skipped: Mapping[str, str]
 ) -> ConformanceReport:
-    """The report of all checks in order, but for those ``skipped``, by name with the reason."""
+    """The report of all checks in order; ``skipped`` has the reasons of those that do not run."""
     results: list[CheckResult] = []
     barred, sampled = "", False
     with put_back():
@@ -160,7 +161,7 @@ def run_checks(
 
 
 def seed_from(rng: object) -> int:
-    """A seed drawn from ``rng`` (None: a generator seeded 0). Raises ValueError."""
+    """A seed drawn from ``rng`` (None: a generator seeded 0). Raises ValueError for other kinds."""
     chosen = np.random.default_rng(0) if rng is None else rng
     if not isinstance(chosen, np.random.Generator):
         raise ValueError(f"rng: expected a numpy Generator, got {rng!r}")
@@ -168,18 +169,19 @@ def seed_from(rng: object) -> int:
 
 
 def check_equal(
-    found: npt.ArrayLike, wanted: npt.ArrayLike, what: str, beside: npt.ArrayLike = 0.0
+    values: npt.ArrayLike, wanted: npt.ArrayLike, what: str, beside: npt.ArrayLike = 0.0
 ) -> None:
     """Compares two arrays that were computed in two ways.
 
     Raises:
         NotSatisfied: they differ by more than rounding, relative to the largest entry of either or
-            of ``beside``, which holds numbers that they were computed from.
+            of ``beside``, numbers from which they were computed.
     """
-    one, other = np.asarray(found), np.asarray(wanted)
-    if one.shape != other.shape:
-        raise NotSatisfied(f"{what}: expected shape {other.shape}, got {one.shape}")
-    size = max(float(np.abs(part).max(initial=0.0)) for part in (one, other, np.asarray(beside)))
-    gap = float(np.abs(one - other).max(initial=0.0))
-    if not gap <= TOLERANCE * size:  # NaN is not
+    got, expected = np.asarray(values), np.asarray(wanted)
+    if got.shape != expected.shape:
+        raise NotSatisfied(f"{what}: expected shape {expected.shape}, got {got.shape}")
+    compared = (got, expected, np.asarray(beside))
+    size = max(float(np.abs(array).max(initial=0.0)) for array in compared)
+    gap = float(np.abs(got - expected).max(initial=0.0))
+    if not gap <= TOLERANCE * size:  # true also if the gap is NaN
         raise NotSatisfied(f"{what}: differs by {gap / (size or 1.0):.3g} of the largest entry")

@@ -1,4 +1,4 @@
-"""Do sampled estimates have the mean of enumerated ones?
+"""The check that sampled estimates have the mean of enumerated ones.
 
 Two bounds on the type I error hold for any number of samples: Bernstein's inequality, with the
 enumerated variance and range, and the median of means, which needs the variance alone.
@@ -61,8 +61,9 @@ def median_blocks(rate: float) -> int:
     """The smallest odd number of blocks whose means have a median that is further from the
     expectation than two standard deviations of such a mean with probability ``rate`` at most.
 
-    By Cantelli's inequality a block's mean is that far above it with probability 1/5 at most, and
-    for the median half of the blocks must be. Needs no range, unlike `bernstein`.
+    By Cantelli's inequality a block's mean is that far above the expectation with probability 1/5
+    at most, and the median is only if half of the blocks are. Unlike `bernstein`, this needs no
+    range.
     """
     blocks = 1
     while float(bdtrc(blocks // 2, blocks, _CANTELLI)) > rate / 2.0:

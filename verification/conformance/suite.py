@@ -1,4 +1,4 @@
-"""The conformance suite: everything that any estimator must satisfy, and what this one claims.
+"""The conformance suite: all that every estimator must satisfy, and the claims of a given one.
 
 Bias is no part of it: an estimator may be biased and conform. A report says how many checks ran,
 and why the others did not.
@@ -92,18 +92,20 @@ def check_estimator(
     replications: int = 2_000,
     false_alarm: float = 1e-4,
 ) -> ConformanceReport:
-    """The report on whether an estimator satisfies what any must, on small random problems.
+    """The report on whether an estimator satisfies what every estimator must, on small random
+    problems.
 
     Not checked: bias, policies other than the tabular softmax, two-player games, other devices for
-    what is no surrogate, dependence on the clock.
+    an estimator that is no surrogate, dependence on the clock.
 
     Args:
         estimator: from `from_surrogate`, `from_callable` or `from_draws`, or any object with an
             ``order``, a ``name`` and ``prepare(batch, context)`` (see
-            `stochastic.estimators.kinds.Evaluator`). A surrogate must follow its record's dtype and
+            `stochastic.estimators.kinds.Evaluator`; `measure_bias` needs ``draws_itself``, too).
+            A surrogate must follow its record's dtype and
             device: it is also given a float32 record, and one on the machine's accelerator or,
             where there is none, on torch's meta device (which has shapes alone).
-        claims: what this estimator satisfies besides, and is therefore checked for.
+        claims: what this estimator satisfies besides, each with a check.
         batch_size: N, which declares that the estimator couples the N trajectories of a batch.
         mode: "exact", or "sampling", which also compares sampled estimates with all outcomes.
         rng: chooses the problems (default: seeded 0). In mode "exact" nothing else is random.
@@ -148,9 +150,9 @@ def check_meta_gradient(
     replications: int = 10_000,
     false_alarm: float = 1e-4,
 ) -> ConformanceReport:
-    """The report on whether a sampled K-step meta-gradient satisfies what any must.
+    """The report on whether a sampled K-step meta-gradient satisfies what every one must.
 
-    The checks run on the problem that the meta-gradient brings along. Not checked: bias, dtypes,
+    The checks run on the meta-gradient's problem. Not checked: bias, dtypes,
     devices. Its surrogates can be put to `check_estimator`.
 
     Args:
@@ -168,8 +170,8 @@ def check_meta_gradient(
         A `ConformanceReport`, as `check_estimator` does.
 
     Raises:
-        ValueError: what is no MetaGradient, parameters that do not fit, an unknown mode or check, a
-            number out of range.
+        ValueError: another object than a MetaGradient, parameters that do not fit, an unknown mode
+            or check, a number out of range.
 
     >>> from gradbias.analytic import TabularMDP
     >>> from gradbias.stochastic import MetaGradient, Sampled, SampledLoop, ad, dice
@@ -180,8 +182,8 @@ def check_meta_gradient(
     >>> report.failed, report.ran
     ((), 6)
     """
-    given: object = estimator
-    if not isinstance(given, MetaGradient):
+    subject: object = estimator
+    if not isinstance(subject, MetaGradient):
         kind = type(estimator).__name__
         raise ValueError(f"estimator: expected a MetaGradient, got a {kind} (see check_estimator)")
     phi, start = estimator.loop.start(meta_parameters, theta)
@@ -234,7 +236,7 @@ def conformance_tests(estimator: Estimator | MetaGradient, **options: Any) -> Ca
         The function, to be assigned to a name that begins with ``test_`` in a test module.
 
     Raises:
-        ValueError: claims, a mode or exemptions that are none; other wrong options fail each item.
+        ValueError: a wrong claim, mode or exemption; other wrong options fail each item.
 
     >>> from gradbias.stochastic import ad, from_surrogate
     >>> test_ad = conformance_tests(from_surrogate(ad, order=1), claims=[Claim.REWARD_SCALE])
@@ -276,11 +278,11 @@ def _checked_claims(claims: object) -> set[Claim]:
 
 
 def _check_kind(estimator: object) -> None:
-    """Raises ValueError unless the object is an estimator of one of the kinds for `CHECKS`."""
+    """Raises ValueError for a meta-gradient, or unless there are prepare, an order and a name."""
     if isinstance(estimator, MetaGradient):
         raise ValueError("estimator: give a meta-gradient to check_meta_gradient, got one")
     if not all(hasattr(estimator, name) for name in ("prepare", "order", "name")):
         raise ValueError(
-            "estimator: expected what from_surrogate, from_callable or from_draws make, got a "
-            f"{type(estimator).__name__}"
+            "estimator: expected what from_surrogate, from_callable or from_draws make, or an "
+            f"object with order, name and prepare, got a {type(estimator).__name__}"
         )

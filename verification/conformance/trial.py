@@ -33,7 +33,7 @@ _SHUFFLES = 5
 
 @dataclass(eq=False, kw_only=True)
 class EstimatorTrial(Trial):
-    """An estimator on trial: ``n`` trajectories a batch, ``coupled`` where that was declared."""
+    """An estimator on trial: ``n`` trajectories in a batch; ``coupled`` if coupling is declared."""
 
     estimator: Estimator
     n: int
@@ -47,7 +47,7 @@ class EstimatorTrial(Trial):
 
     @cached_property
     def batch(self) -> Trajectories:
-        """Batches ``[R, N, H]`` of that problem, in which no two trajectories earn the same."""
+        """Batches ``[R, N, H]`` of that problem, whose trajectories have different returns."""
         return self.setup.drawn_with_reward_noise(self.rng(1), REPLICATIONS, self.n)
 
     @cached_property
@@ -74,7 +74,7 @@ class EstimatorTrial(Trial):
 
     @property
     def enumerated(self) -> str:
-        """The problem that a check asked to enumerate, in words ("" if none did)."""
+        """The problem whose batches a check enumerated, in words ("" if none did)."""
         return self.enumerable.size if "enumerable" in vars(self) else ""
 
     def estimates(self, batch: Trajectories, setup: Setup | None = None) -> FloatArray:
@@ -90,8 +90,8 @@ class EstimatorTrial(Trial):
         return dense.reshape(*batch.shape[:-2], *dense.shape[1:])
 
     def distribution(self, setup: Setup, at: FloatArray | None = None) -> Distribution:
-        """The exact distribution over all batches that the policy, or that with parameters ``at``,
-        can draw. Raises NotApplicable for estimates that draw their own, of another policy.
+        """The exact distribution over all batches of the policy, or of that with parameters ``at``.
+        Raises NotApplicable for ``at`` with an estimate that draws its own batches.
         """
         if isinstance(self.estimator, DrawEstimator) and at is None:
             return drawn_distribution(self.estimator, setup)
@@ -109,5 +109,5 @@ class EstimatorTrial(Trial):
             parameters.append(np.array(theta))
             return replace(where, theta=parameters[-1]).drawn(rng, 1, n)[0]
 
-        found = estimator.run(draw, where.context)
-        return found, np.array(parameters)
+        estimate = estimator.run(draw, where.context)
+        return estimate, np.array(parameters)

@@ -1,9 +1,9 @@
 """Which known error explains a bias: the measured mean beside the means of known errors.
 
-Simpler explanations come first: errors without a free number, then those with one that is fitted (a
-scale, another discount), then a known error times a scale. The first kind that fits is reported,
-with all errors of that kind that fit: on a small problem several have the same mean, so
-`diagnose_all` asks for one that fits on several problems. A number is not fitted where target and
+Simpler explanations come first: errors without a free number, then those with a number that is
+fitted (a scale, another discount), then a known error times a scale. The first kind that fits is
+reported, with all errors of that kind that fit: on a small problem several have the same mean, so
+`diagnose_all` looks for one that fits on several problems. A number is not fitted where target and
 errors all lie on one line, as for a bandit of two actions: there a scale fits anything.
 """
 
@@ -30,7 +30,8 @@ class Match:
     """A known error beside the measured mean.
 
     Attributes:
-        name, what: the error, and what was done, in words that follow "the mean is that of".
+        name: the error's name.
+        what: what was probably done, in words that follow "the mean is that of".
         residual: the distance of its mean from the measured one, relative like the report's bias.
         fitted: its free number, where it has one.
     """
@@ -75,7 +76,7 @@ def diagnose(report: BiasReport, *, action_baseline: npt.ArrayLike | None = None
 
     Args:
         report: from `measure_bias` or `measure_bias_sequentially`.
-        action_baseline: a baseline ``[S, A]`` of the estimator's own that depends on the action.
+        action_baseline: the estimator's baseline ``[S, A]``, if that depends on the action.
 
     Returns:
         A `Diagnosis`: its ``matches`` are the errors that give the mean.
@@ -99,8 +100,8 @@ def diagnose(report: BiasReport, *, action_baseline: npt.ArrayLike | None = None
 def diagnose_all(reports: Iterable[BiasReport]) -> Diagnosis:
     """The known errors that give the means of all reports on one estimator.
 
-    An error that cannot be made on some problem, as a shift by a step where there is only one, is
-    compared on the others.
+    An error that is impossible on some problem, such as a shift by a step where there is only one
+    step, is compared on the others.
 
     Args:
         reports: from `measure_bias`, on several problems; the first is the biased one.

@@ -1,8 +1,8 @@
-"""Which known target a mean update is, at two points.
+"""The known target that a mean update equals at two points, if there is one.
 
 The known targets are those of `verification.diagnosis.gradient_errors`, the gradient itself, a
 multiple of it, and the gradient with a regulariser (entropy as a reward, entropy as a loss, weight
-decay) whose coefficient is fitted. Numbers are fitted at the first point, tried at the second.
+decay) whose coefficient is fitted. Numbers are fitted at the first point and tested at the second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MATCHED = 1e-9
 def known_fields(
     mean: Field, quantities: ExactQuantities, elsewhere: ExactQuantities
 ) -> tuple[Match, ...]:
-    """The known targets that the field is at both points."""
+    """The known targets that the field equals at both points."""
     first, second = mean(quantities.at.theta), mean(elsewhere.at.theta)
     unit = float(np.linalg.norm(first)) or 1.0
     matches = []
@@ -41,8 +41,8 @@ def known_fields(
     return tuple(_fitted(first, second, quantities, elsewhere, unit))
 
 
-def _gap(one: FloatArray, other: FloatArray) -> float:
-    return float(np.linalg.norm(one - other))
+def _gap(first: FloatArray, second: FloatArray) -> float:
+    return float(np.linalg.norm(first - second))
 
 
 def _known(quantities: ExactQuantities) -> Iterator[KnownError]:
@@ -64,7 +64,7 @@ def _fitted(
     elsewhere: ExactQuantities,
     unit: float,
 ) -> Iterator[Match]:
-    """Targets with a number, fitted at the first point and tried at the second."""
+    """Targets with a number, fitted at the first point and tested at the second."""
     families = zip(gradient_families(quantities), gradient_families(elsewhere), strict=True)
     for family, other in families:
         x = best_number(first, family)

@@ -22,8 +22,8 @@ Field = Callable[[FloatArray], FloatArray]
 """A function from theta to an update, shaped like theta."""
 
 ASCENT_STEPS, ROUNDS = 60, 6
-"""The steps of plain ascent before a root of the field is solved for, and how often both are tried,
-each time from where the ascent has led."""
+"""The number of steps of plain ascent before the root finder is called, and the number of rounds of
+both, each from where the ascent has led."""
 
 _STATIONARY = 1e-8
 _MAX_LOGIT = 1e3
@@ -31,8 +31,8 @@ _MAX_LOGIT = 1e3
 
 @dataclass(frozen=True, eq=False)
 class StationaryPoint:
-    """A point ``theta`` where a field with weight decay vanishes, as far as was found: ``residual``
-    is the field's norm there over that at the start.
+    """A point ``theta`` where a field with weight decay vanishes, or nearly: ``residual`` is the
+    field's norm there divided by that at the start.
     """
 
     theta: FloatArray
@@ -54,7 +54,7 @@ class Displacement:
         policy_distance: the largest total variation distance of a state's action probabilities.
         return_lost: the return at the gradient's point minus that at the field's (below 0 where
             the decay restrains the field less).
-        objective_lost: the same difference of what the gradient climbs, the penalty included.
+        objective_lost: the same difference of the penalised return, which the gradient climbs.
     """
 
     decay: float
@@ -84,8 +84,8 @@ class Displacement:
 def displacement(
     field: Field, quantities: ExactQuantities, decay: float, steepness: float
 ) -> Displacement:
-    """The stationary points of both fields, followed from the setting's theta; ``steepness`` bounds
-    how fast the fields change.
+    """The stationary points of the field and of the gradient, both followed from the setting's
+    theta; ``steepness`` bounds their Lipschitz constants.
     """
     mdp, policy = quantities.mdp, quantities.at.policy
 
@@ -111,7 +111,7 @@ def displacement(
 def stationary_point(
     field: Field, start: FloatArray, decay: float, steepness: float
 ) -> StationaryPoint:
-    """The stationary point of ``field(theta) - decay theta`` that ascent and a root finder find."""
+    """The stationary point of ``field(theta) - decay theta``, by ascent and a root finder."""
     from scipy.optimize import root
 
     def decayed(flat: FloatArray) -> FloatArray:

@@ -31,8 +31,8 @@ _SMALLEST_STEP = 1e-7
 @dataclass(frozen=True, eq=False)
 class KnownError:
     """An error that an estimator may have: a short name, ``what`` was done (in words that follow
-    "the mean is that of"), and the exact mean ``value`` that this leads to. ``general`` is ``what``
-    for problems of any size, where that holds a number of this one.
+    "the mean is that of"), and the exact mean ``value`` that this leads to. If ``what`` contains a
+    number of this problem, such as its horizon, ``general`` says the same without it.
     """
 
     name: str
@@ -42,7 +42,7 @@ class KnownError:
 
     @property
     def kind(self) -> str:
-        """A name that is the same for this error on all problems."""
+        """A name of this error that is the same on all problems."""
         return self.general or self.name
 
 

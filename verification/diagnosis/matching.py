@@ -63,7 +63,7 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """The means ``values`` that an error gives in each case (None where it cannot be made)."""
+    """The means ``values`` that an error gives in each case (None where it is impossible)."""
 
     name: str
     what: str
@@ -73,7 +73,9 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """All measurements that one error is to explain; the first is the one that is printed."""
+    """All measurements that the same error must explain. The first decides whether there is a bias
+    to explain, and the order of the errors.
+    """
 
     all: tuple[Case, ...]
 

@@ -1,4 +1,4 @@
-"""What a mean update is the gradient of, if of anything.
+"""The function that a mean update is the gradient of, if there is one.
 
 An estimator's mean, as a function of theta, is an update field. Its Jacobian is symmetric if it is
 a gradient; it may equal a known target; its stationary point may lie away from the return's.
@@ -47,7 +47,7 @@ class Symmetry(Enum):
 
 @dataclass(frozen=True, eq=False)
 class FieldReport:
-    """What is known of a mean update at theta.
+    """The properties of a mean update at theta.
 
     Attributes:
         field: the mean update, shaped like theta.
@@ -55,7 +55,8 @@ class FieldReport:
         accuracy: about the relative error of the Jacobian.
         asymmetry: the norm of the Jacobian's antisymmetric part over its own, in [0, 1].
         matches: the known targets that the field equals, here and at a second point.
-        displacement: how far its stationary point lies from the return's; None if not asked for.
+        displacement: how far its stationary point lies from the return's; None with
+            ``follow=False``.
     """
 
     field: FloatArray
@@ -110,7 +111,8 @@ def field_report(
         length: the steps of a trajectory, where the horizon is infinite.
         batch_size: N, the number of trajectories in a batch; needed if the estimator couples them.
         follow: whether to follow the field to its stationary point.
-        decay: the weight decay for that (default: 5% of how fast the field changes at theta).
+        decay: the weight decay with which the field is followed (default: a tenth of the
+            spectral norm of its Jacobian at theta).
 
     Returns:
         A `FieldReport`.
@@ -216,7 +218,7 @@ def _asymmetry(jacobian: FloatArray, size: int) -> float:
 
 
 def _steepness(jacobian: FloatArray, quantities: ExactQuantities) -> float:
-    """How fast the field changes; where it does not, the return's natural scale."""
+    """The norm of the field's Jacobian or, if that is 0, the scale of the return's derivatives."""
     size = quantities.at.theta.size
     steepness = float(np.linalg.norm(jacobian.reshape(size, size), 2))
     return steepness or quantities.evaluation.scale or 1.0

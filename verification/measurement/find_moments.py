@@ -74,7 +74,8 @@ def find_moments(
     """The estimator's moments, by ``evidence`` or (None) by the strongest evidence that fits.
 
     Raises:
-        ValueError: that evidence is not to be had; the estimator misbehaves; N is needed.
+        ValueError: the evidence is not possible for this estimator or problem; the estimator
+            misbehaves, or couples trajectories and ``batch_size`` is None.
     """
     if (known := _known(request, evidence)) is not None:
         moments = recursion_moments(request, known)
@@ -106,9 +107,9 @@ def _of_mean(
 
 
 def _known(request: Request, evidence: Evidence | None) -> KnownRecursion | None:
-    """The recursion to use: where moments are asked for, or nothing is and enumeration does not
-    fit. Recursions are known only for estimators that do not couple trajectories, so that these
-    need not be tested for coupling.
+    """The recursion to use, if ``evidence`` is MOMENTS, or if it is None and enumeration does not
+    fit; otherwise None. Recursions are known only for estimators that do not couple trajectories,
+    so that these need not be tested for coupling. Raises ValueError if MOMENTS are not known.
     """
     if evidence not in (None, Evidence.MOMENTS):
         return None
@@ -128,8 +129,9 @@ def _known(request: Request, evidence: Evidence | None) -> KnownRecursion | None
 def _enumerated_or_sampled(
     request: Request, evaluator: Evaluator, n: int, evidence: Evidence | None
 ) -> tuple[Moments, Evidence, tuple[str, ...]]:
-    """Moments by enumeration, where that is asked for, or fits and nothing else is; else by
-    sampling. How large a tree of an estimate's own draws is shows only when it is walked.
+    """Moments by enumeration, if ``evidence`` is ENUMERATION, or if it is None and enumeration
+    fits; otherwise by sampling. If the estimator draws its own batches, the number of outcomes is
+    known only once they have been enumerated.
     """
     limit, draws_itself = request.max_outcomes, request.estimator.draws_itself
     if evaluator.most is not None and not (draws_itself and evidence is Evidence.ENUMERATION):
@@ -182,7 +184,9 @@ def _control(request: Request, evaluator: Evaluator, n: int, block: int) -> Cont
 
 
 def _block(request: Request, evaluator: Evaluator, n: int) -> int:
-    """The number of outcomes between two calls of progress: fewer where each is slow."""
+    """The number of outcomes that are evaluated at once, fewer where each is slow: progress is
+    reported after each block.
+    """
     block = request.block(n)
     return block if evaluator.most is None else min(block, _LOOPED_A_BLOCK)
 
@@ -197,8 +201,8 @@ def _capped(request: Request, evaluator: Evaluator, n: int, evidence: Evidence) 
 def _enumerated(
     request: Request, evaluator: Evaluator, n: int, limit: int
 ) -> tuple[Moments, tuple[str, ...]]:
-    """Exact moments over ordered tuples of n trajectories where they fit, which assumes nothing;
-    else over multisets, as long as no batch is seen whose order matters.
+    """Exact moments over ordered tuples of n trajectories if they fit, which assumes nothing;
+    otherwise over multisets, unless the estimate of some batch turns out to depend on the order.
     """
     if request.estimator.draws_itself:
         return explored_moments(request, request.estimator, limit), ()

@@ -68,11 +68,12 @@ def measure_bias(
     """A report: is the estimator's expectation the target, at this MDP and policy?
 
     Args:
-        estimator: from `from_surrogate`, `from_callable` or `from_draws`.
+        estimator: from `from_surrogate`, `from_callable` or `from_draws`, or any object with
+            ``order``, ``name``, ``prepare(batch, context)`` and ``draws_itself = False``.
         mdp: the problem.
         theta: the policy's parameters; ``[S, A]`` for the tabular softmax.
-        target: what it should estimate (default: the derivative, of the estimator's order, of the
-            problem's own return).
+        target: what it should estimate (default: the derivative of the problem's return, of the
+            estimator's order).
         evidence: "symbolic" (exact, for every policy), "enumeration" (exact), "moments" (exact: the
             recursions of the built-in estimators), "sampling" (an interval), or "auto":
             enumeration where it fits, else moments where they are known, else sampling.
@@ -88,7 +89,7 @@ def measure_bias(
         max_outcomes: the largest number of outcomes that is enumerated.
         rng: the generator of what is sampled (default: one seeded 0).
         progress: called as ``progress(done, total)``.
-        covariance: whether a gradient estimate's full covariance is wanted in the report.
+        covariance: whether the report has the full covariance of a gradient estimate.
         **setting: what else an estimate depends on, as for `Setting.of`: ``policy`` maps theta to
             logits (default: the tabular softmax); ``critic`` is ``[S]`` or ``[H + 1, S]``, 0 at
             terminal states; ``behaviour`` are the parameters that trajectories are drawn at;
@@ -99,8 +100,8 @@ def measure_bias(
         A `BiasReport`: verdict, reason, bias, interval, assumption, scope.
 
     Raises:
-        ValueError: an argument that does not fit (which, what was expected and what came), an
-            estimator that misbehaves, an enumeration that is too large.
+        ValueError: an argument that does not fit, an estimator that misbehaves, an enumeration that
+            is too large.
         TypeError: an unknown keyword.
 
     >>> from gradbias.stochastic import from_surrogate, lvc
@@ -171,8 +172,9 @@ def assert_unbiased(
 def _with_guards_extrapolated(
     request: Request, measured: MeasuredMoments, batch_size: int | None
 ) -> MeasuredMoments:
-    """The exact moments, with the mean that they would have without guards: to first order, guards
-    of twice the size have twice the effect.
+    """The exact moments, with ``unguarded``, the mean that they would have without the small
+    constants that guard against division by 0: to first order, constants of twice the size have
+    twice the effect. Sampled moments are returned as they are.
     """
     if measured.evidence is Evidence.SAMPLING:
         return measured

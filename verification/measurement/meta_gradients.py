@@ -74,7 +74,7 @@ def measure_meta_gradient(
     Args:
         estimator: a `stochastic.MetaGradient`.
         meta_parameters: phi, as for `analytic.meta_gradient`.
-        theta: the parameters before the first inner step, where they are not the meta-parameters.
+        theta: the parameters before the first inner step; None if these are the meta-parameters.
         exact: the estimator's problem with *expected* inner steps (`analytic.Maml` and the like),
             whose gradient is the target. Its horizon may be longer: a note names the truncation.
         target: another target, in place of ``exact``: after sampled steps, for example.
@@ -145,8 +145,8 @@ def measure_meta_gradient(
 def _rare_doubt(
     estimator: MetaGradient, phi: FloatArray, start: FloatArray, runs: int
 ) -> Doubt | None:
-    """Why the mean of so many runs is not taken for normal: by the gradient estimates of the policy
-    before the first inner step.
+    """The reason, if any, why the mean of that many runs is not assumed to be normal. It is judged
+    by gradient estimates at the policy before the first inner step.
     """
     problem, log_policy = estimator.loop.problem, estimator.loop.log_policy(phi, start[None])[0]
     at = policy_at(TABULAR, log_policy, problem.n_states, problem.n_actions)
@@ -182,8 +182,8 @@ def _target(
 
 
 def _problem(owner: object, otherwise: object = None) -> Any:
-    """The decision problem or game of a loop or of an exact problem, or else that of ``otherwise``:
-    a user's class may have neither.
+    """The decision problem or game of ``owner``, a loop or an exact problem; that of ``otherwise``
+    if it has neither, as a user's class may.
     """
     problem = getattr(owner, "mdp", None) or getattr(owner, "game", None)
     return problem if problem is not None or otherwise is None else _problem(otherwise)
@@ -205,10 +205,10 @@ def _check_same(estimator: MetaGradient, exact: BilevelProblem) -> None:
             raise ValueError(f"exact: expected the {name} of the estimator's problem, got another")
 
 
-def _equal(one: object, other: object) -> bool:
-    if isinstance(one, LinearSoftmax) and isinstance(other, LinearSoftmax):
-        return np.array_equal(one.features, other.features)
-    return one is other or one == other
+def _equal(first: object, second: object) -> bool:
+    if isinstance(first, LinearSoftmax) and isinstance(second, LinearSoftmax):
+        return np.array_equal(first.features, second.features)
+    return first is second or first == second
 
 
 def _truncation(estimator: MetaGradient, exact: BilevelProblem | None) -> tuple[str, ...]:
@@ -227,8 +227,7 @@ def _enumerated(estimator: MetaGradient, phi: FloatArray, theta: FloatArray, lim
     ordered = any(isinstance(s, Sampled) and not is_known(s.surrogate) for s in slots)
     fitting = MAX_NUMBERS // (theta.size + phi.size + 1) ** 2
     source = Enumerating(estimator.loop, ordered=ordered, limit=min(limit, fitting))
-    step = Pass(estimator, source, phi)
-    moments = MomentPass(step).from_step(0, theta[None], None)
+    moments = MomentPass(Pass(estimator, source, phi)).from_step(0, theta[None], None)
     mean, second = moments.mean[0], moments.second[0]
     covariance = second - np.outer(mean, mean)
     d, p = theta.size, phi.size

@@ -37,20 +37,22 @@ class MetaMoments:
 
 @dataclass(frozen=True, eq=False)
 class MomentPass:
-    """The backward pass of the moments through the steps of ``step``, whose source enumerates."""
+    """The backward pass of T's moments, with the derivatives of ``base``: the backward pass of
+    single estimates, whose source enumerates.
+    """
 
-    step: Pass
+    base: Pass
 
     def from_step(self, i: int, theta: FloatArray, replayed: Trajectories | None) -> MetaMoments:
         """The moments of T at ``theta [B, *shape]``, before step i."""
-        loop = self.step.spec
+        loop = self.base.spec
         if i == loop.steps:
             return self._outer(theta)
-        here, batch, weights = self.step.value_batch(theta, replayed)
-        after = self.step.after_step(i, here, batch)
+        here, batch, weights = self.base.value_batch(theta, replayed)
+        after = self.base.after_step(i, here, batch)
         keep = batch if loop.reuse is Reuse.REPLAY else None
         child = self.from_step(i + 1, after, keep)
-        shared, independent = self.step.slots(i)
+        shared, independent = self.base.slots(i)
         maps = np.zeros_like(child.second)
         maps += np.eye(maps.shape[-1])
         if loop.correction and replayed is None and batch is not None:
@@ -70,9 +72,9 @@ class MomentPass:
         return MetaMoments(weighted_means(mean, weights), total)
 
     def _outer(self, theta: FloatArray) -> MetaMoments:
-        slot = self.step.spec.outer
+        slot = self.base.spec.outer
         n, share = _enumerated(slot)
-        outcomes, weights = self.step.outer_outcomes(theta, n)
+        outcomes, weights = self.base.outer_outcomes(theta, n)
         flat = [part.reshape(len(part), -1) for part in (outcomes.cotangent, outcomes.meta)]
         every = np.concatenate([*flat, np.reshape(outcomes.value, (-1, 1))], axis=1)
         mean = weighted_means(every, weights)
@@ -84,7 +86,7 @@ class MomentPass:
         n, share = _enumerated(derivative.slot)
         if isinstance(derivative.slot, Given):
             return _Maps(self._map(derivative, theta, None)[:, None], np.ones((len(theta), 1)), 1.0)
-        batch, weights = self.step.draw(theta, n)
+        batch, weights = self.base.draw(theta, n)
         here = np.repeat(theta, weights.shape[1], axis=0)
         maps = self._map(derivative, here, batch)
         return _Maps(maps.reshape(*weights.shape, *maps.shape[1:]), weights, share)
@@ -95,7 +97,7 @@ class MomentPass:
         """The step's derivative as matrices ``[B, q, q]``, column by column."""
         size = theta[0].size
         maps = np.zeros((len(theta), self._length(theta), self._length(theta)))
-        linear = self.step.linear(derivative, theta, batch)
+        linear = self.base.linear(derivative, theta, batch)
         for k, v in enumerate(np.eye(size).reshape(size, *theta.shape[1:])):
             for_lambda, for_phi = linear(np.broadcast_to(v, theta.shape))
             maps[:, :size, k] = for_lambda.reshape(len(theta), -1)
@@ -104,20 +106,20 @@ class MomentPass:
 
     def _score_map(self, theta: FloatArray, batch: Trajectories) -> FloatArray:
         size = theta[0].size
-        for_lambda, for_phi = self.step.score_term(theta, batch, np.ones(len(theta)))
+        for_lambda, for_phi = self.base.score_term(theta, batch, np.ones(len(theta)))
         maps = np.zeros((len(theta), self._length(theta), self._length(theta)))
         maps[:, :size, -1] = for_lambda.reshape(len(theta), -1)
         maps[:, size:-1, -1] = for_phi.reshape(len(theta), -1)
         return maps
 
     def _length(self, theta: FloatArray) -> int:
-        return int(theta[0].size + self.step.phi.size + 1)
+        return int(theta[0].size + self.base.phi.size + 1)
 
 
 @dataclass(frozen=True, eq=False)
 class _Maps:
-    """A derivative on each of M batches, ``maps [B, M, q, q]``, with the batches' weights. The
-    variance of its estimate is ``share`` times that of one outcome.
+    """A derivative on each of M batches, ``maps [B, M, q, q]``, with the batches' ``weights``. The
+    variance of the slot's estimate is ``share`` times that of the estimate from one such batch.
     """
 
     maps: FloatArray
@@ -138,8 +140,9 @@ class _Maps:
 
 
 def _enumerated(slot: Slot) -> tuple[int, float]:
-    """The number of trajectories that a slot's estimate is enumerated over, and its variance over
-    that of one such estimate: one trajectory at a time, where they are known not to be coupled.
+    """The size n of the batches that are enumerated for a slot, and the variance of the slot's
+    estimate divided by that of an estimate from such a batch. If trajectories are known not to be
+    coupled, single ones are enumerated: ``(1, 1 / N)``.
     """
     if isinstance(slot, Sampled):
         return (1, 1.0 / slot.batch_size) if is_known(slot.surrogate) else (slot.batch_size, 1.0)

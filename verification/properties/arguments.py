@@ -22,13 +22,15 @@ _SET = {"estimator", "mdp", "theta", "meta_parameters", "exact", "target", "fals
 
 
 def checked_estimator(estimator: Estimator | Surrogate, order: int | None) -> Estimator:
-    """The estimator, or that of a surrogate and an order (default 1). Raises ValueError."""
+    """The estimator, or that of a surrogate and an order (default 1). Raises ValueError for another
+    object, or an order that is not the estimator's.
+    """
     if isinstance(estimator, Estimator):
         if order not in (None, estimator.order):
             raise ValueError(f"order: expected the estimator's own, {estimator.order}, got {order}")
         return estimator
     if not callable(estimator):
-        raise ValueError(f"estimator: expected one, or a function of a record, got {estimator!r}")
+        raise ValueError(f"estimator: expected an estimator or a surrogate, got {estimator!r}")
     return from_surrogate(estimator, order=1 if order is None else order)
 
 
@@ -73,7 +75,7 @@ def checked_strategy(name: str, strategy: object) -> Any:
 
 def max_sizes(problems: object, default: int, **sizes: int | None) -> tuple[int, ...]:
     """The largest ``states``, ``actions`` and ``horizon`` to draw, with a default for each None.
-    Raises ValueError for a size beside a strategy for problems, which has its own.
+    Raises ValueError for a size that is given together with a strategy for problems.
     """
     named = [name for name, size in sizes.items() if size is not None]
     if problems is not None and named:
@@ -84,8 +86,8 @@ def max_sizes(problems: object, default: int, **sizes: int | None) -> tuple[int,
 def growing_sizes(
     max_states: int, max_actions: int, max_horizon: int
 ) -> list[tuple[int, int, int]]:
-    """(States, actions, steps) from (1, 2, 1) over (2, 2, 2) to the largest: what is biased on the
-    smallest problems is found on these.
+    """(States, actions, steps) from (1, 2, 1) over (2, 2, 2) to the largest, so that a bias which
+    the smallest problems have is found on these.
     """
     whole_number("max_states", max_states, at_least=1)
     whole_number("max_actions", max_actions, at_least=2)

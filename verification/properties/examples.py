@@ -28,7 +28,7 @@ _GENERAL: Any = {
     "rewards": [Rewards.BY_ACTION, Rewards.BY_NEXT_STATE],
     "discounts": (0.5, 0.9),
 }
-"""Kinds of problems on which known errors differ, and no bias is hidden by what is special."""
+"""Kinds of problems on which known errors have different means and no special case hides a bias."""
 
 ParametersFor = Callable[[TabularMDP], st.SearchStrategy[FloatArray]]
 PolicyFor = Callable[[TabularMDP], "Policy | st.SearchStrategy[Policy]"]

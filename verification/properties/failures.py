@@ -28,7 +28,7 @@ _COMPARED = 7
 
 
 def failure(search: Search, biased: BiasFoundError, diagnosis: Sequence[str]) -> str:
-    """The whole text; ``diagnosis`` are its lines on the known error."""
+    """The message; ``diagnosis`` are its lines on the known error."""
     report, example = biased.report, biased.example
     lines = [
         f"{report.estimator} is biased for {report.target}.",

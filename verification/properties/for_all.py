@@ -1,8 +1,9 @@
-"""For all small MDPs, or games: a property of an estimator, searched for a counter-example.
+"""Tests that an estimator is unbiased for all small MDPs, or games, by a search for a
+counter-example.
 
 Hypothesis draws problems and policies in stages of growing size, and each is measured, by
-enumeration where that fits. A bias that is found shrinks to the smallest and simplest problem that
-shows it, and is explained by a known error that explains it on other problems too. A search in
+enumeration where that fits. A biased example is shrunk to the smallest and simplest problem that
+shows the bias, and explained by a known error that explains it on other problems too. A search in
 which too few problems are evidence fails as well.
 """
 
@@ -100,8 +101,8 @@ def for_all_mdps(
         The test, a function of a `Ledger`.
 
     Raises:
-        ValueError: a size, count or share out of range; an estimator, option or strategy that is
-            none; an order that is not the estimator's own.
+        ValueError: a size, count or share out of range; a wrong estimator, option or strategy; an
+            order that is not the estimator's.
 
     >>> from gradbias.stochastic import lvc
     >>> for_all_mdps(lvc, order=1, max_states=2, max_horizon=2, max_examples=10)(Ledger())
@@ -176,7 +177,7 @@ def for_all_games(
         The test, a function of a `Ledger`; it works as that of `for_all_mdps`.
 
     Raises:
-        ValueError: as `for_all_mdps`; an estimator that is none of a game.
+        ValueError: as `for_all_mdps`; an estimator that makes no `MetaGradient` of a game.
 
     >>> from gradbias.analytic import Lola
     >>> from gradbias.stochastic import Given, MetaGradient, Sampled, SampledGame, dice
@@ -226,7 +227,9 @@ def _property(
     simpler: Callable[[Example], Iterable[Example]] = lambda example: (),
     explain: Callable[[Search, BiasFoundError], list[str]] = lambda search, biased: [],
 ) -> Callable[[Ledger], None]:
-    """The test: a search through the stages, a simpler example of what it finds, its message."""
+    """The test: a search through the stages and, if it fails, the simplest biased example and the
+    message.
+    """
     count = whole_number("max_examples", max_examples, at_least=1)
     real_number("min_informative_share", min_informative_share, low=0.0, high=1.0)
 
@@ -237,8 +240,8 @@ def _property(
         try:
             search.run(stages)
         except BiasFoundError as biased:
-            found = search.first_biased(simpler(biased.example), biased)
-            raise AssertionError(failure(search, found, explain(search, found))) from None
+            simplest = search.first_biased(simpler(biased.example), biased)
+            raise AssertionError(failure(search, simplest, explain(search, simplest))) from None
         except NotMeasuredError as error:
             raise _with_example(error) from None
         finally:
@@ -251,7 +254,7 @@ def _property(
 
 
 def _check_ledger(ledger: object) -> None:
-    """Raises ValueError for what is no ledger."""
+    """Raises ValueError unless the object is a `Ledger`."""
     if not isinstance(ledger, Ledger):
         kind = type(ledger).__name__
         raise ValueError(

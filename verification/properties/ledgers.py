@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from gradbias.verification.measurement.measure import MeasureOptions
 
 DEFAULT_BUDGET = 1e-4
+"""The default of the suite's false-alarm rate (a budget of error, not one of trajectories)."""
+
 SAMPLING = "sampling"
 
 
@@ -86,7 +88,7 @@ class Ledger:
         measure: Callable[..., BiasReport] | None = None,
         **options: Unpack[MeasureOptions],
     ) -> BiasReport:
-        """The report of `verification.assert_unbiased`, at a rate within the suite's budget.
+        """The report of `verification.assert_unbiased`, at the next rate of this ledger.
 
         Args:
             estimator: from `from_surrogate`, `from_callable` or `from_draws`.

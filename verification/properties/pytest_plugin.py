@@ -66,7 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Opens the run's account; the controller of pytest-xdist tells a worker its budget."""
+    """Sets the run's false-alarm budget; a worker of pytest-xdist gets it from the controller."""
     from_controller = getattr(config, "workerinput", {})
     budget = from_controller.get(_BUDGET, config.getoption("--gradbias-budget"))
     config.stash[_RUN] = _Run(budget)
@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def gradbias(request: pytest.FixtureRequest) -> Ledger:
-    """The test's ledger: ``assert_unbiased`` within the suite's budget, and its claims."""
+    """The test's ledger: its claims, and ``assert_unbiased`` at its share of the suite's rate."""
     run = request.config.stash[_RUN]
     if _COUNTED not in request.node.stash:
         raise pytest.UsageError(

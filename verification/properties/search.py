@@ -36,7 +36,7 @@ class Example:
 
     @property
     def digest(self) -> bytes:
-        """A hash that is equal for equal examples, to which Hypothesis returns in many ways."""
+        """A hash that is equal for equal examples, which Hypothesis may draw many times."""
         problem = self.problem
         features = getattr(self.policy, "features", np.zeros(0))
         rewards = problem.rewards if hasattr(problem, "rewards") else problem.reward
@@ -111,7 +111,7 @@ class Search:
                 self._over(stage, min(share, left))
 
     def _over(self, examples: st.SearchStrategy[Example], count: int) -> None:
-        """Lets Hypothesis draw that many examples, and shrink one that is biased."""
+        """Lets Hypothesis draw ``count`` examples, and shrink one that is biased."""
 
         def unbiased(example: Example) -> None:
             self.check(example)
@@ -134,7 +134,7 @@ class Search:
         report = self.reports.get(key)
         if report is None:
             if self.examples >= self.max_examples and not self.failed:
-                return  # the rate is divided among so many
+                return  # the false-alarm rate is divided among max_examples examples
             report = self.reports[key] = self._measured(example)
             if not self.failed:
                 self._count(report)
@@ -143,7 +143,7 @@ class Search:
             raise BiasFoundError(report, example)
 
     def first_biased(self, simpler: Iterable[Example], biased: BiasFoundError) -> BiasFoundError:
-        """The first of the simpler examples that is biased, or what was found."""
+        """The first of the ``simpler`` examples that is biased; ``biased`` if there is none."""
         if biased.report.evidence is Evidence.SAMPLING:
             return biased
         for example in simpler:

@@ -1,4 +1,4 @@
-"""The simplest problems of each size, deterministic and with one reward, to end a search on.
+"""The simplest problems of each size, deterministic and with a single reward, which end a search.
 
 Hypothesis changes a few choices at a time when it shrinks, and can end where a simpler problem is
 several changes away.
@@ -20,23 +20,23 @@ MAX_STATES = 2
 _MAX_EXAMPLES = 400
 
 
-def simplest_problems(found: Example) -> Iterator[Example]:
-    """Simple examples of at most the size of what was found, which has a finite horizon. They have
-    the fewest states first, then actions, then steps, then discount 1, the uniform policy and a
-    reward of 1.
+def simplest_problems(biased: Example) -> Iterator[Example]:
+    """Simple examples that are at most as large as ``biased``, whose horizon is finite. They are in
+    the order of the number of states, then of actions, then of steps; for each size, those with
+    discount 1, the uniform policy and a reward of 1 come first.
 
-    >>> found = Example(TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 0.5, [1.0], 2), (np.ones((1, 2)),))
-    >>> next(simplest_problems(found)).problem.horizon
+    >>> bandit = TabularMDP([[[1.0]] * 2], [[1.0, 0.0]], 0.5, [1.0], horizon=2)
+    >>> next(simplest_problems(Example(bandit, (np.ones((1, 2)),)))).problem.horizon
     1
     """
-    yield from islice(_simpler(found), _MAX_EXAMPLES)
+    yield from islice(_simpler(biased), _MAX_EXAMPLES)
 
 
-def _simpler(found: Example) -> Iterator[Example]:
-    """The same, without end. Of the size of what was found, another discount than 1 or policy than
-    the uniform one is no gain.
+def _simpler(biased: Example) -> Iterator[Example]:
+    """All of `simplest_problems`, however many. Among those as large as ``biased``, only those with
+    discount 1 and the uniform policy are given: others are not simpler than it.
     """
-    mdp = found.problem
+    mdp = biased.problem
     for n_states in range(1, min(mdp.n_states, MAX_STATES) + 1):
         for n_actions in range(2, mdp.n_actions + 1):
             for horizon in range(1, mdp.horizon + 1):
@@ -47,7 +47,7 @@ def _simpler(found: Example) -> Iterator[Example]:
                 )
                 for example in _of_size(n_states, n_actions, horizon):
                     simplest = example.problem.discount == 1.0 and not example.parameters[0].any()
-                    if example.digest == found.digest or (same_size and not simplest):
+                    if example.digest == biased.digest or (same_size and not simplest):
                         return
                     yield example
 
