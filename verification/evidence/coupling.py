@@ -289,8 +289,8 @@ class _Trial:
         return False
 
     def couples_along(self, index: IntArray, evaluator: SurrogateEvaluator) -> bool:
-        """As `couples`, for batches of any size: derivatives of the estimator's order, along one
-        random direction for each order but the first.
+        """Whether some batch of any size is no mean of its trajectories, by derivatives of the
+        estimator's order along one random direction for each order but the first.
         """
         try:
             alone = evaluator.along_random_directions(self.pool)
