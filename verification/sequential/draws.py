@@ -110,7 +110,7 @@ class Draws:
 
     @cached_property
     def kurtosis(self) -> Kurtosis | None:
-        """That of the problem's known estimates; None where it takes too long."""
+        """The kurtosis of the problem's known estimates; None where it takes too long."""
         return known_kurtosis(self.request)
 
     def rare_doubt(self, count: int) -> Doubt | None:

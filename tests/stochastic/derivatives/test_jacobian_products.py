@@ -222,7 +222,7 @@ def test_a_surrogate_that_misbehaves_is_named():
     batch = sample(mdp, np.zeros((3, 2)), 2, rng=np.random.default_rng(0), replications=1)
     side = PlayerState(policy_at(TABULAR, np.zeros((3, 2)), 3, 2))
     for wrong, message in (
-        (lambda r: r.log_probs.float().sum(), "torch.float32; expected torch.float64"),
+        (lambda r: r.log_probs.long().sum(), "torch.int64; expected a floating-point number"),
         (lambda r: ad(r) * torch.rand(()), "randomness|random numbers"),
         (lambda r: ad(r) * np.random.rand(), "drew random numbers"),
         (lambda r: gap(r).square().sum().sqrt() + ad(r), "derivative of order 1 .* not finite"),

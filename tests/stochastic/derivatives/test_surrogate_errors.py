@@ -118,7 +118,7 @@ BAD = {
     "nothing": (lambda r: None, "returned a NoneType"),
     "not a scalar": (lambda r: r.log_probs, r"returned shape \(1, 2\); expected a scalar"),
     "one entry": (lambda r: score(r).reshape(1), r"returned shape \(1,\)"),
-    "float32": (lambda r: score(r).float(), "returned torch.float32; expected torch.float64"),
+    "integer": (lambda r: score(r).long(), "returned torch.int64; expected a floating-point"),
     "detached": (lambda r: score(r).detach(), "returned a tensor detached from record.log_probs"),
     "constant": (lambda r: r.rewards.sum(), "returned a tensor detached"),
     "nan": (lambda r: score(r) * float("nan"), "returned nan; expected a finite number"),

@@ -94,6 +94,7 @@ def test_where_every_worker_runs_every_test_they_share_the_budget(tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_dies_is_named(tmp_path):
     text = """
+import os
 from gradbias.verification.properties.ledgers import LedgerEntry
 def test_dies():
     os._exit(1)
