@@ -58,7 +58,8 @@ class TableDerivatives:
 
     def rows(self, order: int, shape: tuple[int, ...]) -> Rows:
         """The derivatives of an order, of ``shape``."""
-        largest = max(float(self._gradient(leaf).abs().max()) for leaf in self.leaves.values())
+        gradients = [self._gradient(leaf).detach() for leaf in self.leaves.values()]
+        largest = max(float(gradient.abs().max()) for gradient in gradients)
         latest = self._gradient(self.table).flatten(1)
         for k in range(2, order + 1):
             latest = jacobian(latest, [self.table], create_graph=k < order)
@@ -89,9 +90,9 @@ def _gradient(value: Tensor, inputs: Tensor) -> Tensor:
 
 def _leaves(tensors: Tensors, visits: Visits, table: Tensor) -> Tensors:
     """The records' log-probabilities as functions of ``table [B, R, A]``."""
-    rows, actions = torch.from_numpy(visits.rows), torch.from_numpy(visits.actions)
+    rows, actions = (torch.from_numpy(np.array(a)) for a in (visits.rows, visits.actions))
     log_policy = torch.log_softmax(table, dim=-1)[torch.arange(len(rows))[:, None], rows]
-    log_policy = log_policy * torch.from_numpy(visits.alive)[..., None]
+    log_policy = log_policy * torch.from_numpy(np.array(visits.alive))[..., None]
     chosen = log_policy.gather(-1, actions[..., None])[..., 0]
     leaves = {}
     for name in LEAVES:

@@ -46,7 +46,8 @@ def imprecision_of(call: SurrogateCall, tensors: Tensors) -> Imprecision:
     found: dict[torch.dtype, str] = {}
     with GuardScaling(1.0) as guards, OperationLog() as log:
         for b in range(len(tensors["log_probs"])):
-            call({name: tensor[b] for name, tensor in tensors.items()})
+            # Copies, since a surrogate that changes its record is not refused before `probe`.
+            call({name: tensor[b].detach().clone() for name, tensor in tensors.items()})
     for operation in log.operations:
         for dtype in (*operation.inputs, *operation.outputs):
             if dtype.is_floating_point:
