@@ -184,7 +184,7 @@ def test_the_exit_status_is_the_verdict(capsys, name, order, expected):
     assert ("UNBIASED" in text) == (expected == 0)
 
 
-def test_undecided_and_vacuous_have_status_three(capsys):
+def test_undecided_and_vacuous_have_status_three(capsys, no_control):
     sampling = ("--evidence", "sampling", "--budget", 500)
     status, text, _ = run(capsys, "check", "dice", *SMALL, *sampling)
     assert status == 3

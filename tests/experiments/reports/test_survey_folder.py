@@ -44,7 +44,9 @@ def test_a_table_of_sampled_reports_has_both_ends_of_each_interval(capsys, tmp_p
             assert float(row["low"]) <= float(row["relative_bias"]) <= float(row["high"])
 
 
-def test_its_status_says_whether_any_bias_was_found_or_none_for_certain(capsys, tmp_path):
+def test_its_status_says_whether_any_bias_was_found_or_none_for_certain(
+    capsys, tmp_path, no_control
+):
     assert run(capsys, "survey", "ad", "dice", *SMALL)[0] == 0
     sampled = ("--evidence", "sampling", "--budget", 2000)
     assert run(capsys, "survey", "ad", "dice", *SMALL, *sampled)[0] == 3
@@ -165,7 +167,7 @@ def test_what_is_known_of_an_estimate_is_repeated_too(capsys, tmp_path):
     assert "--second-moment 4.0" in (tmp_path / "command.txt").read_text()
 
 
-def test_an_interval_without_an_end_is_printed_as_json(capsys):
+def test_an_interval_without_an_end_is_printed_as_json(capsys, no_control):
     few = ("--evidence", "sequential", "--budget", 400, "--json")
     for own in ((), ("--second-moment", 4), ("--bounds", "-50", "50")):
         status, text, _ = run(capsys, "check", "off_policy_dice", *SMALL, *few, *own)
