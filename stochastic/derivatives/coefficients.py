@@ -89,7 +89,7 @@ class SurrogateCall:
             except Exception as error:
                 if isinstance(error, RuntimeError) and "in-place" in str(error):
                     raise self.error(
-                        f"changed its record in place ({_first_line(error)}); a record is read-only"
+                        f"changed its record in place ({first_line(error)}); a record is read-only"
                     ) from None
                 raise self.error(located(error)) from None
         return self._checked_values(value, ())
@@ -178,7 +178,7 @@ def probe(
         inputs = _with_leaves(tensors)
         mapped = _differentiate((call.mapped(inputs), _leaves(inputs)), order)
     except Exception as error:
-        return _first_line(error)
+        return first_line(error)
     return None if _close(looped, mapped, max(1e-10, rounding)) else CHANGED_BY_VMAP
 
 
@@ -290,7 +290,8 @@ def _leaf(name: str, tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_() if name in LEAVES else tensor
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or the error's name if it has none."""
     try:
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     except Exception:
@@ -301,7 +302,7 @@ def located(error: BaseException) -> str:
     """One line that says what was raised, and where: the last line outside installed packages."""
     frames = traceback.extract_tb(error.__traceback__)
     users = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    return f"raised {type(error).__name__}: {_first_line(error)}" + (
+    return f"raised {type(error).__name__}: {first_line(error)}" + (
         f" ({users[-1].filename}, line {users[-1].lineno})" if users else ""
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.stochastic.derivatives.coefficients import located
+from gradbias.stochastic.derivatives.coefficients import first_line, located
 from gradbias.stochastic.derivatives.process_state import put_back
 from gradbias.stochastic.estimators.contexts import Context, player_tables
 from gradbias.stochastic.estimators.kinds import SurrogateEstimator
@@ -120,7 +120,7 @@ def _explained(error: Exception, place: Place) -> HardCodedError | NoValuesError
     """The error as one about values on the meta device, or else about a hard-coded place."""
     about_values = any(part in str(error) for part in _NO_VALUES)
     if (about_values or isinstance(error, NotImplementedError)) and not place.has_values:
-        return NoValuesError(str(error).splitlines()[0])
+        return NoValuesError(first_line(error))
     return HardCodedError(f"a record of {place}: {located(error)}")
 
 

@@ -43,6 +43,12 @@ class Request:
     covariance: bool = False
 
     def __post_init__(self) -> None:
+        for member in ("order", "name", "prepare", "draws_itself"):
+            if not hasattr(self.estimator, member):
+                raise ValueError(
+                    "estimator: expected an object with order, name, prepare and draws_itself, "
+                    f"got {type(self.estimator).__name__} without {member}"
+                )
         rng: object = self.rng
         if not isinstance(rng, np.random.Generator):
             raise ValueError(f"rng: expected a numpy Generator, got {rng!r}")

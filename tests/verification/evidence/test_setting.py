@@ -94,6 +94,19 @@ def test_an_estimator_that_draws_itself_is_evaluated_like_the_others():
     np.testing.assert_array_equal(found, expected)
 
 
+def test_an_estimator_of_one_s_own_that_lacks_a_member_is_refused_by_its_name():
+    class Incomplete:
+        order, name = 1, "mine"
+
+        def prepare(self, batch, context):
+            raise NotImplementedError
+
+    with pytest.raises(ValueError, match="got Incomplete without draws_itself"):
+        measure_bias(Incomplete(), MDP, THETA)
+    with pytest.raises(ValueError, match="got function without order"):
+        measure_bias(lambda record: record.log_probs.sum(), MDP, THETA)
+
+
 def test_a_report_raises_where_it_is_asked_to():
     biased = measure_bias(from_surrogate(lvc, order=2), MDP, THETA)
     with pytest.raises(AssertionError, match="BIASED for the Hessian"):
