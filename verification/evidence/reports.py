@@ -16,8 +16,8 @@ from gradbias.verification.evidence.setting import Setting
 
 
 class Verdict(Enum):
-    """The answer of a report. `VACUOUS` says that nothing was tested, because the target, the
-    rewards or the estimator is identically 0.
+    """The answer of a report. `VACUOUS` says that nothing was tested: no reward can be reached,
+    estimator and target are 0, or the return's derivative happens to be 0 here.
     """
 
     UNBIASED = "UNBIASED"
