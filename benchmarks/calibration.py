@@ -1,4 +1,4 @@
-"""False-alarm rates and power of intervals and verdicts, measured: some ten minutes, on one
+"""False-alarm rates and power of intervals and verdicts, measured: about a quarter of an hour, on one
 core.
 
     python -m benchmarks.calibration [FOLDER] [RUNS]

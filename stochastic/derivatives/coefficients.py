@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gradbias.analytic.utils.validation import FloatArray
-from gradbias.stochastic.derivatives.process_state import Generators
+from gradbias.stochastic.derivatives.process_state import Generators, double_by_default
 from gradbias.stochastic.rollouts.records import (
     LEAVES,
     META,
@@ -66,12 +66,8 @@ class SurrogateCall:
     def __call__(self, tensors: Tensors) -> Tensor:
         """The surrogate of one replication. Raises SurrogateError if it changes ``meta``."""
         meta = {name: tensor.clone() for name, tensor in self.meta.items()}
-        default = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)  # so that tensors made in the function are precise
-        try:
+        with double_by_default():
             value = self.function(build_record(tensors, self.discount, meta))
-        finally:
-            torch.set_default_dtype(default)
         for name, tensor in self.meta.items():
             if not torch.equal(meta[name].detach(), tensor.detach()):
                 raise self.error(f"changed record.meta[{name!r}] in place; a record is read-only")

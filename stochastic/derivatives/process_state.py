@@ -17,6 +17,17 @@ from torch import Tensor
 _SEED = 20_250_801
 
 
+@contextmanager
+def double_by_default() -> Iterator[None]:
+    """A context in which a program's tensors are float64 unless it says otherwise."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
+
+
 @dataclass(frozen=True, eq=False)
 class Generators:
     """The states of the global generators of torch (on the CPU), numpy and Python."""

@@ -119,7 +119,7 @@ class Runs:
         compared = [
             (o.name, o.file, o.line)
             for o in log.operations
-            if o.name in COMPARED and any(dtype.is_floating_point for dtype in o.inputs + o.outputs)
+            if o.name in COMPARED and any(dtype.is_floating_point for dtype in o.dtypes)
         ]
         return compared, errors
 

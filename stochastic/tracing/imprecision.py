@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradbias.stochastic.derivatives.coefficients import SurrogateCall
 from gradbias.stochastic.rollouts.records import Tensors
-from gradbias.stochastic.tracing.operations import OperationLog
+from gradbias.stochastic.tracing.operations import OperationLog, OperationMode
 from gradbias.stochastic.tracing.source_lines import program_line
 
 MAX_GUARD = 1e-4
@@ -49,7 +48,7 @@ def imprecision_of(call: SurrogateCall, tensors: Tensors) -> Imprecision:
             # Copies, since a surrogate that changes its record is not refused before `probe`.
             call({name: tensor[b].detach().clone() for name, tensor in tensors.items()})
     for operation in log.operations:
-        for dtype in (*operation.inputs, *operation.outputs):
+        for dtype in operation.dtypes:
             if dtype.is_floating_point:
                 found.setdefault(dtype, _place(operation.file, operation.line))
     if not found:
@@ -62,21 +61,16 @@ def imprecision_of(call: SurrogateCall, tensors: Tensors) -> Imprecision:
     return Imprecision(rounding, f"{name}, {found[coarsest]}", tuple(guards.places))
 
 
-class GuardScaling(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class GuardScaling(OperationMode):
     """Multiplies each guard of the programs that are executed under it by ``factor``.
 
     A bias that a guard causes grows in proportion; any other stays as it is.
     """
 
     def __init__(self, factor: float) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._factor = factor
         self.places: dict[str, None] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Keeps torch's compiler, which takes seconds to import, out of this."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Executes one operation, with its guard scaled if it has one."""

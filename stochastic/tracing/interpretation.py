@@ -21,6 +21,7 @@ import torch
 
 from gradbias.analytic.utils.validation import BoolArray, IntArray
 from gradbias.stochastic.derivatives.coefficients import SurrogateError, located
+from gradbias.stochastic.derivatives.process_state import double_by_default
 from gradbias.stochastic.rollouts.records import Record
 from gradbias.stochastic.tracing.polynomials import Polynomial, exponents, symbol
 from gradbias.stochastic.tracing.reachable_state import OWN_DERIVATIVE
@@ -202,17 +203,13 @@ def interpret(
     """
     trace = Trace()
     symbols = _Symbols(trace, order)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
     try:
-        with trace.running():
+        with double_by_default(), trace.running():
             result = function(_record(symbols, paths, n_actions, by_time=by_time))
     except Exception as error:
         if trace.refusals:
             raise unfit(name, trace.refusals[0]) from None
         raise SurrogateError(f"surrogate {name}: {located(error)}") from None
-    finally:
-        torch.set_default_dtype(default)
     _check(name, trace)
     if not isinstance(result, ExactTensor) or result.ndim or result.dtype != torch.float64:
         raise SurrogateError(

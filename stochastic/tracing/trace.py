@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradbias.stochastic.tracing.arithmetic import ARITHMETIC
 from gradbias.stochastic.tracing.functions import Functions
+from gradbias.stochastic.tracing.operations import OperationMode
 from gradbias.stochastic.tracing.polynomials import (
     InexactError,
     Number,
@@ -269,17 +269,12 @@ class Trace:
             self.casts.append(program_line())
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Operations(OperationMode):
     """Hands all operations to a trace, those without exact tensors too."""
 
     def __init__(self, trace: Trace) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._trace = trace
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Keeps torch's compiler, which takes seconds to import, out of this."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Executes one operation."""

@@ -120,7 +120,7 @@ def measure_bias_sequentially(
     ('BIASED', 'decided')
     """
     began = time.perf_counter()
-    rates = ErrorRates(tolerance, false_alarm, missed_bias, tolerance)
+    rates = ErrorRates.of(tolerance, false_alarm, missed_bias)
     request = Request(
         estimator,
         Setting.of(mdp, theta, **setting),

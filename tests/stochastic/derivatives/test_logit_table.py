@@ -41,10 +41,14 @@ def test_rows_in_the_table_are_those_by_visit(surrogate, order, monkeypatch):
 def test_a_product_along_directions_is_that_of_the_dense_derivative(order):
     batch, context = batch_and_context()
     batch = batch[:, :2]
-    evaluator = from_surrogate(mixed_leaves, order=order).prepare(batch, context)
-    dense = evaluator.rows(batch).dense().reshape(3, *(6,) * order)
-    directions = np.random.default_rng(0).normal(size=(order - 1, 3, 2)).reshape(order - 1, 6)
-    for direction in directions:
+    check_product(from_surrogate(mixed_leaves, order=order).prepare(batch, context), batch, 6)
+
+
+def check_product(evaluator, batch, size):
+    """The product along the evaluator's random directions is that of its dense derivatives."""
+    order = evaluator.order
+    dense = evaluator.rows(batch).dense().reshape(len(batch.actions), *(size,) * order)
+    for direction in np.random.default_rng(0).normal(size=(order - 1, size)):
         dense = dense @ direction
     found = evaluator.along_random_directions(batch)
     assert np.abs(found - dense).max() < 1e-12 * np.abs(dense).max()
@@ -60,13 +64,7 @@ def test_two_players_have_both_tables(order):
         other_rewards=rng.normal(size=batch.rewards.shape) * batch.alive,
     )
     both = replace(context, other=OtherPlayer(rng.normal(size=(3, 2)), rows=np.array([0, 2, 1])))
-    evaluator = from_surrogate(both_players, order=order).prepare(batch, both)
-    dense = evaluator.rows(batch).dense().reshape(3, *(12,) * order)
-    direction = np.random.default_rng(0).normal(size=(order - 1, 6, 2)).reshape(order - 1, 12)
-    for part in direction:
-        dense = dense @ part
-    found = evaluator.along_random_directions(batch)
-    assert np.abs(found - dense).max() < 1e-12 * np.abs(dense).max()
+    check_product(from_surrogate(both_players, order=order).prepare(batch, both), batch, 12)
 
 
 def both_players(record):

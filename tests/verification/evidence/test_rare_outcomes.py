@@ -8,7 +8,6 @@ import pytest
 
 import gradbias.verification.evidence.known_moments as known_moments
 import gradbias.verification.evidence.verdicts as verdicts
-from gradbias.analytic.problems.mdp import TabularMDP
 from gradbias.analytic.problems.targets import GivenTarget
 from gradbias.analytic.returns.derivatives import gradient
 from gradbias.stochastic.estimators.kinds import from_draws, from_surrogate
@@ -27,19 +26,8 @@ from gradbias.verification.measurement.meta_gradients import measure_meta_gradie
 from gradbias.verification.sequential.comparison import compare_estimators
 from gradbias.verification.sequential.comparison_report import Agreement
 from gradbias.verification.sequential.measure import measure_bias_sequentially
+from tests.cases.rare_rewards import THETA, rare_problem
 from tests.oracles import brute_force as oracles
-
-THETA = np.array([[0.3, -0.2], [0.0, 0.0], [0.0, 0.0]])
-
-
-def rare(p):
-    """Action 0 of state 0 leads to state 1 with probability p and pays 1 / p there."""
-    rows = np.zeros((3, 2, 3))
-    rows[0, 0, 1], rows[0, 0, 2], rows[0, 1, 2] = p, 1 - p, 1
-    rows[1, :, 1] = rows[2, :, 2] = 1.0
-    reward = np.zeros((3, 2, 3))
-    reward[0, 0, 1], reward[0, 0, 2], reward[0, 1, 2] = 1 / p, 0.2, 0.7
-    return TabularMDP(rows, reward, 0.9, [1.0, 0, 0], 2)
 
 
 def with_baseline(scale=1.0):
@@ -70,7 +58,7 @@ def test_a_rare_reward_does_not_make_an_unbiased_estimator_biased(name, monkeypa
     """Of 20,000 trajectories one in eight samples holds a reward of 1 in 10^5. Twelve seeds: the
     exact moments are the same for all, so that no verdict depends on chance. Without them most are
     wrong."""
-    mdp = rare(1e-5)
+    mdp = rare_problem(1e-5)
     reports = [
         MEASURES[name](with_baseline(), mdp, THETA, rng=np.random.default_rng(seed))
         for seed in range(12)
@@ -92,7 +80,7 @@ def test_a_rare_reward_does_not_make_an_unbiased_estimator_biased(name, monkeypa
 @pytest.mark.parametrize("name", sorted(MEASURES))
 def test_a_bias_is_found_where_enough_outcomes_carry_it(name):
     """Twice the gradient, with a reward of 1 in 20: missed with a probability below 1e-9."""
-    assert MEASURES[name](with_baseline(3.0), rare(0.05), THETA).verdict is Verdict.BIASED
+    assert MEASURES[name](with_baseline(3.0), rare_problem(0.05), THETA).verdict is Verdict.BIASED
 
 
 @pytest.mark.parametrize("name", sorted(MEASURES))
@@ -131,7 +119,7 @@ def test_a_control_variate_leaves_the_mean_as_it_is(name, request):
 
 
 def test_the_number_of_outcomes_is_trajectories_over_the_kurtosis():
-    request = Request(with_baseline(), Setting.of(rare(1e-3), THETA))
+    request = Request(with_baseline(), Setting.of(rare_problem(1e-3), THETA))
     kurtosis = known_moments.known_kurtosis(request)
     enough = int(np.ceil(50 * kurtosis.value))
     assert 75_000 < enough < 85_000  # one in 1,600
@@ -147,7 +135,7 @@ def test_batches_count_with_all_their_trajectories():
         return ((returns - returns.mean()) * record.log_probs).sum(-1).mean()
 
     coupled = from_surrogate(centred, order=1)
-    mdp, options = rare(0.05), {"evidence": "sampling", "batch_size": 8, "tolerance": 1.0}
+    mdp, options = rare_problem(0.05), {"evidence": "sampling", "batch_size": 8, "tolerance": 1.0}
     few = measure_bias(coupled, mdp, THETA, budget=1200, **options)
     many = measure_bias(coupled, mdp, THETA, budget=12_000, **options)
     assert (few.reason, few.samples) == (Reason.RARE_OUTCOMES, 150)
@@ -176,7 +164,7 @@ def test_a_higher_order_that_takes_too_long_leaves_it_to_the_first(monkeypatch):
 
 
 def test_comparisons_and_estimators_that_draw_themselves_are_vouched_for_too():
-    mdp = rare(1e-5)
+    mdp = rare_problem(1e-5)
     report = compare_estimators(
         with_baseline(), from_surrogate(dice, order=1), mdp, THETA, budget=20_000
     )
@@ -193,16 +181,16 @@ def test_comparisons_and_estimators_that_draw_themselves_are_vouched_for_too():
 
 
 def test_meta_gradients_are_vouched_for_by_the_policy_before_the_first_step():
-    loop = SampledLoop(rare(1e-5), starts_at_meta=True)
+    loop = SampledLoop(rare_problem(1e-5), starts_at_meta=True)
     slots = (Sampled(ad, 4), Sampled(dice, 4), Sampled(ad, 4))
-    target = GivenTarget("the gradient", gradient(rare(1e-5), THETA))
+    target = GivenTarget("the gradient", gradient(rare_problem(1e-5), THETA))
     sampled = MetaGradient(loop, 1, 0.1, *slots)
     report = measure_meta_gradient(
         sampled, THETA, target=target, evidence="sampling", replications=500
     )
     assert (report.verdict, report.reason) == (Verdict.UNDECIDED, Reason.RARE_OUTCOMES)
     assert "of 2,000 trajectories" in report.detail
-    common = MetaGradient(SampledLoop(rare(0.5), starts_at_meta=True), 1, 0.1, *slots)
+    common = MetaGradient(SampledLoop(rare_problem(0.5), starts_at_meta=True), 1, 0.1, *slots)
     report = measure_meta_gradient(
         common, THETA, target=target, evidence="sampling", replications=500
     )
