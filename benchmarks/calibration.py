@@ -1,5 +1,5 @@
-"""False-alarm rates and power of intervals and verdicts, measured: about a quarter of an hour, on one
-core.
+"""False-alarm rates and power of intervals and verdicts, measured: about a quarter of an hour, on
+one core.
 
     python -m benchmarks.calibration [FOLDER] [RUNS]
 
